@@ -1,0 +1,205 @@
+"""What goes into the ledger and what comes out. Frozen, no SQL.
+
+Every change of an Invocation's state is one of `NewInvocation`, `Release`, `Settlement`, `Started`
+or a cancel; each is a compare-and-set that says whether it took.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tasks.invocation import Invocation, Lane, State
+from tasks.outcome import ErrorInfo, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class NewInvocation:
+    """To be accepted: INSERT, unless its idempotency key, within the tenant, is known already."""
+
+    invocation: Invocation
+    call_digest: str
+    """Of tool, arguments, project: tells a reused key from a repeated call."""
+    arguments_blob: str | None = None
+    """Set, and `call.arguments_json` empty, where the arguments are over the inline limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The row that now stands for the call. `is_new` is False for a repeated idempotency key."""
+
+    invocation_id: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the dispatcher keeps in memory of a waiting Invocation; arguments stay in the ledger."""
+
+    id: str
+    tool: str
+    project: str | None
+    tenant: str
+    lane: Lane
+    requires: frozenset[str]
+    pool: str | None
+    priority: int
+    accepted_at: float
+    not_before: float | None
+    expires_at: float | None
+    fence: int
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Wanted: waiting → released, fence + 1, one new attempt row. Refused if cancelled meanwhile."""
+
+    invocation_id: str
+    expected_fence: int
+    pool: str
+    node: str | None
+    incarnation: str | None
+    term: int
+    lane: Lane
+    queue: str
+    reasons: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A release that took, with what the delivery needs."""
+
+    invocation_id: str
+    fence: int
+    tool: str
+    arguments_json: str | None
+    arguments_blob: str | None
+    project: str | None
+    tenant: str
+    expires_at: float | None
+    timeout_s: float | None
+    trace_id: str | None
+    meta_json: str | None
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    """An attempt that was released and not settled: what credit and inventories are derived from."""
+
+    invocation_id: str
+    fence: int
+    node: str | None
+    incarnation: str | None
+    term: int
+    pool: str
+    lane: Lane
+    tool: str
+    project: str | None
+    state: State
+    released_at: float
+    started_at: float | None
+    expires_at: float | None
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Wanted: released → running (or unreachable → running, when the node is back)."""
+
+    invocation_id: str
+    fence: int
+    node: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Wanted: the end of one attempt, and what becomes of its Invocation.
+
+    Takes only while `fence` is current, the Invocation is outstanding, and `node` is the one the
+    attempt belongs to (None: said by the orchestrator itself, for a lost or disowned attempt).
+    """
+
+    invocation_id: str
+    fence: int
+    node: str | None
+    to: State
+    """Terminal, or WAITING to try again, or UNREACHABLE (the attempt then stays open)."""
+    attempt_ending: str
+    at: float
+    started_at: float | None = None
+    outcome: Outcome | None = None
+    """With a terminal `to`."""
+    error: ErrorInfo | None = None
+    """Of the attempt; kept in its row also when it is tried again."""
+    not_before: float | None = None
+    counts_try: bool = False
+    dead_reason: str | None = None
+    """Keeps a dead letter when set."""
+    successors: tuple[NewInvocation, ...] = field(default=())
+    """Accepted in the same transaction (chains)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Whether a settlement took. If not, `state` says what the ledger holds instead."""
+
+    invocation_id: str
+    fence: int
+    took: bool
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What a cancel met: ended at once (`was` WAITING), asked for (outstanding), or too late."""
+
+    invocation_id: str
+    was: State
+    state: State
+    node: str | None
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which Invocations a listing shows."""
+
+    tenant: str | None = None
+    project: str | None = None
+    tool: str | None = None
+    node: str | None = None
+    states: frozenset[State] = frozenset()
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What ended badly and why; kept until replayed or discarded."""
+
+    invocation_id: str
+    tool: str
+    project: str | None
+    tenant: str
+    ending: str
+    reason: str
+    error: ErrorInfo | None
+    ended_at: float
+    replayed_as: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node as the ledger remembers it across restarts of the orchestrator."""
+
+    name: str
+    pool: str
+    incarnation: str
+    term: int
+    state: str
+    offer_json: str
+    delivery_key: str
+    token_digest: str
+    joined_at: float

@@ -1,0 +1,241 @@
+"""Every error mcpfleet raises. Fields, not prose; the message is made from them.
+
+    FleetError
+    ├── Retryable                 the same call may succeed later
+    │   ├── BrokerDown            Redis does not answer
+    │   ├── LedgerDown            the database does not answer
+    │   ├── BacklogFull           too much is waiting already
+    │   └── OrchestratorDown      no answer on HTTP
+    └── Permanent                 the same call will fail again
+        ├── InvalidCall           the call itself is wrong
+        │   ├── InvalidArguments  against the tool's JSON schema
+        │   ├── UnknownTool
+        │   ├── UnknownCapability
+        │   ├── InvalidProject
+        │   ├── PayloadTooLarge
+        │   ├── DeadlinePassed
+        │   └── IdempotencyConflict
+        ├── NotFound              no such Invocation, node, pool
+        ├── NotAllowed            no or wrong credentials
+        ├── BadDelivery           an envelope that is not ours, not for us, or old
+        ├── WrongState            the ledger does not allow that move
+        ├── SettingsError         a setting is unknown or wrong
+        ├── NotSupported          a Celery feature that cannot work here
+        └── InvocationFailed      what a client raises for an Outcome that is not a success
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class FleetError(Exception):
+    """The root. `code` is the constant word in problem+json and in dead letters."""
+
+    code = "fleet_error"
+    http_status = 500
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Retryable(FleetError):
+    """The same call may succeed later."""
+
+    code = "unavailable"
+    http_status = 503
+
+
+class Permanent(FleetError):
+    """The same call will fail again."""
+
+    code = "permanent"
+    http_status = 400
+
+
+class BrokerDown(Retryable):
+    """Redis does not answer."""
+
+    code = "broker_down"
+
+    def __init__(self, url: str, detail: str) -> None:
+        super().__init__(f"Redis at {url} does not answer ({detail}); check that it runs and that MCPFLEET_REDIS_URL is right")
+
+
+class LedgerDown(Retryable):
+    """The database does not answer."""
+
+    code = "ledger_down"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"the ledger's database does not answer ({detail}); nothing was accepted, call again later")
+
+
+class BacklogFull(Retryable):
+    """Too much is waiting already."""
+
+    code = "backlog_full"
+    http_status = 429
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(f"{waiting} calls are waiting and the limit is {limit}; call again later or add nodes")
+
+
+class OrchestratorDown(Retryable):
+    """No answer on HTTP."""
+
+    code = "orchestrator_down"
+
+    def __init__(self, url: str, detail: str) -> None:
+        super().__init__(f"no orchestrator answers at {url} ({detail}); start one with `mcpfleet up` or set MCPFLEET_URL")
+
+
+class InvalidCall(Permanent):
+    """The call itself is wrong."""
+
+    code = "invalid_call"
+    http_status = 422
+
+
+class InvalidArguments(InvalidCall):
+    """The arguments break the tool's JSON schema."""
+
+    code = "invalid_arguments"
+
+    def __init__(self, tool: str, path: str, detail: str) -> None:
+        super().__init__(f"{tool}: argument {path}: {detail}; `mcpfleet tools {tool}` shows the schema")
+        self.tool, self.path, self.detail = tool, path, detail
+
+
+class UnknownTool(InvalidCall):
+    """No node that is joined offers this tool."""
+
+    code = "unknown_tool"
+    http_status = 404
+
+    def __init__(self, tool: str, known: Sequence[str]) -> None:
+        super().__init__(f"no node offers the tool {tool!r}{near(tool, known)}; `mcpfleet tools` lists them")
+        self.tool = tool
+
+
+class UnknownCapability(InvalidCall):
+    """No node that is joined offers this capability."""
+
+    code = "unknown_capability"
+
+    def __init__(self, capability: str, known: Sequence[str]) -> None:
+        super().__init__(f"no node offers the capability {capability!r}{near(capability, known)}; `mcpfleet nodes` lists them")
+        self.capability = capability
+
+
+class InvalidProject(InvalidCall):
+    """A project id outside the allowed form."""
+
+    code = "invalid_project"
+
+    def __init__(self, project: str) -> None:
+        super().__init__(
+            f"project {project[:80]!r} is not allowed: use 1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
+        )
+
+
+class PayloadTooLarge(InvalidCall):
+    """Arguments or a result over the limit."""
+
+    code = "payload_too_large"
+    http_status = 413
+
+    def __init__(self, what: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"{what} has {size_bytes} bytes, the limit is {limit_bytes}; pass a reference instead")
+
+
+class DeadlinePassed(InvalidCall):
+    """The deadline was over before the call was accepted."""
+
+    code = "deadline_passed"
+
+    def __init__(self, late_s: float) -> None:
+        super().__init__(f"the deadline passed {late_s:.1f} s ago; nothing was accepted")
+
+
+class IdempotencyConflict(InvalidCall):
+    """The key was used before, for another call."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+
+    def __init__(self, key: str, invocation_id: str) -> None:
+        super().__init__(
+            f"idempotency key {key!r} belongs to invocation {invocation_id} with another tool or other arguments; "
+            "use a new key for a new call"
+        )
+
+
+class NotFound(Permanent):
+    """No such thing."""
+
+    code = "not_found"
+    http_status = 404
+
+    def __init__(self, kind: str, name: str, known: Sequence[str] = ()) -> None:
+        super().__init__(f"no {kind} {name!r}{near(name, known)}")
+
+
+class NotAllowed(Permanent):
+    """No credentials, or not these."""
+
+    code = "not_allowed"
+    http_status = 401
+
+
+class BadDelivery(Permanent):
+    """An envelope that is not ours, not for us, or old. `why` is a constant word."""
+
+    code = "bad_delivery"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"delivery refused: {why}")
+        self.why = why
+
+
+class WrongState(Permanent):
+    """The ledger does not allow that move."""
+
+    code = "wrong_state"
+    http_status = 409
+
+    def __init__(self, invocation_id: str, state: str, wanted: str) -> None:
+        super().__init__(f"invocation {invocation_id} is {state} and cannot become {wanted}")
+
+
+class SettingsError(Permanent):
+    """A setting is unknown or wrong."""
+
+    code = "settings"
+
+
+class NotSupported(Permanent):
+    """A Celery feature that cannot work on the fleet. `instead` says what does."""
+
+    code = "not_supported"
+
+    def __init__(self, feature: str, instead: str) -> None:
+        super().__init__(f"{feature} is not supported by mcpfleet: {instead}")
+
+
+class InvocationFailed(Permanent):
+    """An Outcome that is not a success, raised by clients that asked for the result."""
+
+    code = "invocation_failed"
+
+    def __init__(self, invocation_id: str, ending: str, code: str, detail: str) -> None:
+        super().__init__(f"invocation {invocation_id} {ending}: {detail} [{code}]")
+        self.invocation_id, self.ending, self.error_code, self.detail = invocation_id, ending, code, detail
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """`, did you mean 'a' or 'b'?`, or nothing."""
+    matches = get_close_matches(name, known, n=3, cutoff=0.6)
+    return f", did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""

@@ -1,0 +1,142 @@
+"""An Invocation: one MCP tool call accepted by the fleet, and the states it passes through.
+
+Owns the words `State`, `Lane`, `Principal`, `Call`, `Invocation` and `Attempt`. Refuses to know how
+any of them is stored or sent: `tasks/wire.py` and `orchestrator/ledger` do.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tasks.outcome import Outcome
+from tasks.retry import RetryPolicy
+
+PROJECT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}")
+TOOL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9_./-]{1,128}")
+PRIORITY_MIN, PRIORITY_DEFAULT, PRIORITY_MAX = 0, 5, 9
+"""Higher is sooner, as in AMQP. 0 to 9 are the levels Celery's callers know."""
+
+
+class Lane(StrEnum):
+    """Short calls and long agent runs never share slots."""
+
+    TOOLS = "tools"
+    AGENTS = "agents"
+
+
+class State(StrEnum):
+    """Where an Invocation stands. The allowed moves are `TRANSITIONS`, and only those."""
+
+    WAITING = "waiting"
+    """Accepted and durable; not at any node. Also between two tries, until `not_before`."""
+    RELEASED = "released"
+    """On its way to a node, or waiting in that node's queue."""
+    RUNNING = "running"
+    """Its node said that the tool was started."""
+    UNREACHABLE = "unreachable"
+    """May be running on a node whose lease lapsed; it has a grace to come back."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    LOST = "lost"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST})
+OUTSTANDING = frozenset({State.RELEASED, State.RUNNING, State.UNREACHABLE})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.RELEASED, State.CANCELLED, State.EXPIRED, State.FAILED}),
+    State.RELEASED: frozenset({State.RUNNING, State.WAITING, State.UNREACHABLE}) | TERMINAL,
+    State.RUNNING: frozenset({State.WAITING, State.UNREACHABLE}) | TERMINAL,
+    State.UNREACHABLE: frozenset({State.RUNNING, State.WAITING}) | TERMINAL,
+    **{state: frozenset() for state in TERMINAL},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, and for whom. Every Invocation has one."""
+
+    id: str
+    tenant: str = "default"
+    roles: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a caller asks for, checked but not yet accepted.
+
+    `arguments_json` is one JSON object as text: it is parsed once at the door, to be checked, and
+    then only carried.
+    """
+
+    tool: str
+    arguments_json: str = "{}"
+    project: str | None = None
+    requires: frozenset[str] = frozenset()
+    pool: str | None = None
+    lane: Lane | None = None
+    priority: int = PRIORITY_DEFAULT
+    not_before: float | None = None
+    """Wall clock, seconds: not released before this (Celery's countdown and eta)."""
+    expires_at: float | None = None
+    """Wall clock, seconds: the deadline. Past it the call is expired, or stopped if it runs."""
+    timeout_s: float | None = None
+    """Seconds one attempt may run; the tool's own limit when absent."""
+    retry: RetryPolicy | None = None
+    idempotency_key: str | None = None
+    trace_id: str | None = None
+    """32 hex digits (W3C trace context); made at the door when absent."""
+    then: tuple[Call, ...] = ()
+    """Calls that are accepted, in order, when this one succeeded."""
+    into: str | None = None
+    """In `then`: the argument that receives the result of the call before."""
+    invocation_id: str | None = None
+    """An id chosen by the caller (Celery chooses task ids); made at the door when absent."""
+    meta_json: str | None = None
+    """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them, carried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One release of an Invocation to a node."""
+
+    invocation_id: str
+    fence: int
+    node: str | None
+    """None until a node claims it (late binding)."""
+    incarnation: str | None
+    pool: str
+    lane: Lane
+    queue: str
+    released_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    ending: str | None = None
+    """succeeded, failed, cancelled, expired, lost, superseded, disowned, declined."""
+    error_code: str | None = None
+    error_message: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A durable row of the ledger, as the doors see it."""
+
+    id: str
+    call: Call
+    principal: Principal
+    lane: Lane
+    state: State
+    accepted_at: float
+    fence: int = 0
+    tries: int = 0
+    cancel_requested: bool = False
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    replay_of: str | None = None
+    attempts: tuple[Attempt, ...] = field(default=())

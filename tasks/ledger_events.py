@@ -1,0 +1,118 @@
+"""What a node reports on its own Redis stream: started, progress, finished.
+
+One stream entry carries a list of events (field `e`), so that a busy node writes once per turn of
+its loop and not once per call. Refuses to decide what an event changes: `orchestrator/ledger` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from tasks.outcome import ErrorInfo, Failure, Outcome
+
+FIELD = b"e"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The tool was started. Sent only for calls that do not end at once; `Finished` repeats it."""
+
+    invocation: str
+    fence: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A progress notification of the tool. Never stored; passed to whoever listens."""
+
+    invocation: str
+    fence: int
+    progress: float
+    total: float | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One attempt ended. Sent again until the orchestrator says that it is settled.
+
+    `started_at` is None where the tool never started.
+    """
+
+    invocation: str
+    fence: int
+    ended_at: float
+    started_at: float | None
+    outcome: Outcome
+
+
+Event = Started | Progress | Finished
+
+
+def pack(events: list[Event]) -> bytes:
+    """The value of one stream entry's field."""
+    return orjson.dumps([_form(event) for event in events])
+
+
+def unpack(value: bytes) -> list[Event]:
+    """The events of one stream entry.
+
+    Raises:
+        ValueError, KeyError, TypeError: the bytes are not events; the entry is to be skipped.
+    """
+    return [_event(form) for form in orjson.loads(value)]
+
+
+def _form(event: Event) -> dict[str, object]:
+    match event:
+        case Started():
+            return {"t": "s", "i": event.invocation, "f": event.fence, "at": event.at}
+        case Progress():
+            return {
+                "t": "p",
+                "i": event.invocation,
+                "f": event.fence,
+                "n": event.progress,
+                "of": event.total,
+                "m": event.message,
+            }
+        case Finished():
+            return {
+                "t": "f",
+                "i": event.invocation,
+                "f": event.fence,
+                "at": event.ended_at,
+                "from": event.started_at,
+                "how": event.outcome.ending,
+                "r": event.outcome.result_json,
+                "b": event.outcome.result_blob,
+                "x": _error_form(event.outcome.error),
+            }
+
+
+def _error_form(error: ErrorInfo | None) -> dict[str, object] | None:
+    if error is None:
+        return None
+    return {"c": error.code, "m": error.message, "k": error.failure, "w": error.retry_after_s}
+
+
+def _event(form: dict[str, object]) -> Event:
+    kind, invocation, fence = form["t"], str(form["i"]), int(form["f"])  # type: ignore[call-overload]
+    if kind == "f":
+        return Finished(invocation, fence, form["at"], form["from"], _outcome(form))  # type: ignore[arg-type]
+    if kind == "s":
+        return Started(invocation, fence, form["at"])  # type: ignore[arg-type]
+    if kind == "p":
+        return Progress(invocation, fence, form["n"], form["of"], form["m"])  # type: ignore[arg-type]
+    raise ValueError(f"unknown event kind {kind!r}")
+
+
+def _outcome(form: dict[str, object]) -> Outcome:
+    error = form["x"]
+    info = None
+    if isinstance(error, dict):
+        info = ErrorInfo(error["c"], error["m"], Failure(error["k"]), error["w"])
+    return Outcome(form["how"], form["r"], form["b"], info)  # type: ignore[arg-type]

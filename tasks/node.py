@@ -1,0 +1,187 @@
+"""What a node and the orchestrator say to each other over HTTP: join, renew, claim, leave.
+
+Wire forms only. The lease protocol they carry is docs/adr/0003-leases.md.
+
+A delivery may be started by a node only if it names this node, this incarnation and the current
+**term** of its lease. When a lease lapses the orchestrator raises the term, so whatever was
+released under the old one and still sits in a queue is void the moment the node hears of it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.invocation import Lane
+from tasks.tool import ToolSpec
+
+WIRE_VERSION = 1
+"""Of deliveries, events and the node protocol. A peer that speaks another is told so at join."""
+LEASE_TTL_S = 7.0
+RENEW_EVERY_S = 2.0
+assert LEASE_TTL_S > 3 * RENEW_EVERY_S, "a lease must outlive two lost renewals"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,40}$"
+"""Node and pool names stand in queue names and Redis ACL patterns: no glob characters."""
+
+
+class Visibility(StrEnum):
+    """Who may be placed here."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    CLUSTERED = "clustered"
+
+
+class NodeState(StrEnum):
+    """What the orchestrator wants of a node, or knows about it."""
+
+    ACTIVE = "active"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+    LOST = "lost"
+    LEFT = "left"
+
+
+class Phase(StrEnum):
+    """Where a held attempt stands on its node."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    """Ended, outcome not yet acknowledged as settled."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Held(_Wire):
+    """One line of an inventory."""
+
+    invocation: str
+    fence: int
+    phase: Phase
+
+
+class Ref(_Wire):
+    """One attempt, named."""
+
+    invocation: str
+    fence: int
+
+
+class Load(_Wire):
+    """What a node measures of itself."""
+
+    cpu: float = 0.0
+    """Share of all cores in use, 0 to 1."""
+    memory: float = 0.0
+    """Share of memory in use, 0 to 1."""
+    running: dict[Lane, int] = Field(default_factory=dict)
+    waiting: dict[Lane, int] = Field(default_factory=dict)
+
+
+class Offer(_Wire):
+    """What a node offers: decides what may be placed on it."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    pool: str = Field(pattern=NAME_PATTERN)
+    slots: dict[Lane, int]
+    """Attempts that may run at once, per lane."""
+    capabilities: frozenset[str] = frozenset()
+    tools: tuple[ToolSpec, ...] = ()
+    location: str = ""
+    visibility: Visibility = Visibility.PUBLIC
+    labels: dict[str, str] = Field(default_factory=dict)
+    weight: float = Field(1.0, gt=0)
+    version: str = ""
+    url: str = ""
+    """Where the node's own MCP server, `/health` and `/metrics` answer."""
+
+
+class JoinRequest(_Wire):
+    """POST /v1/nodes, with the fleet's join token."""
+
+    wire_version: int = WIRE_VERSION
+    incarnation: str
+    """New at every process start."""
+    offer: Offer
+    interrupted: tuple[Ref, ...] = ()
+    """Started by an earlier incarnation of this node and never finished, from its journal."""
+
+
+class JoinReply(_Wire):
+    """Everything a node needs to work."""
+
+    node: str
+    node_token: str
+    """Bearer token of this incarnation for renew, claim, blobs and leave."""
+    delivery_key: str
+    """Hex; HMAC-SHA256 key of this incarnation's deliveries."""
+    term: int
+    lease_ttl_s: float = LEASE_TTL_S
+    renew_every_s: float = RENEW_EVERY_S
+    redis_url: str
+    queues: tuple[str, ...]
+    """Celery queues to consume: the node's own, one per lane; and the pool's under late binding."""
+    events_stream: str
+    control_stream: str
+    inline_limit_bytes: int
+    result_limit_bytes: int
+
+
+class RenewRequest(_Wire):
+    """POST /v1/nodes/{name}/renewals. Sent one after the other, never two at once."""
+
+    incarnation: str
+    load: Load = Load()
+    inventory: tuple[Held, ...] = ()
+    """Everything this node holds. What it leaves out it does not have."""
+    is_draining: bool = False
+    offer: Offer | None = None
+    """Sent again when it changed (a server died, tools were added)."""
+
+
+class RenewReply(_Wire):
+    """The lease, and what to do."""
+
+    granted: bool
+    """False: this incarnation is not known (superseded by a newer one); join again."""
+    term: int = 0
+    lease_ttl_s: float = LEASE_TTL_S
+    state: NodeState = NodeState.ACTIVE
+    void: tuple[Ref, ...] = ()
+    """Never start these; where running they are superseded: stop them."""
+    cancel: tuple[Ref, ...] = ()
+    settled: tuple[Ref, ...] = ()
+    """Finished entries the journal may forget."""
+
+
+class ClaimRequest(_Wire):
+    """POST /v1/nodes/{name}/claims: may I run what I took from the pool's queue?"""
+
+    incarnation: str
+    claims: tuple[Ref, ...]
+
+
+class ClaimReply(_Wire):
+    """The granted ones. What is not granted was claimed, superseded or cancelled: drop it."""
+
+    granted: tuple[Ref, ...]
+
+
+class LeaveRequest(_Wire):
+    """POST /v1/nodes/{name}/leave, journal empty."""
+
+    incarnation: str
+    returned: tuple[Ref, ...] = ()
+    """Held but not started: handed back at no cost in tries."""
+
+
+class Control(_Wire):
+    """One entry of a node's control stream: prompt, and repeated by the next renewal."""
+
+    kind: Literal["settled", "cancel"]
+    refs: tuple[Ref, ...]

@@ -1,0 +1,31 @@
+"""The names of everything in Redis. One place, so that ACLs and clean-up can be written from it.
+
+`mcpfleet.n.<node>.*` belongs to one node, `mcpfleet.p.<pool>.*` to one pool.
+"""
+
+from __future__ import annotations
+
+from tasks.invocation import Lane
+
+PREFIX = "mcpfleet"
+TASK_NAME = f"{PREFIX}.invoke"
+
+
+def node_queue(node: str, lane: Lane) -> str:
+    """The Celery queue of one node and lane."""
+    return f"{PREFIX}.n.{node}.{lane}"
+
+
+def pool_queue(pool: str, lane: Lane) -> str:
+    """The Celery queue any node of a pool takes from (late binding)."""
+    return f"{PREFIX}.p.{pool}.{lane}"
+
+
+def events_stream(node: str) -> str:
+    """The Redis stream a node writes: started, progress, finished."""
+    return f"{PREFIX}.n.{node}.events"
+
+
+def control_stream(node: str) -> str:
+    """The Redis stream a node reads: settled, cancel."""
+    return f"{PREFIX}.n.{node}.control"

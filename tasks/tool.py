@@ -1,0 +1,82 @@
+"""A tool as the fleet knows it: the MCP definition its server gave, and what the operator added.
+
+Refuses to call anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.invocation import Lane
+
+TIMEOUT_TOOLS_S = 300.0
+"""Seconds a `tools` call may run unless declared otherwise: past it a person has given up."""
+TIMEOUT_AGENTS_S = 4 * 3600.0
+"""Seconds an `agents` call may run unless declared otherwise."""
+
+
+class RetryForm(BaseModel):
+    """`tasks.retry.RetryPolicy` where bytes enter; absent fields keep the policy's defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    attempts: int = Field(3, ge=1, le=100)
+    first_wait_s: float = Field(1.0, ge=0, le=3600)
+    factor: float = Field(2.0, ge=1, le=10)
+    cap_s: float = Field(30.0, ge=0, le=86_400)
+    retry_tool_errors: bool = False
+
+
+class ToolPolicy(BaseModel):
+    """What an operator declares about a tool, beside its server in the `mcpServers` file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lane: Lane | None = None
+    is_safe: bool | None = None
+    """May be repeated. Decided by `idempotentHint`/`readOnlyHint` when absent; no hint: unsafe."""
+    timeout_s: float | None = Field(None, gt=0)
+    retry: RetryForm | None = None
+
+
+class ToolSpec(BaseModel):
+    """One tool of one server, as a node offers it."""
+
+    model_config = ConfigDict(frozen=True)
+    server: str
+    definition: dict[str, Any]
+    """The MCP `Tool` object as its server listed it: name, title, description, inputSchema, …"""
+    policy: ToolPolicy = ToolPolicy()
+
+    @property
+    def name(self) -> str:
+        """`server.tool`: the name every door uses."""
+        return f"{self.server}.{self.definition['name']}"
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """The JSON schema of the arguments."""
+        schema: dict[str, Any] = self.definition.get("inputSchema") or {"type": "object"}
+        return schema
+
+    @property
+    def is_safe(self) -> bool:
+        """May be repeated after it may have started. Unannotated means no.
+
+        Source: MCP 2026-07-28, ToolAnnotations (`readOnlyHint`, `idempotentHint`).
+        """
+        if self.policy.is_safe is not None:
+            return self.policy.is_safe
+        hints = self.definition.get("annotations") or {}
+        return bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
+
+    @property
+    def lane(self) -> Lane:
+        """`tools` unless declared."""
+        return self.policy.lane or Lane.TOOLS
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds one attempt may run."""
+        default = TIMEOUT_TOOLS_S if self.lane is Lane.TOOLS else TIMEOUT_AGENTS_S
+        return self.policy.timeout_s or default

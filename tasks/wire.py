@@ -1,0 +1,228 @@
+"""The HTTP API's JSON: what a client sends and what every door shows.
+
+Pydantic, because bytes enter and leave here. The paths are in docs/api.md; every listing is a
+`Page`, every error a `Problem`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Lane, State
+from tasks.node import NodeState, Visibility
+from tasks.tool import RetryForm, ToolPolicy
+
+T = TypeVar("T")
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CallRequest(_In):
+    """POST /v1/invocations. Durations are seconds; times are seconds since the epoch."""
+
+    tool: str = Field(max_length=256, examples=["time.get_current_time"])
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    project: str | None = None
+    requires: frozenset[Annotated[str, Field(max_length=63)]] = Field(frozenset(), max_length=32)
+    pool: str | None = Field(None, max_length=63)
+    lane: Lane | None = None
+    priority: int = Field(PRIORITY_DEFAULT, ge=PRIORITY_MIN, le=PRIORITY_MAX)
+    """Higher is sooner, within one project."""
+    delay_s: float | None = Field(None, ge=0, le=365 * 86_400)
+    not_before: float | None = None
+    deadline_s: float | None = None
+    """Seconds from now."""
+    expires_at: float | None = None
+    timeout_s: float | None = Field(None, gt=0)
+    retry: RetryForm | None = None
+    idempotency_key: str | None = Field(None, min_length=1, max_length=255)
+    trace_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
+    id: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
+    into: str | None = Field(None, max_length=128)
+    then: tuple[CallRequest, ...] = Field((), max_length=50)
+
+
+class BatchRequest(_In):
+    """POST /v1/invocations:batch. All are accepted in one commit, or none."""
+
+    calls: tuple[CallRequest, ...] = Field(max_length=1000)
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(_Out):
+    """An error. Source: RFC 9457, `application/problem+json`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Page(_Out, Generic[T]):
+    """One page of a listing, newest first. `next` goes into `?cursor=`; None at the end."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class ErrorView(_Out):
+    """Why an Invocation did not succeed."""
+
+    code: str
+    message: str
+    failure: str
+
+
+class AttemptView(_Out):
+    """One release to a node."""
+
+    fence: int
+    node: str | None
+    pool: str
+    queue: str
+    released_at: float
+    started_at: float | None
+    ended_at: float | None
+    ending: str | None
+    error: ErrorView | None = None
+    reasons: list[str] = Field(default_factory=list)
+
+
+class InvocationView(_Out):
+    """One Invocation. `result` is an MCP CallToolResult, present when it ended with one."""
+
+    id: str
+    tool: str
+    project: str | None
+    state: State
+    lane: Lane
+    priority: int
+    tenant: str
+    principal: str
+    accepted_at: float
+    ended_at: float | None
+    expires_at: float | None
+    not_before: float | None
+    fence: int
+    tries: int
+    node: str | None
+    trace_id: str | None
+    replay_of: str | None = None
+    cancel_requested: bool = False
+    error: ErrorView | None = None
+    result: dict[str, Any] | None = None
+    attempts: list[AttemptView] = Field(default_factory=list)
+
+
+class ExplainView(_Out):
+    """Why it waits, why this node, or why it was refused: the current answer, then each attempt's."""
+
+    id: str
+    state: State
+    summary: str
+    reasons: list[str]
+    attempts: list[AttemptView]
+
+
+class ToolView(_Out):
+    """A tool of the fleet and where it can run."""
+
+    name: str
+    title: str | None
+    description: str | None
+    lane: Lane
+    is_safe: bool
+    timeout_s: float
+    pools: list[str]
+    nodes: int
+    policy: ToolPolicy
+    definition: dict[str, Any]
+
+
+class NodeView(_Out):
+    """A node, its lease and its load."""
+
+    name: str
+    pool: str
+    state: NodeState
+    lease_left_s: float
+    slots: dict[Lane, int]
+    running: dict[Lane, int]
+    outstanding: dict[Lane, int]
+    cpu: float
+    memory: float
+    capabilities: list[str]
+    tools: int
+    location: str
+    visibility: Visibility
+    labels: dict[str, str]
+    version: str
+    url: str
+    projects: list[str] = Field(default_factory=list)
+    """Projects bound to it by affinity."""
+
+
+class PoolView(_Out):
+    """A pool and what is going on in it."""
+
+    name: str
+    strategy: str
+    nodes: int
+    slots: dict[Lane, int]
+    outstanding: dict[Lane, int]
+    waiting: int
+    is_paused: bool
+    capabilities: list[str]
+
+
+class QueueView(_Out):
+    """One Celery queue: what waits in the broker."""
+
+    name: str
+    pool: str
+    node: str | None
+    lane: Lane
+    depth_msgs: int
+    is_paused: bool
+
+
+class BacklogView(_Out):
+    """What waits in the ledger."""
+
+    waiting: int
+    delayed: int
+    outstanding: int
+    oldest_wait_s: float
+    by_project: dict[str, int]
+    paused_projects: list[str]
+
+
+class DeadLetterView(_Out):
+    """What ended badly, kept until replayed or discarded."""
+
+    id: str
+    tool: str
+    project: str | None
+    ending: str
+    reason: str
+    error: ErrorView | None
+    ended_at: float
+    replayed_as: str | None
+
+
+class EventView(_Out):
+    """One line of an Invocation's event stream (SSE `event:` is its `kind`)."""
+
+    kind: str
+    """accepted, released, running, progress, retry, ended."""
+    at: float
+    data: dict[str, Any] = Field(default_factory=dict)

@@ -108,8 +108,14 @@ class JoinRequest(_Wire):
     incarnation: str
     """New at every process start."""
     offer: Offer
+    resumes: str | None = None
+    """The incarnation whose journal this process recovered. Without it, or with another than the
+    orchestrator last knew, everything that was outstanding here may have started."""
     interrupted: tuple[Ref, ...] = ()
-    """Started by an earlier incarnation of this node and never finished, from its journal."""
+    """From that journal: started and never finished. `MAYBE_STARTED`."""
+    finished: tuple[Ref, ...] = ()
+    """From that journal: ended, not settled; their `Finished` events follow on the stream.
+    What `resumes` names and neither list holds was never started there."""
 
 
 class JoinReply(_Wire):

@@ -48,6 +48,8 @@ class Waiting:
     expires_at: float | None
     fence: int
     tries: int
+    is_chained: bool = False
+    """Its call has `then`: settling a success must accept the next call in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Outstanding:
     started_at: float | None
     expires_at: float | None
     cancel_requested: bool
+    tries: int = 0
+    is_chained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

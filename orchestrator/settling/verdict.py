@@ -1,0 +1,138 @@
+"""What becomes of an Invocation when one of its attempts ends. Pure.
+
+Turns what a node said, or what its silence means, into one `Settlement`. Refuses to touch the
+ledger, a clock or a random source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.ledger.values import Outstanding, Settlement
+from tasks.invocation import State
+from tasks.outcome import ErrorInfo, Failure, Outcome
+from tasks.retry import Again, RetryPolicy, next_attempt
+
+SUCCEEDED = State.SUCCEEDED.value
+_ENDINGS = {state.value: state for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)}
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the verdict depends on besides the attempt itself.
+
+    Attributes:
+        policy: how often this call may be tried.
+        is_safe: its tool may be repeated after it may have started.
+        now_s: wall clock.
+        draw: uniform in [0, 1), for the backoff.
+    """
+
+    policy: RetryPolicy
+    is_safe: bool
+    now_s: float
+    draw: float
+
+
+def on_finished(
+    attempt: Outstanding, outcome: Outcome, *, node: str, ended_at: float, started_at: float | None, given: Circumstances
+) -> Settlement:
+    """The node reported an end."""
+    ending = _ENDINGS.get(outcome.ending, State.FAILED)
+    if ending is State.FAILED and outcome.error is not None:
+        return _failed(attempt, outcome, outcome.error, node=node, started_at=started_at, given=given)
+    return Settlement(
+        invocation_id=attempt.invocation_id,
+        fence=attempt.fence,
+        node=node,
+        to=ending,
+        attempt_ending=ending.value,
+        at=ended_at,
+        started_at=started_at,
+        outcome=outcome,
+        error=outcome.error,
+        counts_try=started_at is not None,
+        dead_reason="deadline" if ending is State.EXPIRED else None,
+    )
+
+
+def on_lapsed(attempt: Outstanding, *, given: Circumstances, code: str, message: str) -> Settlement:
+    """The node's lease lapsed, or it came back without its memory, while it may have been running.
+
+    Safe work goes elsewhere at once; other work becomes unreachable, for a grace.
+    """
+    error = ErrorInfo(code, message, Failure.MAYBE_STARTED)
+    if not given.is_safe:
+        return Settlement(
+            invocation_id=attempt.invocation_id,
+            fence=attempt.fence,
+            node=None,
+            to=State.UNREACHABLE,
+            attempt_ending="unreachable",
+            at=given.now_s,
+            error=error,
+        )
+    return _failed(attempt, Outcome("failed", error=error), error, node=None, started_at=attempt.started_at, given=given)
+
+
+def on_lost(attempt: Outstanding, *, given: Circumstances, code: str, message: str) -> Settlement:
+    """It may have started, its effect is unknown and nobody will ever say: safe work is tried
+    again, other work is lost."""
+    error = ErrorInfo(code, message, Failure.MAYBE_STARTED)
+    if given.is_safe:
+        return _failed(
+            attempt, Outcome("failed", error=error), error, node=None, started_at=attempt.started_at, given=given
+        )
+    return Settlement(
+        invocation_id=attempt.invocation_id,
+        fence=attempt.fence,
+        node=None,
+        to=State.LOST,
+        attempt_ending="lost",
+        at=given.now_s,
+        outcome=Outcome("lost", error=error),
+        error=error,
+        counts_try=True,
+        dead_reason=code,
+    )
+
+
+def on_disowned(attempt: Outstanding, *, now_s: float, why: str = "disowned") -> Settlement:
+    """It surely never started: back to waiting at once, at no cost in tries."""
+    return Settlement(
+        invocation_id=attempt.invocation_id,
+        fence=attempt.fence,
+        node=None,
+        to=State.WAITING,
+        attempt_ending=why,
+        at=now_s,
+    )
+
+
+def _failed(
+    attempt: Outstanding,
+    outcome: Outcome,
+    error: ErrorInfo,
+    *,
+    node: str | None,
+    started_at: float | None,
+    given: Circumstances,
+) -> Settlement:
+    counted = error.failure is not Failure.WAIT_UNTIL
+    tries = attempt.tries + (1 if counted else 0)
+    decision = next_attempt(error, tries=tries, is_safe=given.is_safe, policy=given.policy, draw=given.draw)
+    retry = decision if isinstance(decision, Again) else None
+    return Settlement(
+        invocation_id=attempt.invocation_id,
+        fence=attempt.fence,
+        node=node,
+        to=State.WAITING if retry else State.FAILED,
+        attempt_ending="failed" if node else "superseded",
+        at=given.now_s,
+        started_at=started_at,
+        outcome=None if retry else outcome,
+        error=error,
+        not_before=given.now_s + retry.wait_s if retry else None,
+        counts_try=counted,
+        dead_reason=None if isinstance(decision, Again) else decision.why,
+    )

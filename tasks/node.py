@@ -145,6 +145,9 @@ class RenewRequest(_Wire):
     load: Load = Load()
     inventory: tuple[Held, ...] = ()
     """Everything this node holds. What it leaves out it does not have."""
+    heard: int = 0
+    """`number` of the last RenewReply this node acted on. A `void` counts only once heard: a lost
+    reply must not let the orchestrator release again what this node may still start."""
     is_draining: bool = False
     offer: Offer | None = None
     """Sent again when it changed (a server died, tools were added)."""
@@ -155,6 +158,8 @@ class RenewReply(_Wire):
 
     granted: bool
     """False: this incarnation is not known (superseded by a newer one); join again."""
+    number: int = 0
+    """Grows with every reply to this incarnation; the next request's `heard` repeats it."""
     term: int = 0
     lease_ttl_s: float = LEASE_TTL_S
     state: NodeState = NodeState.ACTIVE

@@ -126,6 +126,9 @@ class JoinReply(_Wire):
     """Bearer token of this incarnation for renew, claim, blobs and leave."""
     delivery_key: str
     """Hex; HMAC-SHA256 key of this incarnation's deliveries."""
+    pool_key: str
+    """Hex; authenticates late-bound deliveries (`node` null) of this node's pool. A delivery is
+    opened with the key of its kind only: own key for addressed ones, this one for late-bound ones."""
     term: int
     lease_ttl_s: float = LEASE_TTL_S
     renew_every_s: float = RENEW_EVERY_S

@@ -1,0 +1,59 @@
+"""Who a bearer token stands for. Static tokens and node tokens; full identity comes later.
+
+Tokens are compared by digest, in constant time, and never logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tasks.invocation import Principal
+
+CLIENT, ADMIN, JOIN, NODE = "client", "admin", "join", "node"
+
+
+def new_token(kind: str) -> str:
+    """A token with 256 random bits. `kind` is a readable prefix: fleet, join or node."""
+    return f"mcf_{kind}_{secrets.token_urlsafe(32)}"
+
+
+def digest(token: str) -> str:
+    """What is stored of a token. It has full entropy, so a slow hash would add nothing."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A static token's digest and who it is."""
+
+    digest: str
+    principal: Principal
+
+
+class Tokens:
+    """Satisfies the doors' Verifier: token → Principal, or None."""
+
+    def __init__(self, known: tuple[Known, ...], node_of: Callable[[str], str | None]) -> None:
+        self._known = known
+        self._node_of = node_of
+
+    def verify(self, token: str) -> Principal | None:
+        """Who this is, or None for a token nobody issued."""
+        seen = digest(token)
+        for entry in self._known:
+            if hmac.compare_digest(entry.digest, seen):
+                return entry.principal
+        node = self._node_of(seen)
+        return None if node is None else Principal(id=node, roles=frozenset({NODE}))
+
+
+def static(fleet_token: str, join_token: str) -> tuple[Known, ...]:
+    """The two tokens of a fleet: one for its doors, one for joining nodes."""
+    return (
+        Known(digest(fleet_token), Principal(id="operator", roles=frozenset({CLIENT, ADMIN}))),
+        Known(digest(join_token), Principal(id="join", roles=frozenset({JOIN}))),
+    )

@@ -1,0 +1,339 @@
+"""The node protocol's other end: join, renew, claim, leave.
+
+Owns who is a member and what a renewal means. What becomes of attempts is decided by `Fates`
+(orchestrator/settling); what is durable is written through `NodeStore` (orchestrator/ledger).
+Source of the protocol: docs/adr/0003-leases.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol
+
+import structlog
+
+from orchestrator.identity.tokens import digest, new_token
+from orchestrator.ledger.values import NodeRow, Outstanding
+from orchestrator.registry.inventory import Comparison, compare
+from orchestrator.registry.member import Lease, Member, Ref
+from orchestrator.registry.roster import Roster
+from tasks.clock import Clock
+from tasks.errors import NotAllowed, WrongState
+from tasks.invocation import Lane
+from tasks.node import (
+    WIRE_VERSION,
+    ClaimReply,
+    ClaimRequest,
+    JoinReply,
+    JoinRequest,
+    LeaveRequest,
+    NodeState,
+    Offer,
+    RenewReply,
+    RenewRequest,
+)
+from tasks.node import Ref as WireRef
+from tasks.queues import control_stream, events_stream, node_queue, pool_queue
+
+log = structlog.get_logger("mcpfleet.registry")
+
+
+class NodeStore(Protocol):
+    """What of a node outlives the orchestrator's process."""
+
+    async def save_node(self, row: NodeRow) -> None: ...
+    async def forget_node(self, name: str) -> None: ...
+    async def claim(self, node: str, incarnation: str, term: int, refs: Sequence[Ref]) -> list[Ref]: ...
+
+
+class Attempts(Protocol):
+    """What was released and is not settled."""
+
+    def of_node(self, node: str) -> list[Outstanding]: ...
+    def current(self, invocation_id: str, fence: int) -> Outstanding | None: ...
+    def claimed(self, invocation_id: str, fence: int, node: str, incarnation: str, term: int) -> None: ...
+
+
+class Fates(Protocol):
+    """What becomes of attempts."""
+
+    async def lapsed(self, attempts: Sequence[Outstanding], *, node: str) -> None: ...
+    async def lost(self, attempts: Sequence[Outstanding], *, node: str, code: str, message: str) -> None: ...
+    async def disowned(self, attempts: Sequence[Outstanding], *, why: str) -> None: ...
+    async def running(self, refs: Sequence[Ref], *, node: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every node is told at join.
+
+    Attributes:
+        redis_url: broker and streams, as the nodes reach it.
+        lease_ttl_s: seconds a lease is good for.
+        renew_every_s: seconds between renewals.
+        inline_limit_bytes: a larger result goes to the blob store.
+        result_limit_bytes: a larger result is refused.
+        pool_secret: pool keys are derived from it.
+    """
+
+    redis_url: str
+    lease_ttl_s: float
+    renew_every_s: float
+    inline_limit_bytes: int
+    result_limit_bytes: int
+    pool_secret: bytes
+
+    def pool_key(self, pool: str) -> bytes:
+        """The key of late-bound deliveries of one pool."""
+        return hmac.digest(self.pool_secret, pool.encode(), sha256)
+
+
+class NodeDesk:
+    """Satisfies the API's node port."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        store: NodeStore,
+        attempts: Attempts,
+        fates: Fates,
+        terms: Terms,
+        clock: Clock,
+        is_late: Callable[[str], bool],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
+        self._terms, self._clock, self._is_late, self._on_change = terms, clock, is_late, on_change
+
+    async def join(self, request: JoinRequest) -> JoinReply:
+        """Admit a process as a node; an older incarnation of the same name is superseded.
+
+        Raises:
+            WrongState: it speaks another wire version.
+        """
+        offer = request.offer
+        if request.wire_version != WIRE_VERSION:
+            raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
+        before = self._roster.find(offer.name)
+        token, key = new_token("node"), secrets.token_bytes(32)
+        member = Member(
+            offer=offer,
+            incarnation=request.incarnation,
+            delivery_key=key,
+            token_digest=digest(token),
+            lease=Lease(before.lease.term + 1 if before else 1, self._clock.mono_s() + self._terms.lease_ttl_s),
+            joined_at=self._clock.wall_s(),
+            state=NodeState.CORDONED if before and before.state is NodeState.CORDONED else NodeState.ACTIVE,
+        )
+        await self._store.save_node(row_of(member))
+        await self._settle_earlier(request, before)
+        self._roster.put(member)
+        log.info(
+            "node_joined", node=offer.name, pool=offer.pool, incarnation=request.incarnation, tools=len(offer.tools)
+        )
+        self._on_change()
+        return self._reply(member, token)
+
+    async def renew(self, name: str, request: RenewRequest) -> RenewReply:
+        """Extend the lease and reconcile what the node holds with what was released to it."""
+        member = self._roster.find(name)
+        if member is None or member.incarnation != request.incarnation:
+            return RenewReply(granted=False)
+        await self._take_news(member, request)
+        heard = request.heard == member.reply_number and member.reply_number > 0
+        comparison = compare(
+            request.inventory,
+            self._attempts.of_node(name),
+            term=member.lease.term,
+            suspects=member.suspects if heard else frozenset(),
+            previous_at=member.previous_renewal_at if heard else None,
+        )
+        member.suspects, member.previous_renewal_at = comparison.suspects, self._clock.wall_s()
+        member.reply_number += 1
+        await self._apply(member, comparison)
+        member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
+        return self._renewed(member, comparison)
+
+    async def claim(self, name: str, request: ClaimRequest) -> ClaimReply:
+        """Late binding: the first node of the pool that asks gets the attempt."""
+        member = self._roster.get(name)
+        if member.incarnation != request.incarnation or not member.lease.is_good(self._clock.mono_s()):
+            return ClaimReply(granted=())
+        refs = [(c.invocation, c.fence) for c in request.claims if self._attempts.current(c.invocation, c.fence)]
+        granted = await self._store.claim(name, member.incarnation, member.lease.term, refs)
+        for invocation, fence in granted:
+            self._attempts.claimed(invocation, fence, name, member.incarnation, member.lease.term)
+        return ClaimReply(granted=_wire(granted))
+
+    async def leave(self, name: str, request: LeaveRequest) -> None:
+        """The node is empty and goes. What it hands back waits again, at no cost in tries."""
+        member = self._roster.get(name)
+        if member.incarnation != request.incarnation:
+            return
+        returned = {(ref.invocation, ref.fence) for ref in request.returned}
+        member.state = NodeState.LEFT
+        held = self._attempts.of_node(name)
+        await self._fates.disowned([a for a in held if (a.invocation_id, a.fence) in returned], why="handed_back")
+        await self._fates.disowned([a for a in self._attempts.of_node(name) if a.started_at is None], why="node_left")
+        await self._fates.lost(
+            self._attempts.of_node(name), node=name, code="node_left", message=f"node {name} left while it ran"
+        )
+        self._roster.remove(name)
+        await self._store.forget_node(name)
+        log.info("node_left", node=name, returned=len(returned))
+        self._on_change()
+
+    async def set_state(self, name: str, state: NodeState) -> None:
+        """An operator's wish: cordon, drain, or active again."""
+        member = self._roster.get(name)
+        member.state = state
+        await self._store.save_node(row_of(member))
+        self._roster.changed()
+        self._on_change()
+
+    async def lapse(self) -> None:
+        """Find leases that are over. Called every few hundred milliseconds by the leader."""
+        now_s = self._clock.mono_s()
+        for member in list(self._roster.members()):
+            if member.state in (NodeState.LOST, NodeState.LEFT) or member.lease.is_good(now_s):
+                continue
+            member.state = NodeState.LOST
+            member.lease.term += 1
+            member.suspects = frozenset()
+            await self._store.save_node(row_of(member))
+            held = self._attempts.of_node(member.name)
+            log.warning("lease_lapsed", node=member.name, held=len(held), term=member.lease.term)
+            self._roster.changed()
+            await self._fates.lapsed(held, node=member.name)
+            self._on_change()
+
+    def restore(self, rows: Iterable[NodeRow]) -> None:
+        """Remember the nodes of an earlier orchestrator process.
+
+        Their leases start anew: time in which no registry could serve renewals does not count.
+        """
+        for row in rows:
+            self._roster.put(
+                Member(
+                    offer=Offer.model_validate_json(row.offer_json),
+                    incarnation=row.incarnation,
+                    delivery_key=bytes.fromhex(row.delivery_key),
+                    token_digest=row.token_digest,
+                    lease=Lease(row.term, self._clock.mono_s() + self._terms.lease_ttl_s),
+                    joined_at=row.joined_at,
+                    state=NodeState(row.state),
+                )
+            )
+
+    def node_of(self, token_digest: str) -> str | None:
+        """Which node a token's digest belongs to."""
+        for member in self._roster.members():
+            if hmac.compare_digest(member.token_digest, token_digest):
+                return member.name
+        return None
+
+    def authorize(self, name: str, caller: str) -> None:
+        """A node may speak for itself only.
+
+        Raises:
+            NotAllowed: it does not.
+        """
+        if caller != name:
+            raise NotAllowed(f"the token of node {caller!r} does not speak for {name!r}; use the token its join gave")
+
+    async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
+        name = request.offer.name
+        held = self._attempts.of_node(name)
+        if before is None or request.resumes != before.incarnation:
+            message = f"node {name} came back without its journal"
+            await self._fates.lost(held, node=name, code="node_replaced", message=message)
+            return
+        interrupted = {(ref.invocation, ref.fence) for ref in request.interrupted}
+        finished = {(ref.invocation, ref.fence) for ref in request.finished}
+        broken = [a for a in held if (a.invocation_id, a.fence) in interrupted]
+        untouched = [a for a in held if (a.invocation_id, a.fence) not in interrupted | finished]
+        message = f"node {name} restarted while it ran"
+        await self._fates.lost(broken, node=name, code="node_restarted", message=message)
+        await self._fates.disowned(untouched, why="node_restarted")
+
+    async def _take_news(self, member: Member, request: RenewRequest) -> None:
+        member.load = request.load
+        wanted = member.state
+        if member.state is NodeState.LOST:
+            wanted = NodeState.ACTIVE
+            log.info("node_is_back", node=member.name, term=member.lease.term)
+        if request.is_draining:
+            wanted = NodeState.DRAINING
+        if request.offer is not None and request.offer.name == member.name:
+            member.take_offer(request.offer)
+        if wanted is not member.state or request.offer is not None:
+            member.state = wanted
+            member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
+            await self._store.save_node(row_of(member))
+            self._roster.changed()
+            self._on_change()
+
+    async def _apply(self, member: Member, comparison: Comparison) -> None:
+        if comparison.disowned:
+            await self._fates.disowned(comparison.disowned, why="disowned")
+        back = [(a.invocation_id, a.fence) for a in comparison.returned]
+        running = [*comparison.running, *(ref for ref in back if ref not in comparison.running)]
+        if running:
+            await self._fates.running(running, node=member.name)
+
+    def _renewed(self, member: Member, comparison: Comparison) -> RenewReply:
+        member.cancels = {ref for ref in member.cancels if self._attempts.current(*ref)}
+        return RenewReply(
+            granted=True,
+            number=member.reply_number,
+            term=member.lease.term,
+            lease_ttl_s=self._terms.lease_ttl_s,
+            state=member.state,
+            void=_wire(comparison.void),
+            cancel=_wire(member.cancels),
+            settled=_wire(comparison.forgotten),
+        )
+
+    def _reply(self, member: Member, token: str) -> JoinReply:
+        name, pool = member.name, member.offer.pool
+        own = [node_queue(name, lane) for lane in Lane if member.slots(lane)]
+        shared = [pool_queue(pool, lane) for lane in Lane if member.slots(lane) and self._is_late(pool)]
+        return JoinReply(
+            node=name,
+            node_token=token,
+            delivery_key=member.delivery_key.hex(),
+            pool_key=self._terms.pool_key(pool).hex(),
+            term=member.lease.term,
+            lease_ttl_s=self._terms.lease_ttl_s,
+            renew_every_s=self._terms.renew_every_s,
+            redis_url=self._terms.redis_url,
+            queues=(*own, *shared),
+            events_stream=events_stream(name),
+            control_stream=control_stream(name),
+            inline_limit_bytes=self._terms.inline_limit_bytes,
+            result_limit_bytes=self._terms.result_limit_bytes,
+        )
+
+
+def row_of(member: Member) -> NodeRow:
+    """The durable part of a member."""
+    return NodeRow(
+        name=member.name,
+        pool=member.offer.pool,
+        incarnation=member.incarnation,
+        term=member.lease.term,
+        state=member.state,
+        offer_json=member.offer.model_dump_json(),
+        delivery_key=member.delivery_key.hex(),
+        token_digest=member.token_digest,
+        joined_at=member.joined_at,
+    )
+
+
+def _wire(refs: Iterable[Ref]) -> tuple[WireRef, ...]:
+    return tuple(WireRef(invocation=invocation, fence=fence) for invocation, fence in refs)

@@ -1,0 +1,75 @@
+"""One joined node, as the orchestrator knows it in memory.
+
+Owns the lease's arithmetic; refuses to talk to the ledger or to the node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from tasks.invocation import Lane
+from tasks.node import Load, NodeState, Offer
+from tasks.tool import ToolSpec
+
+Ref = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Lease:
+    """Counted from the receipt of a renewal; the node counts from its sending, so it ends there first."""
+
+    term: int
+    until_s: float
+    """Monotonic seconds."""
+
+    def is_good(self, now_s: float) -> bool:
+        """The node may start work."""
+        return now_s < self.until_s
+
+
+@dataclass
+class Member:
+    """A node. Mutable: changed by its own renewals and by operators only."""
+
+    offer: Offer
+    incarnation: str
+    delivery_key: bytes
+    token_digest: str
+    lease: Lease
+    joined_at: float
+    state: NodeState = NodeState.ACTIVE
+    load: Load = field(default_factory=Load)
+    reply_number: int = 0
+    suspects: frozenset[Ref] = frozenset()
+    previous_renewal_at: float | None = None
+    cancels: set[Ref] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.offer.name
+
+    @cached_property
+    def tools(self) -> dict[str, ToolSpec]:
+        """What it offers, by `server.tool`. Dropped by `take_offer`."""
+        return {tool.name: tool for tool in self.offer.tools}
+
+    @cached_property
+    def capabilities(self) -> frozenset[str]:
+        """Its declared labels and the names of its servers."""
+        return self.offer.capabilities | {tool.server for tool in self.offer.tools}
+
+    def take_offer(self, offer: Offer) -> None:
+        """The node changed what it offers."""
+        self.offer = offer
+        self.__dict__.pop("tools", None)
+        self.__dict__.pop("capabilities", None)
+
+    def is_open(self, now_s: float) -> bool:
+        """Work may be placed on it."""
+        return self.state is NodeState.ACTIVE and self.lease.is_good(now_s)
+
+    def slots(self, lane: Lane) -> int:
+        """How many attempts of a lane it runs at once."""
+        return self.offer.slots.get(lane, 0)

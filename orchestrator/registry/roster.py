@@ -1,0 +1,92 @@
+"""The nodes that are joined, and what the fleet can do because of them.
+
+In memory; `desk.py` writes the durable part through the ledger. `version` grows whenever placement
+could change, `tools_version` whenever the list of tools does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from orchestrator.registry.member import Member
+from tasks.errors import NotFound
+from tasks.node import NodeState
+from tasks.tool import ToolSpec
+
+
+class Roster:
+    """Members by name, and the index of tools derived from them."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, Member] = {}
+        self._tools: dict[str, ToolSpec] = {}
+        self._offered_by: defaultdict[str, set[str]] = defaultdict(set)
+        self.version = 0
+        self.tools_version = 0
+
+    def members(self) -> Iterable[Member]:
+        """Every node that joined and did not leave."""
+        return self._members.values()
+
+    def get(self, name: str) -> Member:
+        """One node.
+
+        Raises:
+            NotFound: no such node is joined.
+        """
+        member = self._members.get(name)
+        if member is None:
+            raise NotFound("node", name, list(self._members))
+        return member
+
+    def find(self, name: str) -> Member | None:
+        """One node, or None."""
+        return self._members.get(name)
+
+    def put(self, member: Member) -> None:
+        """A node joined."""
+        self._members[member.name] = member
+        self.changed()
+
+    def remove(self, name: str) -> Member | None:
+        """A node left."""
+        member = self._members.pop(name, None)
+        if member is not None:
+            self.changed()
+        return member
+
+    def changed(self) -> None:
+        """Placement could change: count it, and index the tools again."""
+        self.version += 1
+        tools: dict[str, ToolSpec] = {}
+        offered_by: defaultdict[str, set[str]] = defaultdict(set)
+        for member in self._members.values():
+            if member.state is NodeState.LEFT:
+                continue
+            for name, spec in member.tools.items():
+                tools.setdefault(name, spec)
+                offered_by[name].add(member.name)
+        if tools != self._tools:
+            self.tools_version += 1
+        self._tools, self._offered_by = tools, offered_by
+
+    def tool(self, name: str) -> ToolSpec | None:
+        """A tool some joined node offers; also of a node whose lease lapsed: it may come back."""
+        return self._tools.get(name)
+
+    def tools(self) -> dict[str, ToolSpec]:
+        """Every tool of the fleet."""
+        return self._tools
+
+    def offering(self, tool: str) -> list[Member]:
+        """The nodes that offer a tool."""
+        return [self._members[name] for name in sorted(self._offered_by.get(tool, ()))]
+
+    def capabilities(self) -> set[str]:
+        """Every capability some node offers."""
+        return {label for member in self._members.values() for label in member.capabilities}
+
+    def pools(self) -> set[str]:
+        """Every pool some node is in."""
+        return {member.offer.pool for member in self._members.values()}

@@ -61,7 +61,9 @@ class BrokerDown(Retryable):
     code = "broker_down"
 
     def __init__(self, url: str, detail: str) -> None:
-        super().__init__(f"Redis at {url} does not answer ({detail}); check that it runs and that MCPFLEET_REDIS_URL is right")
+        super().__init__(
+            f"Redis at {url} does not answer ({detail}); check that it runs and that MCPFLEET_REDIS_URL is right"
+        )
 
 
 class LedgerDown(Retryable):
@@ -89,7 +91,9 @@ class OrchestratorDown(Retryable):
     code = "orchestrator_down"
 
     def __init__(self, url: str, detail: str) -> None:
-        super().__init__(f"no orchestrator answers at {url} ({detail}); start one with `mcpfleet up` or set MCPFLEET_URL")
+        super().__init__(
+            f"no orchestrator answers at {url} ({detail}); start one with `mcpfleet up` or set MCPFLEET_URL"
+        )
 
 
 class InvalidCall(Permanent):
@@ -126,7 +130,9 @@ class UnknownCapability(InvalidCall):
     code = "unknown_capability"
 
     def __init__(self, capability: str, known: Sequence[str]) -> None:
-        super().__init__(f"no node offers the capability {capability!r}{near(capability, known)}; `mcpfleet nodes` lists them")
+        super().__init__(
+            f"no node offers the capability {capability!r}{near(capability, known)}; `mcpfleet nodes` lists them"
+        )
         self.capability = capability
 
 
@@ -137,7 +143,8 @@ class InvalidProject(InvalidCall):
 
     def __init__(self, project: str) -> None:
         super().__init__(
-            f"project {project[:80]!r} is not allowed: use 1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
+            f"project {project[:80]!r} is not allowed: "
+            "use 1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
         )
 
 

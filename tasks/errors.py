@@ -1,27 +1,27 @@
 """Every error mcpfleet raises. Fields, not prose; the message is made from them.
 
-    FleetError
-    ├── Retryable                 the same call may succeed later
-    │   ├── BrokerDown            Redis does not answer
-    │   ├── LedgerDown            the database does not answer
-    │   ├── BacklogFull           too much is waiting already
-    │   └── OrchestratorDown      no answer on HTTP
-    └── Permanent                 the same call will fail again
-        ├── InvalidCall           the call itself is wrong
-        │   ├── InvalidArguments  against the tool's JSON schema
-        │   ├── UnknownTool
-        │   ├── UnknownCapability
-        │   ├── InvalidProject
-        │   ├── PayloadTooLarge
-        │   ├── DeadlinePassed
-        │   └── IdempotencyConflict
-        ├── NotFound              no such Invocation, node, pool
-        ├── NotAllowed            no or wrong credentials
-        ├── BadDelivery           an envelope that is not ours, not for us, or old
-        ├── WrongState            the ledger does not allow that move
-        ├── SettingsError         a setting is unknown or wrong
-        ├── NotSupported          a Celery feature that cannot work here
-        └── InvocationFailed      what a client raises for an Outcome that is not a success
+FleetError
+├── Retryable                 the same call may succeed later
+│   ├── BrokerDown            Redis does not answer
+│   ├── LedgerDown            the database does not answer
+│   ├── BacklogFull           too much is waiting already
+│   └── OrchestratorDown      no answer on HTTP
+└── Permanent                 the same call will fail again
+    ├── InvalidCall           the call itself is wrong
+    │   ├── InvalidArguments  against the tool's JSON schema
+    │   ├── UnknownTool
+    │   ├── UnknownCapability
+    │   ├── InvalidProject
+    │   ├── PayloadTooLarge
+    │   ├── DeadlinePassed
+    │   └── IdempotencyConflict
+    ├── NotFound              no such Invocation, node, pool
+    ├── NotAllowed            no or wrong credentials
+    ├── BadDelivery           an envelope that is not ours, not for us, or old
+    ├── WrongState            the ledger does not allow that move
+    ├── SettingsError         a setting is unknown or wrong
+    ├── NotSupported          a Celery feature that cannot work here
+    └── InvocationFailed      what a client raises for an Outcome that is not a success
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Refuses to hold fakes: `tasks/testing` ships them.
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -186,14 +187,11 @@ def clean_redis(redis_url: str) -> Iterator[str]:
 # ---------------------------------------------------------------- PostgreSQL
 
 
-def _as_somebody() -> dict[str, str]:
-    """PostgreSQL refuses to run as root: become its own user, or nobody."""
+def _somebody() -> str | None:
+    """PostgreSQL refuses to run as root: its own user, or nobody. None: stay who we are."""
     if os.geteuid() != 0:
-        return {}
-    import pwd
-
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    return {"user": "postgres" if "postgres" in known else "nobody"}
+        return None
+    return "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
 
 
 @pytest.fixture(scope="session")
@@ -202,14 +200,14 @@ def postgres_server() -> Iterator[str]:
     programs = postgres_bin()
     if programs is None:
         pytest.skip(NEEDS["postgres"][1])
-    somebody = _as_somebody()
+    user = _somebody()
     with tempfile.TemporaryDirectory(prefix="mcpfleet-pg-") as folder:
-        if somebody:
-            shutil.chown(folder, **somebody)
+        if user:
+            shutil.chown(folder, user)
 
         def run(program: str, *arguments: str) -> None:
             command = [str(programs / program), "-D", f"{folder}/cluster", *arguments]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **somebody)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, user=user)
 
         port = free_port()
         options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=200"

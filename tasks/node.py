@@ -95,7 +95,7 @@ class Offer(_Wire):
     location: str = ""
     visibility: Visibility = Visibility.PUBLIC
     labels: dict[str, str] = Field(default_factory=dict)
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     version: str = ""
     url: str = ""
     """Where the node's own MCP server, `/health` and `/metrics` answer."""

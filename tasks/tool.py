@@ -21,10 +21,10 @@ class RetryForm(BaseModel):
     """`tasks.retry.RetryPolicy` where bytes enter; absent fields keep the policy's defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    attempts: int = Field(3, ge=1, le=100)
-    first_wait_s: float = Field(1.0, ge=0, le=3600)
-    factor: float = Field(2.0, ge=1, le=10)
-    cap_s: float = Field(30.0, ge=0, le=86_400)
+    attempts: int = Field(default=3, ge=1, le=100)
+    first_wait_s: float = Field(default=1.0, ge=0, le=3600)
+    factor: float = Field(default=2.0, ge=1, le=10)
+    cap_s: float = Field(default=30.0, ge=0, le=86_400)
     retry_tool_errors: bool = False
 
 
@@ -35,7 +35,7 @@ class ToolPolicy(BaseModel):
     lane: Lane | None = None
     is_safe: bool | None = None
     """May be repeated. Decided by `idempotentHint`/`readOnlyHint` when absent; no hint: unsafe."""
-    timeout_s: float | None = Field(None, gt=0)
+    timeout_s: float | None = Field(default=None, gt=0)
     retry: RetryForm | None = None
 
 

@@ -27,23 +27,23 @@ class CallRequest(_In):
     tool: str = Field(max_length=256, examples=["time.get_current_time"])
     arguments: dict[str, Any] = Field(default_factory=dict)
     project: str | None = None
-    requires: frozenset[Annotated[str, Field(max_length=63)]] = Field(frozenset(), max_length=32)
-    pool: str | None = Field(None, max_length=63)
+    requires: frozenset[Annotated[str, Field(max_length=63)]] = Field(default=frozenset(), max_length=32)
+    pool: str | None = Field(default=None, max_length=63)
     lane: Lane | None = None
-    priority: int = Field(PRIORITY_DEFAULT, ge=PRIORITY_MIN, le=PRIORITY_MAX)
+    priority: int = Field(default=PRIORITY_DEFAULT, ge=PRIORITY_MIN, le=PRIORITY_MAX)
     """Higher is sooner, within one project."""
-    delay_s: float | None = Field(None, ge=0, le=365 * 86_400)
+    delay_s: float | None = Field(default=None, ge=0, le=365 * 86_400)
     not_before: float | None = None
     deadline_s: float | None = None
     """Seconds from now."""
     expires_at: float | None = None
-    timeout_s: float | None = Field(None, gt=0)
+    timeout_s: float | None = Field(default=None, gt=0)
     retry: RetryForm | None = None
-    idempotency_key: str | None = Field(None, min_length=1, max_length=255)
-    trace_id: str | None = Field(None, pattern=r"^[0-9a-f]{32}$")
-    id: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
-    into: str | None = Field(None, max_length=128)
-    then: tuple[CallRequest, ...] = Field((), max_length=50)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
+    trace_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
+    into: str | None = Field(default=None, max_length=128)
+    then: tuple[CallRequest, ...] = Field(default=(), max_length=50)
 
 
 class BatchRequest(_In):

@@ -1,0 +1,152 @@
+# Everything a person or CI does here. `make help` lists it.
+# Needs Python >= 3.11 and make; all else is installed below .venv and .cache, or said to be missing.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+SHELL := /bin/bash -eu -o pipefail
+
+# The newest Python we test with; `make PYTHON=/path/to/python3.12 …` overrides.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+ARGS ?=
+UV_VERSION := 0.13.8
+# What the demo, the local fleet and the tests start is found on the PATH.
+WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.cache/node/node_modules/.bin:$$PATH"
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
+LOCKED := $(PIP_INSTALL) --require-hashes -r
+
+.PHONY: help setup servers node postgres test test-live check lint types imports demo up bench conformance lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------- environments
+
+setup: .venv/.setup ## make .venv from the locked requirements; quick the second time
+
+.venv/.setup: requirements/dev.txt pyproject.toml
+	@$(MAKE) --no-print-directory .python-is-there
+	@echo "setup: .venv with $$($(PYTHON) --version), from requirements/dev.txt (about a minute)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python $(LOCKED) requirements/dev.txt
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: .python-is-there
+.python-is-there:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "mcpfleet needs Python 3.11 or newer with its venv module." >&2; \
+		echo "Here: $$(python3 --version 2>&1 || true)." >&2; \
+		echo "Debian and Ubuntu: apt-get install python3 python3-venv. Else: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi
+
+servers: .cache/servers/.setup ## MCP servers from PyPI that we did not write, in an environment of their own
+
+.cache/servers/.setup: requirements/demo-servers.txt | setup
+	@echo "servers: mcp-server-time, -git, -fetch into .cache/servers"
+	@$(BIN)/python -m venv --clear .cache/servers
+	@.cache/servers/bin/python $(LOCKED) requirements/demo-servers.txt
+	@touch $@
+
+node: ## MCP servers from npm, where Node.js is there
+	@if command -v npm >/dev/null && command -v node >/dev/null; then \
+		$(MAKE) --no-print-directory .cache/node/.setup \
+			|| echo "node: npm could not install its servers; going on without filesystem and everything" >&2; \
+	else \
+		echo "node: no Node.js here; going on without filesystem and everything" >&2; \
+	fi
+
+.cache/node/.setup: deploy/demo/package.json deploy/demo/package-lock.json
+	@echo "node: server-filesystem and server-everything into .cache/node"
+	@mkdir -p .cache/node
+	@cp deploy/demo/package.json deploy/demo/package-lock.json .cache/node/
+	@cd .cache/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Only what apt can give to root: without it the PostgreSQL half of the ledger's suite is skipped, loudly.
+# No cluster is made or started: the tests make their own and throw it away.
+postgres: ## PostgreSQL for the tests, where we are root and apt is there
+	@if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "postgres: apt-get install postgresql"; \
+		( export DEBIAN_FRONTEND=noninteractive; apt-get update -qq \
+			&& apt-get install -y -qq --no-install-recommends postgresql-common >/dev/null \
+			&& sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf \
+			&& apt-get install -y -qq --no-install-recommends postgresql >/dev/null ) \
+			|| echo "postgres: apt-get failed; its tests will be skipped" >&2; \
+	else \
+		echo "postgres: not installed, and this is not root with apt; its tests will be skipped" >&2; \
+	fi
+
+# ---------------------------------------------------------------- checks
+
+test: setup servers node postgres ## all set-up, then the tests; says at the end what could not be tested here
+	@$(WITH_SERVERS) $(BIN)/python -m pytest $(ARGS)
+
+test-live: setup servers node postgres ## only what needs more than a plain machine; missing things fail
+	@$(WITH_SERVERS) $(BIN)/python -m pytest -m live --live-required $(ARGS)
+
+check: setup lint types imports servers node postgres ## what CI does and more: ruff, mypy, import contracts, tests, coverage
+	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+lint: setup ## ruff, its rules and its formatter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+imports: setup ## the import contracts of pyproject.toml
+	@$(BIN)/lint-imports --no-cache
+
+conformance: setup .cache/conformance/.setup ## the official MCP conformance suite against our front
+	@PATH="$(CURDIR)/.cache/conformance/venv/bin:$(CURDIR)/.cache/conformance/node_modules/.bin:$$PATH" \
+		$(BIN)/python -m pytest tests/conformance $(ARGS)
+
+.cache/conformance/.setup: requirements/conformance.txt tests/conformance/package.json tests/conformance/package-lock.json | setup
+	@echo "conformance: Node.js from its wheel and the suite into .cache/conformance"
+	@$(BIN)/python -m venv --clear .cache/conformance/venv
+	@.cache/conformance/venv/bin/python $(LOCKED) requirements/conformance.txt
+	@cp tests/conformance/package.json tests/conformance/package-lock.json .cache/conformance/
+	@cd .cache/conformance && PATH="$$PWD/venv/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# ---------------------------------------------------------------- running it
+
+demo: setup servers node ## the whole fleet on this machine and a story on real MCP servers (ARGS=--keep leaves it up)
+	@$(WITH_SERVERS) $(BIN)/mcpfleet demo $(ARGS)
+
+up: setup servers node ## the local fleet in the foreground; Ctrl-C stops all of it
+	@$(WITH_SERVERS) $(BIN)/mcpfleet up $(ARGS)
+
+bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)
+	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)
+
+.cache/bench/.setup: requirements/bench.txt | setup
+	@echo "bench: FastMCP and Docket into .cache/bench"
+	@$(BIN)/python -m venv --clear .cache/bench
+	@.cache/bench/bin/python $(LOCKED) requirements/bench.txt
+	@touch $@
+
+# ---------------------------------------------------------------- upkeep
+
+LOCK := .cache/uv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --quiet $(ARGS)
+
+lock: setup ## make requirements/*.txt and the npm locks again (ARGS=--upgrade takes the newest)
+	@$(BIN)/python -m venv .cache/uv
+	@.cache/uv/bin/python $(PIP_INSTALL) uv==$(UV_VERSION)
+	@$(LOCK) pyproject.toml --extra postgres -o requirements/runtime.txt
+	@$(LOCK) pyproject.toml --extra postgres --group dev -o requirements/dev.txt
+	@for group in demo-servers bench conformance; do $(LOCK) --group $$group -o requirements/$$group.txt; done
+	@if command -v npm >/dev/null; then for folder in deploy/demo tests/conformance; do ( cd $$folder \
+		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
+
+clean: ## remove what the other targets made
+	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

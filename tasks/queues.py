@@ -9,6 +9,8 @@ from tasks.invocation import Lane
 
 PREFIX = "mcpfleet"
 TASK_NAME = f"{PREFIX}.invoke"
+DOORBELL = f"{PREFIX}.doorbell"
+"""A stream of one entry: rung when a node joined, so that the orchestrator reads its stream at once."""
 
 
 def node_queue(node: str, lane: Lane) -> str:

@@ -35,7 +35,13 @@ class Circumstances:
 
 
 def on_finished(
-    attempt: Outstanding, outcome: Outcome, *, node: str, ended_at: float, started_at: float | None, given: Circumstances
+    attempt: Outstanding,
+    outcome: Outcome,
+    *,
+    node: str,
+    ended_at: float,
+    started_at: float | None,
+    given: Circumstances,
 ) -> Settlement:
     """The node reported an end."""
     ending = _ENDINGS.get(outcome.ending, State.FAILED)
@@ -72,7 +78,9 @@ def on_lapsed(attempt: Outstanding, *, given: Circumstances, code: str, message:
             at=given.now_s,
             error=error,
         )
-    return _failed(attempt, Outcome("failed", error=error), error, node=None, started_at=attempt.started_at, given=given)
+    return _failed(
+        attempt, Outcome("failed", error=error), error, node=None, started_at=attempt.started_at, given=given
+    )
 
 
 def on_lost(attempt: Outstanding, *, given: Circumstances, code: str, message: str) -> Settlement:

@@ -1,0 +1,224 @@
+"""Every end of an attempt passes here, once: judge, write to the ledger, then tell.
+
+Satisfies the registry's `Fates`. Owns no state of its own; `OpenAttempts` and the ledger have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from orchestrator.happenings import AttemptEnded, AttemptRunning, Ended, Happening
+from orchestrator.ledger.values import NewInvocation, Outstanding, Settled, Settlement, Started, Waiting
+from orchestrator.settling.verdict import SUCCEEDED, Circumstances, on_disowned, on_finished, on_lapsed, on_lost
+from tasks.clock import Clock
+from tasks.invocation import TERMINAL, Invocation, State
+from tasks.ledger_events import Finished
+from tasks.outcome import Outcome
+from tasks.retry import RetryPolicy
+from tasks.tool import ToolSpec
+
+log = structlog.get_logger("mcpfleet.settling")
+Ref = tuple[str, int]
+
+
+class Books(Protocol):
+    """The ledger, as settling needs it."""
+
+    async def settle(self, wanted: Sequence[Settlement]) -> list[Settled]: ...
+    async def mark_started(self, started: Sequence[Started]) -> None: ...
+    async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
+
+
+class Attempts(Protocol):
+    """The open attempts."""
+
+    def current(self, invocation_id: str, fence: int) -> Outstanding | None: ...
+    def remove(self, invocation_id: str, fence: int | None = None) -> Outstanding | None: ...
+    def to_state(self, invocation_id: str, fence: int, state: State, started_at: float | None = None) -> bool: ...
+
+
+class Backlog(Protocol):
+    """Where an Invocation that is tried again, or a chain's next call, goes."""
+
+    def offer(self, waiting: Waiting) -> None: ...
+    def credit_returned(self, attempt: Outstanding) -> None: ...
+
+
+Successors = Callable[[Invocation, Outcome], tuple[NewInvocation, ...]]
+ToolLookup = Callable[[str], ToolSpec | None]
+
+
+class Settler:
+    """Judges, writes, tells."""
+
+    def __init__(
+        self,
+        *,
+        books: Books,
+        attempts: Attempts,
+        backlog: Backlog,
+        tool: ToolLookup,
+        successors: Successors,
+        default_policy: RetryPolicy,
+        clock: Clock,
+        draw: Callable[[], float],
+        tell: Callable[[Happening], None],
+    ) -> None:
+        self._books, self._attempts, self._backlog = books, attempts, backlog
+        self._tool, self._successors, self._default = tool, successors, default_policy
+        self._clock, self._draw, self._tell = clock, draw, tell
+
+    async def finished(self, events: Sequence[tuple[str, Finished]]) -> None:
+        """Nodes reported ends. Afterwards every one of them is settled or was refused for good.
+
+        Args:
+            events: node and what it said. A stale fence, or another node's, is refused and logged.
+
+        Raises:
+            LedgerDown: nothing was settled; call again with the same events.
+        """
+        wanted = []
+        for node, event in events:
+            attempt = self._attempts.current(event.invocation, event.fence)
+            if attempt is None or attempt.node != node:
+                log.info("outcome_refused", invocation=event.invocation, fence=event.fence, node=node)
+                continue
+            wanted.append(await self._judged(attempt, node, event))
+        await self._apply(wanted)
+
+    async def running(self, refs: Sequence[Ref], *, node: str) -> None:
+        """A node runs these, says its inventory or a Started event."""
+        at = self._clock.wall_s()
+        known = [ref for ref in refs if self._attempts.current(*ref)]
+        await self.started([(node, Started(invocation, fence, node, at)) for invocation, fence in known])
+
+    async def started(self, events: Sequence[tuple[str, Started]]) -> None:
+        """Nodes said that tools were started."""
+        news = []
+        for node, event in events:
+            attempt = self._attempts.current(event.invocation_id, event.fence)
+            if attempt is not None and attempt.node == node and attempt.state is not State.RUNNING:
+                news.append(event)
+        if not news:
+            return
+        await self._books.mark_started(news)
+        for event in news:
+            if self._attempts.to_state(event.invocation_id, event.fence, State.RUNNING, event.at):
+                self._tell(AttemptRunning(event.invocation_id, event.fence, event.node, event.at))
+
+    async def lapsed(self, attempts: Sequence[Outstanding], *, node: str) -> None:
+        """A lease lapsed."""
+        message = f"node {node} stopped renewing its lease"
+        judged = [
+            on_lapsed(a, given=await self._given(a), code="node_lost", message=message)
+            for a in attempts
+            if a.state is not State.UNREACHABLE
+        ]
+        await self._apply(judged)
+
+    async def lost(self, attempts: Sequence[Outstanding], *, node: str, code: str, message: str) -> None:
+        """Nobody will ever say how these ended."""
+        await self._apply([on_lost(a, given=await self._given(a), code=code, message=message) for a in attempts])
+
+    async def disowned(self, attempts: Sequence[Outstanding], *, why: str) -> None:
+        """These surely never started."""
+        now_s = self._clock.wall_s()
+        await self._apply([on_disowned(a, now_s=now_s, why=why) for a in attempts])
+
+    async def _judged(self, attempt: Outstanding, node: str, event: Finished) -> Settlement:
+        given = _AT_ONCE if event.outcome.ending == SUCCEEDED else await self._given(attempt)
+        settlement = on_finished(
+            attempt, event.outcome, node=node, ended_at=event.ended_at, started_at=event.started_at, given=given
+        )
+        if attempt.is_chained and settlement.to is State.SUCCEEDED:
+            invocation = await self._books.get(attempt.invocation_id)
+            return replace(settlement, successors=self._successors(invocation, event.outcome))
+        return settlement
+
+    async def _given(self, attempt: Outstanding) -> Circumstances:
+        spec = self._tool(attempt.tool)
+        call = (await self._books.get(attempt.invocation_id)).call
+        declared = spec.policy.retry if spec else None
+        policy = call.retry or (RetryPolicy(**declared.model_dump()) if declared else self._default)
+        is_safe = spec.is_safe if spec else False
+        return Circumstances(policy, is_safe, self._clock.wall_s(), self._draw())
+
+    async def _apply(self, wanted: Sequence[Settlement]) -> None:
+        if not wanted:
+            return
+        for settlement, settled in zip(wanted, await self._books.settle(wanted), strict=True):
+            if not settled.took:
+                log.info(
+                    "settlement_refused", invocation=settled.invocation_id, fence=settled.fence, state=settled.state
+                )
+                self._attempts.remove(settlement.invocation_id, settlement.fence)
+                continue
+            await self._took(settlement, settled)
+
+    async def _took(self, settlement: Settlement, settled: Settled) -> None:
+        if settled.state is State.UNREACHABLE:
+            self._attempts.to_state(settlement.invocation_id, settlement.fence, State.UNREACHABLE)
+            return
+        attempt = self._attempts.remove(settlement.invocation_id, settlement.fence)
+        if attempt is None:
+            return
+        ended = _attempt_ended(attempt, settlement, settled)
+        self._tell(ended)
+        if settled.state in TERMINAL:
+            outcome = settlement.outcome or Outcome(settled.state.value)
+            reason = settlement.dead_reason
+            self._tell(Ended(attempt.invocation_id, settled.state, settlement.at, attempt.tool, outcome, reason, ended))
+        else:
+            waiting = as_waiting(await self._books.get(attempt.invocation_id))
+            self._backlog.offer(replace(waiting, not_before=settlement.not_before))
+        self._backlog.credit_returned(attempt)
+        for successor in settlement.successors:
+            self._backlog.offer(as_waiting(successor.invocation))
+
+
+_AT_ONCE = Circumstances(RetryPolicy(), is_safe=False, now_s=0.0, draw=0.0)
+"""A success needs no circumstances."""
+
+
+def as_waiting(invocation: Invocation) -> Waiting:
+    """What the dispatcher keeps of a waiting Invocation."""
+    call = invocation.call
+    return Waiting(
+        id=invocation.id,
+        tool=call.tool,
+        project=call.project,
+        tenant=invocation.principal.tenant,
+        lane=invocation.lane,
+        requires=call.requires,
+        pool=call.pool,
+        priority=call.priority,
+        accepted_at=invocation.accepted_at,
+        not_before=call.not_before,
+        expires_at=call.expires_at,
+        fence=invocation.fence,
+        tries=invocation.tries,
+        is_chained=bool(call.then),
+    )
+
+
+def _attempt_ended(attempt: Outstanding, settlement: Settlement, settled: Settled) -> AttemptEnded:
+    return AttemptEnded(
+        invocation_id=attempt.invocation_id,
+        fence=attempt.fence,
+        tool=attempt.tool,
+        project=attempt.project,
+        node=attempt.node,
+        lane=attempt.lane,
+        to=settled.state,
+        ending=settlement.attempt_ending,
+        released_at=attempt.released_at,
+        started_at=settlement.started_at or attempt.started_at,
+        at=settlement.at,
+        tries=attempt.tries + (1 if settlement.counts_try else 0),
+        error=settlement.error,
+        not_before=settlement.not_before,
+    )

@@ -1,0 +1,166 @@
+"""The orchestrator's ear and voice in Redis: reads every node's events, answers on its control stream.
+
+Reads all streams with one XREAD. An entry is trimmed only after what it says was settled; a node
+says it again until told so. Refuses to judge events: `settler.py` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from orchestrator.happenings import Happening, Progressed
+from orchestrator.ledger.values import Started as StartedRow
+from tasks.errors import LedgerDown
+from tasks.ledger_events import FIELD, Event, Finished, Progress, Started, unpack
+from tasks.node import Control, Ref
+from tasks.queues import DOORBELL, control_stream, events_stream
+
+log = structlog.get_logger("mcpfleet.streams")
+BLOCK_MS = 1000
+RETRY_S = 0.5
+CONTROL_MAX_ENTRIES = 1000
+"""A node that is away hears the same from its next renewal, so older entries may go."""
+TRIM_EVERY_ENTRIES = 64
+
+
+class Settling(Protocol):
+    """Who judges events."""
+
+    async def finished(self, events: Sequence[tuple[str, Finished]]) -> None: ...
+    async def started(self, events: Sequence[tuple[str, StartedRow]]) -> None: ...
+
+
+class NodeStreams:
+    """One reader for all nodes of the fleet."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        settling: Settling,
+        nodes: Callable[[], Iterable[str]],
+        tell: Callable[[Happening], None],
+    ) -> None:
+        self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
+        self._seen: dict[str, bytes] = {}
+        self._read_since_trim: defaultdict[str, int] = defaultdict(int)
+        self._rung: bytes = b"$"
+
+    async def run(self) -> None:
+        """Until cancelled. Redis or ledger down: waits and goes on where it was."""
+        while True:
+            try:
+                await self._turn()
+            except (RedisError, OSError, LedgerDown) as error:
+                log.warning("streams_unavailable", error=str(error) or type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+            except Exception:
+                log.exception("streams_turn_failed")
+                await asyncio.sleep(RETRY_S)
+
+    async def ring(self) -> None:
+        """The set of nodes changed: make the reader look again at once."""
+        try:
+            await self._redis.xadd(DOORBELL, {"n": "1"}, maxlen=1)
+        except (RedisError, OSError) as error:
+            log.info("doorbell_unavailable", error=str(error))
+
+    async def cancel(self, node: str, invocation: str, fence: int) -> None:
+        """Ask a node to stop one attempt, now. Its next renewal hears it again."""
+        control = Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),))
+        try:
+            await self._redis.xadd(
+                control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
+            )
+        except (RedisError, OSError) as error:
+            log.warning("cancel_not_prompt", node=node, error=str(error))
+
+    async def forget(self, node: str) -> None:
+        """The node left: its streams and queues have no owner any more."""
+        self._seen.pop(events_stream(node), None)
+        try:
+            await self._redis.delete(events_stream(node), control_stream(node))
+        except (RedisError, OSError) as error:
+            log.warning("streams_not_deleted", node=node, error=str(error))
+
+    async def _turn(self) -> None:
+        by_stream = {events_stream(node): node for node in self._nodes()}
+        wanted: dict[Any, Any] = {stream: self._seen.get(stream, b"0") for stream in by_stream}
+        wanted[DOORBELL] = self._rung
+        reply = await self._redis.xread(wanted, block=BLOCK_MS)
+        if not reply:
+            return
+        entries = {_text(stream): batch for stream, batch in _pairs(reply)}
+        bell = entries.pop(DOORBELL, None)
+        if bell:
+            self._rung = bell[-1][0]
+        events = [
+            (by_stream[stream], event)
+            for stream, batch in entries.items()
+            for entry_id, fields in batch
+            for event in _events(stream, entry_id, fields)
+        ]
+        await self._act(events)
+        for stream, batch in entries.items():
+            self._seen[stream] = batch[-1][0]
+            self._read_since_trim[stream] += len(batch)
+        await self._answer(events, entries)
+
+    async def _act(self, events: Sequence[tuple[str, Event]]) -> None:
+        started = [
+            (node, StartedRow(event.invocation, event.fence, node, event.at))
+            for node, event in events
+            if isinstance(event, Started)
+        ]
+        if started:
+            await self._settling.started(started)
+        for _node, event in events:
+            if isinstance(event, Progress):
+                self._tell(Progressed(event.invocation, event.fence, event.progress, event.total, event.message))
+        finished = [(node, event) for node, event in events if isinstance(event, Finished)]
+        if finished:
+            await self._settling.finished(finished)
+
+    async def _answer(self, events: Sequence[tuple[str, Event]], entries: dict[str, Any]) -> None:
+        settled: defaultdict[str, list[Ref]] = defaultdict(list)
+        for node, event in events:
+            if isinstance(event, Finished):
+                settled[node].append(Ref(invocation=event.invocation, fence=event.fence))
+        pipeline = self._redis.pipeline(transaction=False)
+        for node, refs in settled.items():
+            control = Control(kind="settled", refs=tuple(refs))
+            pipeline.xadd(control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True)
+        for stream in entries:
+            if self._read_since_trim[stream] >= TRIM_EVERY_ENTRIES:
+                self._read_since_trim[stream] = 0
+                pipeline.xtrim(stream, minid=self._seen[stream], approximate=False)
+        await pipeline.execute()
+
+
+def _control_fields(control: Control) -> dict[Any, Any]:
+    return {FIELD: control.model_dump_json()}
+
+
+def _events(stream: str, entry_id: bytes, fields: dict[bytes, bytes]) -> list[Event]:
+    try:
+        return unpack(fields[FIELD])
+    except (KeyError, ValueError, TypeError) as error:
+        log.warning("events_unreadable", stream=stream, entry=_text(entry_id), error=str(error))
+        return []
+
+
+def _pairs(reply: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401 - RESP2 gives a list, RESP3 a dict
+    if isinstance(reply, dict):
+        return [(stream, batches[0]) for stream, batches in reply.items()]
+    return [(stream, batch) for stream, batch in reply]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -136,11 +136,13 @@ class NodeStreams:
         pipeline = self._redis.pipeline(transaction=False)
         for node, refs in settled.items():
             control = Control(kind="settled", refs=tuple(refs))
-            pipeline.xadd(control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True)
+            pipeline.xadd(  # type: ignore[unused-awaitable]  # a pipeline collects
+                control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
+            )
         for stream in entries:
             if self._read_since_trim[stream] >= TRIM_EVERY_ENTRIES:
                 self._read_since_trim[stream] = 0
-                pipeline.xtrim(stream, minid=self._seen[stream], approximate=False)
+                pipeline.xtrim(stream, minid=self._seen[stream], approximate=False)  # type: ignore[unused-awaitable]
         await pipeline.execute()
 
 

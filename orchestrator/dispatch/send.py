@@ -10,6 +10,7 @@ import queue
 import threading
 from dataclasses import dataclass
 
+import orjson
 import structlog
 from celery import Celery
 from kombu import Producer
@@ -115,7 +116,13 @@ class Sender:
             for letter in batch:
                 headers, properties, body, _ = self._message(letter)
                 producer.publish(
-                    body, exchange="", routing_key=letter.queue, serializer="json", headers=headers, **properties
+                    orjson.dumps(body),
+                    exchange="",
+                    routing_key=letter.queue,
+                    content_type="application/json",
+                    content_encoding="utf-8",
+                    headers=headers,
+                    **properties,
                 )
 
     def _message(self, letter: Letter) -> tuple[dict[str, object], dict[str, object], object, object]:

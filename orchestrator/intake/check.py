@@ -1,0 +1,194 @@
+"""A call at the door: everything that can be refused before it is durable, is.
+
+Owns the rules for project ids, capabilities, deadlines and sizes; the answer is a `NewInvocation`
+ready for the ledger. Refuses to write anything but large arguments, which go to the blob store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import orjson
+
+from orchestrator.intake.schema import Schemas
+from orchestrator.ledger.values import NewInvocation
+from tasks.clock import Clock
+from tasks.errors import (
+    BacklogFull,
+    DeadlinePassed,
+    InvalidArguments,
+    InvalidCall,
+    InvalidProject,
+    NotFound,
+    PayloadTooLarge,
+    UnknownCapability,
+    UnknownTool,
+)
+from tasks.ids import new_id
+from tasks.invocation import LABEL_PATTERN, PROJECT_PATTERN, Call, Invocation, Lane, Principal, State
+from tasks.tool import ToolSpec
+
+
+class Fleet(Protocol):
+    """What the joined nodes offer."""
+
+    tools_version: int
+
+    def tool(self, name: str) -> ToolSpec | None: ...
+    def tools(self) -> dict[str, ToolSpec]: ...
+    def capabilities(self) -> set[str]: ...
+    def pools(self) -> set[str]: ...
+
+
+class Blobs(Protocol):
+    """Where payloads over the inline limit go."""
+
+    async def put(self, data: bytes) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one call may carry, and how many may wait.
+
+    Attributes:
+        inline_bytes: arguments up to this size travel in the ledger and the message.
+        payload_bytes: larger arguments are refused.
+        backlog: calls that may wait; further ones are refused until some were released.
+    """
+
+    inline_bytes: int
+    payload_bytes: int
+    backlog: int
+
+
+class Intake:
+    """Checks calls and turns them into rows."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        blobs: Blobs,
+        limits: Limits,
+        clock: Clock,
+        waiting: Callable[[], int],
+        has_pool: Callable[[str], bool],
+    ) -> None:
+        self._fleet, self._blobs, self._limits, self._clock = fleet, blobs, limits, clock
+        self._waiting, self._has_pool = waiting, has_pool
+        self._schemas = Schemas()
+
+    async def admit(self, call: Call, principal: Principal) -> NewInvocation:
+        """Check one call.
+
+        Raises:
+            InvalidCall: and its children, each naming what is wrong.
+            BacklogFull: too much is waiting already.
+        """
+        waiting = self._waiting()
+        if waiting >= self._limits.backlog:
+            raise BacklogFull(waiting, self._limits.backlog)
+        now_s = self._clock.wall_s()
+        spec = self._known(call)
+        _check_project(call.project)
+        self._check_requirements(call)
+        _check_deadline(call, now_s)
+        self._check_arguments(call, spec)
+        for later in call.then:
+            self._known(later)
+            _check_project(later.project)
+        return await self._row(call, spec, principal, now_s)
+
+    def successors(self, invocation: Invocation, result_json: str | None) -> tuple[NewInvocation, ...]:
+        """The next call of a chain, after `invocation` succeeded with `result_json`.
+
+        Its arguments were not known before, so its server is what checks them.
+        """
+        first, *rest = invocation.call.then
+        arguments = orjson.loads(first.arguments_json)
+        if first.into and result_json is not None:
+            arguments[first.into] = plain_result(orjson.loads(result_json))
+        call = replace(
+            first,
+            arguments_json=orjson.dumps(arguments).decode(),
+            then=tuple(rest),
+            trace_id=invocation.call.trace_id,
+            project=first.project or invocation.call.project,
+        )
+        spec = self._fleet.tool(call.tool)
+        return (self._fresh(call, spec, invocation.principal, self._clock.wall_s(), None),)
+
+    def _known(self, call: Call) -> ToolSpec:
+        spec = self._fleet.tool(call.tool)
+        if spec is None:
+            raise UnknownTool(call.tool, list(self._fleet.tools()))
+        return spec
+
+    def _check_requirements(self, call: Call) -> None:
+        if call.pool is not None and not self._has_pool(call.pool):
+            raise NotFound("pool", call.pool, sorted(self._fleet.pools()))
+        if not call.requires:
+            return
+        known = self._fleet.capabilities()
+        for capability in call.requires:
+            if not LABEL_PATTERN.fullmatch(capability) or capability not in known:
+                raise UnknownCapability(capability, sorted(known))
+
+    def _check_arguments(self, call: Call, spec: ToolSpec) -> None:
+        size = len(call.arguments_json.encode())
+        if size > self._limits.payload_bytes:
+            raise PayloadTooLarge("the arguments object", size, self._limits.payload_bytes)
+        try:
+            arguments: Any = orjson.loads(call.arguments_json)
+        except orjson.JSONDecodeError as error:
+            raise InvalidArguments(call.tool, "/", f"not JSON: {error}") from error
+        if not isinstance(arguments, dict):
+            raise InvalidArguments(call.tool, "/", "arguments must be one JSON object")
+        self._schemas.check(spec, arguments, version=self._fleet.tools_version)
+
+    async def _row(self, call: Call, spec: ToolSpec, principal: Principal, now_s: float) -> NewInvocation:
+        raw = call.arguments_json.encode()
+        blob = await self._blobs.put(raw) if len(raw) > self._limits.inline_bytes else None
+        return self._fresh(call, spec, principal, now_s, blob)
+
+    def _fresh(
+        self, call: Call, spec: ToolSpec | None, principal: Principal, now_s: float, blob: str | None
+    ) -> NewInvocation:
+        identity = call.invocation_id or new_id(now_s)
+        seen = hashlib.sha256(f"{call.tool}\0{call.project}\0{call.arguments_json}".encode()).hexdigest()
+        lane = call.lane or (spec.lane if spec else Lane.TOOLS)
+        settled = replace(
+            call,
+            invocation_id=identity,
+            arguments_json="{}" if blob else call.arguments_json,
+            timeout_s=call.timeout_s or (spec.timeout_s if spec else None),
+            trace_id=call.trace_id or secrets.token_hex(16),
+        )
+        row = Invocation(
+            id=identity, call=settled, principal=principal, lane=lane, state=State.WAITING, accepted_at=now_s
+        )
+        return NewInvocation(invocation=row, call_digest=seen, arguments_blob=blob)
+
+
+def plain_result(result: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON value
+    """What a chain passes on: the structured content, else the text, else the whole result."""
+    if result.get("structuredContent") is not None:
+        return result["structuredContent"]
+    texts = [part.get("text", "") for part in result.get("content", ()) if part.get("type") == "text"]
+    return "\n".join(texts) if texts else result
+
+
+def _check_project(project: str | None) -> None:
+    if project is not None and not PROJECT_PATTERN.fullmatch(project):
+        raise InvalidProject(project)
+
+
+def _check_deadline(call: Call, now_s: float) -> None:
+    if call.expires_at is not None and call.expires_at <= now_s:
+        raise DeadlinePassed(now_s - call.expires_at)
+    if call.expires_at is not None and call.not_before is not None and call.not_before >= call.expires_at:
+        raise InvalidCall("the call may not start before its deadline is over; change not_before or expires_at")

@@ -1,0 +1,66 @@
+"""What every command is given: settings, the two streams, and a way to the fleet.
+
+Put into typer's context by `main.run`; a test passes its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, BinaryIO
+
+import httpx
+import typer
+
+from orchestrator.cli import shortid
+from orchestrator.cli.api import Api, listed
+from orchestrator.cli.screen import Screen
+from orchestrator.cli.settings import CliSettings, Target, find_target
+from tasks.wire import InvocationView
+
+LOOK_BACK = 2000
+"""Newest Invocations among which a short id is looked for."""
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="An id, or its last characters.")]
+IdsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or their last characters.")]
+
+
+@dataclass(slots=True)
+class Desk:
+    """One command's surroundings."""
+
+    settings: CliSettings
+    screen: Screen
+    stdin: BinaryIO
+    transport: httpx.BaseTransport | None = None
+    now: Callable[[], float] = field(default=time.time)
+    sleep: Callable[[float], None] = field(default=time.sleep)
+
+    def target(self) -> Target:
+        """The fleet that is meant."""
+        return find_target(self.settings)
+
+    def api(self) -> Api:
+        """A connection to it; close it."""
+        target = self.target()
+        return Api(target.url, target.token, self.transport)
+
+
+def desk_of(ctx: typer.Context) -> Desk:
+    """The desk that `main.run` put there."""
+    desk = ctx.find_object(Desk)
+    assert desk is not None, "main.run passes it"
+    return desk
+
+
+def full_id(api: Api, text: str) -> str:
+    """The Invocation that is meant by `text`, looked up only if it is not a whole id."""
+    return text if shortid.is_full(text) else shortid.find(text, _newest_ids(api))
+
+
+def _newest_ids(api: Api) -> Iterator[str]:
+    items = api.pages("/v1/invocations", InvocationView, {"limit": 200})
+    return (view.id for view in listed(items, LOOK_BACK))

@@ -1,0 +1,117 @@
+"""One Invocation in full: what it is, its attempts with their reasons, and what to do next."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.text import Text
+
+from orchestrator.cli import paint
+from orchestrator.cli.content import parts_of
+from orchestrator.cli.desk import Desk
+from orchestrator.cli.durations import clock, took
+from orchestrator.cli.screen import Cell, Column, clean
+from orchestrator.cli.shortid import short
+from tasks.invocation import TERMINAL, State
+from tasks.wire import AttemptView, ExplainView, InvocationView
+
+PREVIEW_LINES = 12
+_ATTEMPTS = [
+    Column("#", is_right=True),
+    Column("NODE"),
+    Column("ENDED AS"),
+    Column("RELEASED"),
+    Column("QUEUED", is_right=True),
+    Column("RAN", is_right=True),
+    Column("BECAUSE", is_wide=True),
+]
+
+
+def show_history(desk: Desk, view: InvocationView) -> None:
+    """`mcpfleet show`."""
+    show = desk.screen.show
+    show(Text.assemble(paint.tool(view.tool), "  ", paint.state(view.state), ("  " + view.id, "dim")))
+    for name, value in _facts(view):
+        show(Text.assemble((f"{name:<10}", "dim"), clean(value)))
+    if view.error:
+        show(Text.assemble(("error     ", "dim"), (clean(view.error.message), "red"), (f" [{view.error.code}]", "dim")))
+    show_attempts(desk, view.attempts)
+    _preview(desk, view)
+    desk.screen.note(f"[dim]{_next(view)}[/]")
+
+
+def show_explanation(desk: Desk, view: ExplainView) -> None:
+    """`mcpfleet why`."""
+    desk.screen.show(Text.assemble(paint.state(view.state), ("  " + view.id, "dim")))
+    desk.screen.show(Text(clean(view.summary), "bold"))
+    for reason in view.reasons:
+        desk.screen.show(Text(f"  · {clean(reason)}"))
+    for attempt in view.attempts:
+        head = f"attempt {attempt.fence} → {attempt.node or f'any node of {attempt.pool}'}"
+        desk.screen.show(Text.assemble((head, "bold"), "  ", paint.ending(attempt.ending)))
+        for reason in attempt.reasons:
+            desk.screen.show(Text(f"  · {clean(reason)}"))
+
+
+def show_attempts(desk: Desk, attempts: list[AttemptView]) -> None:
+    """A line per release."""
+    if not attempts:
+        return
+    desk.screen.show("")
+    desk.screen.table(_ATTEMPTS, [_attempt(attempt) for attempt in attempts])
+
+
+def _attempt(attempt: AttemptView) -> list[Cell]:
+    because = attempt.error.message if attempt.error else "; ".join(attempt.reasons)
+    begun, ended = attempt.started_at, attempt.ended_at
+    return [
+        str(attempt.fence),
+        attempt.node or f"({attempt.pool})",
+        paint.ending(attempt.ending),
+        clock(attempt.released_at),
+        took(begun - attempt.released_at) if begun else "",
+        took(ended - begun) if begun and ended else "",
+        because,
+    ]
+
+
+def _facts(view: InvocationView) -> list[tuple[str, str]]:
+    facts = [
+        ("project", view.project or "none"),
+        ("by", f"{view.principal} (tenant {view.tenant})"),
+        (
+            "accepted",
+            f"{clock(view.accepted_at)}{f', ended after {took(view.ended_at - view.accepted_at)}' if view.ended_at else ''}",
+        ),
+        ("lane", f"{view.lane}, priority {view.priority}"),
+    ]
+    optional = [
+        ("deadline", clock(view.expires_at)),
+        ("not before", clock(view.not_before) if view.state is State.WAITING else ""),
+        ("replay of", short(view.replay_of) if view.replay_of else ""),
+        ("trace", view.trace_id or ""),
+        ("cancel", "asked for" if view.cancel_requested and view.state not in TERMINAL else ""),
+    ]
+    return facts + [(name, value) for name, value in optional if value]
+
+
+def _preview(desk: Desk, view: InvocationView) -> None:
+    if not view.result:
+        return
+    desk.screen.show("")
+    lines: list[str] = []
+    for part in parts_of(view.result):
+        lines += [part.note] if part.note else []
+        lines += part.text.splitlines() if part.text else []
+    for line in lines[:PREVIEW_LINES]:
+        desk.screen.line(f"  {line}")
+    if len(lines) > PREVIEW_LINES:
+        desk.screen.note(f"[dim]  … {len(lines) - PREVIEW_LINES} more lines: mcpfleet result {short(view.id)}[/]")
+
+
+def _next(view: InvocationView) -> str:
+    name = escape(short(view.id))
+    if view.state in (State.FAILED, State.LOST, State.EXPIRED):
+        return f"mcpfleet why {name}   mcpfleet retry {name}"
+    if view.state in TERMINAL:
+        return f"mcpfleet why {name}"
+    return f"mcpfleet why {name}   mcpfleet cancel {name}   mcpfleet show {name} --follow"

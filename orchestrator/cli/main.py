@@ -1,0 +1,113 @@
+"""The command `mcpfleet`: wires the commands together and turns every end into one exit status.
+
+Owns no behaviour of its own. Errors become one line on standard error; a traceback is shown only
+for what we did not foresee.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, TextIO
+
+import httpx
+import typer
+from pydantic import ValidationError
+from typer.exceptions import TyperException
+
+from orchestrator.cli import call, dead, fleet, invocations, nodes, tools
+from orchestrator.cli.desk import Desk
+from orchestrator.cli.exits import Exit, of_error
+from orchestrator.cli.screen import Screen
+from orchestrator.cli.settings import read_settings
+from tasks.errors import FleetError
+
+NAME = "mcpfleet"
+
+_CALLS, _MACHINES, _HERE = "Calls", "Machines", "This machine"
+_COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
+    _CALLS: (
+        tools.tools,
+        call.call,
+        invocations.ps,
+        invocations.show,
+        invocations.why,
+        invocations.result,
+        invocations.cancel,
+        invocations.retry,
+    ),
+    _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
+    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, fleet.version),
+}
+
+
+def build() -> typer.Typer:
+    """All commands."""
+    app = typer.Typer(
+        name=NAME,
+        help="A fleet of machines as one MCP server: call its tools, see where they ran and why.",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for panel, commands in _COMMANDS.items():
+        for command in commands:
+            app.command(rich_help_panel=panel)(command)
+    app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
+    app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
+    return app
+
+
+def run(  # noqa: PLR0913 - everything a process is given, passed in
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    out: TextIO,
+    err: TextIO,
+    stdin: BinaryIO,
+    transport: httpx.BaseTransport | None = None,
+) -> int:
+    """One command; returns its exit status and raises nothing that was foreseen."""
+    screen = Screen(out, err, environ=environ)
+    try:
+        desk = Desk(settings=read_settings(environ), screen=screen, stdin=stdin, transport=transport)
+        command = typer.main.get_command(build())
+        status = command.main(list(argv), prog_name=NAME, standalone_mode=False, obj=desk)
+        return status if isinstance(status, int) else Exit.OK
+    except FleetError as error:
+        screen.error(error.message)
+        return of_error(error)
+    except ValidationError as error:
+        screen.error(_first_fault(error))
+        return Exit.USAGE
+    except TyperException as error:
+        screen.error(f"{error.format_message()} Try: {_try_help(error)}")
+        return Exit.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`| head`): no error of ours, and nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:], environ=os.environ, out=sys.stdout, err=sys.stderr, stdin=sys.stdin.buffer))
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(str(step) for step in fault["loc"])
+    return f"{where or error.title}: {fault['msg']} (given: {str(fault['input'])[:80]!r})"
+
+
+def _try_help(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context is not None else NAME} --help"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`mcpfleet nodes, node, pools, queues, pause, resume`: the machines and what flows to them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+
+from orchestrator.cli import paint
+from orchestrator.cli.desk import Desk, JsonFlag, desk_of
+from orchestrator.cli.durations import took
+from orchestrator.cli.screen import Cell, Column
+from tasks.invocation import Lane
+from tasks.node import NodeState
+from tasks.wire import BacklogView, NodeView, PoolView, QueueView
+
+
+class Kind(StrEnum):
+    """What can be paused."""
+
+    QUEUE = "queue"
+    POOL = "pool"
+    PROJECT = "project"
+
+
+node = typer.Typer(no_args_is_help=True, help="Take one node out of service, or back.")
+NodeName = Annotated[str, typer.Argument(metavar="NAME", help="As `mcpfleet nodes` shows it.")]
+KindArgument = Annotated[Kind, typer.Argument(metavar="queue|pool|project")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+def nodes(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """List the nodes: lease, load, capabilities."""
+    desk = desk_of(ctx)
+    with desk.api() as api:
+        found = list(api.pages("/v1/nodes", NodeView))
+    if as_json:
+        desk.screen.json(found)
+        return
+    columns = [
+        Column("NODE"),
+        Column("POOL"),
+        Column("STATE"),
+        Column("LEASE", is_right=True),
+        Column("TOOLS LANE"),
+        Column("AGENTS"),
+        Column("CPU", is_right=True),
+        Column("MEM", is_right=True),
+        Column("CAPABILITIES", is_wide=True),
+    ]
+    desk.screen.table(
+        columns, [_node_row(view) for view in found], empty="no node has joined; `mcpfleet-worker run` starts one"
+    )
+
+
+@node.command()
+def cordon(ctx: typer.Context, name: NodeName, as_json: JsonFlag = False) -> None:
+    """Place nothing new on it; what it runs goes on."""
+    _set_state(ctx, name, NodeState.CORDONED, "gets nothing new; what it runs goes on", as_json=as_json)
+
+
+@node.command()
+def uncordon(ctx: typer.Context, name: NodeName, as_json: JsonFlag = False) -> None:
+    """Place calls on it again."""
+    _set_state(ctx, name, NodeState.ACTIVE, "takes calls again", as_json=as_json)
+
+
+@node.command()
+def drain(ctx: typer.Context, name: NodeName, as_json: JsonFlag = False) -> None:
+    """Hand back what it has not started, finish the rest, leave."""
+    _set_state(
+        ctx, name, NodeState.DRAINING, "hands back what it has not started and leaves when it is done", as_json=as_json
+    )
+
+
+def pools(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """List the pools."""
+    desk = desk_of(ctx)
+    with desk.api() as api:
+        found = list(api.pages("/v1/pools", PoolView))
+    if as_json:
+        desk.screen.json(found)
+        return
+    columns = [
+        Column("POOL"),
+        Column("STRATEGY"),
+        Column("NODES", is_right=True),
+        Column("TOOLS LANE"),
+        Column("AGENTS"),
+        Column("WAITING", is_right=True),
+        Column(""),
+        Column("CAPABILITIES", is_wide=True),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            Text(view.name, "bold"),
+            view.strategy,
+            str(view.nodes),
+            _meter(view.outstanding, view.slots, Lane.TOOLS),
+            _meter(view.outstanding, view.slots, Lane.AGENTS),
+            str(view.waiting),
+            paint.paused(view.is_paused),
+            " ".join(view.capabilities),
+        ]
+        for view in found
+    ]
+    desk.screen.table(columns, rows, empty="no pool yet: a pool is there when a node joins it")
+
+
+def queues(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """List the Celery queues, and what waits before them."""
+    desk = desk_of(ctx)
+    with desk.api() as api:
+        found = list(api.pages("/v1/queues", QueueView))
+        backlog = api.get("/v1/backlog", BacklogView)
+    if as_json:
+        desk.screen.json(
+            {"queues": [view.model_dump(mode="json") for view in found], "backlog": backlog.model_dump(mode="json")}
+        )
+        return
+    columns = [
+        Column("QUEUE", is_wide=True),
+        Column("POOL"),
+        Column("NODE"),
+        Column("LANE"),
+        Column("DEPTH", is_right=True),
+        Column(""),
+    ]
+    rows: list[list[Cell]] = [
+        [view.name, view.pool, view.node or "any", view.lane, str(view.depth_msgs), paint.paused(view.is_paused)]
+        for view in found
+    ]
+    desk.screen.table(columns, rows, empty="no queues: no node has joined")
+    _say_backlog(desk, backlog)
+
+
+def pause(ctx: typer.Context, kind: KindArgument, name: NameArgument, as_json: JsonFlag = False) -> None:
+    """Release nothing more to a queue or pool, or of a project."""
+    _pause(ctx, kind, name, is_paused=True, as_json=as_json)
+
+
+def resume(ctx: typer.Context, kind: KindArgument, name: NameArgument, as_json: JsonFlag = False) -> None:
+    """Release again."""
+    _pause(ctx, kind, name, is_paused=False, as_json=as_json)
+
+
+def _pause(ctx: typer.Context, kind: Kind, name: str, *, is_paused: bool, as_json: bool) -> None:
+    desk = desk_of(ctx)
+    body = {"kind": kind, "name": name, "is_paused": is_paused}
+    with desk.api() as api:
+        api.send("POST", "/v1/pauses", body)
+    if as_json:
+        desk.screen.json(body)
+    elif is_paused:
+        desk.screen.note(f"[yellow]‖[/] {kind} {escape(name)} is paused; undo: mcpfleet resume {kind} {escape(name)}")
+    else:
+        desk.screen.note(f"[green]▶[/] {kind} {escape(name)} runs again")
+
+
+def _set_state(ctx: typer.Context, name: str, state: NodeState, words: str, *, as_json: bool) -> None:
+    desk = desk_of(ctx)
+    with desk.api() as api:
+        view = api.post(f"/v1/nodes/{name}/state", NodeView, {"state": state})
+    if as_json:
+        desk.screen.json(view)
+    else:
+        desk.screen.note(f"[green]✓[/] {escape(view.name)} is {view.state}: {words}")
+
+
+def _node_row(view: NodeView) -> list[Cell]:
+    return [
+        Text(view.name, "bold"),
+        view.pool,
+        paint.node_state(view.state),
+        took(view.lease_left_s) if view.lease_left_s > 0 else Text("over", "red"),
+        _meter(view.outstanding, view.slots, Lane.TOOLS),
+        _meter(view.outstanding, view.slots, Lane.AGENTS),
+        f"{view.cpu:.0%}",
+        f"{view.memory:.0%}",
+        " ".join(view.capabilities),
+    ]
+
+
+def _meter(outstanding: dict[Lane, int], slots: dict[Lane, int], lane: Lane) -> Text:
+    return paint.meter(outstanding.get(lane, 0), slots.get(lane, 0))
+
+
+def _say_backlog(desk: Desk, backlog: BacklogView) -> None:
+    oldest = f", the oldest for {took(backlog.oldest_wait_s)}" if backlog.waiting else ""
+    desk.screen.line(
+        f"ledger: {backlog.waiting} waiting{oldest}, {backlog.delayed} for later, {backlog.outstanding} at nodes"
+    )
+    for project, count in sorted(backlog.by_project.items(), key=lambda item: -item[1])[:10]:
+        desk.screen.line(f"  {count:>6}  {project or '(no project)'}")
+    if backlog.paused_projects:
+        desk.screen.line(f"paused projects: {', '.join(backlog.paused_projects)}")

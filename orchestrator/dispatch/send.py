@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-call,attr-defined"
+# kombu ships types for a part of itself only.
 """Puts deliveries on Celery queues, in batches, from one publisher thread.
 
 kombu is synchronous; this thread is where it may block. A batch that failed is sent again whole: a

@@ -1,0 +1,79 @@
+"""Every setting of the orchestrator: `MCPFLEET_<NAME>` in the environment. Read once, at start.
+
+Durations are seconds, sizes bytes. `MCPFLEET_NODE_*` belongs to workers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from tasks.node import LEASE_TTL_S, RENEW_EVERY_S
+
+
+class OrchestratorSettings(BaseModel):
+    """What an operator may decide."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    database_url: str = "sqlite:///mcpfleet.db"
+    """The ledger. SQLAlchemy URL: sqlite or postgresql+psycopg."""
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Broker and streams, as the orchestrator reaches it."""
+    node_redis_url: SecretStr | None = None
+    """The same Redis as the nodes reach it; `redis_url` when absent."""
+    blob_dir: Path = Path("blobs")
+    """Where payloads over the inline limit are kept."""
+    host: str = "127.0.0.1"
+    """Loopback: a fleet is not exposed by accident."""
+    port: int = Field(default=8700, ge=0, le=65535)
+    """0 takes a free one, which the ready file names."""
+    listen_fd: int | None = None
+    """A listening socket inherited from the parent, instead of host and port."""
+    allowed_hosts: str = ""
+    """Further Host header values, separated by commas, when served under a name."""
+    token: SecretStr
+    """Bearer token of every door."""
+    join_token: SecretStr
+    """Bearer token with which nodes join."""
+    pool_secret: SecretStr | None = None
+    """Keys of late-bound deliveries are derived from it; from `join_token` when absent."""
+    pools_file: Path | None = None
+    """TOML: `[pools.<name>]` with the fields of tasks.pool.PoolPolicy."""
+    lease_ttl_s: float = Field(default=LEASE_TTL_S, gt=0.5)
+    """A node silent for this long is lost. Below 3 renewals one lost packet would end a lease."""
+    renew_every_s: float = Field(default=RENEW_EVERY_S, gt=0.1)
+    """How often nodes renew."""
+    grace_tools_s: float = Field(default=10.0, ge=0)
+    """An unreachable unsafe `tools` call is lost after this; its caller is waiting."""
+    grace_agents_s: float = Field(default=180.0, ge=0)
+    """An unreachable unsafe agent run is lost after this; it survives a lost minute."""
+    leader_ttl_s: float = Field(default=6.0, gt=1)
+    """Another replica takes over this long after the leader fell silent."""
+    inline_limit_bytes: int = Field(default=64 * 1024, ge=1024)
+    """Larger arguments and results go to the blob store, so that rows and messages stay small."""
+    payload_limit_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    """Larger arguments are refused."""
+    result_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """Larger results are refused by the node."""
+    max_backlog: int = Field(default=1_000_000, ge=1)
+    """Calls that may wait; each costs about 1 KB of memory."""
+    retry_attempts: int = Field(default=3, ge=1)
+    """Tries of a call that declares nothing."""
+    retry_first_wait_s: float = Field(default=1.0, ge=0)
+    """Ceiling of its first wait."""
+    retry_cap_s: float = Field(default=30.0, ge=0)
+    """Ceiling of every wait."""
+    task_after_s: float = Field(default=1.0, ge=0)
+    """A tools/call that takes longer becomes an MCP task where the client declares them."""
+    sse: bool = False
+    """Also serve the old HTTP+SSE transport."""
+    open_metrics: bool = True
+    """`/metrics` without a token: scrapers rarely send one, and it names no arguments."""
+    flower_feed: bool = True
+    """Tell Flower every task by Celery's event format, in batches."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING, ERROR."""
+    ready_file: Path | None = None
+    """Written with the address once every door is open; for whoever started this process."""

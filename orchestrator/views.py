@@ -1,0 +1,149 @@
+"""The fleet shown: members, pools, queues and backlog as the wire models of `tasks/wire.py`.
+
+Reads what other parts hold in memory, and queue depths from Redis. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from orchestrator.registry.member import Member
+from orchestrator.registry.roster import Roster
+from tasks.clock import Clock
+from tasks.errors import BrokerDown
+from tasks.invocation import Lane
+from tasks.node import NodeState
+from tasks.pool import PoolPolicy, Strategy
+from tasks.queues import node_queue, pool_queue
+from tasks.tool import ToolSpec
+from tasks.wire import NodeView, PoolView, QueueView, ToolView
+
+
+class Occupancy(Protocol):
+    """Unsettled attempts."""
+
+    def held(self, node: str, lane: Lane) -> int: ...
+    def held_in_pool(self, pool: str, lane: Lane) -> int: ...
+
+
+class Views:
+    """Everything a listing shows about the fleet itself."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        occupancy: Occupancy,
+        redis: Redis,
+        policy: Callable[[str], PoolPolicy],
+        paused: Callable[[], frozenset[tuple[str, str]]],
+        waiting_in_pool: Callable[[str], int],
+        projects_of: Callable[[str], list[str]],
+        clock: Clock,
+    ) -> None:
+        self._roster, self._occupancy, self._redis = roster, occupancy, redis
+        self._policy, self._paused, self._waiting = policy, paused, waiting_in_pool
+        self._projects_of, self._clock = projects_of, clock
+
+    def tools(self) -> list[ToolView]:
+        """Every tool, by name."""
+        return [self._tool(spec) for _, spec in sorted(self._roster.tools().items())]
+
+    def nodes(self) -> list[NodeView]:
+        """Every node that joined and did not leave, by name."""
+        return [self.node(member) for member in sorted(self._roster.members(), key=lambda m: m.name)]
+
+    def node(self, member: Member) -> NodeView:
+        """One node."""
+        offer = member.offer
+        return NodeView(
+            name=member.name,
+            pool=offer.pool,
+            state=member.state,
+            lease_left_s=max(0.0, member.lease.until_s - self._clock.mono_s()),
+            slots=dict(offer.slots),
+            running=dict(member.load.running),
+            outstanding={lane: self._occupancy.held(member.name, lane) for lane in offer.slots},
+            cpu=member.load.cpu,
+            memory=member.load.memory,
+            capabilities=sorted(member.capabilities),
+            tools=len(offer.tools),
+            location=offer.location,
+            visibility=offer.visibility,
+            labels=dict(offer.labels),
+            version=offer.version,
+            url=offer.url,
+            projects=self._projects_of(member.name),
+        )
+
+    def pools(self) -> list[PoolView]:
+        """Every pool some node is in."""
+        return [self._pool(name) for name in sorted(self._roster.pools())]
+
+    async def queues(self) -> list[QueueView]:
+        """Every Celery queue, with what waits in the broker.
+
+        Raises:
+            BrokerDown: Redis does not answer.
+        """
+        rows = list(self._queue_names())
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for name, _pool, _node, _lane in rows:
+            pipeline.llen(name)
+        try:
+            depths = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise BrokerDown("the configured address", str(error) or type(error).__name__) from error
+        paused = self._paused()
+        return [
+            QueueView(
+                name=name, pool=pool, node=node, lane=lane, depth_msgs=depth, is_paused=("queue", name) in paused
+            )
+            for (name, pool, node, lane), depth in zip(rows, depths, strict=True)
+        ]
+
+    def _queue_names(self) -> Iterable[tuple[str, str, str | None, Lane]]:
+        for member in sorted(self._roster.members(), key=lambda m: m.name):
+            for lane in sorted(member.offer.slots):
+                yield node_queue(member.name, lane), member.offer.pool, member.name, lane
+        for pool in sorted(self._roster.pools()):
+            if self._policy(pool).strategy is Strategy.LATE:
+                for lane in Lane:
+                    yield pool_queue(pool, lane), pool, None, lane
+
+    def _tool(self, spec: ToolSpec) -> ToolView:
+        offering = self._roster.offering(spec.name)
+        return ToolView(
+            name=spec.name,
+            title=spec.definition.get("title"),
+            description=spec.definition.get("description"),
+            lane=spec.lane,
+            is_safe=spec.is_safe,
+            timeout_s=spec.timeout_s,
+            pools=sorted({member.offer.pool for member in offering}),
+            nodes=sum(1 for member in offering if member.state is NodeState.ACTIVE),
+            policy=spec.policy,
+            definition=spec.definition,
+        )
+
+    def _pool(self, name: str) -> PoolView:
+        members = [member for member in self._roster.members() if member.offer.pool == name]
+        policy = self._policy(name)
+        return PoolView(
+            name=name,
+            strategy=policy.strategy,
+            nodes=len(members),
+            slots={lane: sum(member.slots(lane) for member in members) for lane in Lane},
+            outstanding={
+                lane: sum(self._occupancy.held(member.name, lane) for member in members)
+                + self._occupancy.held_in_pool(name, lane)
+                for lane in Lane
+            },
+            waiting=self._waiting(name),
+            is_paused=policy.is_paused or ("pool", name) in self._paused(),
+            capabilities=sorted({label for member in members for label in member.capabilities}),
+        )

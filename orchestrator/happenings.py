@@ -60,6 +60,7 @@ class Progressed:
     progress: float
     total: float | None
     message: str | None
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

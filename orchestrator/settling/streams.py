@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from orchestrator.happenings import Happening, Progressed
 from orchestrator.ledger.values import Started as StartedRow
+from tasks.clock import Clock
 from tasks.errors import LedgerDown
 from tasks.ledger_events import FIELD, Event, Finished, Progress, Started, unpack
 from tasks.node import Control, Ref
@@ -47,8 +48,10 @@ class NodeStreams:
         settling: Settling,
         nodes: Callable[[], Iterable[str]],
         tell: Callable[[Happening], None],
+        clock: Clock,
     ) -> None:
         self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
+        self._clock = clock
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
         self._rung: bytes = b"$"
@@ -72,7 +75,7 @@ class NodeStreams:
         except (RedisError, OSError) as error:
             log.info("doorbell_unavailable", error=str(error))
 
-    async def cancel(self, node: str, invocation: str, fence: int) -> None:
+    async def cancel(self, invocation: str, fence: int, node: str) -> None:
         """Ask a node to stop one attempt, now. Its next renewal hears it again."""
         control = Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),))
         try:
@@ -123,10 +126,14 @@ class NodeStreams:
             await self._settling.started(started)
         for _node, event in events:
             if isinstance(event, Progress):
-                self._tell(Progressed(event.invocation, event.fence, event.progress, event.total, event.message))
+                self._tell(self._progressed(event))
         finished = [(node, event) for node, event in events if isinstance(event, Finished)]
         if finished:
             await self._settling.finished(finished)
+
+    def _progressed(self, event: Progress) -> Progressed:
+        at = self._clock.wall_s()
+        return Progressed(event.invocation, event.fence, event.progress, event.total, event.message, at)
 
     async def _answer(self, events: Sequence[tuple[str, Event]], entries: dict[str, Any]) -> None:
         settled: defaultdict[str, list[Ref]] = defaultdict(list)

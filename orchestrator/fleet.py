@@ -1,0 +1,314 @@
+"""The fleet, as all five doors see it: accept, wait, cancel, replay, explain, watch.
+
+Owns the order of things (checked, durable, then told to the dispatcher) and who may see what;
+every part behind it is handed in by `bootstrap.py`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from orchestrator.happenings import Accepted, Ended, Happening
+from orchestrator.intake.check import Intake
+from orchestrator.intake.story import Story, brief
+from orchestrator.intake.watch import REREAD_S, Watch
+from orchestrator.ledger.values import Accepted as AcceptedRow
+from orchestrator.ledger.values import Cancelled, DeadLetter, Filter, NewInvocation, Waiting
+from orchestrator.views import Views
+from tasks.clock import Clock
+from tasks.errors import NotFound, WrongState
+from tasks.invocation import OUTSTANDING, TERMINAL, Call, Invocation, Principal, State
+from tasks.node import NodeState
+from tasks.outcome import Outcome
+from tasks.tool import ToolSpec
+from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
+
+DEAD_BATCH = 1000
+RECENT_KEPT = 10_000
+"""Accepted lately, without arguments: about 10 MB, and saves a read of the ledger per call."""
+UNKNOWN_REREAD_S = 0.5
+"""Between reads of an Invocation that another replica dispatches."""
+
+
+class Books(Protocol):
+    """The ledger, as the doors need it."""
+
+    async def accept(self, rows: Sequence[NewInvocation]) -> list[AcceptedRow]: ...
+    async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
+    async def arguments_of(self, invocation_id: str) -> tuple[str | None, str | None]: ...
+    async def cancel(self, invocation_id: str, tenant: str | None, at: float) -> Cancelled: ...
+    async def listing(
+        self, where: Filter, *, cursor: str | None, limit: int
+    ) -> tuple[list[Invocation], str | None]: ...
+    async def dead_letters(
+        self, *, tenant: str | None, reason: str | None = None, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[DeadLetter], str | None]: ...
+    async def mark_replayed(self, invocation_id: str, replayed_as: str) -> None: ...
+    async def discard_dead(self, ids: Sequence[str]) -> int: ...
+
+
+class Dispatch(Protocol):
+    """The dispatcher, as the doors need it."""
+
+    def offer(self, waiting: Waiting) -> None: ...
+    def withdraw(self, invocation_id: str) -> None: ...
+    def knows(self, invocation_id: str) -> bool: ...
+    def why(self, invocation_id: str) -> tuple[str, ...]: ...
+    def backlog(self) -> BacklogView: ...
+    async def pause(self, kind: str, name: str, is_paused: bool) -> None: ...  # noqa: FBT001
+
+
+class Nodes(Protocol):
+    """The registry, as the doors need it."""
+
+    async def set_state(self, name: str, state: NodeState) -> None: ...
+
+
+class Tools(Protocol):
+    """The fleet's tools."""
+
+    tools_version: int
+
+    def tool(self, name: str) -> ToolSpec | None: ...
+
+
+class Voice(Protocol):
+    """Prompt cancels to nodes."""
+
+    async def cancel(self, invocation_id: str, fence: int, node: str) -> None: ...
+
+
+class Blobs(Protocol):
+    """Payloads over the inline limit."""
+
+    async def get(self, digest: str) -> bytes: ...
+
+
+class Fleet:
+    """What every door calls."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        books: Books,
+        dispatch: Dispatch,
+        nodes: Nodes,
+        tools: Tools,
+        voice: Voice,
+        blobs: Blobs,
+        watch: Watch,
+        views: Views,
+        clock: Clock,
+        tell: Callable[[Happening], None],
+        as_waiting: Callable[[Invocation], Waiting],
+    ) -> None:
+        self._intake, self._books, self._dispatch, self._nodes = intake, books, dispatch, nodes
+        self._tools, self._voice, self._blobs, self._watch = tools, voice, blobs, watch
+        self._views, self._clock, self._tell, self._as_waiting = views, clock, tell, as_waiting
+        self._story = Story(books=books, watch=watch)
+        self._recent: OrderedDict[str, Invocation] = OrderedDict()
+
+    @property
+    def tools_version(self) -> int:
+        """Changes when the list of tools does."""
+        return self._tools.tools_version
+
+    async def accept(self, calls: Sequence[Call], principal: Principal) -> list[Invocation]:
+        """Make calls durable, all or none, and hand them to the dispatcher.
+
+        Returns:
+            One Invocation per call, in order; for a repeated idempotency key, the earlier one.
+
+        Raises:
+            InvalidCall, BacklogFull, LedgerDown: nothing was accepted.
+        """
+        rows = [await self._intake.admit(call, principal) for call in calls]
+        return await self._write(rows, principal)
+
+    async def get(self, invocation_id: str, principal: Principal) -> Invocation:
+        """One Invocation with its attempts and outcome.
+
+        Raises:
+            NotFound: there is none, or it is another tenant's.
+        """
+        return await self._books.get(invocation_id, principal.tenant)
+
+    async def wait(self, invocation_id: str, principal: Principal, timeout_s: float | None) -> Invocation:
+        """The Invocation once it ended, or as it stands when the time is over.
+
+        Subscribes, then reads, and re-reads every few seconds: a missed telling costs time, never
+        the answer. Whoever waits for what was just accepted here costs the ledger no read.
+        """
+        deadline_s = None if timeout_s is None else self._clock.mono_s() + timeout_s
+        while True:
+            left_s = REREAD_S if deadline_s is None else min(REREAD_S, deadline_s - self._clock.mono_s())
+            ended = self._watch.ended(invocation_id)
+            if ended is None and left_s > 0 and self._dispatch.knows(invocation_id):
+                ended = await self._watch.wait(invocation_id, left_s)
+            recent = self._recent.get(invocation_id)
+            if ended is not None and recent is not None and recent.principal.tenant == principal.tenant:
+                return ended_view(recent, ended)
+            invocation = await self._books.get(invocation_id, principal.tenant)
+            if invocation.state in TERMINAL or (deadline_s is not None and self._clock.mono_s() >= deadline_s):
+                return invocation
+            if not self._dispatch.knows(invocation_id):
+                await self._watch.wait(invocation_id, min(UNKNOWN_REREAD_S, max(left_s, 0.0)))
+
+    async def result_json(self, invocation: Invocation) -> str | None:
+        """The tool's `CallToolResult` as JSON text, wherever it is kept."""
+        outcome = invocation.outcome
+        if outcome is None or outcome.result_blob is None:
+            return outcome.result_json if outcome else None
+        return (await self._blobs.get(outcome.result_blob)).decode()
+
+    async def cancel(self, invocation_id: str, principal: Principal) -> Invocation:
+        """End a waiting Invocation, or ask the node that runs it to stop. Ended ones stay as they are."""
+        now_s = self._clock.wall_s()
+        cancelled = await self._books.cancel(invocation_id, principal.tenant, now_s)
+        if cancelled.was is State.WAITING and cancelled.state is State.CANCELLED:
+            self._dispatch.withdraw(invocation_id)
+            ended = await self._books.get(invocation_id, principal.tenant)
+            self._tell(Ended(invocation_id, State.CANCELLED, now_s, ended.call.tool, ended.outcome))
+            return ended
+        if cancelled.state in OUTSTANDING and cancelled.node is not None:
+            await self._voice.cancel(invocation_id, cancelled.fence, cancelled.node)
+        return await self._books.get(invocation_id, principal.tenant)
+
+    async def replay(self, invocation_id: str, principal: Principal) -> Invocation:
+        """A new Invocation of the same call, linked to the old one.
+
+        Raises:
+            WrongState: the old one has not ended.
+        """
+        old = await self._books.get(invocation_id, principal.tenant)
+        if old.state not in TERMINAL:
+            raise WrongState(invocation_id, old.state, "replayed before it ended")
+        arguments, blob = await self._books.arguments_of(invocation_id)
+        if blob is not None:
+            arguments = (await self._blobs.get(blob)).decode()
+        call = replace(
+            old.call,
+            arguments_json=arguments or "{}",
+            invocation_id=None,
+            idempotency_key=None,
+            trace_id=None,
+            not_before=None,
+            expires_at=None,
+        )
+        row = await self._intake.admit(call, principal)
+        row = replace(row, invocation=replace(row.invocation, replay_of=invocation_id))
+        (accepted,) = await self._write([row], principal)
+        await self._books.mark_replayed(invocation_id, accepted.id)
+        return accepted
+
+    async def explain(self, invocation_id: str, principal: Principal) -> ExplainView:
+        """Why it waits, why this node, or why it was refused."""
+        invocation = await self._books.get(invocation_id, principal.tenant)
+        return brief(invocation, self._dispatch.why(invocation_id))
+
+    def events(self, invocation_id: str, principal: Principal) -> AsyncIterator[EventView]:
+        """History so far, then live, until `ended`."""
+        return self._story.tell(invocation_id, principal)
+
+    async def listing(
+        self, where: Filter, principal: Principal, cursor: str | None, limit: int
+    ) -> tuple[list[Invocation], str | None]:
+        """Invocations of the caller's tenant, newest first."""
+        return await self._books.listing(replace(where, tenant=principal.tenant), cursor=cursor, limit=limit)
+
+    def tools(self, principal: Principal) -> list[ToolView]:  # noqa: ARG002 - filtered per principal by policy later
+        """Every tool this caller may see."""
+        return self._views.tools()
+
+    def tool(self, name: str) -> ToolSpec | None:
+        """One tool's definition and policy."""
+        return self._tools.tool(name)
+
+    def nodes(self) -> list[NodeView]:
+        """Every node."""
+        return self._views.nodes()
+
+    def pools(self) -> list[PoolView]:
+        """Every pool."""
+        return self._views.pools()
+
+    async def queues(self) -> list[QueueView]:
+        """Every Celery queue and its depth."""
+        return await self._views.queues()
+
+    def backlog(self) -> BacklogView:
+        """What waits in the ledger."""
+        return self._dispatch.backlog()
+
+    async def pause(self, kind: str, name: str, is_paused: bool) -> None:  # noqa: FBT001 - the ledger's own words
+        """Pause or resume a queue, a pool or a project."""
+        await self._dispatch.pause(kind, name, is_paused)
+
+    async def set_node_state(self, name: str, state: NodeState) -> NodeView:
+        """Cordon, drain or reactivate a node."""
+        await self._nodes.set_state(name, state)
+        view = next((node for node in self._views.nodes() if node.name == name), None)
+        if view is None:
+            raise NotFound("node", name)
+        return view
+
+    async def dead_letters(
+        self, principal: Principal, reason: str | None, cursor: str | None, limit: int
+    ) -> tuple[list[DeadLetter], str | None]:
+        """What ended badly, newest first."""
+        return await self._books.dead_letters(tenant=principal.tenant, reason=reason, cursor=cursor, limit=limit)
+
+    async def replay_dead(self, ids: Sequence[str] | None, principal: Principal) -> list[Invocation]:
+        """Replay these dead letters, or all that were not replayed yet."""
+        return [await self.replay(dead, principal) for dead in await self._chosen(ids, principal)]
+
+    async def discard_dead(self, ids: Sequence[str], principal: Principal) -> int:
+        """Forget dead letters; their Invocations stay in the history."""
+        return await self._books.discard_dead(await self._chosen(ids, principal))
+
+    async def _chosen(self, ids: Sequence[str] | None, principal: Principal) -> list[str]:
+        if ids is not None:
+            return [(await self._books.get(one, principal.tenant)).id for one in ids]
+        chosen: list[str] = []
+        cursor = None
+        while True:
+            page, cursor = await self._books.dead_letters(tenant=principal.tenant, cursor=cursor, limit=DEAD_BATCH)
+            chosen += [dead.invocation_id for dead in page if dead.replayed_as is None]
+            if cursor is None:
+                return chosen
+
+    async def _write(self, rows: Sequence[NewInvocation], principal: Principal) -> list[Invocation]:
+        accepted = await self._books.accept(rows)
+        answer = []
+        for row, took in zip(rows, accepted, strict=True):
+            if not took.is_new:
+                answer.append(await self._books.get(took.invocation_id, principal.tenant))
+                continue
+            self._tell(Accepted(row.invocation))
+            self._dispatch.offer(self._as_waiting(row.invocation))
+            self._remember(row.invocation)
+            answer.append(row.invocation)
+        return answer
+
+    def _remember(self, invocation: Invocation) -> None:
+        call = replace(invocation.call, arguments_json="{}", meta_json=None)
+        self._recent[invocation.id] = replace(invocation, call=call)
+        if len(self._recent) > RECENT_KEPT:
+            self._recent.popitem(last=False)
+
+
+def ended_view(accepted: Invocation, ended: Ended) -> Invocation:
+    """The accepted Invocation with its end, without its attempts' history."""
+    last = ended.last
+    return replace(
+        accepted,
+        state=ended.state,
+        ended_at=ended.at,
+        outcome=ended.outcome or Outcome(ended.state.value),
+        fence=last.fence if last else accepted.fence,
+        tries=last.tries if last else accepted.tries,
+    )

@@ -1,0 +1,124 @@
+"""What code must not say: a print, a sleep, the environment, a word that means nothing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Protocol
+
+EMPTY_WORDS = re.compile(r"(manager|helper|util|utils|common|misc)s?(_|\.|$)", re.IGNORECASE)
+MAY_PRINT = ("orchestrator/cli/", "worker/cli.py")
+MAY_READ_ENVIRONMENT = re.compile(r"(settings|bootstrap|cli|main|__main__)\.py$|/cli/|/local/")
+
+
+class Source(Protocol):
+    """What these tests read of a file."""
+
+    name: str
+    text: str
+    tree: ast.Module
+
+
+def test_only_the_command_line_prints(ours: list[Source]) -> None:
+    """Stdout belongs to MCP over stdio and to `--json`: a stray print breaks both."""
+    assert not [call for call in _calls(ours, "print") if not call.startswith(MAY_PRINT)]
+
+
+def test_nothing_sleeps_by_the_clock(sources: list[Source]) -> None:
+    """`time.sleep` blocks a loop or makes a test wait for nothing: wait for a condition, with a limit."""
+    scripts = ("benchmarks/",)  # they pace a load by the clock: that is what they are for
+    assert not [call for call in _calls(sources, "time.sleep") if not call.startswith(scripts)]
+
+
+def test_tests_do_not_sleep(sources: list[Source]) -> None:
+    """A test that sleeps is slow on a fast machine and wrong on a slow one. `asyncio.sleep(0)` yields, and may stay."""
+    tests = [source for source in sources if source.name.startswith("tests/")]
+    naps = [
+        f"{source.name}:{node.lineno}"
+        for source in tests
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and _dotted(node.func) == "asyncio.sleep" and not _is_short(node)
+    ]
+    assert not naps
+
+
+def test_the_environment_is_read_in_settings_only(ours: list[Source]) -> None:
+    """Below settings, bootstrap and the command line nobody reads or writes `os.environ`."""
+    readers = [
+        f"{source.name}:{node.lineno}"
+        for source in ours
+        if not MAY_READ_ENVIRONMENT.search(source.name)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute) and _dotted(node) in {"os.environ", "os.getenv", "os.putenv"}
+    ]
+    assert not readers
+
+
+def test_names_mean_something(ours: list[Source]) -> None:
+    """No manager, helper, util, common or misc, in file, class and function names."""
+    files = [source.name for source in ours if EMPTY_WORDS.search(source.name.removesuffix(".py"))]
+    names = [
+        f"{source.name}:{node.lineno} {node.name}"
+        for source in ours
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and EMPTY_WORDS.search(node.name)
+    ]
+    assert not files + names
+
+
+def test_a_caught_everything_is_logged_or_raised(ours: list[Source]) -> None:
+    """`except Exception` stands at the top of a loop or task body, and always logs the traceback or raises."""
+    silent = [
+        f"{source.name}:{handler.lineno}"
+        for source in ours
+        for handler in ast.walk(source.tree)
+        if isinstance(handler, ast.ExceptHandler)
+        and (handler.type is None or _dotted(handler.type) in {"Exception", "BaseException"})
+        and not _speaks(handler)
+    ]
+    assert not silent
+
+
+def test_a_todo_names_what_would_remove_it(sources: list[Source]) -> None:
+    """A bare TODO is a wish; ours say what would have to be true."""
+    bare = [
+        f"{source.name}:{number}"
+        for source in sources
+        for number, line in enumerate(source.text.splitlines(), 1)
+        if re.search(r"#\s*(TODO|FIXME|XXX)\b(?!.*\b(when|until|once|if)\b)", line)
+    ]
+    assert not bare
+
+
+def _speaks(handler: ast.ExceptHandler) -> bool:
+    """It raises, logs with the traceback, or hands the very exception to whoever waits for it."""
+    for node in ast.walk(handler):
+        if isinstance(node, ast.Raise):
+            return True
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Attribute) and node.func.attr in {"exception", "set_exception"}:
+                return True
+            if any(keyword.arg == "exc_info" for keyword in node.keywords):
+                return True
+    return False
+
+
+def _is_short(call: ast.Call) -> bool:
+    return len(call.args) == 1 and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
+
+
+def _calls(sources: list[Source], name: str) -> list[str]:
+    return [
+        f"{source.name}:{node.lineno}"
+        for source in sources
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and _dotted(node.func) == name
+    ]
+
+
+def _dotted(node: ast.expr | None) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return ""

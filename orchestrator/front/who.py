@@ -1,0 +1,33 @@
+"""Who calls, where a request came over HTTP. The guard put the principal into the ASGI scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_REQUEST
+from starlette.requests import Request
+
+from tasks.invocation import Principal
+
+SCOPE_KEY = "mcpfleet.principal"
+
+
+def principal_of(ctx: ServerRequestContext[Any, Any]) -> Principal:
+    """The authenticated principal of this request.
+
+    Raises:
+        MCPError: the request did not pass the guard. It must never be served then.
+    """
+    request = ctx.request
+    principal = request.scope.get(SCOPE_KEY) if isinstance(request, Request) else None
+    if not isinstance(principal, Principal):
+        raise MCPError(INVALID_REQUEST, "not authenticated")
+    return principal
+
+
+def headers_of(ctx: ServerRequestContext[Any, Any]) -> Mapping[str, str]:
+    """The request's HTTP headers; empty where there are none."""
+    return ctx.request.headers if isinstance(ctx.request, Request) else {}

@@ -1,0 +1,194 @@
+"""How a pool spreads calls that have no warm node: one small pure choice per strategy.
+
+Owns the turn that round robin remembers. Refuses to know projects' bindings and to place where
+there is no room: `route` asks with the rooms that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+from orchestrator.dispatch.view import Bench, FleetView, Occupancy, Stand
+from tasks.invocation import Lane
+from tasks.placement import Placement
+from tasks.pool import Strategy
+
+Room = tuple[Stand, int]
+"""A stand that may take one more, and what it holds now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The stand that takes the call, and why."""
+
+    stand: Stand
+    reason: str
+
+
+@dataclass(slots=True)
+class _Turn:
+    clock: float = 0.0
+    passed: dict[str, float] = field(default_factory=dict)
+
+    def of(self, stand: Stand) -> float:
+        return max(self.passed.get(stand.node, 0.0), self.clock)
+
+
+class Spread:
+    """Whose turn it is, per pool and lane. Only `placed` changes it, so that `route` stays pure.
+
+    Stride scheduling: a node's turn moves on by 1 / weight with every call it gets, the least turn
+    is next. With equal weights that is round robin, otherwise a smooth weighted one; a node that
+    joins begins at the present turn and not with a burst.
+
+    Source: Waldspurger and Weihl, Stride Scheduling, 1995.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[tuple[str, Lane], _Turn] = {}
+
+    def turn(self, pool: str, lane: Lane) -> Mapping[str, float] | None:
+        """Turns by node as they stand, for tie-breaks; None where nothing was placed yet."""
+        turn = self._turns.get((pool, lane))
+        return None if turn is None else turn.passed
+
+    def turn_of(self, stand: Stand, lane: Lane) -> float:
+        """The turn of one stand, never before the present."""
+        turn = self._turns.get((stand.pool, lane))
+        return 0.0 if turn is None else turn.of(stand)
+
+    def placed(self, placement: Placement, fleet: FleetView) -> None:
+        """A call was placed: its node's turn moves on."""
+        node = placement.node
+        seat = None if node is None else fleet.seats.get(node)
+        if node is None or seat is None:
+            return
+        turn = self._turns.setdefault((placement.pool, placement.lane), _Turn())
+        is_weighted = fleet.policy(placement.pool).strategy is Strategy.WEIGHTED_ROUND_ROBIN
+        start = max(turn.passed.get(node, 0.0), turn.clock)
+        turn.clock = start
+        turn.passed[node] = start + (1.0 / seat.weight if is_weighted else 1.0)
+
+    def forget(self, node: str) -> None:
+        """The node left for good."""
+        for turn in self._turns.values():
+            turn.passed.pop(node, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to a strategy: `rooms` is never empty and prefers free slots already."""
+
+    bench: Bench
+    rooms: Sequence[Room]
+    lane: Lane
+    key: str
+    """What rendezvous hashing hashes: the project, or the tool where there is none."""
+    fleet: FleetView
+    occupancy: Occupancy
+    spread: Spread
+
+
+def choose(ask: Ask, *, is_project: bool) -> Choice:
+    """The pool's strategy decides; a project without a warm node gets its home where that is balanced."""
+    strategy = ask.bench.policy.strategy
+    if strategy is Strategy.AFFINITY or (is_project and strategy in _HOMELY):
+        return _home(ask)
+    return _CHOICES[strategy](ask)
+
+
+def prefer_free(rooms: Sequence[Room]) -> Sequence[Room]:
+    """Rooms with a free slot; all of them if there is none, to be prefetched."""
+    return [room for room in rooms if room[1] < room[0].slots] or rooms
+
+
+def _least_connections(ask: Ask) -> Choice:
+    least = min([held / stand.slots for stand, held in ask.rooms])
+    tied = [room for room in ask.rooms if room[1] / room[0].slots == least]
+    stand, held = tied[0] if len(tied) == 1 else _heaviest_then_longest_ago(ask, tied)
+    return Choice(stand, f"least connections: {_used(stand, held)}, the least of {_nodes(len(ask.rooms))}")
+
+
+def _heaviest_then_longest_ago(ask: Ask, tied: Sequence[Room]) -> Room:
+    weight = max([stand.weight for stand, _ in tied])
+    heaviest = [room for room in tied if room[0].weight == weight]
+    turns = ask.spread.turn(ask.bench.policy.name, ask.lane) or {}
+    return min(heaviest, key=lambda room: turns.get(room[0].node, 0.0))
+
+
+def _round_robin(ask: Ask) -> Choice:
+    stand, held = min(ask.rooms, key=lambda room: ask.spread.turn_of(room[0], ask.lane))
+    return Choice(stand, f"round robin: the turn of {_used(stand, held)}, {_nodes(len(ask.rooms))} with room")
+
+
+def _weighted_round_robin(ask: Ask) -> Choice:
+    def turn(room: Room) -> tuple[float, float]:
+        # Half a stride ahead: else all nodes tie at the start and the heavy one waits for each light one.
+        return ask.spread.turn_of(room[0], ask.lane) + 0.5 / room[0].weight, -room[0].weight
+
+    stand, held = min(ask.rooms, key=turn)
+    return Choice(stand, f"weighted round robin: the turn of {_used(stand, held)}, weight {stand.weight:g}")
+
+
+def _resource(ask: Ask) -> Choice:
+    seats = ask.fleet.seats
+
+    def strain(room: Room) -> float:
+        # Reports are seconds old; what was placed since then shows only in the held ones.
+        seat = seats[room[0].node]
+        return max(seat.cpu, seat.memory) + room[1] / room[0].slots
+
+    stand, held = min(ask.rooms, key=strain)
+    seat = seats[stand.node]
+    load = f"cpu {seat.cpu:.0%}, memory {seat.memory:.0%}"
+    return Choice(stand, f"resource: {_used(stand, held)}, {load}, the least of {_nodes(len(ask.rooms))}")
+
+
+def _home(ask: Ask) -> Choice:
+    """Rendezvous hashing with bounded load: nobody over `bound` times the mean takes a new key.
+
+    Source: Mirrokni, Thorup and Zadimoghaddam, Consistent Hashing with Bounded Loads, 2018.
+    """
+    held_by = ask.occupancy.held
+    total = 1 + sum([held_by(stand.node, ask.lane) for stand in ask.bench.stands])
+    share = ask.bench.policy.bound * total / ask.bench.slots
+    rooms = {stand.node: (stand, held) for stand, held in ask.rooms}
+    passed_over = 0
+    for node in ask.fleet.rank(ask.key):
+        room = rooms.get(node)
+        if room is None:
+            continue
+        stand, held = room
+        limit = ceil(share * stand.slots)
+        if held < limit:
+            return Choice(stand, _home_reason(ask, stand, held, limit, passed_over))
+        passed_over += 1
+    return _least_connections(ask)
+
+
+def _home_reason(ask: Ask, stand: Stand, held: int, limit: int, passed_over: int) -> str:
+    said = f"home: {_used(stand, held)} is home to {ask.key} by rendezvous hashing, fair share {limit}"
+    return f"{said}; {_nodes(passed_over)} before it hold their share" if passed_over else said
+
+
+def _used(stand: Stand, held: int) -> str:
+    return f"node {stand.node} ({held} of {stand.slots} slots used)"
+
+
+def _nodes(number: int) -> str:
+    return "1 node" if number == 1 else f"{number} nodes"
+
+
+_HOMELY = frozenset({Strategy.LEAST_CONNECTIONS, Strategy.LATE})
+"""Strategies under which a cold project goes home: its files may still be there, and restarts agree."""
+
+_CHOICES: dict[Strategy, Callable[[Ask], Choice]] = {
+    Strategy.LEAST_CONNECTIONS: _least_connections,
+    Strategy.ROUND_ROBIN: _round_robin,
+    Strategy.WEIGHTED_ROUND_ROBIN: _weighted_round_robin,
+    Strategy.RESOURCE: _resource,
+    # Addressed after all, because not every node of the pool can run it.
+    Strategy.LATE: _least_connections,
+}

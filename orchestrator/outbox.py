@@ -1,0 +1,71 @@
+"""Seals a release for the node it is addressed to and hands it to the sender.
+
+The one place where delivery keys meet deliveries. Refuses to choose a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from orchestrator.dispatch.records import Address
+from orchestrator.dispatch.send import Letter
+from orchestrator.ledger.values import Outstanding, Released
+from orchestrator.registry.roster import Roster
+from tasks.envelope import Delivery, seal
+from tasks.tool import TIMEOUT_TOOLS_S
+
+
+class Sender(Protocol):
+    """Publishes."""
+
+    @property
+    def down_because(self) -> str | None: ...
+    def send(self, letter: Letter) -> None: ...
+
+
+class Outbox:
+    """Satisfies the dispatcher's Outbox."""
+
+    def __init__(self, *, roster: Roster, sender: Sender, pool_key: Callable[[str], bytes]) -> None:
+        self._roster, self._sender, self._pool_key = roster, sender, pool_key
+
+    @property
+    def down_because(self) -> str | None:
+        """Why nothing can be published; None while the broker answers."""
+        return self._sender.down_because
+
+    def address(self, node: str) -> Address | None:
+        """The node's process and term; None if it is gone."""
+        member = self._roster.find(node)
+        return None if member is None else Address(member.incarnation, member.lease.term)
+
+    def post(self, attempt: Outstanding, released: Released, queue: str) -> None:
+        """Seal and send. A node that joined anew meanwhile refuses it, and it is released again."""
+        member = None if attempt.node is None else self._roster.find(attempt.node)
+        if attempt.node is not None and member is None:
+            return
+        key = member.delivery_key if member is not None else self._pool_key(attempt.pool)
+        body, mac = seal(_delivery(attempt, released), key)
+        self._sender.send(Letter(attempt.invocation_id, queue, attempt.tool, attempt.project, body, mac))
+
+
+def _delivery(attempt: Outstanding, released: Released) -> Delivery:
+    return Delivery(
+        invocation=attempt.invocation_id,
+        fence=released.fence,
+        node=attempt.node,
+        incarnation=attempt.incarnation,
+        term=attempt.term,
+        tool=released.tool,
+        lane=attempt.lane,
+        timeout_s=released.timeout_s or TIMEOUT_TOOLS_S,
+        arguments_json=None if released.arguments_blob else released.arguments_json or "{}",
+        arguments_blob=released.arguments_blob,
+        project=released.project,
+        expires_at=released.expires_at,
+        trace_id=released.trace_id,
+        meta_json=released.meta_json,
+        tries=released.tries,
+        tenant=released.tenant,
+    )

@@ -6,7 +6,8 @@ Pydantic, because bytes enter and leave here. The paths are in docs/api.md; ever
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, TypeVar
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +53,52 @@ class BatchRequest(_In):
     calls: tuple[CallRequest, ...] = Field(max_length=1000)
 
 
+class Until(StrEnum):
+    """When a wait for several Invocations is over, besides its time."""
+
+    ANY = "any"
+    """One of them ended."""
+    ALL = "all"
+    """All of them ended."""
+    FIRST_FAILURE = "first_failure"
+    """All of them ended, or one of them badly."""
+
+
+class WaitRequest(_In):
+    """POST /v1/invocations:wait. One request instead of one connection per Invocation."""
+
+    ids: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(max_length=1000)
+    timeout_s: float = Field(0.0, ge=0, le=3600)
+    """The server waits no longer than its own limit; ask again for what is left."""
+    until: Until = Until.ALL
+
+
+class PauseRequest(_In):
+    """POST /v1/pauses."""
+
+    kind: Literal["queue", "pool", "project"]
+    name: str = Field(min_length=1, max_length=255)
+    is_paused: bool
+
+
+class NodeStateRequest(_In):
+    """POST /v1/nodes/{name}/state: cordon, uncordon (`active`) or drain."""
+
+    state: Literal[NodeState.ACTIVE, NodeState.CORDONED, NodeState.DRAINING]
+
+
+class ReplayRequest(_In):
+    """POST /v1/dead-letters:replay. Without `ids`: all of the caller's."""
+
+    ids: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(None, max_length=1000)
+
+
+class DiscardRequest(_In):
+    """POST /v1/dead-letters:discard."""
+
+    ids: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(max_length=1000)
+
+
 class _Out(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -65,6 +112,9 @@ class Problem(_Out):
     detail: str
     code: str
     errors: list[dict[str, Any]] = Field(default_factory=list)
+    """Where the request is wrong: `path` and `message` of each place."""
+    trace_id: str | None = None
+    """Names the request in the orchestrator's logs."""
 
 
 class Page(_Out, Generic[T]):
@@ -79,7 +129,8 @@ class ErrorView(_Out):
 
     code: str
     message: str
-    failure: str
+    failure: str = ""
+    """A `tasks.outcome.Failure`; empty where only the attempt's code was kept."""
 
 
 class AttemptView(_Out):
@@ -121,6 +172,37 @@ class InvocationView(_Out):
     error: ErrorView | None = None
     result: dict[str, Any] | None = None
     attempts: list[AttemptView] = Field(default_factory=list)
+
+
+class WaitView(_Out):
+    """What a wait found. Every id asked for is in exactly one of the four."""
+
+    ended: list[InvocationView]
+    pending: list[str]
+    unknown: list[str]
+    """Not known, or another tenant's. A chain's later call is unknown until the one before ended."""
+    more: list[str]
+    """Ended, but this answer was full: ask for them again."""
+
+
+class DiscardView(_Out):
+    """How many dead letters were discarded."""
+
+    discarded: int
+
+
+class BlobView(_Out):
+    """A blob that is stored."""
+
+    sha256: str
+    size_bytes: int
+
+
+class HealthView(_Out):
+    """The orchestrator answers."""
+
+    status: Literal["ok"]
+    version: str
 
 
 class ExplainView(_Out):

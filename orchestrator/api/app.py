@@ -1,0 +1,96 @@
+"""The HTTP application: every operation, its routes and its document.
+
+Owns the table. Refuses to serve: `orchestrator/cli` runs uvicorn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from orchestrator.api.door import Door, trace_of
+from orchestrator.api.fleet_views import DeadLetters, FleetViews
+from orchestrator.api.hosts import HostGuard
+from orchestrator.api.invocations import Invocations
+from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
+from orchestrator.api.openapi import document
+from orchestrator.api.operation import Operation
+from orchestrator.api.ports import Blobs, Fleet, Nodes, Verifier
+from orchestrator.api.problems import NoSuchPath, internal, problem
+from orchestrator.api.reply import Reply
+from orchestrator.api.service import Service
+from orchestrator.api.settings import ApiSettings
+from orchestrator.api.waits import Waits
+from tasks.clock import Clock, SystemClock
+
+TITLE = "mcpfleet"
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+
+def create_app(  # noqa: PLR0913 - this is where everything meets
+    fleet: Fleet,
+    nodes: Nodes,
+    blobs: Blobs,
+    verifier: Verifier,
+    settings: ApiSettings,
+    *,
+    registry: CollectorRegistry | None = None,
+    clock: Clock | None = None,
+    extra_routes: Sequence[BaseRoute] = (),
+    lifespan: Lifespan | None = None,
+) -> Starlette:
+    """The application. `extra_routes` (the MCP door's) come after ours and guard themselves.
+
+    `app.state.operations` holds the table it was made from.
+    """
+    service = Service(registry or CollectorRegistry(), settings)
+    operations = (
+        *Invocations(fleet, clock or SystemClock(), settings).operations(),
+        *Waits(fleet, settings).operations(),
+        *NodeProtocol(nodes).operations(),
+        *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
+        *FleetViews(fleet).operations(),
+        *DeadLetters(fleet).operations(),
+        *service.operations(),
+    )
+    service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
+    guard = [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
+    handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
+    app = Starlette(
+        routes=[*_routes(operations, verifier, settings.body_limit_bytes), *extra_routes],
+        middleware=guard,
+        exception_handlers=handlers,
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.operations = operations
+    return app
+
+
+def _routes(operations: Sequence[Operation], verifier: Verifier, body_limit_bytes: int) -> list[Route]:
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in operations:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    return [Route(path, Door(methods, verifier, body_limit_bytes)) for path, methods in by_path.items()]
+
+
+async def _no_such_path(request: Request, _error: Exception) -> Response:
+    error = NoSuchPath(f"nothing is at {request.url.path[:200]}; /openapi.json lists the paths")
+    return _response(problem(error, trace_of(dict(request.headers.raw))))
+
+
+async def _unexpected(request: Request, _error: Exception) -> Response:
+    return _response(internal(trace_of(dict(request.headers.raw))))
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, media_type=reply.media_type.decode())

@@ -1,0 +1,73 @@
+"""A CallRequest becomes a `Call`: relative times become absolute, arguments become text. Pure."""
+
+from __future__ import annotations
+
+from orchestrator.api.problems import InvalidBody
+from orchestrator.api.strict_json import write
+from tasks.invocation import Call
+from tasks.retry import RetryPolicy
+from tasks.tool import RetryForm
+from tasks.wire import CallRequest
+
+
+def to_call(request: CallRequest, *, now_s: float, trace_id: str, key: str | None = None) -> Call:
+    """What the caller asks for, as the fleet takes it.
+
+    Args:
+        request: the body.
+        now_s: wall clock; durations in the request, those of `then` too, count from it.
+        trace_id: used where the request names none.
+        key: idempotency key from the header, used where the body has none.
+
+    Raises:
+        InvalidBody: members that contradict one another.
+    """
+    _refuse(request, key)
+    own_key = request.idempotency_key or key
+    return _call(request, now_s, request.trace_id or trace_id, own_key)
+
+
+def _call(request: CallRequest, now_s: float, trace_id: str, key: str | None) -> Call:
+    return Call(
+        tool=request.tool,
+        arguments_json=write(request.arguments),
+        project=request.project,
+        requires=request.requires,
+        pool=request.pool,
+        lane=request.lane,
+        priority=request.priority,
+        not_before=_at(request.not_before, request.delay_s, now_s),
+        expires_at=_at(request.expires_at, request.deadline_s, now_s),
+        timeout_s=request.timeout_s,
+        retry=None if request.retry is None else _policy(request.retry),
+        idempotency_key=key,
+        trace_id=trace_id,
+        then=tuple(_call(step, now_s, trace_id, step.idempotency_key) for step in request.then),
+        into=request.into,
+        invocation_id=request.id,
+    )
+
+
+def _at(absolute_s: float | None, relative_s: float | None, now_s: float) -> float | None:
+    return now_s + relative_s if relative_s is not None else absolute_s
+
+
+def _policy(form: RetryForm) -> RetryPolicy:
+    return RetryPolicy(form.attempts, form.first_wait_s, form.factor, form.cap_s, form.retry_tool_errors)
+
+
+def _refuse(request: CallRequest, key: str | None) -> None:
+    places: list[tuple[str, str]] = []
+    if request.into is not None:
+        places.append(("into", "only a call in `then` receives a result"))
+    if key and request.idempotency_key and key != request.idempotency_key:
+        places.append(("idempotency_key", "differs from the Idempotency-Key header; send one of them"))
+    for path, call in (("", request), *((f"then.{n}.", step) for n, step in enumerate(request.then))):
+        if call.delay_s is not None and call.not_before is not None:
+            places.append((f"{path}delay_s", "give delay_s or not_before, not both"))
+        if call.deadline_s is not None and call.expires_at is not None:
+            places.append((f"{path}deadline_s", "give deadline_s or expires_at, not both"))
+        if path and call.then:
+            places.append((f"{path}then", "a chain is one flat list: move these calls up"))
+    if places:
+        raise InvalidBody(places)

@@ -1,0 +1,150 @@
+"""One path of the API as an ASGI application: who calls, what they sent, what they get.
+
+Plain ASGI, no middleware per request: every call to the fleet passes here. Owns authentication,
+body limits and the last `except`. Refuses to know what an operation does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from starlette.types import Receive, Scope, Send
+
+from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
+from orchestrator.api.ports import Verifier
+from orchestrator.api.problems import NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
+from orchestrator.api.reply import Reply, Stream
+from orchestrator.api.strict_json import parse
+from tasks.errors import FleetError, NotAllowed, PayloadTooLarge
+from tasks.invocation import Principal
+
+log = structlog.get_logger("mcpfleet.api")
+
+_TRACEPARENT_PARTS = 4
+_TRACE_ID_CHARS = 32
+
+
+class CallerGone(Exception):  # noqa: N818 - nobody is told
+    """The connection ended before the body did."""
+
+
+class Door:
+    """All operations of one path."""
+
+    def __init__(self, operations: Mapping[str, Operation], verifier: Verifier, body_limit_bytes: int) -> None:
+        self._operations, self._verifier, self._limit_bytes = dict(operations), verifier, body_limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        trace_id = trace_of(headers)
+        try:
+            reply = await self._answer(scope, headers, trace_id, receive)
+        except FleetError as error:
+            reply = problem(error, trace_id)
+            if error.http_status >= 500:  # noqa: PLR2004
+                log.warning(
+                    "request_refused", path=scope["path"], code=error.code, detail=error.message, trace=trace_id
+                )
+        except CallerGone:
+            return
+        except Exception:
+            log.exception("request_failed", path=scope["path"], trace_id=trace_id)
+            reply = internal(trace_id)
+        await self._send(reply, scope, receive, send, trace_id)
+
+    async def _send(self, reply: Reply | Stream, scope: Scope, receive: Receive, send: Send, trace_id: str) -> None:
+        try:
+            await reply.send(receive, send)
+        except Exception:
+            log.exception("answer_broke_off", path=scope["path"], trace_id=trace_id)
+            raise
+
+    async def _answer(
+        self, scope: Scope, headers: dict[bytes, bytes], trace_id: str, receive: Receive
+    ) -> Reply | Stream:
+        operation = self._operations.get(scope["method"])
+        if operation is None:
+            raise WrongMethod(scope["method"], sorted(self._operations))
+        principal = self._admit(operation, headers, scope["path_params"])
+        ask = Ask(principal, trace_id, scope["path_params"], headers)
+        ask._query = read_query(scope["query_string"], operation.query)  # noqa: SLF001 - filled here only
+        if operation.takes_stream:
+            ask.chunks = _chunks(receive)
+        elif operation.body is not None:
+            ask._body = await self._read(operation.body, headers, receive)  # noqa: SLF001
+        return await operation.handler(ask)
+
+    def _admit(self, operation: Operation, headers: Mapping[bytes, bytes], path: Mapping[str, str]) -> Principal:
+        if not operation.roles:
+            return NOBODY
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise NotAllowed("this needs a token: send `Authorization: Bearer …` (MCPFLEET_TOKEN)")
+        principal = self._verifier.verify(token.strip())
+        if principal is None:
+            raise NotAllowed("this token is not known here; check MCPFLEET_TOKEN")
+        if operation.roles.isdisjoint(principal.roles):
+            raise NotYours(
+                f"{principal.id!r} may not do this; it needs the role {' or '.join(sorted(operation.roles))}"
+            )
+        if operation.is_for_itself and principal.id != path["name"]:
+            raise NotYours(f"the token of node {principal.id!r} does not speak for {path['name']!r}")
+        return principal
+
+    async def _read(self, model: type[BaseModel], headers: Mapping[bytes, bytes], receive: Receive) -> BaseModel:
+        kind = headers.get(b"content-type", b"application/json")
+        if not kind.startswith(b"application/json"):
+            raise WrongMediaType(f"send application/json, not {kind[:80].decode('latin-1')}")
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._limit_bytes:
+            raise PayloadTooLarge("the body", int(declared), self._limit_bytes)
+        value = parse(await self._bytes(receive))
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            raise invalid(error) from None
+
+    async def _bytes(self, receive: Receive) -> bytes:
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            size = len(body)
+        else:
+            parts, size = [message.get("body", b"")], len(message.get("body", b""))
+            async for part in _chunks(receive, message):
+                parts.append(part)
+                size += len(part)
+                if size > self._limit_bytes:
+                    break
+            body = b"".join(parts)
+        if size > self._limit_bytes:
+            raise PayloadTooLarge("the body", size, self._limit_bytes)
+        return body
+
+
+def trace_of(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's trace id, or a new one. Source: W3C Trace Context, `traceparent`."""
+    parts = headers.get(b"traceparent", b"").decode("latin-1").split("-")
+    if len(parts) >= _TRACEPARENT_PARTS and len(parts[1]) == _TRACE_ID_CHARS:
+        given = parts[1]
+        if set(given) <= set("0123456789abcdef") and set(given) != {"0"}:
+            return given
+    return os.urandom(16).hex()
+
+
+async def _chunks(receive: Receive, first: Mapping[str, object] | None = None) -> AsyncIterator[bytes]:
+    """The body's parts; after `first`, which was read already."""
+    message: Mapping[str, object] = {"type": "http.request", "more_body": True} if first is None else first
+    while True:
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        if not message.get("more_body", False):
+            return
+        message = await receive()
+        body = message.get("body", b"")
+        if body:
+            yield body

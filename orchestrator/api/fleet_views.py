@@ -1,0 +1,138 @@
+"""What operators see and steer: tools, nodes, pools, queues, the backlog, pauses, dead letters."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.api import views
+from orchestrator.api.operation import ADMINS, Answer, Ask, Operation
+from orchestrator.api.ports import Graveyard
+from orchestrator.api.ports import Operations as Steering
+from orchestrator.api.reply import Reply, listing, model
+from tasks.errors import NotFound
+from tasks.wire import (
+    BacklogView,
+    DeadLetterView,
+    DiscardRequest,
+    DiscardView,
+    InvocationView,
+    NodeStateRequest,
+    NodeView,
+    Page,
+    PauseRequest,
+    PoolView,
+    QueueView,
+    ReplayRequest,
+    ToolView,
+)
+
+
+class DeadQuery(BaseModel):
+    """Which dead letters, newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str | None = Field(None, max_length=64)
+    cursor: str | None = Field(None, max_length=200, description="`next` of the page before")
+    limit: int = Field(50, ge=1, le=500)
+
+
+class FleetViews:
+    """The fleet as it is now."""
+
+    def __init__(self, fleet: Steering) -> None:
+        self._fleet = fleet
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Their declarations."""
+        return (
+            Operation("GET", "/v1/tools", "list_tools", "The fleet's tools", self.tools,
+                      {200: Answer("all of them", Page[ToolView])}, tag="fleet"),
+            Operation("GET", "/v1/tools/{name:path}", "show_tool", "One tool, with its schema", self.tool,
+                      {200: Answer("the tool", ToolView)}, errors=(404,), tag="fleet"),
+            Operation("GET", "/v1/nodes", "list_nodes", "Nodes, their leases and load", self.nodes,
+                      {200: Answer("all of them", Page[NodeView])}, tag="fleet"),
+            Operation("POST", "/v1/nodes/{name}/state", "set_node_state", "Cordon, uncordon or drain a node",
+                      self.set_node_state, {200: Answer("the node", NodeView)}, roles=ADMINS, body=NodeStateRequest,
+                      errors=(404, 409), tag="fleet"),
+            Operation("GET", "/v1/pools", "list_pools", "Pools", self.pools,
+                      {200: Answer("all of them", Page[PoolView])}, tag="fleet"),
+            Operation("GET", "/v1/queues", "list_queues", "Celery queues and what waits in them", self.queues,
+                      {200: Answer("all of them", Page[QueueView])}, tag="fleet"),
+            Operation("GET", "/v1/backlog", "backlog", "What waits in the ledger", self.backlog,
+                      {200: Answer("the backlog", BacklogView)}, tag="fleet"),
+            Operation("POST", "/v1/pauses", "pause", "Pause or resume a queue, pool or project", self.pause,
+                      {204: Answer("done")}, roles=ADMINS, body=PauseRequest, errors=(404,), tag="fleet"),
+        )  # fmt: skip
+
+    async def tools(self, ask: Ask) -> Reply:
+        """GET /v1/tools."""
+        return listing(self._fleet.tools(ask.principal))
+
+    async def tool(self, ask: Ask) -> Reply:
+        """GET /v1/tools/{name}."""
+        tools = {tool.name: tool for tool in self._fleet.tools(ask.principal)}
+        name = ask.path["name"]
+        if name not in tools:
+            raise NotFound("tool", name, list(tools))
+        return model(tools[name])
+
+    async def nodes(self, _ask: Ask) -> Reply:
+        """GET /v1/nodes."""
+        return listing(self._fleet.nodes())
+
+    async def set_node_state(self, ask: Ask) -> Reply:
+        """POST /v1/nodes/{name}/state."""
+        return model(await self._fleet.set_node_state(ask.path["name"], ask.body(NodeStateRequest).state))
+
+    async def pools(self, _ask: Ask) -> Reply:
+        """GET /v1/pools."""
+        return listing(self._fleet.pools())
+
+    async def queues(self, _ask: Ask) -> Reply:
+        """GET /v1/queues."""
+        return listing(await self._fleet.queues())
+
+    async def backlog(self, _ask: Ask) -> Reply:
+        """GET /v1/backlog."""
+        return model(self._fleet.backlog())
+
+    async def pause(self, ask: Ask) -> Reply:
+        """POST /v1/pauses."""
+        wanted = ask.body(PauseRequest)
+        await self._fleet.pause(wanted.kind, wanted.name, wanted.is_paused)
+        return Reply(b"", 204)
+
+
+class DeadLetters:
+    """What ended badly."""
+
+    def __init__(self, graveyard: Graveyard) -> None:
+        self._graveyard = graveyard
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Their declarations."""
+        return (
+            Operation("GET", "/v1/dead-letters", "list_dead", "Dead letters, newest first", self.list,
+                      {200: Answer("one page", Page[DeadLetterView])}, query=DeadQuery, tag="dead letters"),
+            Operation("POST", "/v1/dead-letters:replay", "replay_dead", "Make new Invocations of dead letters",
+                      self.replay, {202: Answer("the new ones", Page[InvocationView])}, body=ReplayRequest,
+                      errors=(404, 409), tag="dead letters"),
+            Operation("POST", "/v1/dead-letters:discard", "discard_dead", "Forget dead letters", self.discard,
+                      {200: Answer("how many", DiscardView)}, body=DiscardRequest, tag="dead letters"),
+        )  # fmt: skip
+
+    async def list(self, ask: Ask) -> Reply:
+        """GET /v1/dead-letters."""
+        query = ask.query(DeadQuery)
+        letters, cursor = await self._graveyard.dead_letters(ask.principal, query.reason, query.cursor, query.limit)
+        return listing([views.dead_letter(letter) for letter in letters], cursor)
+
+    async def replay(self, ask: Ask) -> Reply:
+        """POST /v1/dead-letters:replay."""
+        again = await self._graveyard.replay_dead(ask.body(ReplayRequest).ids, ask.principal)
+        return listing([views.invocation(one) for one in again], status=202)
+
+    async def discard(self, ask: Ask) -> Reply:
+        """POST /v1/dead-letters:discard."""
+        count = await self._graveyard.discard_dead(ask.body(DiscardRequest).ids, ask.principal)
+        return model(DiscardView(discarded=count))

@@ -1,0 +1,131 @@
+"""One operation of the API, declared: its door, its document and its tests are made from this.
+
+Owns `Operation` and what a handler is given (`Ask`). Refuses to know any path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.api.problems import InvalidBody, invalid
+from orchestrator.api.reply import Reply, Stream
+from tasks.invocation import Principal
+
+CLIENT, ADMIN, JOIN, NODE = "client", "admin", "join", "node"
+"""Roles of a Principal, as orchestrator/identity gives them."""
+ANYBODY: frozenset[str] = frozenset()
+CALLERS = frozenset({CLIENT, ADMIN})
+ADMINS = frozenset({ADMIN})
+JOINERS = frozenset({JOIN})
+NODES = frozenset({NODE})
+NOBODY = Principal(id="anonymous")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Ask:
+    """One request, authenticated and parsed."""
+
+    principal: Principal
+    trace_id: str
+    path: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
+    _body: BaseModel | None = None
+    _query: BaseModel | None = None
+    chunks: AsyncIterator[bytes] | None = None
+    """The raw body, of an operation that takes a stream."""
+
+    def body(self, model: type[M]) -> M:
+        """The body, of the model the operation declares."""
+        assert isinstance(self._body, model)
+        return self._body
+
+    def query(self, model: type[M]) -> M:
+        """The query, of the model the operation declares."""
+        assert isinstance(self._query, model)
+        return self._query
+
+    def header(self, name: bytes) -> str | None:
+        """A header's text; None when absent."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+Handler = Callable[[Ask], Awaitable[Reply | Stream]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One documented status: a model, a list's item model, or a media type."""
+
+    description: str
+    model: type[BaseModel] | None = None
+    media_type: str = "application/json"
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A method on a path.
+
+    Attributes:
+        roles: any one of these is enough; empty needs no token.
+        body: the JSON body's model.
+        takes_stream: the body is raw bytes, handed over as they come.
+        is_for_itself: the caller's id must be the path's `name` (a node speaks for itself only).
+        errors: statuses it may answer besides those every operation may.
+        headers: request headers it reads, with their meaning.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    answers: Mapping[int, Answer]
+    roles: frozenset[str] = CALLERS
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    takes_stream: bool = False
+    is_for_itself: bool = False
+    errors: tuple[int, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tag: str = "invocations"
+
+
+def read_query(text: bytes, model: type[BaseModel] | None) -> BaseModel | None:
+    """The query of a request. Unknown and repeated names are refused, lists excepted.
+
+    Raises:
+        InvalidBody: naming what is wrong.
+    """
+    if model is None:
+        if text:
+            raise InvalidBody([("query", "this path takes no query parameters")])
+        return None
+    if not text:
+        return model()
+    try:
+        return model.model_validate(_gathered(text, model))
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def _gathered(text: bytes, model: type[BaseModel]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in parse_qsl(text.decode("latin-1"), keep_blank_values=True):
+        is_list = name in model.model_fields and "list" in str(model.model_fields[name].annotation)
+        if is_list:
+            found.setdefault(name, [])
+            found[name].append(value)  # type: ignore[attr-defined]
+        elif name in found:
+            raise InvalidBody([(name, "given twice")])
+        else:
+            found[name] = value
+    return found

@@ -1,0 +1,109 @@
+"""What the HTTP door needs of the rest of the orchestrator. `bootstrap.py` supplies it.
+
+Owns Protocols only. The fleet's errors are `tasks.errors`; the door gives each its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from orchestrator.ledger.values import DeadLetter, Filter
+from tasks.invocation import Call, Invocation, Principal
+from tasks.node import (
+    ClaimReply,
+    ClaimRequest,
+    JoinReply,
+    JoinRequest,
+    LeaveRequest,
+    NodeState,
+    RenewReply,
+    RenewRequest,
+)
+from tasks.wire import (
+    BacklogView,
+    EventView,
+    ExplainView,
+    NodeView,
+    PoolView,
+    QueueView,
+    ToolView,
+)
+
+
+class Calls(Protocol):
+    """Invocations: accept, watch, end."""
+
+    async def accept(self, calls: Sequence[Call], principal: Principal) -> list[Invocation]: ...
+    async def get(self, invocation_id: str, principal: Principal) -> Invocation: ...
+    async def wait(self, invocation_id: str, principal: Principal, timeout_s: float | None) -> Invocation: ...
+    async def result_json(self, invocation: Invocation) -> str | None: ...
+    async def cancel(self, invocation_id: str, principal: Principal) -> Invocation: ...
+    async def replay(self, invocation_id: str, principal: Principal) -> Invocation: ...
+    async def explain(self, invocation_id: str, principal: Principal) -> ExplainView: ...
+    def events(self, invocation_id: str, principal: Principal) -> AsyncIterator[EventView]: ...
+    async def listing(
+        self, where: Filter, principal: Principal, cursor: str | None, limit: int
+    ) -> tuple[list[Invocation], str | None]: ...
+
+
+class Operations(Protocol):
+    """The fleet as an operator sees and steers it."""
+
+    def tools(self, principal: Principal) -> list[ToolView]: ...
+    def nodes(self) -> list[NodeView]: ...
+    def pools(self) -> list[PoolView]: ...
+    async def queues(self) -> list[QueueView]: ...
+    def backlog(self) -> BacklogView: ...
+    async def pause(self, kind: str, name: str, is_paused: bool) -> None: ...  # noqa: FBT001 - the ledger's own words
+    async def set_node_state(self, name: str, state: NodeState) -> NodeView: ...
+
+
+class Graveyard(Protocol):
+    """Dead letters."""
+
+    async def dead_letters(
+        self, principal: Principal, reason: str | None, cursor: str | None, limit: int
+    ) -> tuple[list[DeadLetter], str | None]: ...
+    async def replay_dead(self, ids: Sequence[str] | None, principal: Principal) -> list[Invocation]: ...
+    async def discard_dead(self, ids: Sequence[str], principal: Principal) -> int: ...
+
+
+class Fleet(Calls, Operations, Graveyard, Protocol):
+    """`orchestrator.fleet.Fleet`, or `orchestrator.testing.fleet.FakeFleet`."""
+
+
+class Nodes(Protocol):
+    """The node protocol. The door has checked that the caller is the node it names."""
+
+    async def join(self, request: JoinRequest) -> JoinReply: ...
+    async def renew(self, name: str, request: RenewRequest) -> RenewReply: ...
+    async def claim(self, name: str, request: ClaimRequest) -> ClaimReply: ...
+    async def leave(self, name: str, request: LeaveRequest) -> None: ...
+
+
+class Blobs(Protocol):
+    """Payloads over the inline limit, by the SHA-256 of their bytes."""
+
+    async def store(self, digest: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
+        """Keep what is streamed; the bytes' number.
+
+        Raises:
+            InvalidCall: they are not what `digest` says.
+            PayloadTooLarge: more than `limit_bytes`.
+        """
+        ...
+
+    async def size_bytes(self, digest: str) -> int:
+        """Raises NotFound."""
+        ...
+
+    def stream(self, digest: str) -> AsyncIterator[bytes]:
+        """Raises NotFound."""
+        ...
+
+
+class Verifier(Protocol):
+    """Who a bearer token stands for."""
+
+    def verify(self, token: str) -> Principal | None: ...

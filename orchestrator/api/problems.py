@@ -1,0 +1,108 @@
+"""Errors as answers: `application/problem+json`. Source: RFC 9457.
+
+Owns which status, code and headers an error has. Refuses to show what went wrong inside us: a 500
+carries a trace id, the traceback is in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import orjson
+from pydantic import ValidationError
+
+from orchestrator.api.reply import Reply
+from tasks.errors import FleetError, InvalidCall, NotAllowed, Permanent
+
+MEDIA_TYPE = b"application/problem+json"
+RETRY_AFTER_S = 1
+"""Seconds a caller is asked to wait where the error does not know better."""
+ERRORS_SHOWN_MAX = 20
+BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+
+
+class InvalidBody(InvalidCall):
+    """The body, or the query, is not what the operation takes. `places` names each path."""
+
+    def __init__(self, places: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {message}" for path, message in places[:3]))
+        self.places = places
+
+
+class NotYours(Permanent):
+    """These credentials are good, but not for this."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class WrongHost(Permanent):
+    """A `Host` header that is not ours."""
+
+    code = "wrong_host"
+    http_status = 421
+
+
+class NoSuchPath(Permanent):
+    """Nothing is at this path."""
+
+    code = "no_such_path"
+    http_status = 404
+
+
+class WrongMethod(Permanent):
+    """The path exists, the method does not."""
+
+    code = "wrong_method"
+    http_status = 405
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method[:20]} is not possible here; use {' or '.join(allowed)}")
+        self.allowed = allowed
+
+
+class WrongMediaType(Permanent):
+    """The body is not JSON."""
+
+    code = "wrong_media_type"
+    http_status = 415
+
+
+def invalid(error: ValidationError) -> InvalidBody:
+    """Pydantic's findings, each with the path of the value it is about."""
+    return InvalidBody(
+        [(".".join(str(part) for part in found["loc"]) or "body", found["msg"]) for found in error.errors()]
+    )
+
+
+def problem(error: FleetError, trace_id: str) -> Reply:
+    """The answer to an error we raised."""
+    places = error.places[:ERRORS_SHOWN_MAX] if isinstance(error, InvalidBody) else ()
+    form = {
+        "type": f"urn:mcpfleet:error:{error.code}",
+        "title": HTTPStatus(error.http_status).phrase,
+        "status": error.http_status,
+        "detail": error.message,
+        "code": error.code,
+        "errors": [{"path": path, "message": message} for path, message in places],
+        "trace_id": trace_id,
+    }
+    return Reply(orjson.dumps(form, default=str), error.http_status, MEDIA_TYPE, _headers(error))
+
+
+def internal(trace_id: str) -> Reply:
+    """The answer to an error nobody expected."""
+    detail = f"an error in the orchestrator; its log has the details under trace_id {trace_id}"
+    return problem(FleetError(detail), trace_id)
+
+
+def _headers(error: FleetError) -> tuple[tuple[bytes, bytes], ...]:
+    if error.http_status in BUSY:
+        wait_s = getattr(error, "retry_after_s", None) or RETRY_AFTER_S
+        return ((b"retry-after", str(max(1, round(wait_s))).encode()),)
+    if isinstance(error, NotAllowed):
+        return ((b"www-authenticate", b'Bearer realm="mcpfleet"'),)
+    if isinstance(error, WrongMethod):
+        return ((b"allow", ", ".join(error.allowed).encode()),)
+    return ()

@@ -1,0 +1,43 @@
+"""/health, /metrics and the OpenAPI document."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from orchestrator.api.operation import ANYBODY, CALLERS, Answer, Ask, Operation
+from orchestrator.api.reply import Reply, model
+from orchestrator.api.settings import ApiSettings
+from tasks.wire import HealthView
+
+
+class Service:
+    """What is not about calls."""
+
+    def __init__(self, registry: CollectorRegistry, settings: ApiSettings) -> None:
+        self._registry, self._settings = registry, settings
+        self.document: bytes = b"{}"
+        """The OpenAPI document; set once every operation is known."""
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Their declarations."""
+        readers = ANYBODY if self._settings.is_metrics_open else CALLERS
+        return (
+            Operation("GET", "/health", "health", "The orchestrator answers", self.health,
+                      {200: Answer("it does", HealthView)}, roles=ANYBODY, tag="service"),
+            Operation("GET", "/metrics", "metrics", "Prometheus metrics", self.metrics,
+                      {200: Answer("text exposition", media_type="text/plain")}, roles=readers, tag="service"),
+            Operation("GET", "/openapi.json", "openapi", "This API, as OpenAPI 3.1", self.openapi,
+                      {200: Answer("the document")}, tag="service"),
+        )  # fmt: skip
+
+    async def health(self, _ask: Ask) -> Reply:
+        """GET /health."""
+        return model(HealthView(status="ok", version=self._settings.version))
+
+    async def metrics(self, _ask: Ask) -> Reply:
+        """GET /metrics."""
+        return Reply(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST.encode())
+
+    async def openapi(self, _ask: Ask) -> Reply:
+        """GET /openapi.json."""
+        return Reply(self.document)

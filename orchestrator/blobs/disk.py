@@ -1,0 +1,153 @@
+"""A content-addressed store on disk: payloads over the inline limit, by the SHA-256 of their bytes.
+
+Written aside, synced, then renamed: a blob is whole or absent, and on the disk before the ledger
+names it. Storing the same bytes again costs one look. Refuses to know who refers to a blob.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from tasks.errors import InvalidCall, NotFound, PayloadTooLarge
+
+CHUNK_BYTES = 1 << 20
+_DIGEST_CHARS = 64
+_HEX = frozenset("0123456789abcdef")
+
+
+class DigestMismatch(InvalidCall):
+    """The bytes are not what their name says."""
+
+    code = "digest_mismatch"
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"the bytes have the SHA-256 {found}, not {expected}; nothing was stored")
+
+
+class DiskBlobs:
+    """Blobs under one folder, two hex digits a shelf. Files are readable by their owner only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._aside = folder, folder / "incoming"
+        self._aside.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def put(self, data: bytes) -> str:
+        """Keep these bytes; their digest. Durable when it returns."""
+        digest = hashlib.sha256(data).hexdigest()
+        await asyncio.to_thread(self._write, digest, data)
+        return digest
+
+    async def get(self, digest: str) -> bytes:
+        """The bytes.
+
+        Raises:
+            NotFound: no such blob, or the disk no longer holds what was written.
+        """
+        data = await asyncio.to_thread(self._path(digest).read_bytes) if await self._has(digest) else None
+        if data is None or hashlib.sha256(data).hexdigest() != digest:
+            raise NotFound("blob", digest)
+        return data
+
+    async def store(self, digest: str, chunks: AsyncIterator[bytes], *, limit_bytes: int) -> int:
+        """Keep what is streamed, if it is what `digest` says; its number of bytes.
+
+        Raises:
+            DigestMismatch: it is not.
+            PayloadTooLarge: more than `limit_bytes`.
+        """
+        aside, found, size = self._aside / secrets.token_hex(16), hashlib.sha256(), 0
+        try:
+            with await asyncio.to_thread(aside.open, "xb") as file:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > limit_bytes:
+                        raise PayloadTooLarge("the blob", size, limit_bytes)
+                    found.update(chunk)
+                    await asyncio.to_thread(file.write, chunk)
+                if found.hexdigest() != digest:
+                    raise DigestMismatch(digest, found.hexdigest())
+                await asyncio.to_thread(_sync, file.fileno(), file.flush)
+            await asyncio.to_thread(self._shelve, aside, self._path(digest))
+        finally:
+            await asyncio.to_thread(aside.unlink, missing_ok=True)
+        return size
+
+    async def size_bytes(self, digest: str) -> int:
+        """How many bytes it has. Raises NotFound."""
+        if not await self._has(digest):
+            raise NotFound("blob", digest)
+        return (await asyncio.to_thread(self._path(digest).stat)).st_size
+
+    async def stream(self, digest: str) -> AsyncIterator[bytes]:
+        """The bytes, a chunk at a time. Raises NotFound."""
+        if not await self._has(digest):
+            raise NotFound("blob", digest)
+        with await asyncio.to_thread(self._path(digest).open, "rb") as file:
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield chunk
+
+    async def prune(self, is_kept: Callable[[str], bool], *, older_than_s: float, now_s: float | None = None) -> int:
+        """Remove what is old and not kept; how many.
+
+        Args:
+            is_kept: whether anything still refers to a digest.
+            older_than_s: age below which nothing is removed: a blob is stored before the ledger names it.
+            now_s: wall clock; the machine's when absent.
+        """
+        limit_s = (time.time() if now_s is None else now_s) - older_than_s
+        return await asyncio.to_thread(self._prune, is_kept, limit_s)
+
+    async def _has(self, digest: str) -> bool:
+        return await asyncio.to_thread(self._path(digest).is_file)
+
+    def _path(self, digest: str) -> Path:
+        if len(digest) != _DIGEST_CHARS or not set(digest) <= _HEX:
+            raise NotFound("blob", digest[:80])  # also what keeps a path from leaving the folder
+        return self._folder / digest[:2] / digest[2:]
+
+    def _write(self, digest: str, data: bytes) -> None:
+        path = self._path(digest)
+        if path.is_file():
+            os.utime(path)  # young again: `prune` must not take it before its new owner names it
+            return
+        aside = self._aside / secrets.token_hex(16)
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+                _sync(file.fileno(), file.flush)
+            self._shelve(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _shelve(self, aside: Path, path: Path) -> None:
+        aside.chmod(0o600)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        aside.replace(path)
+        for folder in (path.parent, self._folder):  # the names themselves must be on the disk too
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def _prune(self, is_kept: Callable[[str], bool], limit_s: float) -> int:
+        removed = 0
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+            if path.stat().st_mtime < limit_s and not is_kept(path.parent.name + path.name):
+                path.unlink(missing_ok=True)
+                removed += 1
+        for path in self._aside.iterdir():
+            if path.stat().st_mtime < limit_s:
+                path.unlink(missing_ok=True)
+        return removed
+
+
+def _sync(handle: int, flush: Callable[[], None]) -> None:
+    flush()
+    os.fsync(handle)

@@ -1,0 +1,70 @@
+"""The HTTP door over a fake fleet: in process, or on a real loopback socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+
+from orchestrator.api.app import create_app
+from orchestrator.api.settings import ApiSettings
+from orchestrator.testing.blobs import MemoryBlobs
+from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier
+from orchestrator.testing.fleet import FakeFleet
+
+BASE_URL = "http://127.0.0.1:8600"
+STOPS_WITHIN_S = 10.0
+
+
+def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None) -> Starlette:
+    """The application over fakes only."""
+    return create_app(fleet, FakeNodes(), MemoryBlobs(), FakeVerifier(), settings or ApiSettings())
+
+
+@asynccontextmanager
+async def door(
+    fleet: FakeFleet | None = None, token: str | None = CLIENT_TOKEN, settings: ApiSettings | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application, without a socket."""
+    fleet = fleet or FakeFleet()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    transport = httpx.ASGITransport(fake_app(fleet, settings), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=headers) as client:
+        yield client
+    await fleet.close()
+
+
+@contextmanager
+def served(settings: ApiSettings | None = None) -> Iterator[str]:
+    """The URL of the application on a free loopback port, in a thread of its own, over a fresh fake fleet."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    started = threading.Event()
+    server: list[uvicorn.Server] = []
+
+    async def serve() -> None:
+        fleet = FakeFleet()
+        config = uvicorn.Config(
+            fake_app(fleet, settings), log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        )
+        server.append(uvicorn.Server(config))
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await server[0].serve(sockets=[listener])
+        await fleet.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="fake-fleet")
+    thread.start()
+    started.wait(STOPS_WITHIN_S)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server[0].should_exit = True
+        thread.join(STOPS_WITHIN_S)
+        listener.close()

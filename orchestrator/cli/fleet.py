@@ -18,6 +18,8 @@ from orchestrator.cli.exits import Exit
 
 DISTRIBUTION = "mcpfleet"
 UNINSTALLED = "0+source"
+NOT_OURS = ("MCPFLEET_NODE_", "MCPFLEET_URL", "MCPFLEET_STATE_DIR")
+"""Settings of nodes and of the command line, which the orchestrator leaves alone."""
 
 PortOption = Annotated[
     int,
@@ -48,17 +50,25 @@ def up(  # noqa: PLR0913 - every option is a word of the command line
     verbose: VerboseFlag = False,
 ) -> int:
     """Run a whole fleet on this machine until Ctrl-C."""
+    from orchestrator.cli.up import run_up
     from orchestrator.local.plan import plan_up
-    from orchestrator.local.up import run_up
 
     desk = desk_of(ctx)
-    plan = plan_up(desk.settings, port=port, general=general, servers=servers, with_flower=flower, ephemeral=ephemeral)
+    plan = plan_up(
+        state_dir=desk.settings.state_dir,
+        environ=desk.settings.environ,
+        port=port,
+        general=general,
+        servers=servers,
+        with_flower=flower,
+        ephemeral=ephemeral,
+    )
     return asyncio.run(run_up(plan, desk.screen, verbose=verbose))
 
 
 def demo(ctx: typer.Context, keep: KeepFlag = False, fast: FastFlag = False, verbose: VerboseFlag = False) -> int:
     """Start a fleet, tell its story on real MCP servers, stop it."""
-    from orchestrator.local.demo import run_demo
+    from orchestrator.cli.demo.run import run_demo
 
     desk = desk_of(ctx)
     return run_demo(desk.settings, desk.screen, keep=keep, fast=fast, verbose=verbose)
@@ -75,9 +85,11 @@ def doctor(ctx: typer.Context, servers: ServersOption = None, as_json: JsonFlag 
 def serve(ctx: typer.Context) -> int:
     """Run the orchestrator process; settings come from MCPFLEET_* variables."""
     from orchestrator.bootstrap import serve as serve_orchestrator
-    from orchestrator.settings import read_settings
+    from orchestrator.settings import OrchestratorSettings
+    from tasks.settings import read
 
-    settings = read_settings(desk_of(ctx).settings.environ)
+    environ = desk_of(ctx).settings.environ
+    settings = read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS)
     asyncio.run(serve_orchestrator(settings))
     return Exit.OK
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestrator.local.statefile import FleetFile, read_fleet_file
 from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 
-DEFAULT_URL = "http://127.0.0.1:8600"
+DEFAULT_URL = "http://127.0.0.1:8700"
 """Shown when nothing is set and no local fleet runs."""
 
 

@@ -64,11 +64,16 @@ def read_identity(state_dir: Path) -> IdentityFile | None:
 
 
 def write_private(path: Path, model: BaseModel) -> None:
+    """Write a model as JSON, as `write_text_private` does."""
+    write_text_private(path, json.dumps(model.model_dump(mode="json"), indent=2) + "\n")
+
+
+def write_text_private(path: Path, text: str) -> None:
     """Write `path` with mode 0600, by renaming a complete file over it."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(model.model_dump(mode="json"), indent=2) + "\n")
+            file.write(text)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

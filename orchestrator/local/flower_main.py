@@ -1,0 +1,51 @@
+"""The Flower process of a local fleet: behind a password, on an inherited loopback socket.
+
+Started with `python -m`, never through `celery -A`: that would put the working directory first on
+the import path, where a stray `tasks/` would win. The broker's address and the password come through
+the environment, which only this user can read.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+from tasks.app import make_app
+
+REDIS_URL, LOGIN, SOCKET_FD = "FLEET_FLOWER_REDIS_URL", "FLEET_FLOWER_LOGIN", "FLEET_FLOWER_FD"
+MAX_TASKS = 20_000
+"""Kept in memory, about 2 KB each; the ledger has all of them."""
+COLUMNS = "name,kwargs,state,received,runtime,worker,retries"
+
+
+def main(environ: Mapping[str, str]) -> None:
+    """Serve until SIGTERM."""
+    from flower.app import Flower
+    from flower.command import extract_settings, setup_logging
+    from flower.urls import settings
+    from tornado.httpserver import HTTPServer
+    from tornado.options import options
+
+    options.basic_auth = [environ[LOGIN]]
+    options.enable_events = False  # remote control is off on our workers: nobody listens
+    options.max_tasks = MAX_TASKS
+    options.tasks_columns = COLUMNS
+    options.read_only = True
+    options.purge_offline_workers = 300
+    extract_settings()
+    setup_logging()
+    flower = Flower(capp=make_app(environ[REDIS_URL]), options=options, **settings)
+    server = HTTPServer(flower)
+    server.add_socket(socket.socket(fileno=int(environ[SOCKET_FD])))
+    signal.signal(signal.SIGTERM, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
+    flower.start()
+
+
+if __name__ == "__main__":
+    main(os.environ)
+    sys.stdout.flush()
+    # Flower's event thread sits in a blocking read of the broker and would hold the exit up.
+    os._exit(0)

@@ -1,0 +1,122 @@
+"""The processes of a local fleet as `ChildSpec`s: what each is started with, and when it is ready."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import httpx
+
+from orchestrator.local import flower_main
+from orchestrator.local.child import ChildSpec, Ready
+from orchestrator.local.plan import NodePlan, Plan
+from orchestrator.local.servers import write_servers_file
+from orchestrator.local.statefile import FleetFile, IdentityFile
+
+FLOWER_USER = "fleet"
+NODE_STOP_S = 20.0
+"""A node hands back what it has not started and finishes the rest, at most this long."""
+ORCHESTRATOR_STOP_S = 15.0
+FLOWER_STOP_S = 5.0
+_PYTHON = (sys.executable, "-P", "-m")
+"""-P: the working directory is not on the import path, so no stray `tasks/` is imported."""
+
+
+def orchestrator(plan: Plan, fleet: FleetFile, listen: socket.socket, http: httpx.AsyncClient) -> ChildSpec:
+    """`mcpfleet serve` on the socket that the parent bound."""
+    state = plan.state_dir
+    environ = plan.orchestrator_environ()
+    environ.setdefault("MCPFLEET_DATABASE_URL", f"sqlite:///{state / 'ledger.db'}")
+    environ.setdefault("MCPFLEET_BLOB_DIR", str(state / "blobs"))
+    environ |= {
+        "MCPFLEET_REDIS_URL": fleet.redis_url,
+        "MCPFLEET_LISTEN_FD": str(listen.fileno()),
+        "MCPFLEET_TOKEN": fleet.token,
+        "MCPFLEET_JOIN_TOKEN": fleet.join_token,
+        "MCPFLEET_FLOWER_FEED": str(plan.with_flower).lower(),
+    }
+    return ChildSpec(
+        name="orchestrator",
+        argv=(*_PYTHON, "orchestrator.cli.main", "serve"),
+        environ=environ,
+        cwd=state,
+        ready=_answers(http, f"{fleet.url}/health"),
+        ready_within_s=60.0,
+        stop_within_s=ORCHESTRATOR_STOP_S,
+        fds=(listen.fileno(),),
+    )
+
+
+def flower(
+    plan: Plan, fleet: FleetFile, listen: socket.socket, identity: IdentityFile, http: httpx.AsyncClient
+) -> ChildSpec:
+    """Flower, in an empty directory of its own."""
+    folder = plan.state_dir / "flower"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    environ = plan.base_environ() | {
+        flower_main.REDIS_URL: fleet.redis_url,
+        flower_main.LOGIN: f"{FLOWER_USER}:{identity.flower_password}",
+        flower_main.SOCKET_FD: str(listen.fileno()),
+    }
+    return ChildSpec(
+        name="flower",
+        argv=(*_PYTHON, "orchestrator.local.flower_main"),
+        environ=environ,
+        cwd=folder,
+        ready=_answers(http, f"http://127.0.0.1:{listen.getsockname()[1]}/healthcheck"),
+        stop_within_s=FLOWER_STOP_S,
+        is_essential=False,
+        fds=(listen.fileno(),),
+    )
+
+
+def node(plan: Plan, node: NodePlan, fleet: FleetFile, http: httpx.AsyncClient) -> ChildSpec:
+    """`mcpfleet-worker run`, its journal in a directory of its own."""
+    folder = plan.state_dir / "nodes" / node.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    servers_file = node.servers_file
+    if servers_file is None:
+        servers_file = folder / "servers.json"
+        write_servers_file(servers_file, list(node.servers))
+    environ = plan.node_environ() | {
+        "MCPFLEET_NODE_ORCHESTRATOR_URL": fleet.url,
+        "MCPFLEET_NODE_JOIN_TOKEN": fleet.join_token,
+        "MCPFLEET_NODE_STATE_DIR": str(folder),
+    }
+    words = ["--name", node.name, "--pool", node.pool, "--servers", str(servers_file)]
+    for capability in node.capabilities:
+        words += ["--capability", capability]
+    return ChildSpec(
+        name=node.name,
+        argv=(*_PYTHON, "worker.cli", "run", *words),
+        environ=environ,
+        cwd=folder,
+        ready=_has_joined(http, fleet, node.name),
+        ready_within_s=60.0,
+        stop_within_s=NODE_STOP_S,
+        is_essential=False,
+    )
+
+
+def _answers(http: httpx.AsyncClient, url: str) -> Ready:
+    async def ready() -> bool:
+        try:
+            answer = await http.get(url)
+        except httpx.HTTPError:
+            return False
+        return answer.is_success
+
+    return ready
+
+
+def _has_joined(http: httpx.AsyncClient, fleet: FleetFile, name: str) -> Ready:
+    async def ready() -> bool:
+        try:
+            answer = await http.get(f"{fleet.url}/v1/nodes", headers={"Authorization": f"Bearer {fleet.token}"})
+            form = answer.raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
+            return False
+        items = form["items"] if isinstance(form, dict) else form
+        return any(item["name"] == name and item["state"] == "active" for item in items)
+
+    return ready

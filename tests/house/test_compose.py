@@ -1,0 +1,59 @@
+"""docker-compose.yml, as far as it can be checked without Docker."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (make setup)")
+
+
+@pytest.fixture
+def compose(root: Path) -> dict[str, Any]:
+    """The file, merged."""
+    form: dict[str, Any] = yaml.safe_load((root / "docker-compose.yml").read_text())
+    return form
+
+
+def test_everything_named_is_there(compose: dict[str, Any], root: Path) -> None:
+    """A service depends on services that exist, mounts volumes that are declared, reads files that are there."""
+    services = compose["services"]
+    waits = {name for service in services.values() for name in service.get("depends_on", {})}
+    mounts = {entry.partition(":")[0] for service in services.values() for entry in service.get("volumes", [])}
+    configs = {entry["source"] for service in services.values() for entry in service.get("configs", [])}
+    files = [Path(entry["file"]) for entry in compose["configs"].values()]
+    files += [Path(service["build"]["dockerfile"]) for service in services.values() if "build" in service]
+    assert waits <= set(services)
+    assert {mount for mount in mounts if not mount.startswith("/")} <= set(compose["volumes"])
+    assert configs <= set(compose["configs"])
+    assert not [file for file in files if not (root / file).exists()]
+
+
+def test_every_secret_is_asked_for(compose: dict[str, Any], root: Path) -> None:
+    """A variable without a default is named in the example, and one service at least refuses to start without it."""
+    text = (root / "docker-compose.yml").read_text()
+    wanted = set(re.findall(r"\$\{([A-Z_]+)(?:\}|:\?)", text))
+    offered = set(re.findall(r"^([A-Z_]+)=", (root / "deploy/compose.env.example").read_text(), re.MULTILINE))
+    assert wanted <= offered
+    assert wanted <= set(re.findall(r"\$\{([A-Z_]+):\?", text))
+
+
+def test_ports_stay_on_loopback(compose: dict[str, Any]) -> None:
+    """Nothing is exposed by accident."""
+    published = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_settings_it_sets_exist(compose: dict[str, Any]) -> None:
+    """An unknown MCPFLEET_ variable stops a start: find it here first."""
+    from orchestrator.settings import OrchestratorSettings
+    from worker.settings import NodeSettings
+
+    known = {"orchestrator": ("MCPFLEET_", OrchestratorSettings), "worker": ("MCPFLEET_NODE_", NodeSettings)}
+    for name, (prefix, model) in known.items():
+        fields = {f"{prefix}{field.upper()}" for field in model.model_fields}
+        assert set(compose["services"][name]["environment"]) <= fields

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-call"
+# kombu ships types for a part of itself only.
 """The only Celery configuration. Producer and consumer use the same one.
 
 Acknowledgement is early and not emulated: the ledger, not the broker, is the truth, and emulation
@@ -7,6 +9,7 @@ costs more than half of the worker's CPU. Source: docs/adr/0002-celery-only-carr
 from __future__ import annotations
 
 from celery import Celery
+from kombu.entity import Queue
 
 from tasks.queues import PREFIX
 
@@ -45,11 +48,5 @@ def make_app(redis_url: str, *, queues: tuple[str, ...] = ()) -> Celery:
             "socket_timeout": SOCKET_TIMEOUT_S,
         },
     )
-    app.conf.task_queues = [_queue(name) for name in queues]
+    app.conf.task_queues = [Queue(name, routing_key=name, no_ack=True) for name in queues]
     return app
-
-
-def _queue(name: str):  # noqa: ANN202 - kombu ships no types
-    from kombu import Queue
-
-    return Queue(name, routing_key=name, no_ack=True)

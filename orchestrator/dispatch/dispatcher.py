@@ -83,7 +83,9 @@ class Dispatcher:
         self.epoch: int | None = None
 
     def offer(self, waiting: Waiting) -> None:
-        """A call waits: new, or tried again."""
+        """A call waits: new, or tried again. Only a leader keeps it: to lead begins with reading all."""
+        if self.epoch is None:
+            return
         self._backlog.add(waiting, self._clock.wall_s())
         self._wake.set()
 

@@ -1,0 +1,236 @@
+"""The ledger: every Invocation, durable, with its attempts and its end.
+
+The façade that the rest of the orchestrator sees. Owns no rule: each method hands an operation to
+the writer (`commit.py`) or a question to the readers (`readers.py`). docs/ledger.md draws the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar, cast
+
+from orchestrator.ledger import cancel as ends
+from orchestrator.ledger import database, fleet_rows, reads, schema
+from orchestrator.ledger.accept import accept
+from orchestrator.ledger.commit import GroupCommit, Kind
+from orchestrator.ledger.readers import Readers
+from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
+from orchestrator.ledger.settle import settle
+from orchestrator.ledger.transaction import Tx
+from orchestrator.ledger.values import (
+    Accepted,
+    Cancelled,
+    DeadLetter,
+    Filter,
+    NewInvocation,
+    NodeRow,
+    Outstanding,
+    Release,
+    Released,
+    Settled,
+    Settlement,
+    Started,
+    Waiting,
+)
+from tasks.clock import Clock
+from tasks.errors import FleetError, LedgerDown
+from tasks.invocation import Invocation
+
+BUSY_TIMEOUT_S = 5.0
+"""Seconds that SQLite waits for another process's lock before the ledger counts as down."""
+
+T = TypeVar("T")
+_Small = Callable[[Tx], object]
+
+
+def _run_small(tx: Tx, operations: Sequence[_Small]) -> list[object]:
+    """Rare operations, one after the other; they may refuse only before they wrote."""
+    return [_answer(tx, operation) for operation in operations]
+
+
+def _answer(tx: Tx, operation: _Small) -> object:
+    try:
+        return operation(tx)
+    except FleetError as refusal:
+        return refusal
+
+
+_ACCEPT = Kind("accept", accept)
+_RELEASE = Kind("release", release)
+_CLAIM = Kind("claim", claim)
+_STARTED = Kind("mark_started", mark_started)
+_SETTLE = Kind("settle", settle)
+_SMALL: Kind[_Small, object] = Kind("other", _run_small)
+_ORDER = (_ACCEPT, _RELEASE, _CLAIM, _STARTED, _SETTLE, _SMALL)
+"""As one call lives, so that operations of one turn that build on another find it done."""
+
+
+class Ledger:
+    """Made by `open`, on the event loop that uses it."""
+
+    def __init__(self, *, writer: GroupCommit, readers: Readers, clock: Clock) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._clock = clock
+
+    @classmethod
+    async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Ledger:
+        """Connect, bring the schema to its newest version, start the writer.
+
+        Args:
+            url: `sqlite:///PATH` or `postgresql://…`.
+            clock: its wall clock times the leader's lease and affinity.
+            busy_timeout_s: how long SQLite waits for another process's lock.
+
+        Raises:
+            LedgerDown: the database does not answer.
+            SettingsError: the URL is wrong.
+            SchemaTooNew: a newer version wrote this database.
+        """
+        found = database.connect(url, busy_timeout_s=busy_timeout_s)
+        try:
+            await asyncio.to_thread(schema.migrate, found)
+        except Exception as error:
+            if found.is_down(error):
+                raise LedgerDown(str(error).strip().partition("\n")[0]) from error
+            raise
+        return cls(writer=GroupCommit(found, _ORDER), readers=Readers(found), clock=clock)
+
+    async def close(self) -> None:
+        """Commit what was submitted, then let go of the database. Later calls raise LedgerDown."""
+        await self._writer.close()
+        await self._readers.close()
+
+    async def accept(self, rows: Sequence[NewInvocation]) -> list[Accepted]:
+        """Make the calls durable, all of them or none. A repeated key gives the row that stands.
+
+        Raises:
+            IdempotencyConflict: a key, or a caller's id, stands for another call.
+        """
+        return await self._writer.submit(_ACCEPT, tuple(rows))
+
+    async def take_epoch(self, holder: str, ttl_s: float) -> int | None:
+        """Lead for `ttl_s`; None while another holder's lease is good."""
+        now = self._clock.wall_s()
+        return await self._small(lambda tx: fleet_rows.take_epoch(tx, holder, now, ttl_s))
+
+    async def renew_epoch(self, holder: str, epoch: int, ttl_s: float) -> bool:
+        """Lead on; False once another holder took over."""
+        now = self._clock.wall_s()
+        return await self._small(lambda tx: fleet_rows.renew_epoch(tx, holder, epoch, now, ttl_s))
+
+    async def release(self, wanted: Sequence[Release], epoch: int) -> list[Released | None]:
+        """Move waiting → released, with a new attempt; None where the Invocation moved meanwhile.
+
+        Raises:
+            EpochLost: another orchestrator leads; nothing was released.
+        """
+        return await self._writer.submit(_RELEASE, Releases(tuple(wanted), epoch))
+
+    async def mark_started(self, started: Sequence[Started]) -> None:
+        """Move released or unreachable → running, where fence and node are current."""
+        await self._writer.submit(_STARTED, tuple(started))
+
+    async def claim(
+        self, node: str, incarnation: str, term: int, refs: Sequence[tuple[str, int]]
+    ) -> list[tuple[str, int]]:
+        """Bind late-bound attempts, (id, fence) each, to a node; those that are its own now."""
+        return await self._writer.submit(_CLAIM, Claim(node, incarnation, term, tuple(refs)))
+
+    async def settle(self, wanted: Sequence[Settlement]) -> list[Settled]:
+        """End attempts, exactly once each. WAITING becomes CANCELLED where a cancel was asked for."""
+        return await self._writer.submit(_SETTLE, tuple(wanted))
+
+    async def cancel(self, invocation_id: str, tenant: str | None, at: float) -> Cancelled:
+        """End what waits, ask what is outstanding to stop.
+
+        Raises:
+            NotFound: no such Invocation of this tenant.
+        """
+        return await self._small(lambda tx: ends.cancel(tx, invocation_id, tenant, at))
+
+    async def expire(self, ids: Sequence[str], at: float) -> list[str]:
+        """End what waits past its deadline, with a dead letter; the ids that took."""
+        wanted = tuple(ids)
+        return await self._small(lambda tx: ends.expire(tx, wanted, at))
+
+    async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation:
+        """One Invocation with outcome and attempts.
+
+        Raises:
+            NotFound: no such Invocation of this tenant.
+        """
+        return await self._readers.run(partial(reads.get, invocation_id=invocation_id, tenant=tenant))
+
+    async def arguments_of(self, invocation_id: str) -> tuple[str | None, str | None]:
+        """JSON text or blob reference of its arguments.
+
+        Raises:
+            NotFound: no such Invocation.
+        """
+        return await self._readers.run(partial(reads.arguments_of, invocation_id=invocation_id))
+
+    async def listing(
+        self, where: Filter, *, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[Invocation], str | None]:
+        """A page, newest first, without arguments and results, and the next page's cursor."""
+        return await self._readers.run(partial(reads.listing, where=where, cursor=cursor, limit=limit))
+
+    async def waiting(self, *, after: str | None = None, limit: int = 1000) -> list[Waiting]:
+        """A page of what waits, in the order of acceptance; `after` is the last id of the page before."""
+        return await self._readers.run(partial(reads.waiting, after=after, limit=limit))
+
+    async def outstanding(self) -> list[Outstanding]:
+        """Every attempt that was released and not settled."""
+        return await self._readers.run(reads.outstanding)
+
+    async def dead_letters(
+        self, *, tenant: str | None, reason: str | None = None, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[DeadLetter], str | None]:
+        """A page of what ended badly, newest first, and the next page's cursor."""
+        return await self._readers.run(
+            partial(reads.dead_letters, tenant=tenant, reason=reason, cursor=cursor, limit=limit)
+        )
+
+    async def mark_replayed(self, invocation_id: str, replayed_as: str) -> None:
+        """Link a dead letter to its replay."""
+        await self._small(lambda tx: fleet_rows.mark_replayed(tx, invocation_id, replayed_as))
+
+    async def discard_dead(self, ids: Sequence[str]) -> int:
+        """Delete dead letters, not their Invocations; how many there were."""
+        wanted = tuple(ids)
+        return await self._small(lambda tx: fleet_rows.discard_dead(tx, wanted))
+
+    async def save_node(self, row: NodeRow) -> None:
+        """Remember a node, replacing what was known."""
+        await self._small(lambda tx: fleet_rows.save_node(tx, row))
+
+    async def nodes(self) -> list[NodeRow]:
+        """Every node that is remembered."""
+        return await self._readers.run(reads.nodes)
+
+    async def forget_node(self, name: str) -> None:
+        """Forget a node; its attempts stay."""
+        await self._small(lambda tx: fleet_rows.forget_node(tx, name))
+
+    async def bind_affinity(self, bindings: Sequence[tuple[str, str, float]]) -> None:
+        """Save (project, node, wall clock of fading) each."""
+        wanted, now = tuple(bindings), self._clock.wall_s()
+        await self._small(lambda tx: fleet_rows.bind_affinity(tx, wanted, now))
+
+    async def affinities(self) -> list[tuple[str, str, float]]:
+        """Every saved binding."""
+        return await self._readers.run(reads.affinities)
+
+    async def set_paused(self, kind: str, name: str, is_paused: bool) -> None:
+        """Pause or resume a queue, pool or project."""
+        await self._small(lambda tx: fleet_rows.set_paused(tx, kind, name, is_paused=is_paused))
+
+    async def paused(self) -> set[tuple[str, str]]:
+        """(kind, name) of what is paused."""
+        return await self._readers.run(reads.paused)
+
+    async def _small(self, operation: Callable[[Tx], T]) -> T:
+        return cast("T", await self._writer.submit(_SMALL, operation))

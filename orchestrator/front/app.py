@@ -26,6 +26,7 @@ class McpFront:
         self._verifier = verifier
         self._built = build_server(fleet, settings, clock or SystemClock())
         self.server = self._built.server
+        self.bus = self._built.bus
         self._security = TransportSecuritySettings(
             allowed_hosts=list(settings.allowed_hosts), allowed_origins=list(settings.allowed_origins)
         )

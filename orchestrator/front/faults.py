@@ -17,6 +17,8 @@ from orchestrator.front.meta import INVOCATION_KEY
 from tasks.errors import FleetError, InvalidArguments, InvalidCall, NotAllowed, NotFound, PayloadTooLarge, Retryable
 from tasks.invocation import Invocation
 
+_CODES = {"invalid_arguments": INVALID_PARAMS, "unknown_tool": INVALID_PARAMS}
+"""JSON-RPC codes of what the tool's own server said; anything else that went wrong is -32603."""
 MENDABLE = (InvalidArguments, PayloadTooLarge)
 """Errors that a model can mend."""
 
@@ -51,7 +53,7 @@ def rpc_error(invocation: Invocation) -> dict[str, Any]:
     }
     if error is not None:
         data["failure"] = str(error.failure)
-    return {"code": INTERNAL_ERROR, "message": message, "data": data}
+    return {"code": _CODES.get(data["code"], INTERNAL_ERROR), "message": message, "data": data}
 
 
 def answer_of(invocation: Invocation, result_json: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mcp.server.context import HandlerResult, ServerRequestContext
 from mcp.server.extension import MethodBinding, RequestHandler
 from mcp.server.lowlevel.server import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, SubscriptionBus
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     METHOD_NOT_FOUND,
@@ -66,6 +66,7 @@ class Built:
     catalogue: Catalogue
     changes: ToolChanges
     listening: ListenHandler
+    bus: SubscriptionBus
 
 
 class Handlers:
@@ -92,6 +93,7 @@ class Handlers:
         """One page of the fleet's tools."""
         tools, following = self._catalogue.page(principal_of(ctx), params.cursor if params else None)
         page: dict[str, Any] = {
+            "resultType": "complete",
             "tools": tools,
             "ttlMs": int(self._settings.tools_ttl_s * _MS_PER_S),
             "cacheScope": "private",
@@ -183,7 +185,7 @@ def build_server(fleet: Fleet, settings: FrontSettings, clock: Clock) -> Built:
     server.extensions[EXTENSION] = {}
     for binding in tasks.methods():
         server.add_request_handler(binding.method, binding.params_type, _gated(binding))
-    return Built(server, calls, catalogue, changes, listening)
+    return Built(server, calls, catalogue, changes, listening, bus)
 
 
 INSTRUCTIONS = (

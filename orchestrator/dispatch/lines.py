@@ -29,6 +29,10 @@ ProjectKey = tuple[str, str | None]
 ArenaKey = tuple[Lane, tuple[str, ...]]
 """Lane and the nodes that can run it, by name."""
 
+LAG_MAX = 1.0
+"""Turns a flow may catch up after it was parked. None would send it to the back each time its warm
+node is full, for ever; without a bound it would shut out the others for as long as it had waited."""
+
 
 @dataclass(eq=False, slots=True)
 class Arena:
@@ -78,7 +82,7 @@ class Flow:
                 self._rest()
             return
         if self not in arena.ready:
-            self.tag = max(self.tag, arena.clock)
+            self.tag = max(self.tag, arena.clock - LAG_MAX)
         arena.ready.put(self, self.tag)
 
     def _rest(self) -> None:

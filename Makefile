@@ -17,7 +17,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP_INSTALL) --require-hashes -r
 
-.PHONY: help setup servers node postgres test test-live check lint types imports demo up bench conformance lock clean
+.PHONY: help setup servers node postgres test test-live check lint types imports demo up bench conformance lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -146,6 +146,9 @@ lock: setup ## make requirements/*.txt and the npm locks again (ARGS=--upgrade t
 	@for group in demo-servers bench conformance; do $(LOCK) --group $$group -o requirements/$$group.txt; done
 	@if command -v npm >/dev/null; then for folder in deploy/demo tests/conformance; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
+
+docs: setup ## write docs/settings.md from the settings classes
+	@$(BIN)/python tests/house/settings_page.py
 
 clean: ## remove what the other targets made
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -53,7 +53,9 @@ def test_settings_it_sets_exist(compose: dict[str, Any]) -> None:
     from orchestrator.settings import OrchestratorSettings
     from worker.settings import NodeSettings
 
-    known = {"orchestrator": ("MCPFLEET_", OrchestratorSettings), "worker": ("MCPFLEET_NODE_", NodeSettings)}
-    for name, (prefix, model) in known.items():
-        fields = {f"{prefix}{field.upper()}" for field in model.model_fields}
-        assert set(compose["services"][name]["environment"]) <= fields
+    known = {
+        "orchestrator": {f"MCPFLEET_{field.upper()}" for field in OrchestratorSettings.model_fields},
+        "worker": {f"MCPFLEET_NODE_{field.upper()}" for field in NodeSettings.model_fields},
+    }
+    unknown = [v for name, fields in known.items() for v in compose["services"][name]["environment"] if v not in fields]
+    assert not unknown

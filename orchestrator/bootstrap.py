@@ -321,7 +321,7 @@ def _policy(policies: dict[str, PoolPolicy], pool: str) -> PoolPolicy:
 def _terms(settings: OrchestratorSettings) -> Terms:
     secret = settings.pool_secret or settings.join_token
     return Terms(
-        redis_url=(settings.node_redis_url or settings.redis_url).get_secret_value(),
+        redis_url=(settings.redis_url_for_nodes or settings.redis_url).get_secret_value(),
         lease_ttl_s=settings.lease_ttl_s,
         renew_every_s=settings.renew_every_s,
         inline_limit_bytes=settings.inline_limit_bytes,

@@ -21,7 +21,7 @@ class OrchestratorSettings(BaseModel):
     """The ledger. SQLAlchemy URL: sqlite or postgresql+psycopg."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """Broker and streams, as the orchestrator reaches it."""
-    node_redis_url: SecretStr | None = None
+    redis_url_for_nodes: SecretStr | None = None
     """The same Redis as the nodes reach it; `redis_url` when absent."""
     blob_dir: Path = Path("blobs")
     """Where payloads over the inline limit are kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,19 +14,34 @@ from tasks.pool import PoolPolicy
 _FIELDS = [field.name for field in fields(PoolPolicy) if field.name != "name"]
 
 
-def read_pools(path: Path | None) -> dict[str, PoolPolicy]:
-    """Policies by pool; pools that are not named have the defaults.
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Policies by pool; pools that are not named have the defaults."""
+
+    by_name: dict[str, PoolPolicy]
+
+    def of(self, pool: str) -> PoolPolicy:
+        """This pool's policy."""
+        return self.by_name.get(pool) or PoolPolicy(pool)
+
+    def has(self, pool: str) -> bool:
+        """The operator named it, whether or not a node is in it."""
+        return pool in self.by_name
+
+
+def read_pools(path: Path | None) -> Policies:
+    """Read the file; no file is no policies.
 
     Raises:
         SettingsError: the file cannot be read, or a field is unknown or wrong.
     """
     if path is None:
-        return {}
+        return Policies({})
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"the pools file {path} cannot be read: {error}") from error
-    return {name: _policy(path, name, table) for name, table in document.get("pools", {}).items()}
+    return Policies({name: _policy(path, name, table) for name, table in document.get("pools", {}).items()})
 
 
 def _policy(path: Path, name: str, table: dict[str, object]) -> PoolPolicy:

@@ -106,9 +106,11 @@ class NodeDesk:
         clock: Clock,
         is_late: Callable[[str], bool],
         on_change: Callable[[], None],
+        on_claim: Callable[[str | None, str], None],
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
-        self._terms, self._clock, self._is_late, self._on_change = terms, clock, is_late, on_change
+        self._terms, self._clock, self._is_late = terms, clock, is_late
+        self._on_change, self._on_claim = on_change, on_claim
 
     async def join(self, request: JoinRequest) -> JoinReply:
         """Admit a process as a node; an older incarnation of the same name is superseded.
@@ -167,6 +169,8 @@ class NodeDesk:
         refs = [(c.invocation, c.fence) for c in request.claims if self._attempts.current(c.invocation, c.fence)]
         granted = await self._store.claim(name, member.incarnation, member.lease.term, refs)
         for invocation, fence in granted:
+            attempt = self._attempts.current(invocation, fence)
+            self._on_claim(attempt.project if attempt else None, name)
             self._attempts.claimed(invocation, fence, name, member.incarnation, member.lease.term)
         return ClaimReply(granted=_wire(granted))
 

@@ -29,6 +29,10 @@ class Roster:
         """Every node that joined and did not leave."""
         return self._members.values()
 
+    def names(self) -> list[str]:
+        """The names of every node."""
+        return list(self._members)
+
     def get(self, name: str) -> Member:
         """One node.
 

@@ -55,6 +55,7 @@ class NodeStreams:
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
         self._rung: bytes = b"$"
+        self._ringing: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until cancelled. Redis or ledger down: waits and goes on where it was."""
@@ -68,8 +69,13 @@ class NodeStreams:
                 log.exception("streams_turn_failed")
                 await asyncio.sleep(RETRY_S)
 
-    async def ring(self) -> None:
+    def ring_soon(self) -> None:
         """The set of nodes changed: make the reader look again at once."""
+        task = asyncio.get_running_loop().create_task(self._ring())
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)
+
+    async def _ring(self) -> None:
         try:
             await self._redis.xadd(DOORBELL, {"n": "1"}, maxlen=1)
         except (RedisError, OSError) as error:

@@ -1,0 +1,335 @@
+"""Makes every part of the orchestrator once, in the order they need each other.
+
+Stores, then the core that decides, then the doors. `bootstrap.py` runs what is made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from celery import Celery
+from prometheus_client import CollectorRegistry
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+
+from orchestrator.api.app import create_app
+from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.dispatch.affinity import Affinity
+from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.open_attempts import OpenAttempts
+from orchestrator.dispatch.send import Sender
+from orchestrator.dispatch.view import FleetView, Seat
+from orchestrator.fleet import Fleet
+from orchestrator.front.app import McpFront
+from orchestrator.happenings import Happenings
+from orchestrator.identity.tokens import Tokens, static
+from orchestrator.intake.check import Intake, Limits
+from orchestrator.intake.watch import Watch
+from orchestrator.leader import Leadership, Loop, every
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of
+from orchestrator.observability.flower_feed import FlowerFeed
+from orchestrator.observability.metrics import FleetCollector, Metrics
+from orchestrator.outbox import Outbox
+from orchestrator.pools import Policies, read_pools
+from orchestrator.registry.desk import NodeDesk
+from orchestrator.registry.roster import Roster
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.settling.settler import Settler, as_waiting
+from orchestrator.settling.streams import NodeStreams
+from orchestrator.settling.sweep import Graces, Sweep
+from orchestrator.views import Views
+from tasks.app import make_app
+from tasks.clock import Clock, SystemClock
+from tasks.pool import Strategy
+
+LAPSE_EVERY_S = 0.25
+SWEEP_EVERY_S = 1.0
+RELOAD_EVERY_S = 2.0
+WAITING_PAGE = 5000
+REDIS_CHECK_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Everything outside this process, and time."""
+
+    ledger: Ledger
+    redis: Redis
+    celery: Celery
+    blobs: DiskBlobs
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What decides."""
+
+    stores: Stores
+    policies: Policies
+    happenings: Happenings
+    watch: Watch
+    roster: Roster
+    attempts: OpenAttempts
+    sender: Sender
+    dispatcher: Dispatcher
+    intake: Intake
+    settler: Settler
+    streams: NodeStreams
+    desk: NodeDesk
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestrator:
+    """What a caller of `build` works with."""
+
+    app: Starlette
+    fleet: Fleet
+    core: Core
+    leadership: Leadership
+
+
+async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -> Orchestrator:
+    """Make every part.
+
+    Raises:
+        LedgerDown: the database does not answer.
+        SettingsError: a file that a setting names is wrong.
+    """
+    core = await _core(settings, await _stores(settings, clock or SystemClock()))
+    views = _views(core)
+    fleet = _fleet(core, views)
+    leadership = _leadership(settings, core)
+    registry = CollectorRegistry()
+    core.happenings.listen(Metrics(registry).hear)
+    registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
+    tokens = Tokens(
+        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()), node_of=core.desk.node_of
+    )
+    front = McpFront(fleet, tokens, front_settings(settings), core.stores.clock)
+    feed = _flower_feed(settings, core, views)
+    app = create_app(
+        fleet,
+        core.desk,
+        core.stores.blobs,
+        tokens,
+        api_settings(settings),
+        registry=registry,
+        clock=core.stores.clock,
+        extra_routes=front.routes(),
+        lifespan=_lifespan(core, leadership, front, feed),
+    )
+    return Orchestrator(app, fleet, core, leadership)
+
+
+async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
+    url = settings.redis_url.get_secret_value()
+    return Stores(
+        ledger=await Ledger.open(settings.database_url, clock=clock),
+        redis=Redis.from_url(url, health_check_interval=REDIS_CHECK_S),
+        celery=make_app(url),
+        blobs=DiskBlobs(settings.blob_dir),
+        clock=clock,
+    )
+
+
+async def _core(settings: OrchestratorSettings, stores: Stores) -> Core:
+    policies, roster, attempts = read_pools(settings.pools_file), Roster(), OpenAttempts()
+    happenings, watch, sender = Happenings(), Watch(), Sender(stores.celery)
+    happenings.listen(watch.hear)
+    terms = terms_of(settings)
+    dispatcher = Dispatcher(
+        books=stores.ledger,
+        outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key),
+        attempts=attempts,
+        affinity=Affinity(await stores.ledger.affinities()),
+        build_view=lambda paused: view_of(roster, policies, paused, stores.clock),
+        paused=await stores.ledger.paused(),
+        clock=stores.clock,
+        tell=happenings.tell,
+    )
+    intake = _intake(settings, stores, roster, policies, dispatcher)
+    settler = Settler(
+        books=stores.ledger,
+        attempts=attempts,
+        backlog=dispatcher,
+        tool=roster.tool,
+        successors=lambda invocation, outcome: intake.successors(invocation, outcome.result_json),
+        default_policy=retry_policy(settings),
+        clock=stores.clock,
+        draw=random.random,
+        tell=happenings.tell,
+    )
+    streams = NodeStreams(stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock)
+    desk = NodeDesk(
+        roster=roster,
+        store=stores.ledger,
+        attempts=attempts,
+        fates=settler,
+        terms=terms,
+        clock=stores.clock,
+        is_late=lambda pool: policies.of(pool).strategy is Strategy.LATE,
+        on_change=lambda: _fleet_changed(dispatcher, streams),
+        on_claim=dispatcher.claimed,
+    )
+    return Core(
+        stores, policies, happenings, watch, roster, attempts, sender, dispatcher, intake, settler, streams, desk
+    )
+
+
+def _intake(
+    settings: OrchestratorSettings, stores: Stores, roster: Roster, policies: Policies, dispatcher: Dispatcher
+) -> Intake:
+    return Intake(
+        fleet=roster,
+        blobs=stores.blobs,
+        limits=Limits(settings.inline_limit_bytes, settings.payload_limit_bytes, settings.max_backlog),
+        clock=stores.clock,
+        waiting=dispatcher.waiting,
+        has_pool=lambda name: name in roster.pools() or policies.has(name),
+    )
+
+
+def _fleet_changed(dispatcher: Dispatcher, streams: NodeStreams) -> None:
+    dispatcher.fleet_changed()
+    streams.ring_soon()
+
+
+def _views(core: Core) -> Views:
+    return Views(
+        roster=core.roster,
+        occupancy=core.attempts,
+        redis=core.stores.redis,
+        policy=core.policies.of,
+        paused=core.dispatcher.paused,
+        waiting_in_pool=core.dispatcher.waiting_in_pool,
+        projects_of=core.dispatcher.projects_of,
+        clock=core.stores.clock,
+    )
+
+
+def _fleet(core: Core, views: Views) -> Fleet:
+    return Fleet(
+        intake=core.intake,
+        books=core.stores.ledger,
+        dispatch=core.dispatcher,
+        nodes=core.desk,
+        tools=core.roster,
+        voice=core.streams,
+        blobs=core.stores.blobs,
+        watch=core.watch,
+        views=views,
+        clock=core.stores.clock,
+        tell=core.happenings.tell,
+        as_waiting=as_waiting,
+    )
+
+
+def _leadership(settings: OrchestratorSettings, core: Core) -> Leadership:
+    def lost() -> None:
+        core.dispatcher.epoch = None
+
+    return Leadership(
+        epochs=core.stores.ledger,
+        holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        ttl_s=settings.leader_ttl_s,
+        gained=_gained(core),
+        lost=lost,
+        loops=_loops(settings, core),
+    )
+
+
+def _gained(core: Core) -> Callable[[int], Awaitable[None]]:
+    async def gained(epoch: int) -> None:
+        ledger, roster = core.stores.ledger, core.roster
+        core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
+        for attempt in await ledger.outstanding():
+            core.attempts.add(attempt)
+        core.dispatcher.epoch = epoch
+        after: str | None = None
+        while page := await ledger.waiting(after=after, limit=WAITING_PAGE):
+            for waiting in page:
+                core.dispatcher.offer(waiting)
+            after = page[-1].id
+        _fleet_changed(core.dispatcher, core.streams)
+
+    return gained
+
+
+def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
+    graces = Graces(settings.grace_tools_s, settings.grace_agents_s)
+    sweep = Sweep(attempts=core.attempts.all, fates=core.settler, graces=graces, clock=core.stores.clock)
+
+    async def report_loads() -> None:
+        core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
+
+    return [
+        core.dispatcher.run,
+        core.streams.run,
+        every(LAPSE_EVERY_S, core.desk.lapse, "lapse"),
+        every(SWEEP_EVERY_S, sweep.sweep, "sweep"),
+        every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
+        every(RELOAD_EVERY_S, report_loads, "loads"),
+    ]
+
+
+def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
+    if not settings.flower_feed:
+        return None
+    redis = SyncRedis.from_url(settings.redis_url.get_secret_value())
+    feed = FlowerFeed(core.stores.celery, redis, nodes=views.nodes, clock=core.stores.clock)
+    core.happenings.listen(feed.hear)
+    return feed
+
+
+def _lifespan(
+    core: Core, leadership: Leadership, front: McpFront, feed: FlowerFeed | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        core.sender.start()
+        if feed is not None:
+            feed.start()
+        leading = asyncio.create_task(leadership.run())
+        try:
+            async with front.running():
+                yield
+        finally:
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+            await asyncio.to_thread(core.sender.stop)
+            if feed is not None:
+                await asyncio.to_thread(feed.stop)
+            await core.stores.ledger.close()
+            await core.stores.redis.aclose()
+
+    return lifespan
+
+
+def view_of(roster: Roster, policies: Policies, paused: frozenset[tuple[str, str]], clock: Clock) -> FleetView:
+    """The fleet as `route` sees it."""
+    now_s = clock.mono_s()
+    seats = {
+        member.name: Seat(
+            node=member.name,
+            pool=member.offer.pool,
+            capabilities=member.capabilities,
+            tools=frozenset(member.tools),
+            slots=dict(member.offer.slots),
+            weight=member.offer.weight,
+            cpu=member.load.cpu,
+            memory=member.load.memory,
+            is_open=member.is_open(now_s),
+            state=member.state,
+        )
+        for member in roster.members()
+    }
+    return FleetView(roster.version, seats, policies.by_name, paused)

@@ -1,0 +1,59 @@
+"""The orchestrator's settings, in the words of each part that needs some of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import version
+
+from orchestrator.api.settings import ApiSettings, hosts_for
+from orchestrator.front.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, FrontSettings
+from orchestrator.registry.desk import Terms
+from orchestrator.settings import OrchestratorSettings
+from tasks.retry import RetryPolicy
+
+
+def retry_policy(settings: OrchestratorSettings) -> RetryPolicy:
+    """Of calls and tools that declare none."""
+    return RetryPolicy(settings.retry_attempts, settings.retry_first_wait_s, cap_s=settings.retry_cap_s)
+
+
+def terms_of(settings: OrchestratorSettings) -> Terms:
+    """What every node is told at join."""
+    secret = settings.pool_secret or settings.join_token
+    return Terms(
+        redis_url=(settings.redis_url_for_nodes or settings.redis_url).get_secret_value(),
+        lease_ttl_s=settings.lease_ttl_s,
+        renew_every_s=settings.renew_every_s,
+        inline_limit_bytes=settings.inline_limit_bytes,
+        result_limit_bytes=settings.result_limit_bytes,
+        pool_secret=secret.get_secret_value().encode(),
+    )
+
+
+def _hosts(settings: OrchestratorSettings) -> tuple[str, ...]:
+    return tuple(host.strip() for host in settings.allowed_hosts.split(",") if host.strip())
+
+
+def front_settings(settings: OrchestratorSettings) -> FrontSettings:
+    """Of the MCP door."""
+    named = _hosts(settings)
+    return FrontSettings(
+        version=version("mcpfleet"),
+        sse_path="/sse" if settings.sse else None,
+        allowed_hosts=(*LOOPBACK_HOSTS, *named, *(f"{host}:*" for host in named)),
+        allowed_origins=(*LOOPBACK_ORIGINS, *(f"https://{host}" for host in named)),
+        body_limit_bytes=settings.payload_limit_bytes,
+        inline_window_s=settings.task_after_s,
+    )
+
+
+def api_settings(settings: OrchestratorSettings) -> ApiSettings:
+    """Of the HTTP door."""
+    hosts = hosts_for(settings.host)
+    return replace(
+        ApiSettings(),
+        allowed_hosts=hosts and hosts | frozenset(_hosts(settings)),
+        blob_limit_bytes=settings.result_limit_bytes,
+        is_metrics_open=settings.open_metrics,
+        version=version("mcpfleet"),
+    )

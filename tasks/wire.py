@@ -113,6 +113,8 @@ class Problem(_Out):
     code: str
     errors: list[dict[str, Any]] = Field(default_factory=list)
     """Where the request is wrong: `path` and `message` of each place."""
+    fields: dict[str, Any] = Field(default_factory=dict)
+    """The error's own fields (`tasks/errors.py`), by name."""
     trace_id: str | None = None
     """Names the request in the orchestrator's logs."""
 

@@ -19,6 +19,7 @@ MEDIA_TYPE = b"application/problem+json"
 RETRY_AFTER_S = 1
 """Seconds a caller is asked to wait where the error does not know better."""
 ERRORS_SHOWN_MAX = 20
+NOT_FIELDS = frozenset({"message", "places", "allowed", "__notes__"})
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
@@ -86,15 +87,20 @@ def problem(error: FleetError, trace_id: str) -> Reply:
         "detail": error.message,
         "code": error.code,
         "errors": [{"path": path, "message": message} for path, message in places],
+        "fields": {name: value for name, value in vars(error).items() if name not in NOT_FIELDS},
         "trace_id": trace_id,
     }
-    return Reply(orjson.dumps(form, default=str), error.http_status, MEDIA_TYPE, _headers(error))
+    return Reply(orjson.dumps(form, default=_text), error.http_status, MEDIA_TYPE, _headers(error))
 
 
 def internal(trace_id: str) -> Reply:
     """The answer to an error nobody expected."""
     detail = f"an error in the orchestrator; its log has the details under trace_id {trace_id}"
     return problem(FleetError(detail), trace_id)
+
+
+def _text(value: object) -> object:
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 def _headers(error: FleetError) -> tuple[tuple[bytes, bytes], ...]:

@@ -44,7 +44,9 @@ async def door(
 @contextmanager
 def served(settings: ApiSettings | None = None) -> Iterator[str]:
     """The URL of the application on a free loopback port, in a thread of its own, over a fresh fake fleet."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio switches Nagle's delay (40 ms an answer) off only where the protocol is named
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     started = threading.Event()
     server: list[uvicorn.Server] = []
 

@@ -1,0 +1,82 @@
+"""Where a client finds its fleet. The only place of the client that reads the environment.
+
+What is passed wins, then `MCPFLEET_URL` and `MCPFLEET_TOKEN`, then the file that `mcpfleet up`
+writes (`fleet.json` under `MCPFLEET_STATE_DIR`, by default the XDG state directory).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
+
+DEFAULT_URL = "http://127.0.0.1:8700"
+"""Named in errors where nothing is set and no local fleet runs."""
+STATE_FILE = "fleet.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """One orchestrator and the token it knows us by."""
+
+    url: str
+    token: str
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"ClientSettings(url={self.url!r})"
+
+
+def find(
+    url: str | None = None, token: str | None = None, *, environ: Mapping[str, str] = os.environ
+) -> ClientSettings:
+    """The fleet to talk to.
+
+    A token found in the state file is used for the address found there only: it must not be sent
+    to another.
+
+    Raises:
+        OrchestratorDown: nothing names a fleet.
+        NotAllowed: an address without a token.
+        SettingsError: an address or a state file that cannot be read.
+    """
+    url, token = url or environ.get("MCPFLEET_URL") or None, token or environ.get("MCPFLEET_TOKEN") or None
+    local = _local(state_file(environ)) if url is None or token is None else {}
+    if url is None:
+        url = local.get("url")
+    if url is None:
+        raise OrchestratorDown(DEFAULT_URL, "MCPFLEET_URL is not set and no local fleet runs")
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"the fleet's address is {url!r}, but must begin with http:// or https://")
+    if token is None and local.get("url", "").rstrip("/") == url.rstrip("/"):
+        token = local.get("token")
+    if token is None:
+        raise NotAllowed(f"no token for {url}; set MCPFLEET_TOKEN or pass token=")
+    return ClientSettings(url.rstrip("/"), token)
+
+
+def state_file(environ: Mapping[str, str]) -> Path:
+    """Where `mcpfleet up` says what it started. Source: XDG Base Directory Specification 0.8."""
+    named = environ.get("MCPFLEET_STATE_DIR")
+    if named:
+        return Path(named).expanduser() / STATE_FILE
+    home = Path(environ.get("HOME") or "~").expanduser()
+    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "mcpfleet" / STATE_FILE
+
+
+def _local(path: Path) -> dict[str, str]:
+    try:
+        form = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error}); remove it, or set MCPFLEET_URL and MCPFLEET_TOKEN"
+        ) from error
+    if not isinstance(form, dict):
+        raise SettingsError(f"{path} is not what `mcpfleet up` writes; remove it")
+    return {name: value for name in ("url", "token") if isinstance(value := form.get(name), str)}

@@ -31,9 +31,11 @@ class Choice:
 class _Turn:
     clock: float = 0.0
     passed: dict[str, float] = field(default_factory=dict)
+    version: int = -1
 
-    def of(self, stand: Stand) -> float:
-        return max(self.passed.get(stand.node, 0.0), self.clock)
+    def of(self, node: str, stride: float) -> float:
+        # Whoever was full or closed catches up by one stride at most, and not with a burst.
+        return max(self.passed.get(node, self.clock), self.clock - stride)
 
 
 class Spread:
@@ -41,7 +43,7 @@ class Spread:
 
     Stride scheduling: a node's turn moves on by 1 / weight with every call it gets, the least turn
     is next. With equal weights that is round robin, otherwise a smooth weighted one; a node that
-    joins begins at the present turn and not with a burst.
+    joins begins at the present turn.
 
     Source: Waldspurger and Weihl, Stride Scheduling, 1995.
     """
@@ -49,32 +51,37 @@ class Spread:
     def __init__(self) -> None:
         self._turns: dict[tuple[str, Lane], _Turn] = {}
 
-    def turn(self, pool: str, lane: Lane) -> Mapping[str, float] | None:
-        """Turns by node as they stand, for tie-breaks; None where nothing was placed yet."""
+    def turns(self, pool: str, lane: Lane) -> Mapping[str, float]:
+        """Turns by node as they stand, for tie-breaks."""
         turn = self._turns.get((pool, lane))
-        return None if turn is None else turn.passed
+        return {} if turn is None else turn.passed
 
-    def turn_of(self, stand: Stand, lane: Lane) -> float:
-        """The turn of one stand, never before the present."""
+    def turn_of(self, stand: Stand, lane: Lane, stride: float) -> float:
+        """The turn of one stand, never more than one stride before the present."""
         turn = self._turns.get((stand.pool, lane))
-        return 0.0 if turn is None else turn.of(stand)
+        return 0.0 if turn is None else turn.of(stand.node, stride)
 
     def placed(self, placement: Placement, fleet: FleetView) -> None:
         """A call was placed: its node's turn moves on."""
-        node = placement.node
+        node, pool = placement.node, placement.pool
         seat = None if node is None else fleet.seats.get(node)
         if node is None or seat is None:
             return
-        turn = self._turns.setdefault((placement.pool, placement.lane), _Turn())
-        is_weighted = fleet.policy(placement.pool).strategy is Strategy.WEIGHTED_ROUND_ROBIN
-        start = max(turn.passed.get(node, 0.0), turn.clock)
-        turn.clock = start
-        turn.passed[node] = start + (1.0 / seat.weight if is_weighted else 1.0)
+        turn = self._turns.setdefault((pool, placement.lane), _Turn())
+        if turn.version != fleet.version:
+            turn.version = fleet.version
+            self._greet(turn, pool, fleet)
+        is_weighted = fleet.policy(pool).strategy is Strategy.WEIGHTED_ROUND_ROBIN
+        stride = 1.0 / seat.weight if is_weighted else 1.0
+        start = turn.of(node, stride)
+        turn.clock = max(turn.clock, start)
+        turn.passed[node] = start + stride
 
-    def forget(self, node: str) -> None:
-        """The node left for good."""
-        for turn in self._turns.values():
-            turn.passed.pop(node, None)
+    @staticmethod
+    def _greet(turn: _Turn, pool: str, fleet: FleetView) -> None:
+        """Newcomers begin at the present; those that left the fleet are forgotten."""
+        mates = [node for node, seat in fleet.seats.items() if seat.pool == pool]
+        turn.passed = {node: turn.passed.get(node, turn.clock) for node in mates}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +121,20 @@ def _least_connections(ask: Ask) -> Choice:
 def _heaviest_then_longest_ago(ask: Ask, tied: Sequence[Room]) -> Room:
     weight = max([stand.weight for stand, _ in tied])
     heaviest = [room for room in tied if room[0].weight == weight]
-    turns = ask.spread.turn(ask.bench.policy.name, ask.lane) or {}
+    turns = ask.spread.turns(ask.bench.policy.name, ask.lane)
     return min(heaviest, key=lambda room: turns.get(room[0].node, 0.0))
 
 
 def _round_robin(ask: Ask) -> Choice:
-    stand, held = min(ask.rooms, key=lambda room: ask.spread.turn_of(room[0], ask.lane))
+    stand, held = min(ask.rooms, key=lambda room: ask.spread.turn_of(room[0], ask.lane, 1.0))
     return Choice(stand, f"round robin: the turn of {_used(stand, held)}, {_nodes(len(ask.rooms))} with room")
 
 
 def _weighted_round_robin(ask: Ask) -> Choice:
     def turn(room: Room) -> tuple[float, float]:
         # Half a stride ahead: else all nodes tie at the start and the heavy one waits for each light one.
-        return ask.spread.turn_of(room[0], ask.lane) + 0.5 / room[0].weight, -room[0].weight
+        stride = 1.0 / room[0].weight
+        return ask.spread.turn_of(room[0], ask.lane, stride) + stride / 2, -room[0].weight
 
     stand, held = min(ask.rooms, key=turn)
     return Choice(stand, f"weighted round robin: the turn of {_used(stand, held)}, weight {stand.weight:g}")

@@ -1,0 +1,142 @@
+"""One attempt in its slot: arguments, deadline, journaled start, lease, the tool, its answer.
+
+Owns the order of these steps. Refuses to queue, and to report: it answers with an Outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from tasks.clock import Clock
+from tasks.outcome import Outcome
+from worker import outcomes
+from worker.blobs import Blobs
+from worker.journal import Journal, JournalFailed
+from worker.upstreams.errors import UpstreamError
+from worker.watch import Watch
+from worker.work import Stop, Work
+
+
+class Upstreams(Protocol):
+    """This node's MCP servers."""
+
+    async def call(
+        self,
+        tool: str,
+        arguments: dict[str, object],
+        *,
+        timeout_s: float,
+        meta: dict[str, object] | None,
+        invocation: str,
+        trace_id: str | None,
+        on_progress: Callable[[float, float | None, str | None], None],
+    ) -> str:
+        """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of results, from the orchestrator."""
+
+    inline_bytes: int
+    """Above it a result goes to the blob store."""
+    result_bytes: int
+    """Above it a result is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs attempts, each in the asyncio task of its caller."""
+
+    upstreams: Upstreams
+    journal: Journal
+    blobs: Blobs
+    watch: Watch
+    clock: Clock
+    limits: Limits
+
+    async def run(self, work: Work, may_start: Callable[[], bool]) -> Outcome:
+        """How it ended. Nothing is called unless its start is on disk and `may_start` still says so."""
+        delivery = work.delivery
+        try:
+            arguments = await self._arguments(work)
+        except UpstreamError as error:
+            return outcomes.failed(error.info)
+        if delivery.expires_at is not None and delivery.expires_at <= self.clock.wall_s():
+            return outcomes.expired(delivery.tool, was_started=False)
+        at = self.clock.wall_s()
+        try:
+            work.entry, committed = self.journal.started(*work.ref, at)
+            await committed
+        except JournalFailed as error:
+            work.entry = None
+            return outcomes.not_journaled(str(error))
+        if work.stop is not None:
+            return outcomes.CANCELLED
+        if not may_start():
+            return outcomes.lease_over(delivery.tool)
+        work.started_at, work.started_s = at, self.clock.mono_s()
+        return await self._outcome_of(work, await self._call(work, arguments))
+
+    async def _arguments(self, work: Work) -> dict[str, object]:
+        blob = work.delivery.arguments_blob
+        if blob is None:
+            return work.opened.arguments or {}
+        arguments: dict[str, object] = orjson.loads(await self.blobs.fetch(blob))
+        return arguments
+
+    async def _call(self, work: Work, arguments: dict[str, object]) -> str | Outcome:
+        """The tool's text, or how it ended without one. The only part that may be cancelled."""
+        delivery = work.delivery
+        limit_s, is_deadline = self._limit_s(work)
+        work.is_calling = True
+        self.watch.began(work)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self.upstreams.call(
+                    delivery.tool,
+                    arguments,
+                    timeout_s=limit_s,
+                    meta=work.opened.meta,
+                    invocation=delivery.invocation,
+                    trace_id=delivery.trace_id,
+                    on_progress=lambda *seen: self.watch.progress(work, *seen),
+                )
+        except TimeoutError:
+            if is_deadline:
+                return outcomes.expired(delivery.tool, was_started=True)
+            return outcomes.timed_out(delivery.tool, limit_s)
+        except UpstreamError as error:
+            return outcomes.failed(error.info)
+        except asyncio.CancelledError:
+            if work.stop is None:
+                raise
+            return outcomes.drained(delivery.tool) if work.stop is Stop.DRAIN else outcomes.CANCELLED
+        finally:
+            work.is_calling = False
+            self.watch.ended(work)
+
+    def _limit_s(self, work: Work) -> tuple[float, bool]:
+        """Seconds it may run, and whether it is the deadline (not the timeout) that says so."""
+        delivery = work.delivery
+        if delivery.expires_at is None:
+            return delivery.timeout_s, False
+        left_s = max(0.0, delivery.expires_at - self.clock.wall_s())
+        return (left_s, True) if left_s < delivery.timeout_s else (delivery.timeout_s, False)
+
+    async def _outcome_of(self, work: Work, said: str | Outcome) -> Outcome:
+        if isinstance(said, Outcome):
+            return said
+        tool, size = work.delivery.tool, outcomes.size_bytes(said)
+        if size > self.limits.result_bytes:
+            return outcomes.too_large(tool, size, self.limits.result_bytes)
+        outcome = outcomes.of_result(said, tool)
+        if size <= self.limits.inline_bytes:
+            return outcome
+        return Outcome(outcome.ending, result_blob=await self.blobs.keep(said), error=outcome.error)

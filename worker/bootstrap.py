@@ -1,0 +1,326 @@
+"""Puts one node together, and takes it apart again.
+
+`Node` is everything but Celery, on the running event loop: simulations and benchmarks use it as it is
+and call `deliver`. `worker/process.py` adds Celery and the signals. The order of the start is
+binding: the journal is recovered before the fleet is told of us, servers are up before they are
+offered, and nothing is consumed before the lease is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+import psutil
+import structlog
+from redis.asyncio import Redis
+
+from tasks.clock import Clock
+from tasks.ids import new_id
+from tasks.invocation import Lane
+from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref
+from tasks.queues import pool_queue
+from tasks.tool import ToolSpec
+from worker.admit import Admission
+from worker.attempt import Limits, Runner
+from worker.attempt import Upstreams as Callee
+from worker.blobs import Blobs
+from worker.claims import ClaimBatch
+from worker.control import ControlReader
+from worker.door import Door
+from worker.drain import drain
+from worker.execute import Executor
+from worker.exporter import Gauges, Metrics
+from worker.journal import Journal, Kept
+from worker.membership import Membership, join
+from worker.reporter import Reporter
+from worker.settings import NodeSettings
+from worker.unsettled import Unsettled
+from worker.watch import Watch
+from worker.work import Stop
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+REDIS_TIMEOUT_S = 5.0
+"""Longer than the control stream's XREAD blocks; a dead Redis is noticed within it."""
+_log = structlog.get_logger()
+
+
+class Servers(Callee, Protocol):
+    """This node's MCP servers, as the node's life needs them."""
+
+    version: int
+
+    async def start(self) -> None:
+        """Start them."""
+        ...
+
+    async def close(self) -> None:
+        """End them."""
+        ...
+
+    def tools(self) -> tuple[ToolSpec, ...]:
+        """What can be called now."""
+        ...
+
+    def capabilities(self) -> frozenset[str]:
+        """Names of live servers."""
+        ...
+
+
+class Node:
+    """One node without Celery. `start`, then `deliver`, then `drain` and `close`."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        servers: Servers,
+        *,
+        clock: Clock,
+        transport: httpx.AsyncBaseTransport | None = None,
+        redis_of: Callable[[str], Redis] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.servers = servers
+        self.metrics = Metrics()
+        self.url = settings.url
+        self.incarnation = new_id()
+        self.drain_wanted = asyncio.Event()
+        """The orchestrator wants this node drained."""
+        self.reply: JoinReply
+        self.executor: Executor
+        self.membership: Membership
+        self._clock = clock
+        self._redis_of = redis_of or _redis
+        self.door = Door(settings.orchestrator_url, settings.join_token.get_secret_value(), transport)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._redis: list[Redis] = []
+        self._journal: Journal | None = None
+        self._unsettled: Unsettled | None = None
+        self._reporter: Reporter | None = None
+
+    def open_journal(self) -> None:
+        """First of all: it refuses a second process with this name, and says what was left behind."""
+        folder = self.settings.state_dir
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._journal = Journal.open(folder / f"{self.settings.name}.db", boot_id=boot_id())
+
+    async def start(self) -> JoinReply:
+        """Join and hold the lease. The servers are started before, by whoever owns them.
+
+        Raises:
+            NotAllowed, Refused: the orchestrator will not have us.
+        """
+        if self._journal is None:
+            self.open_journal()
+        assert self._journal is not None
+        left = self._journal.recovered
+        request = JoinRequest(
+            incarnation=self.incarnation,
+            offer=self.offer(),
+            resumes=left.resumes,
+            interrupted=_refs(left.interrupted),
+            finished=_refs(left.finished),
+        )
+        self.reply, lease = await join(self.door, request, self._clock, random.random)
+        self._journal.adopt(self.incarnation, boot_id())
+        self._assemble(self._journal)
+        self.executor.lease = lease
+        self.executor.recover(left.finished)
+        return self.reply
+
+    def deliver(self, body: str, mac: str) -> None:
+        """One message of a queue. On the event loop's thread."""
+        self.executor.deliver(body, mac)
+
+    async def wait(self) -> None:
+        """Until one of the node's own loops ends, which only an error makes it do.
+
+        Raises:
+            Superseded: another incarnation has our name.
+        """
+        ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+
+    async def drain(self, stop_consuming: Callable[[], None]) -> bool:
+        """Finish, hand back, settle, leave; False where something had to stay in the journal."""
+
+        def announce() -> None:
+            stop_consuming()
+            self.membership.is_draining = True
+            self.membership.nudge()
+
+        return await drain(
+            self.executor,
+            self.door,
+            self.incarnation,
+            announce=announce,
+            deadline_s=self.settings.drain_s,
+            clock=self._clock,
+        )
+
+    async def close(self) -> None:
+        """End at once. What is not settled stays in the journal."""
+        if self._reporter is not None:
+            self.executor.is_draining = True
+            self.executor.stop_all(Stop.DRAIN)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for redis in self._redis:
+            with contextlib.suppress(OSError):
+                await redis.aclose()
+        await self.door.close()
+        if self._journal is not None:
+            await self._journal.close()
+
+    def offer(self) -> Offer:
+        """What this node can do right now. No slots while its journal cannot be written."""
+        settings, journal = self.settings, self._journal
+        is_able = journal is None or journal.trouble is None
+        return Offer(
+            name=settings.name,
+            pool=settings.pool,
+            slots=settings.slots if is_able else dict.fromkeys(Lane, 0),
+            capabilities=settings.capabilities | self.servers.capabilities(),
+            tools=self.servers.tools(),
+            location=settings.location,
+            visibility=settings.visibility,
+            labels=settings.labels,
+            weight=settings.weight,
+            version=our_version(),
+            url=self.url,
+        )
+
+    def health(self) -> dict[str, object]:
+        """What `/health` answers; `ok` says whether this node may start work."""
+        assert self._journal is not None
+        if self._reporter is None:
+            return {"ok": False, "node": self.settings.name, "why": "it has not joined yet"}
+        left_s = self.executor.lease.left_s(self._clock.mono_s())
+        return {
+            "ok": left_s > 0 and self._journal.trouble is None,
+            "node": self.settings.name,
+            "pool": self.settings.pool,
+            "incarnation": self.incarnation,
+            "is_draining": self.executor.is_draining,
+            "lease": {"left_s": round(left_s, 3), "term": self.executor.lease.term},
+            "orchestrator": "ok" if self.membership.is_reachable else "away",
+            "redis": "ok" if self._reporter.is_redis_up else "away",
+            "journal": self._journal.trouble or "ok",
+            "unsettled": self._unsettled_count(),
+            "servers": sorted(self.servers.capabilities()),
+            "running": self.executor.counts(Phase.RUNNING),
+            "waiting": self.executor.counts(Phase.WAITING),
+        }
+
+    def _assemble(self, journal: Journal) -> None:
+        reply, settings = self.reply, self.settings
+        redis = self._connect()
+        self._reporter = Reporter(redis, reply.events_stream, self._clock)
+        blobs = Blobs(settings.state_dir / f"{settings.name}.results", self.door)
+        self._unsettled = Unsettled(journal, self._reporter, blobs)
+        limits = Limits(reply.inline_limit_bytes, reply.result_limit_bytes)
+        watch = Watch(self._reporter, self._clock)
+        self.executor = Executor(
+            admission=self._admission(),
+            slots=settings.slots,
+            runner=Runner(self.servers, journal, blobs, watch, self._clock, limits),
+            journal=journal,
+            unsettled=self._unsettled,
+            claims=ClaimBatch(self.door, self.incarnation),
+            meter=self.metrics,
+            clock=self._clock,
+        )
+        self.membership = self._member(journal)
+        control = ControlReader(self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel)
+        self.metrics.watch(self._gauges())
+        self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]
+
+    def _admission(self) -> Admission:
+        reply = self.reply
+        return Admission(
+            node=reply.node,
+            incarnation=self.incarnation,
+            key=bytes.fromhex(reply.delivery_key),
+            pool_key=bytes.fromhex(reply.pool_key),
+            term=reply.term,
+        )
+
+    def _member(self, journal: Journal) -> Membership:
+        def load() -> Load:
+            journal.probe()
+            return Load(
+                cpu=psutil.cpu_percent() / 100,
+                memory=psutil.virtual_memory().percent / 100,
+                running=self.executor.counts(Phase.RUNNING),
+                waiting=self.executor.counts(Phase.WAITING),
+            )
+
+        return Membership(
+            door=self.door,
+            node=self.reply.node,
+            incarnation=self.incarnation,
+            renew_every_s=self.reply.renew_every_s,
+            executor=self.executor,
+            offer=self.offer,
+            load=load,
+            on_state=self._on_state,
+            clock=self._clock,
+        )
+
+    def _on_state(self, state: NodeState) -> None:
+        if state is NodeState.DRAINING and not self.executor.is_draining:
+            self.drain_wanted.set()
+
+    def _gauges(self) -> Gauges:
+        return Gauges(
+            connections=lambda: len(self.servers.capabilities()),
+            health=lambda: 1.0 if self.health()["ok"] else 0.0,
+            unsettled=self._unsettled_count,
+            running=lambda lane: self.executor.counts(Phase.RUNNING)[lane],
+            waiting=lambda lane: self.executor.counts(Phase.WAITING)[lane],
+        )
+
+    def _unsettled_count(self) -> int:
+        return 0 if self._unsettled is None else len(self._unsettled)
+
+    def _connect(self) -> Redis:
+        redis = self._redis_of(self.reply.redis_url)
+        self._redis.append(redis)
+        return redis
+
+
+def boot_id() -> str:
+    """Changes with every boot; a constant where the system has none (then no crash is noticed)."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
+
+
+def our_version() -> str:
+    """Of the installed distribution."""
+    try:
+        return version("mcpfleet")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def pool_queues(settings: NodeSettings) -> dict[Lane, str]:
+    """The queues of late binding, by lane."""
+    return {lane: pool_queue(settings.pool, lane) for lane in Lane}
+
+
+def _redis(url: str) -> Redis:
+    return Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+
+
+def _refs(rows: tuple[Kept, ...]) -> tuple[Ref, ...]:
+    return tuple(Ref(invocation=row.invocation, fence=row.fence) for row in rows)

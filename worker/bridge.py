@@ -1,0 +1,178 @@
+"""The one place where Celery's thread and the event loop's thread meet.
+
+Celery runs in the main thread with a pool of one, because its body only hands over. Towards the loop:
+an append and at most one wake-up per burst. Towards Celery: callbacks on its hub, which kombu makes
+safe to call from another thread. Nothing else in the worker may know of threads.
+
+When it stops, kombu puts prefetched messages back on their queue. That is harmless: they name this
+incarnation and its term, so nobody else can open them, and a new process has a new key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import Celery, bootsteps, signals
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.worker import state as celery_state
+
+from tasks.app import make_app
+from tasks.invocation import Lane
+from tasks.invoke import register
+from tasks.queues import TASK_NAME
+
+BRPOP_S = 0.2
+"""With a pool queue: a paused or resumed queue takes effect when the outstanding BRPOP ends."""
+_log = structlog.get_logger()
+
+
+class Inbox:
+    """Deliveries on their way into the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str, str], None]) -> None:
+        self._loop = loop
+        self._deliver = deliver
+        self._messages: deque[tuple[str, str]] = deque()
+        self._is_scheduled = False
+
+    def put(self, body: str, mac: str) -> None:
+        """From any thread. The append comes before the look at the flag, so no message is left behind."""
+        self._messages.append((body, mac))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._is_scheduled = False
+        while self._messages:
+            self._deliver(*self._messages.popleft())
+
+
+class CelerySide:
+    """Celery's worker in the main thread, and what the loop may ask of it. Is the executor's PoolGate."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        redis_url: str,
+        queues: tuple[str, ...],
+        pool_queues: dict[Lane, str],
+        put: Callable[[str, str], None],
+        own_signals: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._pool_queues = {lane: queue for lane, queue in pool_queues.items() if queue in queues}
+        self._paused: set[Lane] = set()
+        self._worker: Any = None
+        self._is_stopping = False
+        celery_state.should_stop = None  # Celery keeps it in a module; an earlier worker may have left it set
+        self._app = self._make(redis_url, queues, put, own_signals)
+
+    def run(self) -> None:
+        """Consume until `stop`, in the main thread. A broker that is away is waited for."""
+        options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-Ofair", "-P", "solo", "-q"]
+        try:
+            self._app.worker_main(["worker", *options, "-n", f"{self._name}@%h", "-l", "WARNING"])
+        except (WorkerShutdown, WorkerTerminate, SystemExit) as end:
+            _log.debug("celery_ended", how=type(end).__name__)
+        if not self._is_stopping:
+            _log.error("celery_ended_unasked", effect="this node drains")
+
+    def stop(self) -> None:
+        """From any thread: take nothing more."""
+        self._is_stopping = True
+        celery_state.should_stop = os.EX_OK
+        self._on_hub(lambda: None)  # wakes it up to see the flag
+
+    def pause(self, lane: Lane) -> None:
+        """No slot is free: take nothing more from the pool's queue."""
+        queue = self._pool_queues.get(lane)
+        if queue is not None and lane not in self._paused:
+            self._paused.add(lane)
+            self._on_hub(lambda: self._worker.consumer.cancel_task_queue(queue))
+
+    def resume(self, lane: Lane) -> None:
+        """A slot is free."""
+        if lane in self._paused and not self._is_stopping:
+            self._paused.discard(lane)
+            queue = self._pool_queues[lane]
+            self._on_hub(lambda: self._worker.consumer.add_task_queue(queue))
+
+    def put_back(self, body: str, mac: str, lane: Lane) -> None:
+        """For another node; lost if the broker is away, and then the ledger releases it again."""
+        queue = self._pool_queues[lane]
+        self._on_hub(lambda: self._app.send_task(TASK_NAME, (body, mac), queue=queue, retry=False))
+
+    def _on_hub(self, callback: Callable[[], object]) -> None:
+        worker = self._worker
+        if worker is not None and worker.hub is not None:
+            worker.hub.call_soon(_logged(callback))
+
+    def _make(
+        self,
+        redis_url: str,
+        queues: tuple[str, ...],
+        put: Callable[[str, str], None],
+        own_signals: Callable[[], None],
+    ) -> Celery:
+        app = make_app(redis_url, queues=queues)
+        if self._pool_queues:
+            app.conf.broker_transport_options = {**app.conf.broker_transport_options, "polling_interval": BRPOP_S}
+        register(app, put)
+        app.tasks[TASK_NAME].Strategy = _hand_over(put)
+        side = self
+
+        class Ready(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
+            """Started after Celery installed its signal handlers, before it connects."""
+
+            def start(self, worker: Any) -> None:  # noqa: ANN401 - celery is untyped
+                side._worker = worker
+                own_signals()
+
+        app.steps["worker"].add(Ready)
+        # Celery would otherwise put its own handlers on the root logger.
+        signals.setup_logging.connect(_keep_logging, weak=False)
+        return app
+
+
+def _hand_over(put: Callable[[str, str], None]) -> Callable[..., Callable[..., None]]:
+    """A Celery task strategy that hands the message over where the default one would build a request.
+
+    Its parts that we do not use (request, tracer, events, revocation, rate limits, ETA) cost more than
+    half of what Celery costs per message. The message needs no acknowledgement: see tasks/app.py.
+    """
+
+    def strategy(_task: object, _app: object, _consumer: object) -> Callable[..., None]:
+        def handle(message: Any, _body: object, _ack: object, _reject: object, _callbacks: object) -> None:  # noqa: ANN401
+            try:
+                (body, mac), _kwargs, _embed = message.decode()
+            except (ValueError, TypeError) as error:
+                _log.warning("message_unreadable", detail=str(error)[:200])
+                return
+            put(body, mac)
+
+        return handle
+
+    return strategy
+
+
+def _logged(callback: Callable[[], object]) -> Callable[[], None]:
+    """An error on the hub must not end Celery's loop; a broker that is away is the usual one."""
+
+    def run() -> None:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - the top of a callback on the hub
+            _log.warning("celery_callback_failed", exc_info=True)
+
+    return run
+
+
+def _keep_logging(**_: object) -> None:
+    """Connected, so that Celery leaves logging alone."""

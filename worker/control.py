@@ -1,0 +1,81 @@
+"""Reads this node's control stream: what is settled, what is to be cancelled.
+
+Only a shortcut: the next renewal repeats all of it, so a missed entry costs seconds and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tasks.ledger_events import FIELD
+from tasks.node import Control
+from worker.admit import Ref
+
+BLOCK_MS = 2_000
+COUNT = 200
+RETRY_S = 0.5
+_log = structlog.get_logger()
+
+
+class ControlReader:
+    """One reader, on a connection of its own: XREAD blocks it."""
+
+    def __init__(
+        self, redis: Redis, stream: str, settled: Callable[[list[Ref]], None], cancel: Callable[[Ref], None]
+    ) -> None:
+        self._redis = redis
+        self._stream = stream
+        self._settled = settled
+        self._cancel = cancel
+        self._last_id: Any = b""
+
+    async def run(self) -> None:
+        """Read until cancelled; Redis may come and go."""
+        while True:
+            try:
+                if not self._last_id:
+                    self._last_id = await self._newest_id()
+                await self._read()
+            except (RedisError, OSError, TimeoutError) as error:
+                _log.debug("control_stream_away", detail=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    async def _newest_id(self) -> Any:  # noqa: ANN401 - bytes or str, as the client decodes
+        """Entries before this process are for an earlier one, which the join has settled."""
+        newest = await self._redis.xrevrange(self._stream, count=1)
+        return newest[0][0] if newest else b"0-0"
+
+    async def _read(self) -> None:
+        reply: Any = await self._redis.xread({self._stream: self._last_id}, count=COUNT, block=BLOCK_MS)
+        for entry_id, fields in _entries(reply):
+            self._last_id = entry_id
+            self._take(fields.get(FIELD, b""))
+
+    def _take(self, value: bytes) -> None:
+        try:
+            control = Control.model_validate_json(value)
+        except ValidationError as error:
+            _log.warning("control_unreadable", detail=str(error)[:300])
+            return
+        refs = [(ref.invocation, ref.fence) for ref in control.refs]
+        if control.kind == "settled":
+            self._settled(refs)
+        else:
+            for ref in refs:
+                self._cancel(ref)
+
+
+def _entries(reply: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:  # noqa: ANN401 - RESP2 gives a list, RESP3 a dict
+    if not reply:
+        return []
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = (
+        next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
+    )
+    return entries

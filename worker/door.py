@@ -1,0 +1,109 @@
+"""The orchestrator over HTTPS: join, renew, claim, leave, blobs. One method per request.
+
+Owns URLs, tokens and the translation of HTTP failures. Refuses to retry: whoever calls knows for how
+long it makes sense.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from tasks.errors import NotAllowed, OrchestratorDown, Permanent
+from tasks.node import (
+    RENEW_EVERY_S,
+    ClaimReply,
+    ClaimRequest,
+    JoinReply,
+    JoinRequest,
+    LeaveRequest,
+    RenewReply,
+    RenewRequest,
+)
+
+R = TypeVar("R", bound=BaseModel)
+SERVER_ERROR = 500
+DETAIL_CHARS = 300
+
+
+class Refused(Permanent):
+    """The orchestrator answered and said no."""
+
+    code = "refused_by_orchestrator"
+
+    def __init__(self, path: str, status: int, detail: str) -> None:
+        super().__init__(f"the orchestrator refused {path} with {status}: {detail}")
+        self.status = status
+
+
+class Door:
+    """One HTTP connection pool to the orchestrator.
+
+    Every method raises OrchestratorDown (asking again may help), NotAllowed or Refused.
+    """
+
+    def __init__(self, url: str, join_token: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._token = join_token
+        self._node = ""
+        # A renewal that takes longer than the time between two is as good as lost.
+        self._http = httpx.AsyncClient(base_url=self._url, timeout=RENEW_EVERY_S, transport=transport)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def join(self, request: JoinRequest) -> JoinReply:
+        """With the fleet's join token; every later request carries the incarnation's own."""
+        reply = await self._post("/v1/nodes", request, JoinReply)
+        self._token, self._node = reply.node_token, reply.node
+        return reply
+
+    async def renew(self, request: RenewRequest) -> RenewReply:
+        """The lease."""
+        return await self._post(f"/v1/nodes/{self._node}/renewals", request, RenewReply)
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        """Late-bound deliveries."""
+        return await self._post(f"/v1/nodes/{self._node}/claims", request, ClaimReply)
+
+    async def leave(self, request: LeaveRequest) -> None:
+        """The last word."""
+        await self._send("POST", f"/v1/nodes/{self._node}/leave", request.model_dump_json().encode())
+
+    async def get_blob(self, sha256: str) -> bytes | None:
+        """The bytes, or None where it does not exist."""
+        try:
+            return (await self._send("GET", f"/v1/blobs/{sha256}", None)).content
+        except Refused as refused:
+            if refused.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+
+    async def put_blob(self, sha256: str, data: bytes) -> None:
+        """Store."""
+        await self._send("PUT", f"/v1/blobs/{sha256}", data, "application/octet-stream")
+
+    async def _post(self, path: str, request: BaseModel, model: type[R]) -> R:
+        response = await self._send("POST", path, request.model_dump_json().encode())
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError as error:
+            raise Refused(path, response.status_code, f"its answer is not understood: {error}"[:DETAIL_CHARS]) from None
+
+    async def _send(self, method: str, path: str, body: bytes | None, kind: str = "application/json") -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        try:
+            response = await self._http.request(method, path, content=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise OrchestratorDown(self._url, str(error) or type(error).__name__) from error
+        status = response.status_code
+        if status >= SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
+            raise OrchestratorDown(self._url, f"HTTP {status}")
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise NotAllowed(f"the orchestrator at {self._url} does not accept this node's token for {path}")
+        if response.is_error:
+            raise Refused(path, status, response.text[:DETAIL_CHARS])
+        return response

@@ -1,0 +1,338 @@
+"""What this node holds: every attempt, from its delivery until it is settled.
+
+Owns the queues before the slots, and what becomes of an attempt when the lease, the orchestrator or a
+drain says so. Refuses to start anything without a good lease and a current term, to run a fence
+twice, and to decide on retries. All of it belongs to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from tasks.clock import Clock
+from tasks.errors import BadDelivery
+from tasks.invocation import Lane
+from tasks.ledger_events import Finished, pack
+from tasks.node import Held, Phase
+from tasks.outcome import Outcome
+from tasks.telemetry import bind_trace
+from worker import outcomes
+from worker.admit import Admission, Ref, Way
+from worker.attempt import Runner
+from worker.journal import Journal, Kept
+from worker.lanes import LaneQueue
+from worker.lease import Lease
+from worker.unsettled import Unsettled
+from worker.work import Stop, Work
+
+_log = structlog.get_logger()
+
+
+class PoolGate(Protocol):
+    """The pool's queue, taken from only while a slot is free (late binding)."""
+
+    def pause(self, lane: Lane) -> None:
+        """Take nothing more."""
+        ...
+
+    def resume(self, lane: Lane) -> None:
+        """A slot is free."""
+        ...
+
+    def put_back(self, body: str, mac: str, lane: Lane) -> None:
+        """For another node."""
+        ...
+
+
+class NoPool:
+    """The gate of a node that consumes no pool's queue."""
+
+    def pause(self, lane: Lane) -> None:
+        """Nothing to pause."""
+
+    def resume(self, lane: Lane) -> None:
+        """Nothing to resume."""
+
+    def put_back(self, body: str, mac: str, lane: Lane) -> None:
+        """Dropped; the ledger releases it again."""
+
+
+class Claims(Protocol):
+    """Who may run a late-bound delivery."""
+
+    def ask(self, ref: Ref, answer: Callable[[bool], None]) -> None:
+        """Answer later, in a batch with others; False also when the orchestrator does not answer."""
+        ...
+
+
+class Meter(Protocol):
+    """What is counted."""
+
+    def ended(self, tool: str, outcome: Outcome, took_s: float | None) -> None:
+        """One attempt ended; `took_s` is None where the tool never started."""
+        ...
+
+    def refused(self, why: str) -> None:
+        """One delivery was refused."""
+        ...
+
+
+class Executor:
+    """The attempts of one incarnation."""
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        slots: dict[Lane, int],
+        runner: Runner,
+        journal: Journal,
+        unsettled: Unsettled,
+        claims: Claims,
+        meter: Meter,
+        clock: Clock,
+    ) -> None:
+        self.lease = Lease(admission.term, ttl_s=0.0, sent_at_s=0.0)
+        """None yet: nothing starts before the first one is set."""
+        self.is_draining = False
+        self.gate: PoolGate = NoPool()
+        """Replaced where Celery consumes."""
+        self._admission = admission
+        self._lanes = {lane: LaneQueue[Work](slots.get(lane, 0)) for lane in Lane}
+        self._runner = runner
+        self._journal = journal
+        self._unsettled = unsettled
+        self._claims = claims
+        self._meter = meter
+        self._clock = clock
+        self._works: dict[Ref, Work] = {}
+        """Waiting, running, or ended with the journal's commit still to come."""
+        self._early: list[Work] = []
+
+    def held(self) -> tuple[Held, ...]:
+        """The inventory: everything waiting, running, or finished and not settled."""
+        works = [Held(invocation=ref[0], fence=ref[1], phase=work.phase) for ref, work in self._works.items()]
+        ended = [Held(invocation=ref[0], fence=ref[1], phase=Phase.FINISHED) for ref in self._unsettled.refs()]
+        return (*works, *ended)
+
+    def counts(self, phase: Phase) -> dict[Lane, int]:
+        """How many attempts of each lane are waiting or running."""
+        counts = dict.fromkeys(Lane, 0)
+        for work in self._works.values():
+            if work.phase is phase:
+                counts[work.delivery.lane] += 1
+        return counts
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs and every outcome is settled; what waits does not count."""
+        is_running = any(work.phase is not Phase.WAITING for work in self._works.values())
+        return not is_running and not len(self._unsettled)
+
+    def deliver(self, body: str, mac: str) -> None:
+        """One message of a Celery queue. Never raises: what is refused is counted and logged."""
+        try:
+            opened = self._admission.open(body, mac)
+            way = self._admission.judge(opened.delivery)
+        except BadDelivery as refused:
+            self._refuse(refused.why)
+            return
+        except Exception:  # noqa: BLE001 - the top of a delivery's body: junk must not end the node
+            _log.exception("delivery_unreadable")
+            self._refuse("form")
+            return
+        delivery = opened.delivery
+        work = Work(opened, (delivery.invocation, delivery.fence))
+        if way is Way.CLAIM:
+            self._claim(work, body, mac)
+            return
+        self._admission.remember(*work.ref)
+        self._works[work.ref] = work
+        if way is Way.EARLY:
+            self._early.append(work)
+        else:
+            self._enqueue(work)
+
+    def renewed(self, lease: Lease) -> None:
+        """A lease was granted: what its term voids is dropped, what waited for it goes on."""
+        if lease.term > self.lease.term:
+            self._admission.term = lease.term
+            self._drop_older(lease.term)
+        self.lease = lease
+        early, self._early = self._early, []
+        for work in early:
+            if work.delivery.term <= lease.term:
+                self._enqueue(work)
+            else:
+                self._early.append(work)
+        for lane in Lane:
+            self._fill(lane)
+
+    def cancel(self, ref: Ref) -> None:
+        """Stop it, and report it as cancelled; too late where it has ended."""
+        work = self._works.get(ref)
+        if work is None:
+            self._admission.cancel(ref)
+        elif work.phase is not Phase.WAITING:
+            self._stop(work, Stop.CANCEL)
+        elif self._unqueue(work):
+            self._end(work, outcomes.CANCELLED)
+
+    def void(self, ref: Ref, *, was_told: bool) -> None:
+        """The orchestrator has given this attempt up.
+
+        Args:
+            ref: the attempt.
+            was_told: the inventory it answers named the attempt, so it is superseded. Otherwise it was
+                only missed (lost in transit, it seemed): if it has come and was started since, it runs
+                on and the next inventory says so; stopping it unreported could let it run twice.
+        """
+        self._admission.void(*ref)
+        self._unsettled.forget(ref)
+        work = self._works.get(ref)
+        if work is None:
+            return
+        if work.phase is Phase.WAITING:
+            self._unqueue(work)
+            del self._works[ref]
+        elif was_told:
+            self._stop(work, Stop.VOID)
+
+    def settled(self, refs: Iterable[Ref]) -> None:
+        """The orchestrator has these outcomes: the journal may forget them."""
+        for ref in refs:
+            self._unsettled.forget(ref)
+
+    def recover(self, kept: Iterable[Kept]) -> None:
+        """Take over what an earlier process finished and nobody acknowledged."""
+        rows = list(kept)
+        for row in rows:
+            self._admission.remember(row.invocation, row.fence)
+        self._unsettled.recover(rows)
+
+    def stop_all(self, why: Stop) -> None:
+        """Tell every running call to stop."""
+        for work in list(self._works.values()):
+            self._stop(work, why)
+
+    def hand_back(self) -> list[Ref]:
+        """Give up everything that was not started; it is never started from now on."""
+        refs = [ref for ref, work in self._works.items() if work.phase is Phase.WAITING]
+        for ref in refs:
+            self._unqueue(self._works.pop(ref))
+        return refs
+
+    def _claim(self, work: Work, body: str, mac: str) -> None:
+        lane = work.delivery.lane
+        queue = self._lanes[lane]
+        if not queue.has_room or not self._may_start():
+            self.gate.pause(lane)
+            self.gate.put_back(body, mac, lane)
+            return
+        self._admission.remember(*work.ref)
+        self._works[work.ref] = work
+        queue.reserved += 1
+        if not queue.has_room:
+            self.gate.pause(lane)
+        self._claims.ask(work.ref, lambda is_ours: self._claimed(work, is_ours=is_ours))
+
+    def _claimed(self, work: Work, *, is_ours: bool) -> None:
+        lane = work.delivery.lane
+        self._lanes[lane].reserved -= 1
+        if is_ours and work.ref in self._works:
+            self._enqueue(work)
+            return
+        self._works.pop(work.ref, None)
+        self._refuse("claim")
+        self._fill(lane)
+
+    def _enqueue(self, work: Work) -> None:
+        if self._admission.take_cancel(work.ref):
+            self._end(work, outcomes.CANCELLED)
+            return
+        lane = work.delivery.lane
+        self._lanes[lane].waiting.append(work)
+        self._fill(lane)
+
+    def _fill(self, lane: Lane) -> None:
+        """Start what a slot, the lease and the journal allow."""
+        queue = self._lanes[lane]
+        if self._journal.trouble is not None:
+            self._refuse_waiting(queue, self._journal.trouble)
+            return
+        while self._may_start():
+            work = queue.take()
+            if work is None:
+                break
+            work.phase = Phase.RUNNING
+            work.task = asyncio.get_running_loop().create_task(self._run(work))
+        if queue.has_room and self._may_start():
+            self.gate.resume(lane)
+
+    def _refuse_waiting(self, queue: LaneQueue[Work], trouble: str) -> None:
+        while queue.waiting:
+            self._end(queue.waiting.popleft(), outcomes.not_journaled(trouble))
+
+    def _may_start(self) -> bool:
+        return not self.is_draining and self._journal.trouble is None and self._has_lease()
+
+    def _has_lease(self) -> bool:
+        return self.lease.is_good(self._clock.mono_s())
+
+    async def _run(self, work: Work) -> None:
+        """The body of one attempt's task."""
+        bind_trace(work.delivery.trace_id, invocation=work.ref[0])
+        try:
+            outcome = await self._runner.run(work, self._has_lease)
+        except Exception as error:  # noqa: BLE001 - the top of a task's body
+            _log.exception("attempt_failed_in_node", tool=work.delivery.tool)
+            outcome = outcomes.node_error(work.delivery.tool, error)
+        self._lanes[work.delivery.lane].release()
+        self._end(work, outcome)
+        self._fill(work.delivery.lane)
+
+    def _stop(self, work: Work, why: Stop) -> None:
+        """Once only: every renewal repeats a cancel, and a second one would cut the tool's clean-up short."""
+        if work.phase is not Phase.RUNNING:
+            return
+        is_first = work.stop is None
+        if is_first or why is Stop.VOID:
+            work.stop = why
+        if is_first and work.is_calling and work.task is not None:
+            work.task.cancel()
+
+    def _end(self, work: Work, outcome: Outcome) -> None:
+        """Keep and report the outcome; or forget it all, where it is superseded."""
+        took_s = None if work.started_at is None else self._clock.mono_s() - work.started_s
+        self._meter.ended(work.delivery.tool, outcome, took_s)
+        _log.debug("attempt_ended", tool=work.delivery.tool, ending=outcome.ending, took_s=took_s)
+        work.phase = Phase.FINISHED
+        if work.stop is Stop.VOID:
+            del self._works[work.ref]
+            if work.entry is not None:
+                self._journal.forget(work.entry)
+            return
+        event = pack([Finished(*work.ref, self._clock.wall_s(), work.started_at, outcome)])
+        self._unsettled.keep(work.ref, work.entry, event, lambda: self._works.pop(work.ref, None) is not None)
+
+    def _unqueue(self, work: Work) -> bool:
+        if work in self._early:
+            self._early.remove(work)
+            return True
+        return self._lanes[work.delivery.lane].drop(work)
+
+    def _drop_older(self, term: int) -> None:
+        """Released under an older term and not started: void. Claimed ones have no term."""
+        for ref, work in list(self._works.items()):
+            if work.phase is Phase.WAITING and work.delivery.node is not None and work.delivery.term < term:
+                self._unqueue(work)
+                del self._works[ref]
+                self._refuse("term")
+
+    def _refuse(self, why: str) -> None:
+        self._meter.refused(why)
+        _log.info("delivery_refused", why=why)

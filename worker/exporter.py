@@ -1,0 +1,106 @@
+"""What others see of a node over HTTP: /metrics, /health, and its MCP server at /mcp.
+
+Owns the node's metrics: each is incremented here and nowhere else. Labels are names of tools and
+codes, never arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from tasks.invocation import Lane
+from tasks.outcome import Outcome
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+
+
+class Metrics:
+    """The node's registry. Is the executor's Meter."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter("mcp_requests", "Attempts that ended.", ["tool", "outcome"], registry=self.registry)
+        self._errors = Counter("mcp_errors", "Attempts that failed, by code.", ["code"], registry=self.registry)
+        self._seconds = Histogram(
+            "mcp_request_duration_seconds", "Time in the tool.", ["tool"], buckets=BUCKETS_S, registry=self.registry
+        )
+        self._refused = Counter(
+            "mcpfleet_deliveries_refused", "Deliveries refused, by reason.", ["why"], registry=self.registry
+        )
+        self._ended: dict[tuple[str, str], Counter] = {}
+        self._took: dict[str, Histogram] = {}
+
+    def ended(self, tool: str, outcome: Outcome, took_s: float | None) -> None:
+        """One attempt ended."""
+        key = (tool, outcome.ending)
+        counter = self._ended.get(key)
+        if counter is None:
+            counter = self._ended[key] = self._requests.labels(*key)
+        counter.inc()
+        if outcome.error is not None:
+            self._errors.labels(outcome.error.code).inc()
+        if took_s is not None:
+            self._observe(tool, took_s)
+
+    def refused(self, why: str) -> None:
+        """One delivery was refused."""
+        self._refused.labels(why).inc()
+
+    def watch(self, read: Gauges) -> None:
+        """Gauges that are read when scraped."""
+        gauge = Gauge("mcp_active_connections", "MCP servers with an open session.", registry=self.registry)
+        gauge.set_function(read.connections)
+        gauge = Gauge("mcp_worker_health", "1 when this node may start work.", registry=self.registry)
+        gauge.set_function(read.health)
+        gauge = Gauge("mcpfleet_journal_entries", "Outcomes not settled yet.", registry=self.registry)
+        gauge.set_function(read.unsettled)
+        used = Gauge("mcpfleet_slots_used", "Attempts running.", ["lane"], registry=self.registry)
+        waiting = Gauge("mcpfleet_waiting", "Attempts waiting for a slot here.", ["lane"], registry=self.registry)
+        for lane in Lane:
+            used.labels(lane.value).set_function(_of(read.running, lane))
+            waiting.labels(lane.value).set_function(_of(read.waiting, lane))
+
+    def _observe(self, tool: str, took_s: float) -> None:
+        histogram = self._took.get(tool)
+        if histogram is None:
+            histogram = self._took[tool] = self._seconds.labels(tool)
+        histogram.observe(took_s)
+
+
+class Gauges:
+    """How to read the current values."""
+
+    def __init__(
+        self,
+        *,
+        connections: Callable[[], float],
+        health: Callable[[], float],
+        unsettled: Callable[[], float],
+        running: Callable[[Lane], float],
+        waiting: Callable[[Lane], float],
+    ) -> None:
+        self.connections, self.health, self.unsettled = connections, health, unsettled
+        self.running, self.waiting = running, waiting
+
+
+def routes(metrics: Metrics, health: Callable[[], dict[str, object]]) -> Sequence[BaseRoute]:
+    """`/health` answers 503 when `health()["ok"]` is false."""
+
+    async def show_health(_request: Request) -> Response:
+        view = health()
+        return JSONResponse(view, status_code=200 if view["ok"] else 503)
+
+    async def show_metrics(_request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/health", show_health), Route("/metrics", show_metrics)]
+
+
+def _of(read: Callable[[Lane], float], lane: Lane) -> Callable[[], float]:
+    return lambda: read(lane)

@@ -1,0 +1,47 @@
+"""One lane of one node: what waits, in order, and what runs, at most `slots` at once.
+
+Plain data without a loop or a clock. Refuses to know what a lease is: `execute` asks before it takes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+W = TypeVar("W")
+
+
+@dataclass(slots=True)
+class LaneQueue(Generic[W]):
+    """First in, first out."""
+
+    slots: int
+    waiting: deque[W] = field(default_factory=deque)
+    running: int = 0
+    reserved: int = 0
+    """Slots kept for claims that are not answered yet."""
+
+    @property
+    def has_room(self) -> bool:
+        """A slot is free and nobody waits for it."""
+        return self.running + self.reserved + len(self.waiting) < self.slots
+
+    def take(self) -> W | None:
+        """The next one to run, its slot taken; None when nothing waits or no slot is free."""
+        if self.running >= self.slots or not self.waiting:
+            return None
+        self.running += 1
+        return self.waiting.popleft()
+
+    def release(self) -> None:
+        """A slot is free again."""
+        self.running -= 1
+
+    def drop(self, work: W) -> bool:
+        """Take one out of the queue, wherever it stands; False when it no longer waits."""
+        try:
+            self.waiting.remove(work)
+        except ValueError:
+            return False
+        return True

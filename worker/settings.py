@@ -1,0 +1,71 @@
+"""Every setting of a node, read once at start from `MCPFLEET_NODE_*` and the command line."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from tasks.invocation import Lane
+from tasks.node import NAME_PATTERN, Visibility
+
+PREFIX = "MCPFLEET_NODE_"
+
+
+def _host_name() -> str:
+    """The machine's name, in the form a node's name must have."""
+    name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")
+    return name[:41] or "node"
+
+
+class NodeSettings(BaseModel):
+    """One node. Times in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(default_factory=_host_name, pattern=NAME_PATTERN)
+    """Stands in queue names and in the journal's file name; the host's name when absent."""
+    pool: str = Field("default", pattern=NAME_PATTERN)
+    """Nodes of one shape."""
+    orchestrator_url: str = Field("http://127.0.0.1:8700", pattern=r"^https?://")
+    """Where to join."""
+    join_token: SecretStr = SecretStr("")
+    """The fleet's; exchanged at join for a token of this incarnation."""
+    servers: Path | None = None
+    """The `mcpServers` file; without one the node offers the built-in `probe` only."""
+    slots_tools: int = Field(8, ge=0, le=10_000)
+    """Short calls at once: they mostly wait for their servers."""
+    slots_agents: int = Field(2, ge=0, le=1_000)
+    """Long runs at once: each holds a model session and a workspace."""
+    capabilities: frozenset[str] = frozenset()
+    """Beside the names of its servers, e.g. `gpu`."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """For people and for filters; they decide nothing."""
+    location: str = Field("", max_length=63)
+    """Region or room, for people and for placement."""
+    visibility: Visibility = Visibility.PUBLIC
+    """Who may be placed here."""
+    weight: float = Field(1.0, gt=0)
+    """Share under weighted round robin."""
+    state_dir: Path = Field(default_factory=lambda: Path.home() / ".local" / "state" / "mcpfleet" / "nodes")
+    """Journal and kept results; a disk that outlives the process."""
+    http_host: str = "127.0.0.1"
+    """This node's MCP server, /health and /metrics listen here; loopback unless asked."""
+    http_port: int = Field(0, ge=0, le=65_535)
+    """0 takes a free one; the orchestrator learns it at join."""
+    http_token: SecretStr = SecretStr("")
+    """Bearer token of this node's own MCP server; empty closes it. /health and /metrics need none."""
+    url: str = ""
+    """How others reach this node's HTTP server, where that is not its address."""
+    drain_s: float = Field(30.0, ge=0, le=86_400)
+    """After SIGTERM: what runs may finish for so long, as init systems usually allow."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug` has a line for each call."""
+
+    @property
+    def slots(self) -> dict[Lane, int]:
+        """Per lane."""
+        return {Lane.TOOLS: self.slots_tools, Lane.AGENTS: self.slots_agents}

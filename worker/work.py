@@ -1,0 +1,50 @@
+"""One attempt on this node, from its delivery until it is settled. Plain data."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum
+
+from tasks.envelope import Delivery, Opened
+from tasks.ledger_events import Progress
+from tasks.node import Phase
+from worker.admit import Ref
+from worker.journal import Entry
+
+
+class Stop(Enum):
+    """Why a running call is to be stopped."""
+
+    CANCEL = "cancel"
+    VOID = "void"
+    """Superseded: whatever it says is no longer wanted."""
+    DRAIN = "drain"
+    """The drain's deadline is over."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """What the executor knows of one attempt. Dropped when it is settled."""
+
+    opened: Opened
+    ref: Ref
+    phase: Phase = Phase.WAITING
+    entry: Entry | None = None
+    started_at: float | None = None
+    """Wall clock; set when the start is journaled."""
+    started_s: float = 0.0
+    """The same on the monotonic clock."""
+    task: asyncio.Task[None] | None = None
+    is_calling: bool = False
+    """Inside the tool: the only place where the asyncio task may be cancelled."""
+    stop: Stop | None = None
+    is_announced: bool = False
+    progress: Progress | None = None
+    """The newest one that was not sent yet."""
+    progress_sent_s: float = 0.0
+
+    @property
+    def delivery(self) -> Delivery:
+        """What the envelope said."""
+        return self.opened.delivery

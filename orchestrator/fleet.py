@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from orchestrator.happenings import Accepted, Ended, Happening
+from orchestrator.happenings import Accepted, AttemptEnded, Ended, Happening
 from orchestrator.intake.check import Intake
 from orchestrator.intake.story import Story, brief
 from orchestrator.intake.watch import REREAD_S, Watch
@@ -20,9 +20,10 @@ from orchestrator.ledger.values import Cancelled, DeadLetter, Filter, NewInvocat
 from orchestrator.views import Views
 from tasks.clock import Clock
 from tasks.errors import NotFound, WrongState
-from tasks.invocation import OUTSTANDING, TERMINAL, Call, Invocation, Principal, State
+from tasks.invocation import OUTSTANDING, TERMINAL, Attempt, Call, Invocation, Principal, State
 from tasks.node import NodeState
 from tasks.outcome import Outcome
+from tasks.queues import node_queue, pool_queue
 from tasks.tool import ToolSpec
 from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
 
@@ -302,7 +303,7 @@ class Fleet:
 
 
 def ended_view(accepted: Invocation, ended: Ended) -> Invocation:
-    """The accepted Invocation with its end, without its attempts' history."""
+    """The accepted Invocation with its end and its last attempt; the ledger has the earlier ones."""
     last = ended.last
     return replace(
         accepted,
@@ -311,4 +312,22 @@ def ended_view(accepted: Invocation, ended: Ended) -> Invocation:
         outcome=ended.outcome or Outcome(ended.state.value),
         fence=last.fence if last else accepted.fence,
         tries=last.tries if last else accepted.tries,
+        attempts=(_last_attempt(last),) if last else (),
+    )
+
+
+def _last_attempt(last: AttemptEnded) -> Attempt:
+    queue = node_queue(last.node, last.lane) if last.node else pool_queue(last.pool, last.lane)
+    return Attempt(
+        invocation_id=last.invocation_id,
+        fence=last.fence,
+        node=last.node,
+        incarnation=None,
+        pool=last.pool,
+        lane=last.lane,
+        queue=queue,
+        released_at=last.released_at,
+        started_at=last.started_at,
+        ended_at=last.at,
+        ending=last.ending,
     )

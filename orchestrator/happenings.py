@@ -71,6 +71,7 @@ class AttemptEnded:
     fence: int
     tool: str
     project: str | None
+    pool: str
     node: str | None
     lane: Lane
     to: State

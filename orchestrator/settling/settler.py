@@ -211,6 +211,7 @@ def _attempt_ended(attempt: Outstanding, settlement: Settlement, settled: Settle
         fence=attempt.fence,
         tool=attempt.tool,
         project=attempt.project,
+        pool=attempt.pool,
         node=attempt.node,
         lane=attempt.lane,
         to=settled.state,

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, literal_column, select, true, update
 from orchestrator.ledger.moves import sources
 from orchestrator.ledger.rows import error_json
 from orchestrator.ledger.settle import DEAD_LETTER
-from orchestrator.ledger.tables import INVOCATIONS, state_in
+from orchestrator.ledger.tables import INVOCATIONS, is_still
 from orchestrator.ledger.transaction import Hot, Tx
 from orchestrator.ledger.values import Cancelled
 from tasks.errors import NotFound
@@ -25,11 +25,11 @@ DEADLINE = "deadline"
 _C = INVOCATIONS.c
 _WAITING = frozenset({State.WAITING})
 _LOOK = Hot(select(_C.tenant, _C.state, _C.node, _C.fence).where(_C.id == bindparam("p_id")).with_for_update())
-_ASK = Hot(update(INVOCATIONS).where(_C.id == bindparam("p_id"), state_in(OUTSTANDING)).values(cancel_requested=true()))
+_ASK = Hot(update(INVOCATIONS).where(_C.id == bindparam("p_id"), is_still(OUTSTANDING)).values(cancel_requested=true()))
 
 
 def _ends_waiting(to: State) -> Hot:
-    condition = [_C.id == bindparam("p_id"), state_in(sources(to, among=_WAITING))]
+    condition = [_C.id == bindparam("p_id"), is_still(sources(to, among=_WAITING))]
     if to is State.EXPIRED:
         condition.append(_C.expires_at <= bindparam("p_at"))
     return Hot(

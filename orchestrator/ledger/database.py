@@ -113,7 +113,6 @@ def connect(url: str, *, busy_timeout_s: float) -> Database:
         engine = create_engine(
             parsed,
             poolclass=NullPool,
-            paramstyle="named",
             connect_args={"check_same_thread": False, "timeout": busy_timeout_s},
         )
         event.listen(engine, "connect", _prepare_sqlite)

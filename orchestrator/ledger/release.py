@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, func, insert, literal_column, or_, select, upd
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import sources
 from orchestrator.ledger.rows import dumps
-from orchestrator.ledger.tables import ATTEMPTS, EPOCH, INVOCATIONS, state_in
+from orchestrator.ledger.tables import ATTEMPTS, EPOCH, INVOCATIONS, is_still
 from orchestrator.ledger.transaction import Found, Hot, Tx
 from orchestrator.ledger.values import Release, Released, Started
 from tasks.errors import FleetError
@@ -28,7 +28,7 @@ _THIS_ATTEMPT = (_A.invocation_id == bindparam("p_id"), _A.fence == bindparam("p
 _EPOCH = Hot(select(EPOCH.c.epoch).where(EPOCH.c.id == literal_column("1")).with_for_update(read=True))
 _RELEASE = Hot(
     update(INVOCATIONS)
-    .where(*_THIS_FENCE, state_in(sources(State.RELEASED)))
+    .where(*_THIS_FENCE, is_still(sources(State.RELEASED)))
     .values(
         state=literal_column(f"'{State.RELEASED.value}'"),
         fence=_C.fence + literal_column("1"),
@@ -53,7 +53,7 @@ _NEW_ATTEMPT = Hot(
 )
 _RUNNING = Hot(
     update(INVOCATIONS)
-    .where(*_THIS_FENCE, _C.node == bindparam("p_node"), state_in(sources(State.RUNNING)))
+    .where(*_THIS_FENCE, _C.node == bindparam("p_node"), is_still(sources(State.RUNNING)))
     .values(state=literal_column(f"'{State.RUNNING.value}'"))
 )
 _STARTED = Hot(
@@ -65,7 +65,7 @@ _CLAIM = Hot(
     update(INVOCATIONS)
     .where(
         *_THIS_FENCE,
-        _C.state == literal_column(f"'{State.RELEASED.value}'"),
+        is_still([State.RELEASED]),
         or_(_C.node.is_(None), _C.node == bindparam("p_node")),
     )
     .values(node=bindparam("p_node"))

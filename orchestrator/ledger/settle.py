@@ -16,7 +16,7 @@ from sqlalchemy import Boolean, Text, bindparam, false, func, insert, literal_co
 from orchestrator.ledger.accept import insert_successors
 from orchestrator.ledger.moves import settle_sources
 from orchestrator.ledger.rows import error_json, storable
-from orchestrator.ledger.tables import ATTEMPTS, DEAD_LETTERS, INVOCATIONS, state_in
+from orchestrator.ledger.tables import ATTEMPTS, DEAD_LETTERS, INVOCATIONS, is_still
 from orchestrator.ledger.transaction import Hot, Tx
 from orchestrator.ledger.values import Settled, Settlement
 from tasks.errors import FleetError
@@ -34,7 +34,7 @@ _CURRENT = (
 _END = {
     to: Hot(
         update(INVOCATIONS)
-        .where(*_CURRENT, state_in(settle_sources(to)))
+        .where(*_CURRENT, is_still(settle_sources(to)))
         .values(
             state=literal_column(f"'{to.value}'"),
             tries=_C.tries + bindparam("p_tries"),
@@ -49,7 +49,7 @@ _END = {
 }
 _AGAIN = Hot(
     update(INVOCATIONS)
-    .where(*_CURRENT, state_in(settle_sources(State.WAITING)), _C.cancel_requested == false())
+    .where(*_CURRENT, is_still(settle_sources(State.WAITING)), _C.cancel_requested == false())
     .values(
         state=literal_column(f"'{State.WAITING.value}'"),
         tries=_C.tries + bindparam("p_tries"),
@@ -58,7 +58,7 @@ _AGAIN = Hot(
 )
 _UNREACHABLE = Hot(
     update(INVOCATIONS)
-    .where(*_CURRENT, state_in(settle_sources(State.UNREACHABLE)))
+    .where(*_CURRENT, is_still(settle_sources(State.UNREACHABLE)))
     .values(state=literal_column(f"'{State.UNREACHABLE.value}'"))
 )
 _CLOSE_ATTEMPT = Hot(

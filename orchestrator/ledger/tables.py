@@ -24,24 +24,27 @@ from sqlalchemy import (
     Table,
     Text,
     literal_column,
+    or_,
 )
 
-from tasks.invocation import OUTSTANDING, State
+from tasks.invocation import State
 
 SCHEMA = "0001"
 """The newest migration. A ledger that is at it opens without loading alembic."""
-
-BAD_ENDS = (State.CANCELLED, State.EXPIRED, State.FAILED, State.LOST)
-"""Indexed by state: they are few. Successes are most rows, so a backward scan finds them at once."""
 
 META = MetaData()
 SEQ = BigInteger().with_variant(Integer, "sqlite")
 
 
-def state_in(states: Iterable[State]) -> ColumnElement[bool]:
-    """`state IN ('…')` with the states written out, as a partial index needs it to be considered."""
-    words: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in sorted(states)]
-    return INVOCATIONS.c.state.in_(words)
+def is_still(states: Iterable[State]) -> ColumnElement[bool]:
+    """The state's part of a compare-and-set: one of `states`, judged on the row that its id found.
+
+    The concatenation keeps the planner off the index on `state`: PostgreSQL, having planned while a
+    table was empty, would walk everything that waits to find one row. Equalities, because SQLite
+    builds a table for each IN list (8 µs per row, measured).
+    """
+    found = INVOCATIONS.c.state + literal_column("''")
+    return or_(*(found == literal_column(f"'{state.value}'") for state in sorted(states)))
 
 
 INVOCATIONS = Table(
@@ -84,18 +87,21 @@ INVOCATIONS = Table(
 _C = INVOCATIONS.c
 
 
-def _partial(name: str, *columns: Column[object], where: ColumnElement[bool], unique: bool = False) -> Index:
-    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
-
-
 Index("mcpfleet_invocations_id", _C.id, unique=True)
 Index("mcpfleet_invocations_tenant", _C.tenant, _C.seq)
 Index("mcpfleet_invocations_tool", _C.tool, _C.seq)
-_partial("mcpfleet_invocations_project", _C.project, _C.seq, where=_C.project.is_not(None))
-_partial("mcpfleet_invocations_key", _C.tenant, _C.idempotency_key, where=_C.idempotency_key.is_not(None), unique=True)
-_partial("mcpfleet_invocations_waiting", _C.seq, where=state_in([State.WAITING]))
-_partial("mcpfleet_invocations_outstanding", _C.seq, where=state_in(OUTSTANDING))
-_partial("mcpfleet_invocations_bad", _C.state, _C.seq, where=state_in(BAD_ENDS))
+# One index on every state, not a partial one for each use: a partial index's condition is evaluated
+# for the old and the new row of each update, which measured 40 µs more per settlement on SQLite.
+Index("mcpfleet_invocations_state", _C.state, _C.seq)
+Index("mcpfleet_invocations_project", _C.project, _C.seq)
+Index(
+    "mcpfleet_invocations_key",
+    _C.tenant,
+    _C.idempotency_key,
+    unique=True,
+    sqlite_where=_C.idempotency_key.is_not(None),
+    postgresql_where=_C.idempotency_key.is_not(None),
+)
 
 ATTEMPTS = Table(
     "mcpfleet_attempts",

@@ -1,14 +1,15 @@
 """How the ledger's fixed statements reach the driver: compiled once, run for many rows at a time.
 
 A `Hot` statement is a SQLAlchemy Core construct that is compiled once per dialect and then handed to
-the driver as text with named parameters. Measured (2 cores, SQLite, CPU of one UPDATE of one row): Core's
+the driver as text. Measured (2 cores, SQLite, CPU of one UPDATE of one row): Core's
 `Connection.execute` 71 µs, `exec_driver_sql` 37 µs, the driver's own cursor 11 µs; so the ledger uses
 the driver's cursor. Refuses to hold rules: those are in `accept`, `release`, `settle` and `cancel`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ class Hot:
         self.statement = statement
         self.columns = columns
 
-    def text(self, dialect: Dialect) -> str:
-        """SQL in the driver's own parameter style."""
-        return str(self.statement.compile(dialect=dialect, column_keys=self.columns))
+    def text(self, dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+        """SQL in the driver's own parameter style; the names of positional parameters, in order."""
+        compiled = self.statement.compile(dialect=dialect, column_keys=self.columns)
+        return str(compiled), tuple(getattr(compiled, "positiontup", None) or ())
 
 
 class Tx(Protocol):
@@ -54,65 +56,72 @@ class Tx(Protocol):
         ...
 
 
-class _Texts:
-    """Statements compiled so far, for one dialect."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._known: dict[Hot, str] = {}
-
-    def of(self, hot: Hot) -> str:
-        text = self._known.get(hot)
-        if text is None:
-            text = self._known[hot] = hot.text(self._dialect)
-        return text
-
-
 class SqliteTx:
-    """On the driver's cursor: a statement costs so little that one call per row is the fast way."""
+    """On the driver's cursor: a statement costs so little that one call per row is the fast way.
+
+    Parameters go in by position: binding 21 of them by name costs 9 µs more (37 to 46 µs per INSERT).
+    """
 
     def __init__(self, dialect: Dialect, cursor: Any) -> None:  # noqa: ANN401 - two drivers, no common type
-        self._texts = _Texts(dialect)
+        self._dialect = dialect
         self._cursor = cursor
+        self._known: dict[Hot, tuple[str, Callable[[Row], Found]]] = {}
 
     def put(self, hot: Hot, rows: Sequence[Row]) -> None:
         """One call of the driver for all rows."""
-        self._cursor.executemany(self._texts.of(hot), rows)
+        text, in_order = self._compiled(hot)
+        self._cursor.executemany(text, map(in_order, rows))
 
     def counts(self, hot: Hot, rows: Sequence[Row]) -> list[int]:
         """One call of the driver per row."""
-        text, cursor = self._texts.of(hot), self._cursor
-        return [cursor.execute(text, row).rowcount for row in rows]
+        (text, in_order), execute = self._compiled(hot), self._cursor.execute
+        return [execute(text, in_order(row)).rowcount for row in rows]
 
     def firsts(self, hot: Hot, rows: Sequence[Row]) -> list[Found | None]:
         """One call of the driver per row."""
-        text, cursor = self._texts.of(hot), self._cursor
+        (text, in_order), execute = self._compiled(hot), self._cursor.execute
         found: list[Found | None] = []
         for row in rows:
             # All of it: a statement with rows left would still be open when the group commits.
-            got = cursor.execute(text, row).fetchall()
+            got = execute(text, in_order(row)).fetchall()
             found.append(got[0] if got else None)
         return found
 
     def all(self, hot: Hot, row: Row) -> list[Found]:
         """One call of the driver."""
-        found: list[Found] = self._cursor.execute(self._texts.of(hot), row).fetchall()
+        text, in_order = self._compiled(hot)
+        found: list[Found] = self._cursor.execute(text, in_order(row)).fetchall()
         return found
+
+    def _compiled(self, hot: Hot) -> tuple[str, Callable[[Row], Found]]:
+        known = self._known.get(hot)
+        if known is None:
+            text, names = hot.text(self._dialect)
+            known = self._known[hot] = text, _picker(names)
+        return known
+
+
+def _picker(names: Sequence[str]) -> Callable[[Row], Found]:
+    """The values of `names`, in that order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda row: tuple(row[name] for name in names)
 
 
 class PostgresTx:
     """On psycopg's cursor: `executemany` pipelines, so n rows cost one round trip."""
 
     def __init__(self, dialect: Dialect, cursor: Any) -> None:  # noqa: ANN401 - two drivers, no common type
-        self._texts = _Texts(dialect)
+        self._dialect = dialect
         self._cursor = cursor
+        self._known: dict[Hot, str] = {}
 
     def put(self, hot: Hot, rows: Sequence[Row]) -> None:
         """One round trip for all rows."""
         if len(rows) == 1:
-            self._cursor.execute(self._texts.of(hot), rows[0], prepare=True)
+            self._cursor.execute(self._text(hot), rows[0], prepare=True)
         elif rows:
-            self._cursor.executemany(self._texts.of(hot), rows)
+            self._cursor.executemany(self._text(hot), rows)
 
     def counts(self, hot: Hot, rows: Sequence[Row]) -> list[int]:
         """One round trip for all rows."""
@@ -124,7 +133,7 @@ class PostgresTx:
 
     def all(self, hot: Hot, row: Row) -> list[Found]:
         """One round trip."""
-        found: list[Found] = self._cursor.execute(self._texts.of(hot), row, prepare=True).fetchall()
+        found: list[Found] = self._cursor.execute(self._text(hot), row, prepare=True).fetchall()
         return found
 
     def _results(self, hot: Hot, rows: Sequence[Row]) -> Iterator[None]:
@@ -132,9 +141,16 @@ class PostgresTx:
         if not rows:
             return
         if len(rows) == 1:
-            self._cursor.execute(self._texts.of(hot), rows[0], prepare=True)
+            self._cursor.execute(self._text(hot), rows[0], prepare=True)
         else:
-            self._cursor.executemany(self._texts.of(hot), rows, returning=True)
+            self._cursor.executemany(self._text(hot), rows, returning=True)
         yield
         while self._cursor.nextset():
             yield
+
+    def _text(self, hot: Hot) -> str:
+        text = self._known.get(hot)
+        if text is None:
+            text, _ = hot.text(self._dialect)
+            self._known[hot] = text
+        return text

@@ -63,22 +63,16 @@ def _invocation_indexes() -> None:
     op.create_index("mcpfleet_invocations_id", table, ["id"], unique=True)
     op.create_index("mcpfleet_invocations_tenant", table, ["tenant", "seq"])
     op.create_index("mcpfleet_invocations_tool", table, ["tool", "seq"])
-    _partial("project", ["project", "seq"], "project IS NOT NULL")
-    _partial("key", ["tenant", "idempotency_key"], "idempotency_key IS NOT NULL", unique=True)
-    _partial("waiting", ["seq"], "state IN ('waiting')")
-    _partial("outstanding", ["seq"], "state IN ('released', 'running', 'unreachable')")
-    _partial("bad", ["state", "seq"], "state IN ('cancelled', 'expired', 'failed', 'lost')")
-
-
-def _partial(name: str, columns: list[str], where: str, *, unique: bool = False) -> None:
-    condition = sa.text(where)
+    op.create_index("mcpfleet_invocations_state", table, ["state", "seq"])
+    op.create_index("mcpfleet_invocations_project", table, ["project", "seq"])
+    has_key = sa.text("idempotency_key IS NOT NULL")
     op.create_index(
-        f"mcpfleet_invocations_{name}",
-        "mcpfleet_invocations",
-        columns,
-        unique=unique,
-        sqlite_where=condition,
-        postgresql_where=condition,
+        "mcpfleet_invocations_key",
+        table,
+        ["tenant", "idempotency_key"],
+        unique=True,
+        sqlite_where=has_key,
+        postgresql_where=has_key,
     )
 
 

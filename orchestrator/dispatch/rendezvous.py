@@ -11,6 +11,7 @@ from math import log
 
 _HASH_BYTES = 8
 _HASH_SPAN = float(1 << (8 * _HASH_BYTES))
+_BELOW_ONE = 1.0 - 2.0**-53
 
 
 def rank(key: str, weights: Mapping[str, float]) -> tuple[str, ...]:
@@ -24,11 +25,15 @@ def rank(key: str, weights: Mapping[str, float]) -> tuple[str, ...]:
 
     Source: weighted rendezvous hashing, Schindelhauer and Schomaker 2005: -weight / ln(uniform).
     """
-    return tuple(sorted(weights, key=lambda node: (-_score(key, node, weights[node]), node)))
+    keyed = blake2b(f"{key}\0".encode(), digest_size=_HASH_BYTES)
+    scores = {}
+    for node in sorted(weights):
+        hashed = keyed.copy()
+        hashed.update(node.encode())
+        scores[node] = weights[node] / -log(_uniform(hashed.digest()))
+    return tuple(sorted(scores, key=scores.__getitem__, reverse=True))
 
 
-def _score(key: str, node: str, weight: float) -> float:
-    digest = blake2b(f"{key}\0{node}".encode(), digest_size=_HASH_BYTES).digest()
-    uniform = (int.from_bytes(digest, "big") + 0.5) / _HASH_SPAN
-    # Hashes within 2**-53 of the end round to 1.0, whose logarithm is 0.
-    return weight / -log(min(uniform, 1.0 - 2.0**-53))
+def _uniform(digest: bytes) -> float:
+    # Within 2**-53 of 1 it would be rounded to 1.0, whose logarithm is 0.
+    return min((int.from_bytes(digest, "big") + 0.5) / _HASH_SPAN, _BELOW_ONE)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -26,10 +26,9 @@ WAIT_MAX_S = 25.0
 """One long poll; below what proxies cut off, repeated by the caller."""
 EVENT_SILENCE_S = 60.0
 """The stream sends a comment at least this often; past it the connection is dead."""
-PAGE_MAX = 200
 
 M = TypeVar("M", bound=BaseModel)
-Params = Mapping[str, str | int | float | None]
+Params = Mapping[str, str | int | float | Sequence[str] | None]
 
 
 class Api:
@@ -45,7 +44,7 @@ class Api:
             trust_env=False,
         )
 
-    def __enter__(self) -> Api:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -90,7 +89,7 @@ class Api:
 
     def get(self, path: str, model: type[M], params: Params | None = None, extra_s: float = 0.0) -> M:
         """One object."""
-        return model.model_validate_json(self._send("GET", path, params=_given(params), extra_s=extra_s))
+        return model.model_validate_json(self._send("GET", path, params=params, extra_s=extra_s))
 
     def post(self, path: str, model: type[M], body: object = None) -> M:
         """One object, answered to `body`."""
@@ -105,7 +104,7 @@ class Api:
         """Every item of a listing, page by page. A bare JSON list is one page."""
         cursor: str | None = None
         while True:
-            raw = json.loads(self._send("GET", path, params=_given({**(params or {}), "cursor": cursor})))
+            raw = json.loads(self._send("GET", path, params={**(params or {}), "cursor": cursor}))
             page = Page[Any].model_validate({"items": raw} if isinstance(raw, list) else raw)
             yield from (model.model_validate(item) for item in page.items)
             cursor = page.next
@@ -118,21 +117,24 @@ class Api:
             answer = self._http.get("/health")
         if answer.is_error:
             raise _problem(answer)
-        return answer.headers.get("date")
+        date: str | None = answer.headers.get("date")
+        return date
 
-    def _send(  # noqa: PLR0913 - httpx's own words
+    def _send(
         self,
         method: str,
         path: str,
         *,
-        params: Mapping[str, str | int | float] | None = None,
+        params: Params | None = None,
         json: object = None,
         headers: Mapping[str, str] | None = None,
         extra_s: float = 0.0,
     ) -> bytes:
         timeout = httpx.Timeout(ANSWER_S + extra_s, connect=CONNECT_S)
         with self._errors():
-            answer = self._http.request(method, path, params=params, json=json, headers=headers, timeout=timeout)
+            answer = self._http.request(
+                method, path, params=_given(params), json=json, headers=headers, timeout=timeout
+            )
         if answer.is_error:
             raise _problem(answer)
         return answer.content
@@ -152,7 +154,7 @@ class Api:
 _SSE = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
 
 
-def _given(params: Params | None) -> dict[str, str | int | float]:
+def _given(params: Params | None) -> dict[str, Any]:
     return {key: value for key, value in (params or {}).items() if value is not None}
 
 

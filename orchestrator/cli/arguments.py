@@ -17,6 +17,7 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _JSON_TYPES = ("null", "boolean", "integer", "number", "array", "object", "string")
 
+SHOWN_CHARS = 60
 Schema = Mapping[str, object]
 Reader = Callable[[str], str]
 """Reads a named file as text; passed in so that this module stays pure."""
@@ -210,4 +211,4 @@ def _article(types: frozenset[str]) -> str:
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")
+    return repr(text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…")

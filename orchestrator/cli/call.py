@@ -66,8 +66,9 @@ Output = Annotated[
 ]
 
 
-def call(  # noqa: PLR0913 - every option is a word of the command line
+def call(
     ctx: typer.Context,
+    *,
     tool: ToolArgument,
     words: WordsArgument = None,
     args_json: ArgsJson = None,
@@ -104,7 +105,7 @@ def call(  # noqa: PLR0913 - every option is a word of the command line
         return place(desk, api, request, wait_s=_seconds(wait), detach=detach, output=output, as_json=as_json)
 
 
-def place(  # noqa: PLR0913 - the tail of `call` and of `retry`
+def place(
     desk: Desk,
     api: Api,
     request: CallRequest,
@@ -118,7 +119,7 @@ def place(  # noqa: PLR0913 - the tail of `call` and of `retry`
     return see_through(desk, api, api.submit(request), wait_s=wait_s, detach=detach, output=output, as_json=as_json)
 
 
-def see_through(  # noqa: PLR0913 - see `place`
+def see_through(
     desk: Desk,
     api: Api,
     view: InvocationView,

@@ -11,10 +11,16 @@ from orchestrator.cli import paint
 from orchestrator.cli.api import Api, listed
 from orchestrator.cli.desk import JsonFlag, LimitOption, desk_of
 from orchestrator.cli.durations import ago
-from orchestrator.cli.exits import BadInput, Exit
+from orchestrator.cli.exits import BadInput
 from orchestrator.cli.screen import Cell, Column
 from orchestrator.cli.shortid import find, is_full, short
-from tasks.wire import DeadLetterView, InvocationView
+from tasks.wire import DeadLetterView, DiscardView, InvocationView
+
+ALL = 100_000
+"""More dead letters than a person wants to discard at once."""
+PAGE_MAX = 500
+SET_MAX = 1000
+"""Ids that one request may name."""
 
 dead = typer.Typer(no_args_is_help=True, help="Dead letters: what ended badly, and doing it again.")
 ReasonFilter = Annotated[str | None, typer.Option("--reason", help="Only this reason, e.g. retries_exhausted.")]
@@ -79,28 +85,26 @@ def replay(
 @dead.command()
 def discard(
     ctx: typer.Context, invocations: IdsOptional = None, all_letters: AllFlag = False, as_json: JsonFlag = False
-) -> int:
+) -> None:
     """Forget dead letters; their invocations stay in the history."""
     desk = desk_of(ctx)
     with desk.api() as api:
         ids = _ids(api, invocations, all_letters=all_letters)
         if ids is None:
             ids = [letter.id for letter in _letters(api, None, ALL)]
-        answer = api.send("POST", "/v1/dead-letters:discard", {"ids": ids})
+        count = 0
+        for start in range(0, len(ids), SET_MAX):
+            body = {"ids": ids[start : start + SET_MAX]}
+            count += api.post("/v1/dead-letters:discard", DiscardView, body).discarded
     if as_json:
-        desk.screen.json(answer)
+        desk.screen.json({"discarded": count})
     else:
-        desk.screen.note(f"[green]✓[/] {len(ids)} discarded")
-    return Exit.OK
-
-
-ALL = 100_000
-"""More dead letters than a person wants to discard at once."""
+        desk.screen.note(f"[green]✓[/] {count} discarded")
 
 
 def _letters(api: Api, reason: str | None, limit: int) -> list[DeadLetterView]:
     return list(
-        listed(api.pages("/v1/dead-letters", DeadLetterView, {"reason": reason, "limit": min(limit, 200)}), limit)
+        listed(api.pages("/v1/dead-letters", DeadLetterView, {"reason": reason, "limit": min(limit, PAGE_MAX)}), limit)
     )
 
 

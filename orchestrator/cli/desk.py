@@ -62,5 +62,5 @@ def full_id(api: Api, text: str) -> str:
 
 
 def _newest_ids(api: Api) -> Iterator[str]:
-    items = api.pages("/v1/invocations", InvocationView, {"limit": 200})
+    items = api.pages("/v1/invocations", InvocationView, {"limit": 500})
     return (view.id for view in listed(items, LOOK_BACK))

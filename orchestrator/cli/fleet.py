@@ -40,8 +40,9 @@ KeepFlag = Annotated[bool, typer.Option("--keep", help="Leave the fleet running 
 FastFlag = Annotated[bool, typer.Option("--fast", help="No pauses for reading.")]
 
 
-def up(  # noqa: PLR0913 - every option is a word of the command line
+def up(
     ctx: typer.Context,
+    *,
     port: PortOption = 0,
     general: NodesOption = 2,
     servers: ServersOption = None,
@@ -76,10 +77,11 @@ def demo(ctx: typer.Context, keep: KeepFlag = False, fast: FastFlag = False, ver
 
 def doctor(ctx: typer.Context, servers: ServersOption = None, as_json: JsonFlag = False) -> int:
     """Check this installation and the fleet, and say how to mend what is wrong."""
-    from orchestrator.cli.checkup import examine, show_findings
+    from orchestrator.cli.checkup import examine
+    from orchestrator.cli.findings import show_findings
 
     desk = desk_of(ctx)
-    return show_findings(desk, examine(desk, servers), as_json=as_json)
+    return show_findings(desk.screen, examine(desk, servers), as_json=as_json)
 
 
 def serve(ctx: typer.Context) -> int:

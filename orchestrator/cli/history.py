@@ -75,13 +75,11 @@ def _attempt(attempt: AttemptView) -> list[Cell]:
 
 
 def _facts(view: InvocationView) -> list[tuple[str, str]]:
+    ended = f", ended after {took(view.ended_at - view.accepted_at)}" if view.ended_at else ""
     facts = [
         ("project", view.project or "none"),
         ("by", f"{view.principal} (tenant {view.tenant})"),
-        (
-            "accepted",
-            f"{clock(view.accepted_at)}{f', ended after {took(view.ended_at - view.accepted_at)}' if view.ended_at else ''}",
-        ),
+        ("accepted", f"{clock(view.accepted_at)}{ended}"),
         ("lane", f"{view.lane}, priority {view.priority}"),
     ]
     optional = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +24,7 @@ from tasks.invocation import TERMINAL, State
 from tasks.wire import ExplainView, InvocationView
 
 REFRESH_S = 1.0
+PAGE_MAX = 500
 _COLUMNS = [
     Column("ID"),
     Column("TOOL", is_wide=True),
@@ -47,8 +47,9 @@ WatchFlag = Annotated[
 FollowFlag = Annotated[bool, typer.Option("--follow", "-f", help="Its events as they come; with --json, one per line.")]
 
 
-def ps(  # noqa: PLR0913 - every filter is a word of the command line
+def ps(
     ctx: typer.Context,
+    *,
     all_states: AllFlag = False,
     project: ProjectFilter = None,
     tool: ToolFilter = None,
@@ -61,21 +62,21 @@ def ps(  # noqa: PLR0913 - every filter is a word of the command line
     """List invocations, newest first: those that have not ended, or all."""
     desk = desk_of(ctx)
     states = list(state) if state else [] if all_states else [s for s in State if s not in TERMINAL]
-    params: Params = {"project": project, "tool": tool, "node": node, "limit": min(limit, 200)}
+    params: Params = {"project": project, "tool": tool, "node": node, "state": states, "limit": min(limit, PAGE_MAX)}
     with desk.api() as api:
         if watch and as_json:
-            _stream(desk, api, params, states, limit)
+            _stream(desk, api, params, limit)
         elif watch and desk.screen.is_person:
-            _watch(desk, api, params, states, limit)
+            _watch(desk, api, params, limit)
         elif as_json:
-            desk.screen.json(_newest(api, params, states, limit))
+            desk.screen.json(_newest(api, params, limit))
         else:
             empty = (
                 "nothing was called yet"
                 if all_states
                 else "nothing is waiting or running; `mcpfleet ps --all` shows what ended"
             )
-            desk.screen.table(_COLUMNS, _rows(desk, _newest(api, params, states, limit)), empty=empty)
+            desk.screen.table(_COLUMNS, _rows(desk, _newest(api, params, limit)), empty=empty)
 
 
 def show(
@@ -109,7 +110,7 @@ def why(ctx: typer.Context, invocation: IdArgument, as_json: JsonFlag = False) -
         show_explanation(desk, view)
 
 
-def result(  # noqa: PLR0913 - every option is a word of the command line
+def result(
     ctx: typer.Context, invocation: IdArgument, wait: Wait = "0", output: Output = None, as_json: JsonFlag = False
 ) -> int:
     """Print the answer of an invocation; the status is what `call` would have given."""
@@ -143,8 +144,9 @@ def cancel(ctx: typer.Context, invocations: IdsArgument, as_json: JsonFlag = Fal
     return status
 
 
-def retry(  # noqa: PLR0913 - every option is a word of the command line
+def retry(
     ctx: typer.Context,
+    *,
     invocation: IdArgument,
     wait: Wait = None,
     output: Output = None,
@@ -172,16 +174,8 @@ def _say_cancelled(desk: Desk, view: InvocationView) -> None:
         desk.screen.note(f"[green]✓[/] {name} is {view.state} on {escape(view.node or '?')}, which is told to stop")
 
 
-def _newest(api: Api, params: Params, states: list[State], limit: int) -> list[InvocationView]:
-    """The API filters by one state at a time; several are merged, newest first (ids sort by age)."""
-    if not states:
-        return list(listed(api.pages("/v1/invocations", InvocationView, params), limit))
-    found = [
-        view
-        for state in states
-        for view in listed(api.pages("/v1/invocations", InvocationView, {**params, "state": state}), limit)
-    ]
-    return sorted(found, key=lambda view: (view.accepted_at, view.id), reverse=True)[:limit]
+def _newest(api: Api, params: Params, limit: int) -> list[InvocationView]:
+    return list(listed(api.pages("/v1/invocations", InvocationView, params), limit))
 
 
 def _rows(desk: Desk, views: list[InvocationView]) -> list[list[Cell]]:
@@ -201,17 +195,17 @@ def _rows(desk: Desk, views: list[InvocationView]) -> list[list[Cell]]:
     ]
 
 
-def _watch(desk: Desk, api: Api, params: Params, states: list[State], limit: int) -> None:
+def _watch(desk: Desk, api: Api, params: Params, limit: int) -> None:
     with Live(console=desk.screen.out, auto_refresh=False, screen=False) as live:
         while True:
-            live.update(table_of(_COLUMNS, _rows(desk, _newest(api, params, states, limit))), refresh=True)
+            live.update(table_of(_COLUMNS, _rows(desk, _newest(api, params, limit))), refresh=True)
             desk.sleep(REFRESH_S)
 
 
-def _stream(desk: Desk, api: Api, params: Params, states: list[State], limit: int) -> None:
+def _stream(desk: Desk, api: Api, params: Params, limit: int) -> None:
     seen: dict[str, InvocationView] = {}
     while True:
-        views = _newest(api, params, states, limit)
+        views = _newest(api, params, limit)
         for view in reversed(views):
             if seen.get(view.id) != view:
                 desk.screen.json_line(view)

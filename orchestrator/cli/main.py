@@ -60,7 +60,7 @@ def build() -> typer.Typer:
     return app
 
 
-def run(  # noqa: PLR0913 - everything a process is given, passed in
+def run(
     argv: Sequence[str],
     *,
     environ: Mapping[str, str],

@@ -49,7 +49,7 @@ def node_state(value: NodeState) -> Text:
     return Text(value, _NODES[value])
 
 
-def paused(is_paused: bool) -> Text:  # noqa: FBT001 - a wire field, shown
+def paused(is_paused: bool) -> Text:
     """`paused`, loudly, or nothing."""
     return Text("paused", "bold yellow") if is_paused else Text("")
 

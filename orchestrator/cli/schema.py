@@ -53,7 +53,7 @@ def example(tool: str, schema: Mapping[str, object]) -> str:
     return " ".join(words)
 
 
-def _field(name: str, form: object, schema: Mapping[str, object], is_required: bool) -> Field:  # noqa: FBT001
+def _field(name: str, form: object, schema: Mapping[str, object], is_required: bool) -> Field:
     held = form if isinstance(form, Mapping) else {}
     default = json.dumps(held["default"], ensure_ascii=False) if "default" in held else ""
     description = " ".join(str(held.get("description") or "").split())

@@ -22,6 +22,8 @@ from rich.text import Text
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Terminal control characters; a tool's answer must not move the cursor or set the title."""
 
+_GLYPHS = re.compile(r"^[◌◐●?✓✗⊘⧗!↺▰▱]+ ")
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -100,7 +102,7 @@ class Screen:
             self._plain_table(columns, held)
 
     def _plain_table(self, columns: Sequence[Column], rows: list[list[Cell]]) -> None:
-        lines = [[column.title for column in columns], *([clean(str(cell)) for cell in row] for row in rows)]
+        lines = [[column.title for column in columns], *([_bare(cell) for cell in row] for row in rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
         for line in lines:
             cells = (
@@ -126,6 +128,11 @@ def table_of(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> Table
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
     return table
+
+
+def _bare(cell: Cell) -> str:
+    """Without the glyphs that only guide the eye."""
+    return _GLYPHS.sub("", cell.plain) if isinstance(cell, Text) else clean(cell)
 
 
 def clean(text: str) -> str:

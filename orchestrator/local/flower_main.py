@@ -39,7 +39,9 @@ def main(environ: Mapping[str, str]) -> None:
     setup_logging()
     flower = Flower(capp=make_app(environ[REDIS_URL]), options=options, **settings)
     server = HTTPServer(flower)
-    server.add_socket(socket.socket(fileno=int(environ[SOCKET_FD])))
+    listening = socket.socket(fileno=int(environ[SOCKET_FD]))
+    listening.setblocking(False)  # Tornado accepts until it would block
+    server.add_socket(listening)
     signal.signal(signal.SIGTERM, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
     flower.start()
 

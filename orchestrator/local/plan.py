@@ -96,9 +96,9 @@ def plan_up(  # the options of `mcpfleet up`
 def two_pools(
     found: Mapping[str, Installed], *, general: int, servers_file: Path | None = None
 ) -> tuple[NodePlan, ...]:
-    """`general-1 … general-N` with what only reads, `builders-1` with git and the rest as well."""
-    everywhere = tuple(found[name] for name in ("time", "fetch") if name in found)
-    only_builders = tuple(server for name, server in found.items() if name not in ("time", "fetch"))
-    plain = [NodePlan(f"general-{n}", "general", everywhere, servers_file) for n in range(1, general + 1)]
-    builder = NodePlan("builders-1", "builders", (*everywhere, *only_builders), servers_file, ("build",))
+    """`general-1 … general-N` with what only reads, `builders-1` with git and the rest."""
+    readers = tuple(found[name] for name in ("time", "fetch") if name in found)
+    builders = tuple(server for name, server in found.items() if name != "fetch")
+    plain = [NodePlan(f"general-{n}", "general", readers, servers_file) for n in range(1, general + 1)]
+    builder = NodePlan("builders-1", "builders", builders, servers_file, ("build",))
     return (*plain, builder)

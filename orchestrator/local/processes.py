@@ -14,8 +14,12 @@ from orchestrator.local.servers import write_servers_file
 from orchestrator.local.statefile import FleetFile, IdentityFile
 
 FLOWER_USER = "fleet"
-NODE_STOP_S = 20.0
-"""A node hands back what it has not started and finishes the rest, at most this long."""
+START_S = 90.0
+"""On a machine that is busy with other things, imports alone take long."""
+DRAIN_S = 5.0
+"""What runs on a node may finish for so long after Ctrl-C, unless MCPFLEET_NODE_DRAIN_S says otherwise."""
+AFTER_DRAIN_S = 10.0
+"""To close its MCP servers and leave."""
 ORCHESTRATOR_STOP_S = 15.0
 FLOWER_STOP_S = 5.0
 _PYTHON = (sys.executable, "-P", "-m")
@@ -41,7 +45,7 @@ def orchestrator(plan: Plan, fleet: FleetFile, listen: socket.socket, http: http
         environ=environ,
         cwd=state,
         ready=_answers(http, f"{fleet.url}/health"),
-        ready_within_s=60.0,
+        ready_within_s=START_S,
         stop_within_s=ORCHESTRATOR_STOP_S,
         fds=(listen.fileno(),),
     )
@@ -78,10 +82,12 @@ def node(plan: Plan, node: NodePlan, fleet: FleetFile, http: httpx.AsyncClient) 
     if servers_file is None:
         servers_file = folder / "servers.json"
         write_servers_file(servers_file, list(node.servers))
-    environ = plan.node_environ() | {
+    environ = plan.node_environ()
+    environ |= {
         "MCPFLEET_NODE_ORCHESTRATOR_URL": fleet.url,
         "MCPFLEET_NODE_JOIN_TOKEN": fleet.join_token,
         "MCPFLEET_NODE_STATE_DIR": str(folder),
+        "MCPFLEET_NODE_DRAIN_S": environ.get("MCPFLEET_NODE_DRAIN_S", str(DRAIN_S)),
     }
     words = ["--name", node.name, "--pool", node.pool, "--servers", str(servers_file)]
     for capability in node.capabilities:
@@ -92,10 +98,17 @@ def node(plan: Plan, node: NodePlan, fleet: FleetFile, http: httpx.AsyncClient) 
         environ=environ,
         cwd=folder,
         ready=_has_joined(http, fleet, node.name),
-        ready_within_s=60.0,
-        stop_within_s=NODE_STOP_S,
+        ready_within_s=START_S,
+        stop_within_s=_drain_s(environ) + AFTER_DRAIN_S,
         is_essential=False,
     )
+
+
+def _drain_s(environ: dict[str, str]) -> float:
+    try:
+        return float(environ["MCPFLEET_NODE_DRAIN_S"])
+    except ValueError:
+        return DRAIN_S  # the node itself says what is wrong with it
 
 
 def _answers(http: httpx.AsyncClient, url: str) -> Ready:

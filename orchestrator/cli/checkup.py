@@ -1,0 +1,197 @@
+"""`mcpfleet doctor`: looks at this installation and at the fleet, changes nothing.
+
+Every check is a function that returns findings; one that breaks is a failed finding, not an end.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module, metadata
+from pathlib import Path
+
+from orchestrator.cli.api import Api
+from orchestrator.cli.checkup_redis import check_redis
+from orchestrator.cli.checkup_servers import check_servers
+from orchestrator.cli.desk import Desk
+from orchestrator.cli.findings import Finding, Health
+from orchestrator.cli.settings import is_private
+from orchestrator.local.statefile import FLEET_FILE, IDENTITY_FILE, read_fleet_file
+from tasks.errors import FleetError, LedgerDown, SettingsError
+from tasks.node import LEASE_TTL_S, RENEW_EVERY_S, NodeState
+from tasks.wire import NodeView
+
+PYTHON_MIN = (3, 11)
+PACKAGES = ("tasks", "orchestrator", "worker")
+DISTRIBUTION = "mcpfleet"
+SKEW_MAX_S = LEASE_TTL_S - RENEW_EVERY_S
+"""Leases count on the nodes' own clocks, but deadlines travel as wall clock."""
+
+OK, WARN, FAIL, SKIP = Health.OK, Health.WARN, Health.FAIL, Health.SKIP
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine(desk: Desk, servers: Path | None) -> list[Finding]:
+    """All checks, in the order in which a fault explains the ones after it."""
+    checks: list[tuple[str, Check]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("settings", lambda: _settings(desk)),
+        ("state", lambda: _state(desk)),
+        ("redis", lambda: check_redis(_redis_url(desk))),
+        ("ledger", lambda: _ledger(desk)),
+        ("orchestrator", lambda: _orchestrator(desk)),
+    ]
+    if servers is not None:
+        checks.append(("servers", lambda: check_servers(servers, desk.settings.environ)))
+    findings: list[Finding] = []
+    for name, check in checks:
+        try:
+            findings += check()
+        except Exception as error:  # noqa: BLE001 - one broken check must not hide the others' findings
+            findings.append(Finding(check=name, health=FAIL, detail=f"the check itself broke: {error!r}"))
+    return findings
+
+
+def _python() -> Iterator[Finding]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    is_new = sys.version_info[:2] >= PYTHON_MIN
+    mend = "" if is_new else f"install Python {'.'.join(map(str, PYTHON_MIN))} or newer"
+    yield Finding(check="python", health=OK if is_new else FAIL, detail=f"{found} at {sys.executable}", mend=mend)
+
+
+def _packages() -> Iterator[Finding]:
+    """Our package names are generic and taken on PyPI: another distribution may have overwritten ours."""
+    owners = metadata.packages_distributions()
+    roots = {Path(str(import_module(name).__file__)).parent.parent for name in PACKAGES}
+    strangers = {name: sorted(set(owners.get(name, [])) - {DISTRIBUTION}) for name in PACKAGES}
+    if any(strangers.values()):
+        whose = "; ".join(f"{name} also belongs to {', '.join(others)}" for name, others in strangers.items() if others)
+        others = sorted({other for found in strangers.values() for other in found})
+        mend = f"pip uninstall {' '.join(others)} && pip install --force-reinstall {DISTRIBUTION}"
+        yield Finding(check="packages", health=FAIL, detail=whose, mend=mend)
+    elif len(roots) > 1:
+        where = ", ".join(sorted(map(str, roots)))
+        mend = "remove what shadows them from PYTHONPATH and the working directory"
+        yield Finding(check="packages", health=FAIL, detail=f"imported from different places: {where}", mend=mend)
+    elif all(DISTRIBUTION in owners.get(name, []) for name in PACKAGES) or _is_editable(roots):
+        yield Finding(check="packages", health=OK, detail=f"{', '.join(PACKAGES)} are ours alone")
+    else:
+        detail = f"used from source at {next(iter(roots))}, not installed"
+        yield Finding(check="packages", health=WARN, detail=detail, mend="pip install -e . to get the commands")
+
+
+def _is_editable(roots: set[Path]) -> bool:
+    """Whether our distribution is installed as a link to the only place they are imported from.
+
+    Source: PEP 610, direct_url.json.
+    """
+    try:
+        text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return False
+    return bool(text) and {root.as_uri() for root in roots} == {json.loads(text or "{}").get("url")}
+
+
+def _settings(desk: Desk) -> Iterator[Finding]:
+    from orchestrator.cli.fleet import NOT_OURS
+    from orchestrator.settings import OrchestratorSettings
+    from tasks.settings import read
+
+    set_here = sorted(key for key in desk.settings.environ if key.startswith("MCPFLEET_"))
+    # A token is required of a server only; a client without one is told so by the orchestrator's check.
+    given = {"token": "-", "join_token": "-"}
+    environ = {key: value for key, value in desk.settings.environ.items() if not key.endswith("_TOKEN")}
+    try:
+        read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS, given=given)
+    except SettingsError as error:
+        yield Finding(check="settings", health=FAIL, detail=error.message, mend="correct or unset it")
+        return
+    yield Finding(check="settings", health=OK, detail=", ".join(set_here) or "all by default")
+
+
+def _state(desk: Desk) -> Iterator[Finding]:
+    folder = desk.settings.state_dir
+    if not folder.exists():
+        yield Finding(check="state", health=OK, detail=f"{folder} is not there yet; `mcpfleet up` makes it")
+        return
+    files = [folder / name for name in (FLEET_FILE, IDENTITY_FILE)]
+    open_to_all = [path for path in files if path.exists() and not is_private(path)]
+    if open_to_all:
+        names = " ".join(map(str, open_to_all))
+        yield Finding(check="state", health=FAIL, detail=f"others can read {names}", mend=f"chmod 600 {names}")
+    else:
+        running = "a local fleet runs" if read_fleet_file(folder) else "no local fleet runs"
+        yield Finding(check="state", health=OK, detail=f"{folder}, {running}")
+
+
+def _redis_url(desk: Desk) -> str | None:
+    local = read_fleet_file(desk.settings.state_dir)
+    return desk.settings.environ.get("MCPFLEET_REDIS_URL") or (local.redis_url if local else None)
+
+
+def _ledger(desk: Desk) -> Iterator[Finding]:
+    from orchestrator.cli.checkup_ledger import schema_of
+
+    path = desk.settings.state_dir / "ledger.db"
+    url = desk.settings.environ.get("MCPFLEET_DATABASE_URL") or (f"sqlite:///{path}" if path.exists() else None)
+    if url is None:
+        yield Finding(check="ledger", health=SKIP, detail="no database here; the orchestrator's machine can tell")
+        return
+    try:
+        at, head = schema_of(url)
+    except LedgerDown as error:
+        yield Finding(check="ledger", health=FAIL, detail=error.message, mend="check MCPFLEET_DATABASE_URL")
+        return
+    if at == head:
+        yield Finding(check="ledger", health=OK, detail=f"schema {head}")
+    else:
+        mend = "start the orchestrator: it brings the schema up to date"
+        yield Finding(check="ledger", health=FAIL, detail=f"schema {at or 'is missing'}, should be {head}", mend=mend)
+
+
+def _orchestrator(desk: Desk) -> Iterator[Finding]:
+    try:
+        target = desk.target()
+        with Api(target.url, target.token, desk.transport) as api:
+            date = api.date_header()
+            asked_at = desk.now()
+            nodes = list(api.pages("/v1/nodes", NodeView))
+    except FleetError as error:
+        yield Finding(check="orchestrator", health=FAIL, detail=error.message)
+        return
+    yield Finding(
+        check="orchestrator", health=OK, detail=f"{target.url} answers and takes the token of {target.source}"
+    )
+    yield _clock(date, asked_at)
+    yield _nodes(nodes)
+
+
+def _clock(date: str | None, asked_at: float) -> Finding:
+    if date is None:
+        return Finding(check="clock", health=SKIP, detail="the orchestrator sends no Date")
+    skew_s = asked_at - email.utils.parsedate_to_datetime(date).timestamp()
+    detail = f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the orchestrator's"
+    if abs(skew_s) <= SKEW_MAX_S:
+        return Finding(check="clock", health=OK, detail="agrees with the orchestrator's")
+    mend = "set both clocks by NTP (timedatectl set-ntp true): deadlines travel as wall-clock time"
+    return Finding(check="clock", health=FAIL, detail=detail, mend=mend)
+
+
+def _nodes(nodes: list[NodeView]) -> Finding:
+    active = [node for node in nodes if node.state is NodeState.ACTIVE]
+    silent = [node.name for node in nodes if node.state is NodeState.LOST]
+    if not active:
+        return Finding(
+            check="nodes",
+            health=FAIL,
+            detail="no node takes calls",
+            mend="mcpfleet-worker run, or mcpfleet node uncordon",
+        )
+    if silent:
+        mend = "look at their machines; mcpfleet nodes shows since when"
+        return Finding(check="nodes", health=WARN, detail=f"{len(active)} active, lost: {', '.join(silent)}", mend=mend)
+    pools = len({node.pool for node in active})
+    return Finding(check="nodes", health=OK, detail=f"{len(active)} active in {pools} pool{'s' if pools != 1 else ''}")

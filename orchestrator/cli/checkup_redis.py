@@ -1,0 +1,67 @@
+"""Doctor: is the broker reachable, new enough, and set so that it loses nothing silently?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.cli.findings import Finding, Health
+from orchestrator.local.logfile import masked
+
+ANSWER_S = 3.0
+VERSION_MIN = (6, 2)
+"""Streams trimmed by MINID (XTRIM MINID) and XAUTOCLAIM came with Redis 6.2."""
+
+
+def check_redis(url: str | None) -> Iterator[Finding]:
+    """Findings about the Redis at `url`; None: none is configured here."""
+    if url is None:
+        yield Finding(
+            check="redis", health=Health.SKIP, detail="MCPFLEET_REDIS_URL is not set; `mcpfleet up` brings its own"
+        )
+        return
+    import redis
+
+    client = redis.Redis.from_url(url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
+    try:
+        facts = client.info()
+        policy = client.config_get("maxmemory-policy")
+    except (redis.RedisError, OSError, ValueError) as error:
+        detail = f"{masked(url)} does not answer: {error}"
+        yield Finding(check="redis", health=Health.FAIL, detail=detail, mend="start it, or correct MCPFLEET_REDIS_URL")
+        return
+    finally:
+        client.close()
+    assert isinstance(facts, dict)
+    assert isinstance(policy, dict)
+    yield _version(facts, masked(url))
+    yield _eviction(str(policy.get("maxmemory-policy", "unknown")))
+    yield _persistence(facts)
+
+
+def _version(facts: dict[str, object], where: str) -> Finding:
+    name = "Valkey" if "valkey_version" in facts else "Redis"
+    text = str(facts.get("valkey_version") or facts.get("redis_version"))
+    compatible = tuple(int(part) for part in str(facts.get("redis_version", "0")).split(".")[:2] if part.isdecimal())
+    if compatible < VERSION_MIN:
+        wanted = ".".join(map(str, VERSION_MIN))
+        return Finding(
+            check="redis",
+            health=Health.FAIL,
+            detail=f"{name} {text} at {where}",
+            mend=f"use Redis {wanted} or newer, or Valkey",
+        )
+    return Finding(check="redis", health=Health.OK, detail=f"{name} {text} at {where}")
+
+
+def _eviction(policy: str) -> Finding:
+    if policy == "noeviction":
+        return Finding(check="redis memory", health=Health.OK, detail="noeviction")
+    mend = "CONFIG SET maxmemory-policy noeviction: an evicted queue is a lost delivery"
+    return Finding(check="redis memory", health=Health.FAIL, detail=f"maxmemory-policy is {policy}", mend=mend)
+
+
+def _persistence(facts: dict[str, object]) -> Finding:
+    if facts.get("aof_enabled"):
+        return Finding(check="redis disk", health=Health.OK, detail="append-only file")
+    mend = "appendonly yes: without it a restart costs every delivery under way a few seconds until it is sent again"
+    return Finding(check="redis disk", health=Health.WARN, detail="no append-only file", mend=mend)

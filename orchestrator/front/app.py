@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
+import orjson
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.routing import BaseRoute, Route
 
+from orchestrator.front.exchange import Exchange
 from orchestrator.front.guard import Guard
 from orchestrator.front.ports import Fleet, Verifier
 from orchestrator.front.server import build_server
@@ -19,11 +22,23 @@ from tasks.clock import Clock, SystemClock
 
 
 class McpFront:
-    """The fleet's MCP server on HTTP. Make one per process; enter `running()` once."""
+    """The fleet's MCP server on HTTP. Make one per process; enter `running()` once.
 
-    def __init__(self, fleet: Fleet, verifier: Verifier, settings: FrontSettings, clock: Clock | None = None) -> None:
+    `parse` reads a request's body; it may be stricter than JSON itself.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        verifier: Verifier,
+        settings: FrontSettings,
+        clock: Clock | None = None,
+        *,
+        parse: Callable[[bytes], Any] = orjson.loads,
+    ) -> None:
         self._settings = settings
         self._verifier = verifier
+        self._parse = parse
         self._built = build_server(fleet, settings, clock or SystemClock())
         self.server = self._built.server
         self.bus = self._built.bus
@@ -39,7 +54,11 @@ class McpFront:
 
     def routes(self) -> list[BaseRoute]:
         """To be added to the API's routes."""
-        guarded = Guard(StreamableHTTPASGIApp(self._sessions), self._verifier, roles=self._settings.roles)
+        sdk = StreamableHTTPASGIApp(self._sessions)
+        exchange = Exchange(sdk, self._built, self._settings, self._security, self._parse)
+        guarded = Guard(
+            exchange, self._verifier, roles=self._settings.roles, has_sessions=self._settings.legacy_sessions
+        )
         routes: list[BaseRoute] = [Route(self._settings.path, endpoint=guarded)]
         if self._settings.sse_path is not None:
             routes += sse_routes(self.server, self._verifier, self._settings, self._security)

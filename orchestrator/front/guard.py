@@ -23,8 +23,9 @@ class Guard:
     Source: RFC 6750, section 3: 401 with WWW-Authenticate, 403 `insufficient_scope`.
     """
 
-    def __init__(self, app: ASGIApp, verifier: Verifier, *, roles: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, verifier: Verifier, *, roles: frozenset[str], has_sessions: bool) -> None:
         self._app = app
+        self._has_sessions = has_sessions
         self._verifier = verifier
         self._roles = roles
 
@@ -41,8 +42,9 @@ class Guard:
             await _refuse(403, "not_allowed", detail, ', error="insufficient_scope"')(scope, receive, send)
         else:
             scope[SCOPE_KEY] = principal
-            # The SDK's sessions belong to the credential that opened them; it looks for this.
-            scope["user"] = AuthenticatedUser(AccessToken(token=token, client_id=principal.id, scopes=[]))
+            if self._has_sessions:  # the SDK's belong to the credential that opened them; it looks for this
+                scope["user"] = AuthenticatedUser(AccessToken(token=token, client_id=principal.id, scopes=[]))
+            # uvicorn leaves blanks around values; RFC 9110, section 5.5 has them removed.
             scope["headers"] = [(k, v.strip() if k.startswith(_MCP_PREFIX) else v) for k, v in scope["headers"]]
             await self._app(scope, receive, send)
 

@@ -62,11 +62,13 @@ class Built:
     """The server and the parts that its doors share."""
 
     server: FleetServer
+    fleet: Fleet
     calls: ToolCalls
     catalogue: Catalogue
     changes: ToolChanges
     listening: ListenHandler
     bus: SubscriptionBus
+    tasks: TasksExtension
 
 
 class Handlers:
@@ -185,7 +187,7 @@ def build_server(fleet: Fleet, settings: FrontSettings, clock: Clock) -> Built:
     server.extensions[EXTENSION] = {}
     for binding in tasks.methods():
         server.add_request_handler(binding.method, binding.params_type, _gated(binding))
-    return Built(server, calls, catalogue, changes, listening, bus)
+    return Built(server, fleet, calls, catalogue, changes, listening, bus, tasks)
 
 
 INSTRUCTIONS = (

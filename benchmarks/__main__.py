@@ -1,0 +1,48 @@
+"""`make bench`: all sides in one run, on one Redis; a table, and benchmarks/results/latest.json."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import mkdtemp
+
+from benchmarks import report
+from benchmarks.measure import Plan, Row, measure
+from benchmarks.processes import Broker, python, valkey
+from benchmarks.sides import PEERS, Side
+
+FULL = Plan(warm_s=2.0, closed_s=15.0, light_s=30.0, loaded_s=20.0)
+
+
+def main(argv: list[str]) -> int:
+    """Run, show, write down; 1 where a side could not be measured."""
+    words = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
+    words.add_argument("--full", action="store_true", help="about five times as long, for figures worth quoting")
+    words.add_argument("--only", metavar="WORD", default="", help="only sides whose name holds this word")
+    given = words.parse_args(argv)
+    plan = FULL if given.full else Plan()
+    logs = Path(mkdtemp(prefix="mcpfleet-bench-logs-"))
+    print(f"logs in {logs}", file=sys.stderr)
+    with valkey(logs / "valkey.log") as broker:
+        rows = [_row(side, broker, logs, plan) for side in PEERS if given.only.lower() in side.name.lower()]
+    report.show(rows)
+    report.write({"sides": [asdict(row) for row in rows]})
+    return int(any(row.why for row in rows))
+
+
+def _row(side: Side, broker: Broker, logs: Path, plan: Plan) -> Row:
+    if side.is_peer and not Path(python(peer=True)).exists():
+        return Row(side.name, side.what, why="its environment is missing: make bench makes it")
+    print(f"{side.name} …", file=sys.stderr, flush=True)
+    broker.flush()
+    try:
+        with side.start(broker, logs) as running:
+            return measure(side.name, side.what, running, plan, callers=side.callers)
+    except (RuntimeError, TimeoutError, OSError) as error:
+        return Row(side.name, side.what, why=str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

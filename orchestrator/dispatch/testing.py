@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.backlog import Backlog
@@ -22,15 +23,15 @@ from tasks.pool import PoolPolicy
 TOOL = "git.git_log"
 
 
-def seat(node: str, pool: str = "east", *, slots: int = 2, agents: int = 0, **changes: object) -> Seat:
+def seat(node: str, pool: str = "east", *, slots: int = 2, agents: int = 0, **changes: Any) -> Seat:
     """A node with one tool; any field of `Seat` can be given."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "capabilities": frozenset({"git"}),
         "tools": frozenset({TOOL}),
         "slots": {Lane.TOOLS: slots, Lane.AGENTS: agents},
         **changes,
     }
-    return Seat(node=node, pool=pool, **fields)  # type: ignore[arg-type]
+    return Seat(node=node, pool=pool, **fields)
 
 
 def fleet_of(
@@ -43,9 +44,9 @@ def fleet_of(
     return FleetView(version, {seat.node: seat for seat in seats}, {p.name: p for p in policies}, frozenset(paused))
 
 
-def waiting(call_id: str, project: str | None = None, **changes: object) -> Waiting:
+def waiting(call_id: str, project: str | None = None, **changes: Any) -> Waiting:
     """A waiting call; any field of `Waiting` can be given."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "tool": TOOL,
         "tenant": "default",
         "lane": Lane.TOOLS,
@@ -59,7 +60,7 @@ def waiting(call_id: str, project: str | None = None, **changes: object) -> Wait
         "tries": 0,
         **changes,
     }
-    return Waiting(id=call_id, project=project, **fields)  # type: ignore[arg-type]
+    return Waiting(id=call_id, project=project, **fields)
 
 
 class Counted:

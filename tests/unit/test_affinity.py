@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.rendezvous import rank
 from orchestrator.dispatch.testing import Desk, desk_of, fleet_of, seat, waiting
+from orchestrator.dispatch.view import FleetView
 from tasks.invocation import Lane
 from tasks.pool import PoolPolicy, Strategy
 
@@ -19,7 +20,7 @@ OPEN = fleet_of([seat("a1"), seat("a2"), seat("a3")])
 CLOSED_A1 = fleet_of([seat("a1", is_open=False), seat("a2"), seat("a3")], version=2)
 
 
-def bind(affinity: Affinity, project: str, node: str, at: float, fleet=OPEN) -> None:  # noqa: ANN001
+def bind(affinity: Affinity, project: str, node: str, at: float, fleet: FleetView = OPEN) -> None:
     """One call of the project is placed on the node."""
     affinity.placed(project, node, now_wall_s=at, ttl_s=TTL_S, fleet=fleet)
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from orchestrator.dispatch.lines import order_of
 from orchestrator.dispatch.testing import TOOL, Desk, desk_of, fleet_of, seat, waiting
-from orchestrator.dispatch.view import FleetView, shape_of
+from orchestrator.dispatch.view import FleetView, Seat, shape_of
 from orchestrator.ledger.values import Waiting
 from tasks.invocation import Lane
 from tasks.placement import Hold, Placement, Refusal
@@ -100,7 +100,7 @@ def test_projects_of_the_same_name_in_two_tenants_take_turns() -> None:
     strategy=st.sampled_from(list(Strategy)),
 )
 def test_first_call_of_a_project_waits_at_most_twice_the_slots(
-    slots: int, nodes: int, before: int, shapes: int, priorities: list[int], strategy: Strategy
+    *, slots: int, nodes: int, before: int, shapes: int, priorities: list[int], strategy: Strategy
 ) -> None:
     """Behind 10,000 calls of one project (here: enough), another one's first call is released soon."""
     tools = [f"x.t{index}" for index in range(shapes)]
@@ -382,6 +382,7 @@ class DispatchMachine(RuleBasedStateMachine):
 
     @initialize(strategy=st.sampled_from(list(Strategy)), prefetch=st.integers(0, 2))
     def begin(self, strategy: Strategy, prefetch: int) -> None:
+        """Three nodes in two pools."""
         self.policies = (
             PoolPolicy("a", strategy, prefetch=prefetch, warm_wait_agents_s=5.0),
             PoolPolicy("b", prefetch=prefetch),
@@ -390,10 +391,12 @@ class DispatchMachine(RuleBasedStateMachine):
         self.seats = {node: self.seat(node, TOOLS, 1) for node in NODES}
         self.desk = desk_of(self.view())
 
-    def seat(self, node: str, tools: tuple[str, ...], slots: int):  # noqa: ANN201
+    def seat(self, node: str, tools: tuple[str, ...], slots: int) -> Seat:
+        """A node with one agents slot."""
         return seat(node, node[0], slots=slots, agents=1, tools=frozenset(tools))
 
     def view(self) -> FleetView:
+        """The fleet as it now is."""
         return fleet_of(self.seats.values(), *self.policies, paused=self.paused)
 
     @rule(
@@ -405,8 +408,9 @@ class DispatchMachine(RuleBasedStateMachine):
         delay_s=st.sampled_from([None, None, None, 1.5]),
     )
     def add(
-        self, project: str | None, tool: str, lane: Lane, pool: str | None, priority: int, delay_s: float | None
+        self, *, project: str | None, tool: str, lane: Lane, pool: str | None, priority: int, delay_s: float | None
     ) -> None:
+        """A call is accepted."""
         now_s = self.desk.now_s
         call = waiting(f"c{next(self.serial)}", project, tool=tool, lane=lane, pool=pool, priority=priority)
         call = replace(call, accepted_at=now_s, not_before=None if delay_s is None else now_s + delay_s)
@@ -414,7 +418,8 @@ class DispatchMachine(RuleBasedStateMachine):
         self.expected.add(call.id)
 
     @rule(limit=st.sampled_from([1, 3, None]), target=outstanding)
-    def release(self, limit: int | None):  # noqa: ANN201
+    def release(self, limit: int | None) -> list[tuple[Waiting, Placement]]:
+        """A pass, perhaps cut short."""
         released = self.desk.release_all(limit)
         for call, _ in released:
             assert call.id in self.expected
@@ -426,11 +431,13 @@ class DispatchMachine(RuleBasedStateMachine):
 
     @rule(released=consumes(outstanding))
     def settle(self, released: list[tuple[Waiting, Placement]]) -> None:
+        """Attempts end."""
         for _, placement in released:
             self.desk.give_back(placement)
 
     @rule(number=st.integers(0, 10))
     def cancel(self, number: int) -> None:
+        """A waiting call is cancelled."""
         if self.expected:
             call_id = sorted(self.expected)[number % len(self.expected)]
             assert self.desk.backlog.remove(call_id) is not None
@@ -438,10 +445,12 @@ class DispatchMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 6.0]))
     def pass_time(self, seconds: float) -> None:
+        """Both clocks move."""
         self.desk.now_s += seconds
 
     @rule(what=st.sampled_from([("project", "p"), ("project", "q"), ("pool", "a"), ("queue", "mcpfleet.n.b1.tools")]))
     def pause_or_resume(self, what: tuple[str, str]) -> None:
+        """An operator changes their mind."""
         self.paused ^= {what}
         self.desk.change(self.view())
 
@@ -451,22 +460,26 @@ class DispatchMachine(RuleBasedStateMachine):
         slots=st.integers(0, 2),
     )
     def change_node(self, node: str, tools: tuple[str, ...], slots: int) -> None:
+        """A node joins again, with other tools or slots."""
         self.seats[node] = self.seat(node, tools, slots)
         self.desk.change(self.view())
 
     @rule(node=st.sampled_from(NODES), is_open=st.booleans())
     def open_or_close(self, node: str, is_open: bool) -> None:
+        """A lease lapses, a node is cordoned, or comes back."""
         if node in self.seats:
             self.seats[node] = replace(self.seats[node], is_open=is_open)
             self.desk.change(self.view())
 
     @rule(node=st.sampled_from(NODES))
     def leave(self, node: str) -> None:
+        """A node leaves for good."""
         self.seats.pop(node, None)
         self.desk.change(self.view())
 
     @invariant()
     def keeps_exactly_what_waits(self) -> None:
+        """Nothing is lost and nothing comes back."""
         assert {call.id for call in self.desk.backlog.calls()} == self.expected
         assert len(self.desk.backlog) == len(self.expected)
 
@@ -484,6 +497,7 @@ class DispatchMachine(RuleBasedStateMachine):
             assert isinstance(decision, Hold | Refusal)
 
     def heads(self) -> list[Waiting]:
+        """The first due call of each project and shape."""
         due = [c for c in self.desk.backlog.calls() if c.not_before is None or c.not_before <= self.desk.now_s]
         lines: dict[object, Waiting] = {}
         for call in sorted(due, key=order_of):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tasks.placement import Placement
 from tasks.pool import PoolPolicy, Strategy
 
 
-def nodes_for(strategy: Strategy, seats: list[Seat], number: int, **changes: object) -> list[str | None]:
+def nodes_for(strategy: Strategy, seats: list[Seat], number: int, **changes: Any) -> list[str | None]:
     """Where so many calls without a project go, one after the other, none of them ending."""
     desk = desk_of(fleet_of(seats, PoolPolicy("east", strategy)))
     for index in range(number):
@@ -110,7 +111,7 @@ def test_weighted_round_robin_is_smooth() -> None:
         pytest.param({}, "a", id="idle: the first"),
     ],
 )
-def test_resource_avoids_the_strained_node(busy: dict[str, float], wanted: str) -> None:
+def test_resource_avoids_the_strained_node(busy: dict[str, Any], wanted: str) -> None:
     """What nodes report decides."""
     seats = [replace(seat("a", slots=9), **busy), seat("b", slots=9)]
     assert nodes_for(Strategy.RESOURCE, seats, 1) == [wanted]

@@ -71,7 +71,7 @@ class Invocations:
             Operation("GET", path + "/why", "explain", "Why it waits, or why it is where it is", self.explain,
                       {200: Answer("the reasons", ExplainView)}, errors=(404,)),
             Operation("POST", path + "/cancel", "cancel", "End it, wherever it is", self.cancel, {200: one},
-                      errors=(404, 409)),
+                      errors=(404,)),
             Operation("POST", path + "/replay", "replay", "Make a new Invocation of one that ended", self.replay,
                       {202: accepted}, errors=(404, 409)),
         )  # fmt: skip

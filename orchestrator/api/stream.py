@@ -1,7 +1,8 @@
 """Server-sent events of one Invocation.
 
-Events that the ledger keeps are numbered from 1, the same on every reading, so a caller that comes
-back with `Last-Event-ID` goes on after it. Progress is never stored and bears no id.
+Events that the ledger keeps have an id that says where they stand in the story (`fence.step`), the
+same on every reading, so a caller that comes back with `Last-Event-ID` goes on after it. Progress
+is never stored and bears no id.
 Source: WHATWG HTML, 9.2 Server-sent events.
 """
 
@@ -13,15 +14,15 @@ from collections.abc import AsyncIterator
 from tasks.wire import EventView
 
 KEEPALIVE = b": keepalive\n\n"
-UNNUMBERED = frozenset({"progress"})
+STEPS = {"accepted": 0, "released": 1, "running": 2, "retry": 3}
+"""Of one attempt, in the order they come. `ended` comes after all, `progress` has no place."""
 
 
 async def event_stream(
     events: AsyncIterator[EventView], *, last_seen: str | None, keepalive_s: float
 ) -> AsyncIterator[bytes]:
     """Chunks of the stream; a comment after every `keepalive_s` seconds of silence."""
-    skip = int(last_seen) if last_seen is not None and last_seen.isdecimal() else 0
-    number = 0
+    seen = _place_of(last_seen or "")
     upcoming: asyncio.Future[EventView] = asyncio.ensure_future(_next(events))
     try:
         yield KEEPALIVE  # the headers, and a first sign of life, go out at once
@@ -31,10 +32,9 @@ async def event_stream(
                 yield KEEPALIVE
                 continue
             event = upcoming.result()
-            if event.kind not in UNNUMBERED:
-                number += 1
-            if number > skip:
-                yield _chunk(event, None if event.kind in UNNUMBERED else number)
+            place = _place(event)
+            if place is None or place > seen:
+                yield _chunk(event, place)
             if event.kind == "ended":
                 return
             upcoming = asyncio.ensure_future(_next(events))
@@ -59,6 +59,16 @@ class _Over(Exception):  # noqa: N818 - the end is no error
     """The source has no more events."""
 
 
-def _chunk(event: EventView, number: int | None) -> bytes:
-    mark = f"id: {number}\n" if number is not None else ""
+def _place(event: EventView) -> tuple[int, int] | None:
+    step, fence = STEPS.get(event.kind), event.data.get("fence", 0)
+    return None if step is None or not isinstance(fence, int) else (fence, step)
+
+
+def _place_of(text: str) -> tuple[int, int]:
+    fence, _, step = text.partition(".")
+    return (int(fence), int(step)) if fence.isdecimal() and step.isdecimal() else (-1, -1)
+
+
+def _chunk(event: EventView, place: tuple[int, int] | None) -> bytes:
+    mark = f"id: {place[0]}.{place[1]}\n" if place is not None else ""
     return f"{mark}event: {event.kind}\ndata: {event.model_dump_json()}\n\n".encode()

@@ -6,7 +6,6 @@ A client that waits for many would otherwise hold as many connections.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -20,23 +19,33 @@ from tasks.errors import NotFound
 from tasks.invocation import TERMINAL, Invocation, Principal, State
 from tasks.wire import Until, WaitRequest, WaitView
 
-
-class _Badly(Exception):  # noqa: N818 - a signal between tasks
-    """One Invocation ended, and not well."""
+GRACE_S = 2.0
+"""Beyond the time asked for: each wait reads the ledger once more when its time is over."""
 
 
 @dataclass(slots=True)
-class _Sorted:
-    ended: list[Invocation] = field(default_factory=list)
-    pending: list[str] = field(default_factory=list)
+class _Found:
+    """What is known so far; `over` is set once nothing more needs to be waited for."""
+
+    pending: dict[str, None]
+    until: Until
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: dict[str, Invocation] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
-    def is_over(self, until: Until) -> bool:
-        if not self.pending:
-            return True
-        if until is Until.ANY:
-            return bool(self.ended)
-        return until is Until.FIRST_FAILURE and any(one.state is not State.SUCCEEDED for one in self.ended)
+    def note(self, invocation_id: str, found: Invocation | None) -> None:
+        """One answer came in."""
+        if found is not None and found.state not in TERMINAL:
+            return
+        del self.pending[invocation_id]
+        if found is None:
+            self.unknown.append(invocation_id)
+        else:
+            self.ended[invocation_id] = found
+        is_enough = self.until is Until.ANY and found is not None
+        is_bad = found is not None and found.state is not State.SUCCEEDED
+        if not self.pending or is_enough or (is_bad and self.until is Until.FIRST_FAILURE):
+            self.over.set()
 
 
 class Waits:
@@ -55,61 +64,38 @@ class Waits:
     async def wait(self, ask: Ask) -> Reply:
         """POST /v1/invocations:wait."""
         request = ask.body(WaitRequest)
-        ids = list(dict.fromkeys(request.ids))
-        found = await self._look(ids, ask.principal)
+        found = _Found(dict.fromkeys(request.ids), request.until)
         timeout_s = min(request.timeout_s, self._settings.wait_max_s)
-        if timeout_s > 0 and not found.is_over(request.until):
-            await self._until(found.pending, ask.principal, timeout_s, request.until)
-            found = await self._look(ids, ask.principal)
+        if found.pending:
+            await self._wait(found, ask.principal, timeout_s)
         return await self._reply(found)
 
-    async def _look(self, ids: Sequence[str], principal: Principal) -> _Sorted:
-        result = _Sorted()
-        for invocation_id, found in zip(
-            ids, await asyncio.gather(*(self._find(one, principal) for one in ids)), strict=True
-        ):
-            if found is None:
-                result.unknown.append(invocation_id)
-            elif found.state in TERMINAL:
-                result.ended.append(found)
-            else:
-                result.pending.append(invocation_id)
-        return result
-
-    async def _find(self, invocation_id: str, principal: Principal) -> Invocation | None:
+    async def _wait(self, found: _Found, principal: Principal, timeout_s: float) -> None:
+        """Fill `found`. Whoever is still waited for when it is over is given up, not asked again."""
+        waiters = [asyncio.create_task(self._one(found, one, principal, timeout_s)) for one in found.pending]
+        failing = asyncio.gather(*waiters)
+        enough = asyncio.create_task(found.over.wait())
         try:
-            return await self._calls.get(invocation_id, principal)
-        except NotFound:
-            return None
-
-    async def _until(self, ids: Sequence[str], principal: Principal, timeout_s: float, until: Until) -> None:
-        async def one(invocation_id: str) -> None:
-            ended = await self._calls.wait(invocation_id, principal, timeout_s)
-            if ended.state not in {State.SUCCEEDED} and ended.state in TERMINAL:
-                raise _Badly
-
-        when = {
-            Until.ANY: asyncio.FIRST_COMPLETED,
-            Until.ALL: asyncio.ALL_COMPLETED,
-            Until.FIRST_FAILURE: asyncio.FIRST_EXCEPTION,
-        }[until]
-        waiters = [asyncio.create_task(one(invocation_id)) for invocation_id in ids]
-        try:
-            await asyncio.wait(waiters, timeout=timeout_s, return_when=when)
+            await asyncio.wait({failing, enough}, timeout=timeout_s + GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                failing.result()  # an error that is not about one id: the ledger is down, for example
         finally:
-            for waiter in waiters:
-                waiter.cancel()
-            ends = await asyncio.gather(*waiters, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception) and not isinstance(end, _Badly | NotFound):
-                raise end
+            enough.cancel()
+            failing.cancel()
+            await asyncio.gather(failing, enough, *waiters, return_exceptions=True)
 
-    async def _reply(self, found: _Sorted) -> Reply:
+    async def _one(self, found: _Found, invocation_id: str, principal: Principal, timeout_s: float) -> None:
+        try:
+            found.note(invocation_id, await self._calls.wait(invocation_id, principal, timeout_s))
+        except NotFound:
+            found.note(invocation_id, None)
+
+    async def _reply(self, found: _Found) -> Reply:
         ended: list[bytes] = []
         more: list[str] = []
         room_bytes = self._settings.answer_limit_bytes
-        for value in found.ended:
-            if room_bytes <= 0 and ended:
+        for value in found.ended.values():
+            if room_bytes <= 0:
                 more.append(value.id)
                 continue
             view = views.invocation(value, await self._calls.result_json(value))
@@ -117,7 +103,7 @@ class Waits:
             ended.append(view)
         form = {
             "ended": [orjson.Fragment(view) for view in ended],
-            "pending": found.pending,
+            "pending": list(found.pending),
             "unknown": found.unknown,
             "more": more,
         }

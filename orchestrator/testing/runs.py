@@ -90,7 +90,7 @@ class Runs:
         now_s = self._clock.wall_s()
         self._last(row, started_at=now_s)
         row.invocation = replace(row.invocation, state=State.RUNNING)
-        row.say("running", now_s, node=NODE)
+        row.say("running", now_s, node=NODE, fence=row.invocation.fence)
         try:
             outcome = await self._call(row)
         except ToolBroke as broke:
@@ -99,7 +99,7 @@ class Runs:
         if outcome.error is None or not self._repeats(row, outcome.error):
             return outcome
         row.invocation = replace(row.invocation, state=State.WAITING)
-        row.say("retry", self._clock.wall_s(), error=outcome.error.message, wait_s=0.0)
+        row.say("retry", self._clock.wall_s(), fence=row.invocation.fence, error=outcome.error.message, wait_s=0.0)
         return None
 
     async def _call(self, row: Row) -> Outcome:

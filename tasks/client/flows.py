@@ -15,7 +15,8 @@ from tasks.wire import ExplainView, InvocationView, NodeView, Page, ToolView, Un
 
 POLL_S = 20.0
 """One long poll; below what proxies cut off, repeated."""
-BATCH_MAX = 500
+BATCH_MAX = 1000
+"""Calls in one post: the server's limit."""
 WAIT_MAX = 1000
 """Ids in one wait: the server's limit."""
 UNKNOWN_PAUSE_S = 0.2
@@ -31,6 +32,25 @@ def submit(
     """
     view = yield from _post_call(core, tool, arguments, options, wait_s=None)
     return view
+
+
+def submit_form(core: Core, form: Mapping[str, Any]) -> Flow[InvocationView]:
+    """Accept one call, written as a CallRequest with its own idempotency key."""
+    answer = yield from send(core, Request("POST", "/v1/invocations", write(form), _JSON))
+    return InvocationView.model_validate_json(answer.body)
+
+
+def submit_forms(core: Core, forms: Sequence[Mapping[str, Any]]) -> Flow[list[InvocationView]]:
+    """Accept calls, written as CallRequests with their own idempotency keys; the same order.
+
+    Up to 1,000 are accepted in one commit, all or none; more are several commits.
+    """
+    views: list[InvocationView] = []
+    for start in range(0, len(forms), BATCH_MAX):
+        body = write({"calls": forms[start : start + BATCH_MAX]})
+        answer = yield from send(core, Request("POST", "/v1/invocations:batch", body, _JSON))
+        views += Page[InvocationView].model_validate_json(answer.body).items
+    return views
 
 
 def call(  # noqa: PLR0913 - the options are the caller's words
@@ -69,17 +89,13 @@ def call(  # noqa: PLR0913 - the options are the caller's words
 def submit_many(
     core: Core, tool: str, arguments: Iterable[Mapping[str, Any]], /, **options: Unpack[CallOptions]
 ) -> Flow[list[InvocationView]]:
-    """Accept a call per item of `arguments`, in batches of one commit each; the same order."""
+    """Accept a call per item of `arguments`, 1,000 to a commit; the same order."""
     key = options.get("idempotency_key") or core.new_key()
     bare: CallOptions = {**options, "idempotency_key": None}
     forms = [
         {**call_form(tool, one, bare), "idempotency_key": f"{key}#{number}"} for number, one in enumerate(arguments)
     ]
-    views: list[InvocationView] = []
-    for start in range(0, len(forms), BATCH_MAX):
-        body = write({"calls": forms[start : start + BATCH_MAX]})
-        answer = yield from send(core, Request("POST", "/v1/invocations:batch", body, _JSON))
-        views += Page[InvocationView].model_validate_json(answer.body).items
+    views = yield from submit_forms(core, forms)
     return views
 
 
@@ -189,11 +205,7 @@ def state(core: Core, invocation_id: str) -> Flow[State]:
 
 
 def cancel(core: Core, invocation_id: str) -> Flow[InvocationView]:
-    """End it, wherever it is.
-
-    Raises:
-        WrongState: it ended already.
-    """
+    """End it, wherever it is; a running tool is asked to stop. Ended ones stay as they are."""
     answer = yield from send(core, Request("POST", f"{path_of(invocation_id)}/cancel"))
     return InvocationView.model_validate_json(answer.body)
 

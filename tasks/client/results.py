@@ -35,8 +35,10 @@ class ToolResult:
 
     @property
     def value(self) -> Any:  # noqa: ANN401 - whatever the tool structured
-        """`structured` where there is one, else `text`."""
-        return self.text if self.structured is None else self.structured
+        """`structured` where there is one, else `text`, else the whole result: what a chain passes on."""
+        if self.structured is not None:
+            return self.structured
+        return self.text if any(block.get("type") == "text" for block in self.content) else self.raw
 
 
 @dataclass(frozen=True, slots=True)

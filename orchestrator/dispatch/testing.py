@@ -23,7 +23,7 @@ from tasks.pool import PoolPolicy
 TOOL = "git.git_log"
 
 
-def seat(node: str, pool: str = "east", *, slots: int = 2, agents: int = 0, **changes: Any) -> Seat:
+def seat(node: str, pool: str = "east", *, slots: int = 2, agents: int = 0, **changes: Any) -> Seat:  # noqa: ANN401 - any field
     """A node with one tool; any field of `Seat` can be given."""
     fields: dict[str, Any] = {
         "capabilities": frozenset({"git"}),
@@ -44,7 +44,7 @@ def fleet_of(
     return FleetView(version, {seat.node: seat for seat in seats}, {p.name: p for p in policies}, frozenset(paused))
 
 
-def waiting(call_id: str, project: str | None = None, **changes: Any) -> Waiting:
+def waiting(call_id: str, project: str | None = None, **changes: Any) -> Waiting:  # noqa: ANN401 - any field
     """A waiting call; any field of `Waiting` can be given."""
     fields: dict[str, Any] = {
         "tool": TOOL,

@@ -67,15 +67,18 @@ def test_every_class_of_failure_is_in_the_table() -> None:
     assert {case.values[0] for case in TABLE} == set(Failure)
 
 
+policies = st.builds(
+    RetryPolicy, st.integers(1, 100), st.floats(0, 3600), st.floats(1, 10), st.floats(0, 86_400), st.booleans()
+)
+
+
 @given(
-    st.sampled_from(list(Failure)),
-    st.one_of(st.none(), st.floats(0, 1e6)),
-    st.integers(0, 200),
-    st.booleans(),
-    st.builds(
-        RetryPolicy, st.integers(1, 100), st.floats(0, 3600), st.floats(1, 10), st.floats(0, 86_400), st.booleans()
-    ),
-    st.floats(0, 1, exclude_max=True),
+    failure=st.sampled_from(list(Failure)),
+    retry_after_s=st.one_of(st.none(), st.floats(0, 1e6)),
+    tries=st.integers(0, 200),
+    is_safe=st.booleans(),
+    policy=policies,
+    draw=st.floats(0, 1, exclude_max=True),
 )
 def test_any_failure_is_answered_and_unsafe_work_is_never_repeated(
     *, failure: Failure, retry_after_s: float | None, tries: int, is_safe: bool, policy: RetryPolicy, draw: float

@@ -1,0 +1,177 @@
+"""The HTTP side of a Streamable HTTP session: what happened below JSON-RPC is told apart, and bounded.
+
+The SDK's transport drops the status and `Retry-After`, and one refused connection ends the whole
+session with every call in it. So a transport of ours sits under it and turns each such event into a
+JSON-RPC error for the one request that met it, with a `Fault` in its data. Refuses to retry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+
+import httpx2
+from mcp.client._transport import TransportStreams
+from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
+
+from tasks.clock import Clock
+from tasks.outcome import Failure
+from worker.upstreams.errors import Fault
+from worker.upstreams.servers_file import HttpEntry
+from worker.upstreams.upstream import Alarm
+
+CONNECT_S = 10.0
+WRITE_S = 30.0
+CONNECTIONS_MAX = 256
+"""Calls at once on one server, and its event streams."""
+KEEPALIVE_S = 3.0
+"""Idle connections are dropped before servers drop them (uvicorn and Node: 5 s): a request that meets
+a closing connection may or may not have been read."""
+RETRY_AFTER_MAX_S = 3600.0
+SLACK_BYTES = 4096
+
+
+class HttpLink:
+    """The transport of one HTTP session. Enter it once."""
+
+    kind = "http"
+
+    def __init__(self, entry: HttpEntry, *, alarm: Alarm, limit_bytes: int, clock: Clock) -> None:
+        self._entry, self._limit_bytes = entry, limit_bytes
+        self._wire = _FaultTransport(alarm=alarm, limit_bytes=limit_bytes, clock=clock)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> TransportStreams:
+        async with AsyncExitStack() as stack:
+            client = httpx2.AsyncClient(
+                headers=dict(self._entry.headers),
+                timeout=httpx2.Timeout(WRITE_S, connect=CONNECT_S, read=None),
+                transport=self._wire,
+            )
+            await stack.enter_async_context(client)
+            limit = self._limit_bytes + SLACK_BYTES
+            transport = streamable_http_client(self._entry.url, http_client=client, max_sse_event_size=limit)
+            streams = await stack.enter_async_context(transport)
+            self._stack = stack.pop_all()
+            return streams
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def kill(self) -> None:
+        """There is nothing of ours to kill."""
+
+    def why_ended(self, error: BaseException | None) -> str | None:
+        """The last fault below JSON-RPC, if any."""
+        return self._wire.last_fault
+
+
+class _TooLarge(httpx2.StreamError):
+    """The body is over the limit; a StreamError, so that the SDK answers this one request with it."""
+
+
+class _FaultTransport(httpx2.AsyncBaseTransport):
+    def __init__(self, *, alarm: Alarm, limit_bytes: int, clock: Clock) -> None:
+        limits = httpx2.Limits(
+            max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX, keepalive_expiry=KEEPALIVE_S
+        )
+        self._inner = httpx2.AsyncHTTPTransport(limits=limits)
+        self._alarm, self._limit_bytes, self._clock = alarm, limit_bytes, clock
+        self.last_fault: str | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method != "POST":
+            return await self._inner.handle_async_request(request)
+        try:
+            response = await self._inner.handle_async_request(request)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol) as error:
+            self._alarm.down()
+            return self._fault(request, Fault("connection_refused", _say(error, "no connection"), Failure.NOT_STARTED))
+        except httpx2.TransportError as error:
+            self._alarm.changed()
+            said = _say(error, "the connection ended during the call")
+            return self._fault(request, Fault("connection_lost", said, Failure.MAYBE_STARTED))
+        fault = self._judge(request, response)
+        if fault is not None:
+            await response.aclose()
+            return self._fault(request, fault)
+        if response.headers.get("content-type", "").lower().startswith("application/json"):
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            response.stream = _Bounded(response.stream, self._limit_bytes + SLACK_BYTES)
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def _judge(self, request: httpx2.Request, response: httpx2.Response) -> Fault | None:
+        status = response.status_code
+        if status < 400:  # noqa: PLR2004 - HTTP's own line
+            return None
+        is_json = response.headers.get("content-type", "").lower().startswith("application/json")
+        match status:
+            case 429 | 503:
+                wait_s = _retry_after_s(response.headers.get("retry-after"), self._clock.wall_s())
+                return Fault("server_busy", f"answered HTTP {status}", Failure.NOT_STARTED, wait_s)
+            case 401 | 403:
+                what = f"refused us with HTTP {status}; check its headers in the servers file"
+                return Fault("server_unauthorized", what, Failure.NOT_STARTED)
+            case 404 if MCP_SESSION_ID in request.headers:
+                self._alarm.down()
+                return Fault("session_gone", "does not know our session any more", Failure.NOT_STARTED)
+            case _ if is_json or status == 404:  # noqa: PLR2004
+                return None
+            case _ if status >= 500:  # noqa: PLR2004
+                return Fault("server_error", f"answered HTTP {status}", Failure.MAYBE_STARTED)
+            case _:
+                return Fault("server_error", f"answered HTTP {status}", Failure.PERMANENT)
+
+    def _fault(self, request: httpx2.Request, fault: Fault) -> httpx2.Response:
+        self.last_fault = fault.message
+        headers = {"content-type": "application/json"}
+        return httpx2.Response(502, headers=headers, content=fault.rpc_json(), request=request)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream, limit_bytes: int) -> None:
+        self._inner, self._limit_bytes = inner, limit_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        try:
+            async for chunk in self._inner:
+                size += len(chunk)
+                if size > self._limit_bytes:
+                    raise _TooLarge(f"response body exceeded the {self._limit_bytes} byte limit")
+                yield chunk
+        except httpx2.TransportError as error:
+            # As a StreamError the SDK gives it to this one request; raw, it would end the session.
+            raise httpx2.StreamError(f"Connection closed: {_say(error, 'body cut off')}") from error
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _say(error: Exception, fallback: str) -> str:
+    return f"{fallback} ({str(error) or type(error).__name__})"
+
+
+def _retry_after_s(value: str | None, now_wall_s: float) -> float | None:
+    """Seconds, from either form of the header. Source: RFC 9110, section 10.2.3."""
+    if value is None:
+        return None
+    try:
+        wait_s = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        wait_s = aware.timestamp() - now_wall_s
+    return min(max(wait_s, 0.0), RETRY_AFTER_MAX_S) if math.isfinite(wait_s) else None

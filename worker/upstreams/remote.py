@@ -1,0 +1,371 @@
+"""One MCP server outside the node's own code: one kept-open session, and the task that keeps it so.
+
+The supervising task starts the server, lists its tools, lists them again when they change, notices
+its end, and starts it again after a growing wait. The session is entered and left inside that one
+task: its cancel scopes allow nothing else. Calls come from any task and share the session.
+
+Refuses to decide about retries and timeouts of calls; their caller cancels, and the server is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from mcp import Client
+from mcp.client._transport import Transport
+from mcp.client.session import IncomingMessage
+from mcp.shared.exceptions import MCPError
+from mcp_types import Implementation, ToolListChangedNotification
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+
+from tasks.clock import Clock
+from tasks.retry import RetryPolicy, delay_s
+from tasks.tool import ToolPolicy, ToolSpec
+from worker.upstreams.errors import from_rpc, maybe_started, permanent, unavailable, unknown_tool
+from worker.upstreams.forwarding import Forwarding, call_request
+from worker.upstreams.listing import ListingBroken, RawResult, list_tools
+from worker.upstreams.result import result_text
+from worker.upstreams.upstream import Alarm, Ask, ServerStatus
+
+log = structlog.get_logger()
+
+RESTARTS = RetryPolicy(attempts=1, first_wait_s=1.0, factor=2.0, cap_s=60.0)
+STABLE_S = 60.0
+"""A session that lasted this long clears the count of failures."""
+DRAIN_S = 30.0
+"""An HTTP server that stopped answering: its running calls get this long before the session is closed."""
+ERROR_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one server may take. Seconds and bytes."""
+
+    start_s: float = 30.0
+    """From starting the process to its tools being listed."""
+    health_every_s: float = 30.0
+    """An idle server is asked for its tools this often; HTTP servers need it to notice changes too."""
+    health_answer_s: float = 10.0
+    result_bytes: int = 16_000_000
+    close_s: float = 10.0
+    """Above the sum of the waits of a process that has to be killed."""
+
+
+class Link(Transport, Protocol):
+    """A transport that can say what it knows of its end."""
+
+    kind: str
+
+    def kill(self) -> None:
+        """At once, without waiting."""
+        ...
+
+    def why_ended(self, error: BaseException | None) -> str | None:
+        """For people; None when it knows nothing."""
+        ...
+
+
+MakeLink = Callable[[Alarm], Link]
+
+
+class ServerEnded(Exception):
+    """The session is over; the message says why, for people."""
+
+
+class _Life:
+    """One session, from its start to its end."""
+
+    def __init__(self, make_link: MakeLink) -> None:
+        self.wake = asyncio.Event()
+        self.is_down = self.wants_list = self.is_ready = False
+        self.in_flight = 0
+        self.client: Client | None = None
+        self.link = make_link(self)
+
+    def down(self) -> None:
+        self.is_down = True
+        self.wake.set()
+
+    def changed(self) -> None:
+        self.wants_list = True
+        self.wake.set()
+
+
+class RemoteServer:
+    """An upstream with a session of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        make_link: MakeLink,
+        *,
+        policy_of: Callable[[str], ToolPolicy],
+        on_change: Callable[[], None],
+        clock: Clock,
+        draw: Callable[[], float],
+        limits: Limits,
+        client_info: Implementation,
+    ) -> None:
+        self.name, self._kind, self._make_link = name, kind, make_link
+        self._policy_of, self._on_change = policy_of, on_change
+        self._clock, self._draw, self._limits, self._client_info = clock, draw, limits, client_info
+        self._life: _Life | None = None
+        self._specs: tuple[ToolSpec, ...] = ()
+        self._names: frozenset[str] = frozenset()
+        self._task: asyncio.Task[None] | None = None
+        self._first_try = asyncio.Event()
+        self._state = "starting"
+        self._error: str | None = None
+        self._protocol: str | None = None
+        self._starts = 0
+        self._last_success_s: float | None = None
+
+    # -- the Upstream
+
+    async def start(self) -> None:
+        """Begin to supervise; returns when the first try ended, well or badly."""
+        self._task = asyncio.create_task(self._supervise(), name=f"mcp-server-{self.name}")
+        await self._first_try.wait()
+
+    async def close(self) -> None:
+        """End the session and the process. Bounded: after that the process group is killed."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        done, _ = await asyncio.wait({self._task}, timeout=self._limits.close_s)
+        if not done:
+            log.warning("server_close_timed_out", server=self.name)
+            if self._life is not None:
+                self._life.link.kill()
+        self._state = "closed"
+
+    def tools(self) -> tuple[ToolSpec, ...]:
+        """Nothing unless ready."""
+        return self._specs if self._state == "ready" else ()
+
+    def status(self) -> ServerStatus:
+        """For people."""
+        return ServerStatus(
+            name=self.name,
+            kind=self._kind,
+            state=self._state,
+            tools=len(self.tools()),
+            restarts=max(0, self._starts - 1),
+            error=self._error,
+            protocol=self._protocol,
+            last_success_s=self._last_success_s,
+        )
+
+    async def call(self, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
+        """One call over the shared session.
+
+        Raises:
+            UpstreamError: see `worker/upstreams/errors.py`.
+        """
+        life = self._life
+        if life is None or not life.is_ready or life.client is None:
+            raise unavailable(self.name, self._state, self._error)
+        if tool not in self._names:
+            raise unknown_tool(f"{self.name}.{tool}")
+        life.in_flight += 1
+        try:
+            raw = await self._send(life.client, tool, arguments, ask)
+        finally:
+            life.in_flight -= 1
+            if life.is_down:
+                life.wake.set()
+        self._last_success_s = self._clock.mono_s()
+        return result_text(raw, what=f"{self.name}.{tool}", limit_bytes=self._limits.result_bytes)
+
+    async def _send(self, client: Client, tool: str, arguments: dict[str, Any], ask: Ask) -> dict[str, Any]:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            ask.on_progress(progress, total, message)
+
+        what = f"{self.name}.{tool}"
+        try:
+            request = call_request(tool, arguments, ask)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise permanent("invalid_arguments", f"{what}: {first['loc']}: {first['msg']}") from error
+        try:
+            return (await client.session.send_request(request, RawResult, progress_callback=on_progress)).root
+        except MCPError as error:
+            failure = from_rpc(self.name, tool, error, limit_bytes=self._limits.result_bytes)
+            if failure.info.code == "tool_changed" and self._life is not None:
+                self._life.changed()
+            raise failure from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            message = f"{what}: its answer breaks the protocol ({where}: {first['msg']}); the tool did run"
+            raise permanent("bad_result", message) from error
+        except OSError as error:
+            raise maybe_started("connection_lost", f"{what}: {error}") from error
+
+    # -- the supervising task
+
+    async def _supervise(self) -> None:
+        failures = 0
+        me = asyncio.current_task()
+        assert me is not None
+        try:
+            # A cancellation that meets a failing session is swallowed by the SDK's task groups: ask, too.
+            while not me.cancelling():
+                began_s = self._clock.mono_s()
+                await self._live_once(failures)
+                if me.cancelling():
+                    break
+                failures = 1 if self._clock.mono_s() - began_s > STABLE_S else failures + 1
+                wait_s = delay_s(failures, RESTARTS, self._draw())
+                self._enter("waiting")
+                self._first_try.set()
+                log.info("server_restart_planned", server=self.name, wait_s=round(wait_s, 2), failures=failures)
+                await asyncio.sleep(wait_s)
+                self._enter("starting")
+        finally:
+            self._enter("closed")
+            self._first_try.set()
+
+    async def _live_once(self, failures: int) -> None:
+        """Start, serve until the end, and record why it ended."""
+        self._starts += 1
+        # Asked for an unknown method before `initialize` some old servers break, so the era is remembered;
+        # after a failure everything is asked anew, for the server may have been updated.
+        is_legacy = failures == 0 and self._protocol is not None and self._protocol not in MODERN_PROTOCOL_VERSIONS
+        life = self._life = _Life(self._make_link)
+        try:
+            await self._serve(life, mode="legacy" if is_legacy else "auto")
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the top of the supervising loop: whatever a server does, it is restarted
+            self._record(life, error)
+        finally:
+            life.is_ready, self._life = False, None
+
+    async def _serve(self, life: _Life, mode: str) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            # A native timeout and not an anyio one: the client's own scopes outlive this block.
+            async with asyncio.timeout(self._limits.start_s):
+                life.client = await stack.enter_async_context(self._client(life, mode))
+                specs = await list_tools(life.client.session, self.name, self._policy_of)
+            self._protocol = life.client.protocol_version
+            # Probing for the protocol era may have met a refusal; it answered since.
+            life.is_ready, life.is_down = True, life.is_down and life.link.kind == "stdio"
+            self._offer(specs)
+            log.info("server_ready", server=self.name, tools=len(specs), protocol=self._protocol)
+            await stack.enter_async_context(_listening(life))
+            try:
+                await self._watch(life)
+            finally:
+                life.is_ready = False
+                self._enter("ending")
+
+    def _client(self, life: _Life, mode: str) -> Client:
+        async def on_message(message: IncomingMessage) -> None:
+            if isinstance(message, ToolListChangedNotification):
+                life.changed()
+
+        return Client(
+            Forwarding(life.link), mode=mode, cache=None, message_handler=on_message, client_info=self._client_info
+        )
+
+    async def _watch(self, life: _Life) -> None:
+        """Returns never; raises when the session is over."""
+        assert life.client is not None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.health_every_s):
+                    await life.wake.wait()
+            life.wake.clear()
+            if life.is_down:
+                await self._drain(life)
+                raise ServerEnded(life.link.why_ended(None) or "the connection ended")
+            if life.wants_list or life.in_flight == 0:
+                life.wants_list = False
+                await self._list_again(life.client)
+
+    async def _list_again(self, client: Client) -> None:
+        try:
+            async with asyncio.timeout(self._limits.health_answer_s):
+                specs = await list_tools(client.session, self.name, self._policy_of)
+        except TimeoutError:
+            if self._life is not None and self._life.in_flight:
+                return  # Busy, perhaps single-threaded: no verdict while calls run.
+            raise ServerEnded(f"did not answer tools/list within {self._limits.health_answer_s:g} s") from None
+        if specs != self._specs:
+            self._offer(specs)
+
+    async def _drain(self, life: _Life) -> None:
+        """Take no new calls; where the end of one connection is not the end of all, let the others finish."""
+        life.is_ready = False
+        self._enter("ending")
+        if life.link.kind != "http":
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while life.in_flight:
+                    await life.wake.wait()
+                    life.wake.clear()
+
+    def _record(self, life: _Life, error: Exception) -> None:
+        cause = _first_cause(error)
+        expected = isinstance(cause, ServerEnded | TimeoutError | OSError | MCPError | ListingBroken | ValidationError)
+        if isinstance(cause, TimeoutError):
+            said = f"did not answer within {self._limits.start_s:g} s"
+            note = life.link.why_ended(cause)
+            said = f"{said}; {note}" if note else said
+        else:
+            said = life.link.why_ended(cause) or str(cause) or type(cause).__name__
+        self._error = said[:ERROR_CHARS]
+        log.warning("server_ended", server=self.name, error=self._error, exc_info=None if expected else error)
+
+    def _offer(self, specs: tuple[ToolSpec, ...]) -> None:
+        self._specs, self._names = specs, frozenset(spec.definition["name"] for spec in specs)
+        self._last_success_s = self._clock.mono_s()
+        self._state, self._error = "ready", None
+        self._first_try.set()
+        self._on_change()
+
+    def _enter(self, state: str) -> None:
+        was_ready, self._state = self._state == "ready", state
+        if was_ready:
+            self._on_change()
+
+
+@contextlib.asynccontextmanager
+async def _listening(life: _Life) -> AsyncIterator[None]:
+    """A 2026-07-28 server says that its tools changed only on a stream that was asked for."""
+    client = life.client
+    assert client is not None
+    tools = client.server_capabilities.tools
+    if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or tools is None or not tools.list_changed:
+        yield
+        return
+    task = asyncio.create_task(_listen(client, life))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _listen(client: Client, life: _Life) -> None:
+    try:
+        async with client.listen(tools_list_changed=True) as subscription:
+            async for _ in subscription:
+                life.changed()
+    except Exception as error:  # noqa: BLE001 - the top of a task; without the stream the periodic listing notices changes
+        log.info("server_listen_ended", error=str(error)[:ERROR_CHARS])
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return error

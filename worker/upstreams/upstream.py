@@ -1,0 +1,118 @@
+"""What every kind of server is to the node: a small Protocol, and the values that go through it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    LOG_LEVEL_META_KEY,
+    PROTOCOL_VERSION_META_KEY,
+)
+
+from tasks.tool import ToolSpec
+
+INVOCATION_META_KEY = "mcpfleet/invocation"
+"""In `_meta` of every call: the Invocation's id, the same for every try. A server that writes can use
+it to recognise a repeated call."""
+
+Progress = Callable[[float, float | None, str | None], None]
+"""progress, total, message; called in the event loop, must not block."""
+
+_OWN_KEYS = frozenset(
+    {"progressToken", PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY, LOG_LEVEL_META_KEY}
+)
+"""Keys of `_meta` that belong to the caller's own connection, not to the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What travels with a call beside tool and arguments."""
+
+    invocation: str
+    trace_id: str | None
+    meta: dict[str, Any] | None
+    """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them."""
+    on_progress: Progress
+
+    def call_meta(self) -> dict[str, Any]:
+        """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""
+        sent = (self.meta or {}).get("_meta") or {}
+        meta = {key: value for key, value in sent.items() if key not in _OWN_KEYS}
+        meta[INVOCATION_META_KEY] = self.invocation
+        if self.trace_id is not None:
+            span = hashlib.blake2b(self.invocation.encode(), digest_size=8).hexdigest()
+            meta["traceparent"] = f"00-{self.trace_id}-{span}-01"
+        return meta
+
+    def capabilities(self) -> dict[str, Any] | None:
+        """What the caller at the fleet's door said that it can do (elicitation, sampling, …).
+
+        A 2026-07-28 server asks for input only if the client declared it, so it must see the
+        capabilities of whoever will answer, not ours.
+        """
+        declared = ((self.meta or {}).get("_meta") or {}).get(CLIENT_CAPABILITIES_META_KEY)
+        return declared if isinstance(declared, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """How one server of this node is doing, for people."""
+
+    name: str
+    kind: str
+    """stdio, http, module or builtin."""
+    state: str
+    """starting, ready, waiting (to be started again) or closed."""
+    tools: int = 0
+    restarts: int = 0
+    error: str | None = None
+    """Why it is not ready, or why it last ended."""
+    protocol: str | None = None
+    last_success_s: float | None = None
+    """Monotonic time of its last answer."""
+
+
+class Alarm(Protocol):
+    """What a transport tells the session above it."""
+
+    def down(self) -> None:
+        """The server is gone."""
+        ...
+
+    def changed(self) -> None:
+        """Its tools may be others, or it may be gone: ask it."""
+        ...
+
+
+class Upstream(Protocol):
+    """One MCP server as this node uses it."""
+
+    @property
+    def name(self) -> str:
+        """As in the servers file."""
+        ...
+
+    async def start(self) -> None:
+        """Begin; returns when the first try to start it has ended, well or badly."""
+        ...
+
+    async def close(self) -> None:
+        """End it and everything it started."""
+        ...
+
+    def tools(self) -> tuple[ToolSpec, ...]:
+        """What it offers right now; nothing unless it is ready."""
+        ...
+
+    def status(self) -> ServerStatus:
+        """For people."""
+        ...
+
+    async def call(self, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
+        """One call; the result as JSON text. Raises UpstreamError."""
+        ...

@@ -1,0 +1,152 @@
+"""All MCP servers of this node: what they offer together, and the way to call one tool.
+
+Owns no protocol and no process: each server does, in `remote.py`, `inprocess.py` or `probe.py`. A
+server that cannot start is a line in `status()`, never a reason for the others or the node to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+from mcp.server import Server
+from mcp_types import Implementation
+
+from tasks.clock import Clock
+from tasks.tool import ToolSpec
+from worker.upstreams.errors import unknown_tool
+from worker.upstreams.http import HttpLink
+from worker.upstreams.inprocess import InProcessServer, find_server
+from worker.upstreams.probe import Probe
+from worker.upstreams.remote import Limits, RemoteServer
+from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
+from worker.upstreams.stdio import StdioLink
+from worker.upstreams.upstream import Alarm, Ask, Progress, ServerStatus, Upstream
+
+log = structlog.get_logger()
+
+START_WAIT_S = 15.0
+"""A node does not wait longer for its servers before it joins; what comes later is offered later."""
+
+
+class Upstreams:
+    """The servers of one node, sessions kept open."""
+
+    def __init__(
+        self,
+        config: ServersFile,
+        *,
+        clock: Clock,
+        draw: Callable[[], float],
+        client_info: Implementation,
+        limits: Limits | None = None,
+        with_probe: bool = True,
+        start_wait_s: float = START_WAIT_S,
+    ) -> None:
+        self._config, self._clock, self._draw, self._client_info = config, clock, draw, client_info
+        self._limits, self._start_wait_s = limits or Limits(), start_wait_s
+        self._servers: dict[str, Upstream] = {Probe.name: Probe()} if with_probe else {}
+        for entry in config.servers:
+            self._servers[entry.name] = self._make(entry)
+        self._starting: set[asyncio.Task[None]] = set()
+        self.version = 0
+        """Changes when tools or capabilities change."""
+        self._known: tuple[int, tuple[ToolSpec, ...]] = (-1, ())
+
+    def add_server(self, name: str, server: Server[Any]) -> None:
+        """An MCP server object as one more upstream; before `start`."""
+        self._servers[name] = self._in_process(name, lambda: server)
+
+    async def start(self) -> None:
+        """Start all at once; returns when each has started or failed, or when the wait is over."""
+        self._starting = {asyncio.create_task(server.start()) for server in self._servers.values()}
+        if self._starting:
+            _, late = await asyncio.wait(self._starting, timeout=self._start_wait_s)
+            if late:
+                log.warning("servers_still_starting", count=len(late), waited_s=self._start_wait_s)
+
+    async def close(self) -> None:
+        """End all, at once; bounded by each server's own bound."""
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*(server.close() for server in self._servers.values()), return_exceptions=True)
+
+    def tools(self) -> tuple[ToolSpec, ...]:
+        """What can be called right now, from every server that is ready."""
+        version, specs = self._known
+        if version != self.version:
+            specs = tuple(spec for server in self._servers.values() for spec in server.tools())
+            self._known = (self.version, specs)
+        return specs
+
+    def capabilities(self) -> frozenset[str]:
+        """The names of the servers that are ready."""
+        return frozenset(status.name for status in self.status() if status.state == "ready")
+
+    def status(self) -> tuple[ServerStatus, ...]:
+        """How each server is doing."""
+        return tuple(server.status() for server in self._servers.values())
+
+    async def call(
+        self,
+        tool: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        meta: dict[str, Any] | None,
+        invocation: str,
+        trace_id: str | None,
+        on_progress: Progress,
+    ) -> str:
+        """Call `server.tool`; its CallToolResult or InputRequiredResult as JSON text, as it came.
+
+        Cancelling the task tells the server. `timeout_s` is kept by whoever calls: it cancels.
+
+        Raises:
+            UpstreamError: with what went wrong and what that allows.
+        """
+        server_name, _, name = tool.partition(".")
+        server = self._servers.get(server_name)
+        if server is None:
+            raise unknown_tool(tool)
+        return await server.call(name, arguments, Ask(invocation, trace_id, meta, on_progress))
+
+    def _changed(self) -> None:
+        self.version += 1
+
+    def _make(self, entry: ServerEntry) -> Upstream:
+        if isinstance(entry, ModuleEntry):
+            return self._in_process(entry.name, partial(find_server, entry.target))
+
+        def link(alarm: Alarm) -> HttpLink | StdioLink:
+            limit = self._limits.result_bytes
+            if isinstance(entry, HttpEntry):
+                return HttpLink(entry, alarm=alarm, limit_bytes=limit, clock=self._clock)
+            return StdioLink(entry, alarm=alarm, limit_bytes=limit, clock=self._clock)
+
+        return RemoteServer(
+            entry.name,
+            "http" if isinstance(entry, HttpEntry) else "stdio",
+            link,
+            policy_of=self._config.policy_of,
+            on_change=self._changed,
+            clock=self._clock,
+            draw=self._draw,
+            limits=self._limits,
+            client_info=self._client_info,
+        )
+
+    def _in_process(self, name: str, find: Callable[[], Server[Any]]) -> InProcessServer:
+        return InProcessServer(
+            name,
+            find,
+            policy_of=self._config.policy_of,
+            on_change=self._changed,
+            clock=self._clock,
+            client_info=self._client_info,
+            result_bytes=self._limits.result_bytes,
+            start_s=self._limits.start_s,
+        )

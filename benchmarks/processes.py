@@ -152,21 +152,19 @@ def free_port() -> int:
 
 
 def cpu_s_of(pid: int) -> float:
-    """User plus system seconds of a process and its children."""
-    process = psutil.Process(pid)
-    family = [process, *process.children(recursive=True)]
-    return sum(times.user + times.system for member in family if (times := _times(member)) is not None)
+    """User plus system seconds of a process and its children; /proc/<pid>/stat where there is one."""
+    process, used = psutil.Process(pid), 0.0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            times = member.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        used += float(times.user) + float(times.system)
+    return used
 
 
 def rss_mb_of(pid: int) -> float:
     """Resident megabytes of a process and its children."""
     process = psutil.Process(pid)
     family = [process, *process.children(recursive=True)]
-    return round(sum(member.memory_info().rss for member in family if member.is_running()) / BYTES_PER_MB, 1)
-
-
-def _times(process: psutil.Process) -> psutil._common.pcputimes | None:
-    try:
-        return process.cpu_times()
-    except psutil.NoSuchProcess:
-        return None
+    return round(sum(float(member.memory_info().rss) for member in family if member.is_running()) / BYTES_PER_MB, 1)

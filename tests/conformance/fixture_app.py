@@ -32,6 +32,7 @@ from tasks.tool import ToolSpec
 
 SERVER = "fixture"
 TOKEN = "fixture-token"
+SUITE_PATH = "/mcp"
 EMPTY = {"type": "object", "properties": {}}
 HERE = {
     name: {"name": name, "description": f"Conformance: {name}", "inputSchema": EMPTY}
@@ -97,7 +98,7 @@ async def inprocess_fleet() -> AsyncIterator[InProcessFleet]:
 
 def make_app(fleet: Fleet, *, legacy_sessions: bool = True) -> Starlette:
     """The whole app."""
-    settings = FrontSettings(name="mcpfleet-fixture", legacy_sessions=legacy_sessions, bare_names=True)
+    settings = FrontSettings(name="mcpfleet-fixture", path=SUITE_PATH, legacy_sessions=legacy_sessions, bare_names=True)
     front = McpFront(fleet, OneToken(), settings)
     _add_lists(front)
     _wrap_tools(front)
@@ -120,7 +121,8 @@ def _wrap_tools(front: McpFront) -> None:
     """Four tools that act on the front's own connection come before the fleet's."""
     server = front.server
     listed, called = server.get_request_handler("tools/list"), server.get_request_handler("tools/call")
-    assert listed is not None and called is not None
+    assert listed is not None
+    assert called is not None
 
     async def list_tools(ctx: Any, params: Any) -> Any:
         page = await listed.handler(ctx, params)

@@ -19,7 +19,8 @@ from orchestrator.local.errors import ChildFailed
 from orchestrator.local.guard import birth, descendants
 from orchestrator.local.logfile import LogFile
 
-POLL_S = 0.05
+POLL_FIRST_S, POLL_CAP_S = 0.03, 0.3
+"""Asking whether a child is ready costs it, and us, the CPU that it starts with."""
 TAIL_LINES = 12
 
 Ready = Callable[[], Awaitable[bool]]
@@ -111,12 +112,14 @@ class Child:
             ChildFailed: it died first, or took too long.
         """
         until = time.monotonic() + self.spec.ready_within_s
+        poll_s = POLL_FIRST_S
         while not await self.spec.ready():
             if self.pid is None:
                 raise self.failure(f"ended at its start with status {self.returncode}")
             if time.monotonic() > until:
                 raise self.failure(f"was not ready within {self.spec.ready_within_s:.0f} s")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
+            poll_s = min(POLL_CAP_S, poll_s * 1.5)
         self.is_ready = True
 
     @property

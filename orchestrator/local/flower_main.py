@@ -7,6 +7,7 @@ the environment, which only this user can read.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -37,10 +38,11 @@ def main(environ: Mapping[str, str]) -> None:
     options.purge_offline_workers = 300
     extract_settings()
     setup_logging()
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # it asks workers that rightly do not answer
     flower = Flower(capp=make_app(environ[REDIS_URL]), options=options, **settings)
     server = HTTPServer(flower)
     listening = socket.socket(fileno=int(environ[SOCKET_FD]))
-    listening.setblocking(False)  # Tornado accepts until it would block
+    listening.setblocking(False)  # noqa: FBT003 - Tornado accepts until it would block
     server.add_socket(listening)
     signal.signal(signal.SIGTERM, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
     flower.start()

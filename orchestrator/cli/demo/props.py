@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -37,12 +38,7 @@ def make_repository(folder: Path) -> bool:
 
 def _git(git: str, folder: Path, *words: str) -> None:
     # The user's own settings (hooks, templates, signing) have no say in a throwaway repository.
-    environ = {
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "HOME": str(folder),
-        "PATH": "/usr/bin:/bin",
-    }
+    environ = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "HOME": str(folder)}
     subprocess.run([git, "-C", str(folder), *words], check=True, capture_output=True, timeout=GIT_S, env=environ)
 
 

@@ -92,9 +92,8 @@ async def _story(
         watching.cancel()
         with contextlib.suppress(Interrupted, StoryBroke, asyncio.CancelledError):
             await telling
-    screen.note(
-        f"\n[bold green]{len(teller.kept)} promises kept[/] in {took(time.monotonic() - begun)}, start included\n"
-    )
+    spent = took(time.monotonic() - begun)
+    screen.note(f"\n[bold green]{len(teller.kept)} promises kept[/] in {spent}, start included\n")
     return Exit.OK
 
 
@@ -104,9 +103,7 @@ async def _goodbye(fleet: LocalFleet, file: FleetFile, screen: Screen, *, keep: 
         screen.note("\nStill running; Ctrl-C stops all of it.")
         await fleet.watch()
     else:
-        screen.note(
-            "\nAll of this stops now. `mcpfleet up` starts it again, to stay; `mcpfleet demo --keep` keeps this one."
-        )
+        screen.note("\nAll of this stops now. To have it stay: mcpfleet up, or mcpfleet demo --keep")
 
 
 def _run_command(words: Sequence[str], environ: Mapping[str, str], out: io.StringIO, err: io.StringIO) -> int:

@@ -20,6 +20,7 @@ from tasks.invocation import State
 from tasks.wire import DeadLetterView, ExplainView, InvocationView, NodeView, ToolView
 
 PROJECT = "shop"
+BUILDER = "builders-1"
 CALLS = 10
 ZONES = (
     "Europe/Berlin", "Asia/Tokyo", "America/Lima", "Africa/Accra", "Asia/Kolkata",
@@ -70,20 +71,18 @@ def _the_tools(teller: Teller, props: Props) -> None:
 
     teller.until(all_there, JOINED_S, f"the servers {', '.join(sorted(props.expected))} on some node")
     teller.show("nodes")
-    teller.type("tools")
+    teller.typed("tools")
     views = teller.listing(ToolView, "tools")
     servers = Counter(view.name.partition(".")[0] for view in views)
     for server, count in sorted(servers.items()):
-        names = [view.name.partition(".")[2] for view in views if view.name.startswith(f"{server}.")]
-        pools = sorted({pool for view in views if view.name.startswith(f"{server}.") for pool in view.pools})
-        line = Text.assemble(
-            (f"  {server:<11}", "bold"), (f"{count:>3} in {', '.join(pools):<20} ", "dim"), ", ".join(names)
-        )
+        ours = [view for view in views if view.name.startswith(f"{server}.")]
+        pools = ", ".join(sorted({pool for view in ours for pool in view.pools}))
+        names = ", ".join(view.name.partition(".")[2] for view in ours)
+        line = Text.assemble((f"  {server:<11}", "bold"), (f"{count:>3} in {pools:<18}  ", "dim"), names)
         line.truncate(teller.screen.out.width, overflow="ellipsis")
         teller.screen.show(line)
-    teller.promise(
-        len(servers) > len(props.expected), f"{len(views)} tools of {len(servers)} servers, behind one address"
-    )
+    has_all = len(servers) > len(props.expected)
+    teller.promise(has_all, f"{len(views)} tools of {len(servers)} servers, behind one address")
 
 
 def _one_call(teller: Teller) -> None:
@@ -92,7 +91,7 @@ def _one_call(teller: Teller) -> None:
     teller.quote(_text(view))
     _say_where(teller, view)
     shown = datetime.fromisoformat(json.loads(_text(view))["datetime"])
-    teller.type("why", short(view.id))
+    teller.typed("why", short(view.id))
     reasons = teller.ask(ExplainView, "why", view.id).attempts[-1].reasons
     for reason in reasons:
         teller.screen.line(f"  · {reason}")
@@ -101,7 +100,7 @@ def _one_call(teller: Teller) -> None:
 
 def _one_project(teller: Teller) -> None:
     teller.chapter(f"{CALLS} calls of one project stay where its files are")
-    teller.type("call", "time.get_current_time", f"timezone={ZONES[0]}", "--project", PROJECT)
+    teller.typed("call", "time.get_current_time", f"timezone={ZONES[0]}", "--project", PROJECT)
     teller.say(f"  … and {CALLS - 1} more")
     nodes: Counter[str] = Counter()
     bars = Progress(
@@ -160,12 +159,11 @@ def _capabilities(teller: Teller, props: Props) -> None:
         view = teller.call("git.git_log", f"repo_path={props.repository}", "max_count=3")
         teller.quote(_text(view), lines=10)
         _say_where(teller, view)
-        teller.promise(
-            "Begin the shop" in _text(view) and view.node == "builders-1", "only builders-1 runs git: it went there"
-        )
+        holds = "Begin the shop" in _text(view) and view.node == BUILDER
+        teller.promise(holds, f"only {BUILDER} runs git: it went there")
     view = teller.call("probe.pid", "--require", "build")
     _say_where(teller, view)
-    teller.promise(view.node == "builders-1", "asked for the capability build: builders-1 has it")
+    teller.promise(view.node == BUILDER, f"asked for the capability build: {BUILDER} has it")
     status = teller.show("call", "probe.pid", "--require", "biuld")
     teller.promise(status != 0, "a capability nobody offers is refused at once")
 
@@ -184,9 +182,8 @@ def _a_picture(teller: Teller) -> None:
     notes = [part.note for part in parts_of(view.result or {}) if part.note]
     for note in notes:
         teller.screen.line(f"  {note}")
-    teller.promise(
-        any("image/png" in note for note in notes), "an image, as its server sent it; --output DIR writes it"
-    )
+    has_image = any("image/png" in note for note in notes)
+    teller.promise(has_image, "an image, as its server sent it; --output DIR writes it")
 
 
 def _a_dead_letter(teller: Teller) -> None:
@@ -196,7 +193,7 @@ def _a_dead_letter(teller: Teller) -> None:
     teller.show("dead", "list")
     letters = teller.listing(DeadLetterView, "dead", "list")
     teller.promise(view.id in {letter.id for letter in letters}, "kept as a dead letter, with its reason")
-    teller.type("dead", "replay", short(view.id))
+    teller.typed("dead", "replay", short(view.id))
     [again] = teller.listing(InvocationView, "dead", "replay", view.id)
     ended = teller.ask(InvocationView, "result", again.id, "--wait", "30")
     _say_where(teller, ended)
@@ -205,16 +202,8 @@ def _a_dead_letter(teller: Teller) -> None:
 
 def _say_where(teller: Teller, view: InvocationView) -> None:
     spent = took(view.ended_at - view.accepted_at) if view.ended_at else ""
-    teller.screen.show(
-        Text.assemble(
-            "  ",
-            paint.state(view.state),
-            " on ",
-            (view.node or "no node", "bold"),
-            f" in {spent}  ",
-            (short(view.id), "dim"),
-        )
-    )
+    node, name = (view.node or "no node", "bold"), (short(view.id), "dim")
+    teller.screen.show(Text.assemble("  ", paint.state(view.state), " on ", node, f" in {spent}  ", name))
 
 
 def _text(view: InvocationView) -> str:

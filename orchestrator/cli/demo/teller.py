@@ -65,7 +65,7 @@ class Teller:
         """A remark."""
         self.screen.show(Text(words, "dim"))
 
-    def type(self, *words: str) -> None:
+    def typed(self, *words: str) -> None:
         """The command, as it would be typed."""
         line = shlex.join(("mcpfleet", *words))
         self.screen.show(Text.assemble(("$ ", "dim"), (line, "bold")))
@@ -79,7 +79,7 @@ class Teller:
 
     def show(self, *words: str) -> int:
         """Type a command, and show what it prints to a person."""
-        self.type(*words)
+        self.typed(*words)
         return self._run(words, is_shown=True)[0]
 
     def ask(self, model: type[M], *words: str) -> M:
@@ -101,7 +101,7 @@ class Teller:
 
     def call(self, *words: str) -> InvocationView:
         """Type a call; returns the whole Invocation."""
-        self.type("call", *words)
+        self.typed("call", *words)
         return self.ask(InvocationView, "call", *words)
 
     def until(self, holds: Callable[[], bool], within_s: float, words: str) -> None:
@@ -128,9 +128,11 @@ class Teller:
         environ = {**self.environ, **self._terminal()} if is_shown else self.environ
         status = self.run(words, environ, out, err)
         if is_shown:
-            for text in (out.getvalue(), err.getvalue()):
-                if text.strip():
+            for text in filter(str.strip, (out.getvalue(), err.getvalue())):
+                if self.screen.is_person:
                     self.screen.show(Text.from_ansi(text.rstrip("\n")))
+                else:
+                    self.screen.raw(text)
         return status, out.getvalue(), err.getvalue()
 
     def _terminal(self) -> dict[str, str]:

@@ -43,7 +43,10 @@ class DirectContext:
         """Dropped: there is no stream to send it on."""
 
     async def send_raw_request(
-        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,  # noqa: ARG002 - the SDK's interface
+        opts: CallOptions | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Refused: 2026-07-28 servers ask by `input_required`, not by requests."""
         raise NoBackChannelError(method)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from mcp.client._transport import TransportStreams, WriteStream
 from mcp.shared.message import SessionMessage
@@ -70,7 +70,7 @@ class _Placing:
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    async def __aenter__(self) -> _Placing:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -67,7 +67,7 @@ class HttpLink:
     def kill(self) -> None:
         """There is nothing of ours to kill."""
 
-    def why_ended(self, error: BaseException | None) -> str | None:
+    def why_ended(self, _error: BaseException | None) -> str | None:
         """The last fault below JSON-RPC, if any."""
         return self._wire.last_fault
 

@@ -7,6 +7,7 @@ and starts nothing.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -99,10 +100,14 @@ class Probe:
             raise unknown_tool(f"{NAME}.{tool}")
         return await function(arguments, ask)
 
-    async def _echo(self, arguments: dict[str, Any], ask: Ask) -> str:
-        text = orjson.dumps(arguments).decode()
+    async def _echo(self, arguments: dict[str, Any], _ask: Ask) -> str:
+        try:
+            text = orjson.dumps(arguments).decode()
+        except TypeError:
+            text = json.dumps(arguments)
         # The arguments are serialised once and spliced in: this is the tool that throughput is measured with.
-        return f'{{"content":[{{"type":"text","text":{orjson.dumps(text).decode()}}}],"structuredContent":{text},"isError":false}}'
+        quoted = orjson.dumps(text).decode()
+        return f'{{"content":[{{"type":"text","text":{quoted}}}],"structuredContent":{text},"isError":false}}'
 
     async def _sleep(self, arguments: dict[str, Any], ask: Ask) -> str:
         seconds, steps = arguments.get("seconds", 0), arguments.get("steps", 10)
@@ -115,11 +120,11 @@ class Probe:
             ask.on_progress(float(step), float(steps), f"slept {seconds * step / steps:.1f} of {seconds:g} s")
         return _result({"slept_s": seconds})
 
-    async def _fail(self, arguments: dict[str, Any], ask: Ask) -> str:
+    async def _fail(self, arguments: dict[str, Any], _ask: Ask) -> str:
         message = str(arguments.get("message", "failed as asked"))
         return orjson.dumps({"content": [{"type": "text", "text": message}], "isError": True}).decode()
 
-    async def _flaky(self, arguments: dict[str, Any], ask: Ask) -> str:
+    async def _flaky(self, arguments: dict[str, Any], _ask: Ask) -> str:
         key, times = str(arguments.get("key", "")), arguments.get("times", 2)
         if not isinstance(times, int) or times < 0:
             raise permanent("invalid_arguments", f"probe.flaky: times must be a whole number from 0, not {times!r}")
@@ -131,7 +136,7 @@ class Probe:
             raise not_started("flaky", f"probe.flaky: failure {failed + 1} of {times} for key {key!r}, as asked")
         return _result({"key": key, "failures": failed})
 
-    async def _pid(self, arguments: dict[str, Any], ask: Ask) -> str:
+    async def _pid(self, _arguments: dict[str, Any], _ask: Ask) -> str:
         return _result({"pid": os.getpid()})
 
 

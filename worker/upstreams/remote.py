@@ -66,7 +66,7 @@ class Link(Transport, Protocol):
         """At once, without waiting."""
         ...
 
-    def why_ended(self, error: BaseException | None) -> str | None:
+    def why_ended(self, error: BaseException | None, /) -> str | None:
         """For people; None when it knows nothing."""
         ...
 

@@ -125,15 +125,15 @@ def parse_servers(text: str, *, source: str, environ: Mapping[str, str]) -> Serv
     ours = form.child("mcpfleet")
     ours.only({"tools", "modules"})
     listed = form.child("mcpServers")
-    servers: list[ServerEntry] = [_server(name, listed.child(name), environ) for name in listed.keys()]
+    servers: list[ServerEntry] = [_server(name, listed.child(name), environ) for name in listed.fields()]
     modules = ours.child("modules")
-    for name in modules.keys():
-        if name in listed.keys():
+    for name in modules.fields():
+        if name in listed.fields():
             raise modules.wrong(name, "is a server in mcpServers already; names are unique")
         servers.append(_module(name, modules))
     names = [server.name for server in servers]
     policies = ours.child("tools")
-    return ServersFile(tuple(servers), {key: _policy(key, policies, names) for key in policies.keys()})
+    return ServersFile(tuple(servers), {key: _policy(key, policies, names) for key in policies.fields()})
 
 
 def _json(text: str, source: str) -> object:
@@ -164,24 +164,24 @@ class _Node:
         if not isinstance(self.value, dict):
             raise SettingsError(f"{self.where}: must be an object, not {_kind(self.value)}")
 
-    def keys(self) -> dict[str, object]:
+    def fields(self) -> dict[str, object]:
         assert isinstance(self.value, dict)
         return self.value
 
     def only(self, allowed: set[str] | frozenset[str]) -> None:
-        for key in self.keys():
+        for key in self.fields():
             if key not in allowed:
                 hint = near(key, sorted(allowed)) or f"; allowed are {', '.join(sorted(allowed))}"
                 raise SettingsError(f"{self.where}: unknown key {key!r}{hint}")
 
     def child(self, key: str) -> _Node:
-        return _Node(f"{self.where}: {key}", self.keys().get(key, {}))
+        return _Node(f"{self.where}: {key}", self.fields().get(key, {}))
 
     def wrong(self, key: str, why: str) -> SettingsError:
         return SettingsError(f"{self.where}: {key}: {why}")
 
     def text(self, key: str) -> str:
-        value = self.keys().get(key)
+        value = self.fields().get(key)
         if not isinstance(value, str) or not value or "\0" in value:
             raise self.wrong(key, f"must be a non-empty string, not {_kind(value)}")
         return value
@@ -217,14 +217,14 @@ class _Expander:
     def mapping(self, node: _Node, key: str) -> dict[str, str]:
         inner = node.child(key)
         expanded = {}
-        for name, value in inner.keys().items():
+        for name, value in inner.fields().items():
             if not isinstance(value, str) or "\0" in value:
                 raise inner.wrong(name, f"must be a string, not {_kind(value)}")
             expanded[name] = self.text(value, inner, name)
         return expanded
 
     def items(self, node: _Node, key: str) -> tuple[str, ...]:
-        value = node.keys().get(key, [])
+        value = node.fields().get(key, [])
         if not isinstance(value, list) or any(not isinstance(item, str) or "\0" in item for item in value):
             raise node.wrong(key, "must be a list of strings")
         return tuple(self.text(item, node, f"{key}[{index}]") for index, item in enumerate(value))
@@ -232,7 +232,7 @@ class _Expander:
 
 def _server(name: str, node: _Node, environ: Mapping[str, str]) -> ServerEntry:
     _check_name(name, node)
-    keys = node.keys()
+    keys = node.fields()
     if ("command" in keys) == ("url" in keys):
         both = "both command and url" if "command" in keys else "neither command nor url"
         raise SettingsError(f"{node.where}: has {both}; give one: command for stdio, url for Streamable HTTP")
@@ -255,7 +255,7 @@ def _stdio(name: str, node: _Node, expand: _Expander, environ: Mapping[str, str]
     command, args = expand.field(node, "command"), expand.items(node, "args")
     inherited = {key: environ[key] for key in DEFAULT_INHERITED_ENV_VARS if key in environ}
     env = inherited | expand.mapping(node, "env")
-    cwd = expand.field(node, "cwd") if node.keys().get("cwd") is not None else None
+    cwd = expand.field(node, "cwd") if node.fields().get("cwd") is not None else None
     return StdioEntry(name, command, args, env, cwd, tuple(expand.secrets))
 
 
@@ -289,7 +289,7 @@ def _policy(key: str, node: _Node, names: list[str]) -> ToolPolicy:
     known = [*names, *RESERVED]
     if not any(fnmatchcase(name, server) for name in known):
         raise node.wrong(key, f"no server {server!r} in this file{near(server, known)}")
-    value = node.child(key).keys()
+    value = node.child(key).fields()
     try:
         return ToolPolicy.model_validate(value)
     except ValidationError as error:

@@ -95,7 +95,7 @@ class Upstreams:
         tool: str,
         arguments: dict[str, Any],
         *,
-        timeout_s: float,
+        timeout_s: float,  # noqa: ARG002 - the interface's; see the docstring
         meta: dict[str, Any] | None,
         invocation: str,
         trace_id: str | None,

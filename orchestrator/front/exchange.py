@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.front.ask import is_input_required, missing_capabilities, refuse_missing
 from orchestrator.front.calls import Asked, Refused
 from orchestrator.front.faults import tool_error
+from orchestrator.front.mcptasks import requires_task
 from orchestrator.front.meta import PROJECT_HEADER
 from orchestrator.front.ordinary import Ordinary, Recognizer
 from orchestrator.front.reply import LongReply, write_json
@@ -183,8 +184,7 @@ class Exchange:
 
 
 def _is_plain(spec: ToolSpec) -> bool:
-    needs_task = (spec.definition.get("execution") or {}).get("taskSupport") == "required"
-    return not needs_task and spec.lane is not Lane.AGENTS and not x_mcp_header_map(spec.input_schema)
+    return not requires_task(spec) and spec.lane is not Lane.AGENTS and not x_mcp_header_map(spec.input_schema)
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

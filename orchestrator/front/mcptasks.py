@@ -24,6 +24,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from orchestrator.front.faults import refused, rpc_error, stamped
 from orchestrator.front.legs import Legs, Tasks
+from orchestrator.front.meta import PREFIX
 from orchestrator.front.ports import Fleet
 from orchestrator.front.who import headers_of, principal_of
 from tasks.errors import FleetError, NotFound
@@ -31,6 +32,7 @@ from tasks.invocation import Invocation, Lane, State
 from tasks.tool import ToolSpec
 
 EXTENSION = "io.modelcontextprotocol/tasks"
+TASK_SUPPORT_KEY = f"{PREFIX}taskSupport"
 _MODERN = frozenset(MODERN_PROTOCOL_VERSIONS)
 _MS_PER_S = 1000
 
@@ -63,6 +65,17 @@ def require_declared(ctx: Ctx) -> None:
         raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, f"the client did not declare {EXTENSION}", data)
 
 
+def requires_task(spec: ToolSpec) -> bool:
+    """The tool may only be called as a task.
+
+    Said by its server, in the words of 2025-11-25 (`execution.taskSupport`), which the 2026 schema no
+    longer has, or in `_meta` under `mcpfleet/taskSupport`.
+    """
+    definition = spec.definition
+    said = (definition.get("execution") or {}).get("taskSupport")
+    return "required" in {said, (definition.get("_meta") or {}).get(TASK_SUPPORT_KEY)}
+
+
 def needs_task(ctx: Ctx, spec: ToolSpec | None, lane: Lane | None) -> bool:
     """Whether the answer must be a task at once, without waiting whether the call is short.
 
@@ -72,7 +85,7 @@ def needs_task(ctx: Ctx, spec: ToolSpec | None, lane: Lane | None) -> bool:
     """
     if spec is None:
         return False
-    if (spec.definition.get("execution") or {}).get("taskSupport") == "required":
+    if requires_task(spec):
         if ctx.protocol_version in _MODERN:
             require_declared(ctx)
         return is_declared(ctx)

@@ -78,7 +78,7 @@ class Tool:
         schema = self.schema or {"type": "object", "properties": self.properties, "required": list(self.required)}
         shown: dict[str, Any] = {"name": name, "description": f"Conformance: {name}", "inputSchema": schema}
         if self.task_support is not None:
-            shown["execution"] = {"taskSupport": self.task_support}
+            shown["_meta"] = {"mcpfleet/taskSupport": self.task_support}
         return shown
 
 
@@ -182,7 +182,7 @@ async def _failing(_: Given) -> dict[str, Any]:
 async def _with_progress(given: Given) -> dict[str, Any]:
     for done in (0, 50, 100):
         await given.progress(done, 100)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.15)  # a node passes on ten a second of one call
     return text("progress reported")
 
 

@@ -86,13 +86,13 @@ def doctor(ctx: typer.Context, servers: ServersOption = None, as_json: JsonFlag 
 
 def serve(ctx: typer.Context) -> int:
     """Run the orchestrator process; settings come from MCPFLEET_* variables."""
-    from orchestrator.bootstrap import serve as serve_orchestrator
+    from orchestrator.bootstrap import run
     from orchestrator.settings import OrchestratorSettings
     from tasks.settings import read
 
     environ = desk_of(ctx).settings.environ
     settings = read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS)
-    asyncio.run(serve_orchestrator(settings))
+    run(settings)
     return Exit.OK
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from benchmarks import report
+from benchmarks.fleet_side import OURS
 from benchmarks.measure import Plan, Row, measure
 from benchmarks.processes import Broker, python, valkey
+from benchmarks.scaling import Scaled, measure_scaling
 from benchmarks.sides import PEERS, Side
 
+DEEP = 100_000
 FULL = Plan(warm_s=2.0, closed_s=15.0, light_s=30.0, loaded_s=20.0)
 
 
@@ -20,15 +23,19 @@ def main(argv: list[str]) -> int:
     """Run, show, write down; 1 where a side could not be measured."""
     words = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
     words.add_argument("--full", action="store_true", help="about five times as long, for figures worth quoting")
+    words.add_argument("--no-scaling", action="store_true", help="leave out the deep backlog and the many nodes")
     words.add_argument("--only", metavar="WORD", default="", help="only sides whose name holds this word")
     given = words.parse_args(argv)
     plan = FULL if given.full else Plan()
     logs = Path(mkdtemp(prefix="mcpfleet-bench-logs-"))
     print(f"logs in {logs}", file=sys.stderr)
     with valkey(logs / "valkey.log") as broker:
-        rows = [_row(side, broker, logs, plan) for side in PEERS if given.only.lower() in side.name.lower()]
-    report.show(rows)
-    report.write({"sides": [asdict(row) for row in rows]})
+        rows = [_row(side, broker, logs, plan) for side in (*PEERS, *OURS) if given.only.lower() in side.name.lower()]
+        scaled: list[Scaled] = []
+        if not given.no_scaling:
+            scaled = measure_scaling(broker, logs, seconds=plan.closed_s, deep=DEEP)
+    report.show(rows, scaled)
+    report.write({"sides": [asdict(row) for row in rows], "scaling": [asdict(row) for row in scaled]})
     return int(any(row.why for row in rows))
 
 

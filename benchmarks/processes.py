@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 ROOT = Path(__file__).resolve().parent.parent
 STOPS_WITHIN_S = 10.0
-STARTS_WITHIN_S = 30.0
+STARTS_WITHIN_S = 120.0
 ASK_EVERY_S = 0.05
 BYTES_PER_MB = 1_000_000
 

@@ -13,13 +13,45 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Row
+from benchmarks.scaling import Scaled
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
-def show(rows: Sequence[Row]) -> None:
-    """The table of sides."""
+def show(rows: Sequence[Row], scaled: Sequence[Scaled]) -> None:
+    """Both tables, and what went wrong."""
     console = Console()
+    if rows:
+        console.print(_sides(rows))
+    if scaled:
+        console.print(_scaling(scaled))
+    for row in rows:
+        if row.why:
+            console.print(f"[red]{row.name}: {row.failed} failed, {row.why}[/red]")
+
+
+def _scaling(scaled: Sequence[Scaled]) -> Table:
+    table = Table(title="what must not grow: simulated nodes, calls over HTTP", title_justify="left")
+    for heading in (
+        "nodes",
+        "backlog",
+        "calls/s",
+        "p50 ms",
+        "p99 ms",
+        "orchestrator ms/call",
+        "broker ms/call",
+        "RSS MB",
+    ):
+        table.add_column(heading, justify="right")
+    for row in scaled:
+        figures = (row.p50_ms, row.p99_ms, row.orchestrator_ms, row.broker_ms, row.orchestrator_rss_mb)
+        table.add_row(
+            f"{row.nodes}", f"{row.backlog:,}", f"{row.calls_per_s:,.0f}", *(f"{figure:.2f}" for figure in figures)
+        )
+    return table
+
+
+def _sides(rows: Sequence[Row]) -> Table:
     table = Table(title="one echo call, accepted to answered", title_justify="left")
     for heading in (
         "side",
@@ -47,10 +79,7 @@ def show(rows: Sequence[Row]) -> None:
             " ".join(f"{part} {ms:.2f}" for part, ms in sorted(row.cpu_ms.items())),
             " ".join(f"{part} {mb:.0f}" for part, mb in sorted(row.rss_mb.items())),
         )
-    console.print(table)
-    for row in rows:
-        if row.why:
-            console.print(f"[red]{row.name}: {row.failed} failed, {row.why}[/red]")
+    return table
 
 
 def write(form: dict[str, object]) -> None:

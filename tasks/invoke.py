@@ -26,9 +26,10 @@ def register(app: Celery, deliver: Callable[[str, str], None]) -> None:
         deliver: must not block for longer than a hand-over between threads.
     """
 
-    @app.task(name=TASK_NAME, ignore_result=True)
     def invoke(body: str, mac: str) -> None:
         deliver(body, mac)
+
+    app.task(invoke, name=TASK_NAME, ignore_result=True, shared=False)  # other apps of this process are not nodes
 
 
 def _attached() -> Any:  # noqa: ANN401 - a Celery task; celery is untyped

@@ -22,8 +22,8 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class CallRequest(_In):
-    """POST /v1/invocations. Durations are seconds; times are seconds since the epoch."""
+class _CallForm(_In):
+    """What is said about any call. Durations are seconds; times are seconds since the epoch."""
 
     tool: str = Field(max_length=256, examples=["time.get_current_time"])
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -43,8 +43,21 @@ class CallRequest(_In):
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
     trace_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
-    into: str | None = Field(default=None, max_length=128)
-    then: tuple[CallRequest, ...] = Field(default=(), max_length=50)
+    """Chosen by the caller (Celery chooses task ids)."""
+
+
+class NextCall(_CallForm):
+    """A later call of a chain. Its durations count from when the chain was accepted."""
+
+    into: str | None = Field(default=None, min_length=1, max_length=128)
+    """The argument that receives the result of the call before."""
+
+
+class CallRequest(_CallForm):
+    """POST /v1/invocations."""
+
+    then: tuple[NextCall, ...] = Field(default=(), max_length=50)
+    """Accepted one after the other, each when the one before succeeded."""
 
 
 class BatchRequest(_In):

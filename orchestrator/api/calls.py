@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.strict_json import write
 from tasks.invocation import Call
 from tasks.retry import RetryPolicy
 from tasks.tool import RetryForm
-from tasks.wire import CallRequest
+from tasks.wire import CallRequest, NextCall
 
 
 def to_call(request: CallRequest, *, now_s: float, trace_id: str, key: str | None = None) -> Call:
@@ -23,11 +25,15 @@ def to_call(request: CallRequest, *, now_s: float, trace_id: str, key: str | Non
         InvalidBody: members that contradict one another.
     """
     _refuse(request, key)
-    own_key = request.idempotency_key or key
-    return _call(request, now_s, request.trace_id or trace_id, own_key)
+    trace_id = request.trace_id or trace_id
+    then = tuple(
+        replace(_call(step, now_s, trace_id), into=step.into, idempotency_key=step.idempotency_key)
+        for step in request.then
+    )
+    return replace(_call(request, now_s, trace_id), then=then, idempotency_key=request.idempotency_key or key)
 
 
-def _call(request: CallRequest, now_s: float, trace_id: str, key: str | None) -> Call:
+def _call(request: CallRequest | NextCall, now_s: float, trace_id: str) -> Call:
     return Call(
         tool=request.tool,
         arguments_json=write(request.arguments),
@@ -40,10 +46,7 @@ def _call(request: CallRequest, now_s: float, trace_id: str, key: str | None) ->
         expires_at=_at(request.expires_at, request.deadline_s, now_s),
         timeout_s=request.timeout_s,
         retry=None if request.retry is None else _policy(request.retry),
-        idempotency_key=key,
         trace_id=trace_id,
-        then=tuple(_call(step, now_s, trace_id, step.idempotency_key) for step in request.then),
-        into=request.into,
         invocation_id=request.id,
     )
 
@@ -58,16 +61,13 @@ def _policy(form: RetryForm) -> RetryPolicy:
 
 def _refuse(request: CallRequest, key: str | None) -> None:
     places: list[tuple[str, str]] = []
-    if request.into is not None:
-        places.append(("into", "only a call in `then` receives a result"))
     if key and request.idempotency_key and key != request.idempotency_key:
         places.append(("idempotency_key", "differs from the Idempotency-Key header; send one of them"))
-    for path, call in (("", request), *((f"then.{n}.", step) for n, step in enumerate(request.then))):
+    steps: list[tuple[str, CallRequest | NextCall]] = [(f"then.{n}.", step) for n, step in enumerate(request.then)]
+    for path, call in (("", request), *steps):
         if call.delay_s is not None and call.not_before is not None:
             places.append((f"{path}delay_s", "give delay_s or not_before, not both"))
         if call.deadline_s is not None and call.expires_at is not None:
             places.append((f"{path}deadline_s", "give deadline_s or expires_at, not both"))
-        if path and call.then:
-            places.append((f"{path}then", "a chain is one flat list: move these calls up"))
     if places:
         raise InvalidBody(places)

@@ -32,7 +32,7 @@ class DeadQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     reason: str | None = Field(None, max_length=64)
-    cursor: str | None = Field(None, max_length=200, description="`next` of the page before")
+    cursor: str | None = Field(None, min_length=1, max_length=200, description="`next` of the page before")
     limit: int = Field(50, ge=1, le=500)
 
 

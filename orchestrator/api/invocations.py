@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api import views
 from orchestrator.api.calls import to_call
-from orchestrator.api.operation import Answer, Ask, Operation
+from orchestrator.api.operation import Answer, Ask, Header, Operation
 from orchestrator.api.ports import Calls
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.reply import Reply, Stream, listing, model
@@ -18,9 +18,10 @@ from tasks.invocation import TERMINAL, Invocation, State
 from tasks.wire import BatchRequest, CallRequest, ExplainView, InvocationView, Page
 
 KEY_MAX_CHARS = 255
-KEY_HEADER = {
-    "Idempotency-Key": "1 to 255 characters: the same key and call is accepted once, however often it is sent"
-}
+KEY_HEADER = (
+    Header("Idempotency-Key", "the same key and call is accepted once, however often it is sent", KEY_MAX_CHARS),
+)
+SEEN_HEADER = (Header("Last-Event-ID", "`id` of the last event seen: the stream goes on after it", 64),)
 
 
 class WaitQuery(BaseModel):
@@ -39,7 +40,7 @@ class ListQuery(BaseModel):
     node: str | None = None
     state: list[State] = Field(default_factory=list, description="repeat for several")
     since: float | None = Field(None, description="accepted at or after, seconds since the epoch")
-    cursor: str | None = Field(None, max_length=200, description="`next` of the page before")
+    cursor: str | None = Field(None, min_length=1, max_length=200, description="`next` of the page before")
     limit: int = Field(50, ge=1, le=500)
 
 
@@ -67,7 +68,7 @@ class Invocations:
                       self.call_many, {202: many}, body=BatchRequest, errors=(404, 409), headers=KEY_HEADER),
             Operation("GET", path + "/events", "watch", "Its events so far, then live, until it ended", self.watch,
                       {200: Answer("server-sent events, each an EventView", media_type="text/event-stream")},
-                      errors=(404,), headers={"Last-Event-ID": "`id` of the last event seen: goes on after it"}),
+                      errors=(404,), headers=SEEN_HEADER),
             Operation("GET", path + "/why", "explain", "Why it waits, or why it is where it is", self.explain,
                       {200: Answer("the reasons", ExplainView)}, errors=(404,)),
             Operation("POST", path + "/cancel", "cancel", "End it, wherever it is", self.cancel, {200: one},

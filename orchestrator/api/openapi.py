@@ -23,6 +23,7 @@ ALWAYS = {400: "malformed request", 413: "the body is over the limit", 415: "the
 GUARDED = {401: "no token, or an unknown one", 403: "the token may not do this"}
 SOMETIMES = {404: "no such thing", 409: "it is not in a state that allows this, or the idempotency key is taken"}
 WITH_BODY = frozenset({400, 413, 415, 429})
+PATH_FORMS: dict[str, dict[str, Any]] = {"sha256": {"pattern": "^[0-9a-f]{64}$"}}
 BUSY = frozenset({429, 503})
 
 
@@ -109,7 +110,10 @@ def _problems(operation: Operation, ref_of: Refs) -> dict[str, Any]:
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
     names = re.findall(r"{(\w+)}", documented_path(operation.path))
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", **PATH_FORMS.get(name, {})}}
+        for name in names
+    ]
 
 
 def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -138,6 +142,11 @@ def _inlined(part: Any, definitions: dict[str, Any]) -> Any:  # noqa: ANN401 - a
 
 def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "header", "schema": {"type": "string"}, "description": meaning}
-        for name, meaning in operation.headers.items()
+        {
+            "name": header.name,
+            "in": "header",
+            "schema": {"type": "string", "minLength": 1, "maxLength": header.max_chars},
+            "description": header.description,
+        }
+        for header in operation.headers
     ]

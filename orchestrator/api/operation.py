@@ -6,7 +6,7 @@ Owns `Operation` and what a handler is given (`Ask`). Refuses to know any path.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -71,6 +71,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """A request header an operation reads."""
+
+    name: str
+    description: str
+    max_chars: int
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """A method on a path.
 
@@ -80,7 +89,7 @@ class Operation:
         takes_stream: the body is raw bytes, handed over as they come.
         is_for_itself: the caller's id must be the path's `name` (a node speaks for itself only).
         errors: statuses it may answer besides those every operation may.
-        headers: request headers it reads, with their meaning.
+        headers: request headers it reads.
     """
 
     method: str
@@ -95,7 +104,7 @@ class Operation:
     takes_stream: bool = False
     is_for_itself: bool = False
     errors: tuple[int, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: tuple[Header, ...] = ()
     tag: str = "invocations"
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Send
 
 Headers = tuple[tuple[bytes, bytes], ...]
+NO_CONTENT = 204
 JSON_TYPE = b"application/json"
 _ALWAYS: Headers = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
@@ -27,7 +28,7 @@ class Reply:
     async def send(self, _receive: Receive, send: Send) -> None:
         """Write it."""
         length = (b"content-length", str(len(self.body)).encode())
-        kind = ((b"content-type", self.media_type),) if self.body else ()
+        kind = ((b"content-type", self.media_type),) if self.status != NO_CONTENT else ()
         headers = [length, *kind, *_ALWAYS, *self.headers]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -76,7 +77,8 @@ class Waits:
         failing = asyncio.gather(*waiters)
         enough = asyncio.create_task(found.over.wait())
         try:
-            await asyncio.wait({failing, enough}, timeout=timeout_s + GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+            watched: set[asyncio.Future[Any]] = {failing, enough}
+            await asyncio.wait(watched, timeout=timeout_s + GRACE_S, return_when=asyncio.FIRST_COMPLETED)
             if failing.done():
                 failing.result()  # an error that is not about one id: the ledger is down, for example
         finally:

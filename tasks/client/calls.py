@@ -30,7 +30,6 @@ class CallOptions(TypedDict, total=False):
     idempotency_key: str | None
     trace_id: str | None
     id: str | None
-    into: str | None
     then: Sequence[Mapping[str, Any]]
 
 

@@ -16,7 +16,7 @@ import structlog
 from structlog.contextvars import bind_contextvars, merge_contextvars
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-QUIET_LIBRARIES = ("kombu", "celery", "amqp", "httpx", "httpcore", "uvicorn.access", "mcp", "asyncio", "alembic")
+QUIET_LIBRARIES = ("kombu", "celery", "amqp", "httpx", "httpcore", "uvicorn", "mcp", "asyncio", "alembic")
 """Loggers that speak at INFO about each message or request: only their warnings are shown."""
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -51,6 +51,7 @@ def configure(process: str, *, level: str = "info", stream: TextIO | None = None
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _render],
         )
     )
+    logging.captureWarnings(capture=True)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)

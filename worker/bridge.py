@@ -11,14 +11,16 @@ incarnation and its term, so nobody else can open them, and a new process has a 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from celery import Celery, bootsteps, signals
-from celery.exceptions import WorkerShutdown, WorkerTerminate
+from celery.exceptions import SecurityWarning, WorkerShutdown, WorkerTerminate
 from celery.worker import state as celery_state
 
 from tasks.app import make_app
@@ -26,6 +28,7 @@ from tasks.invocation import Lane
 from tasks.invoke import register
 from tasks.queues import TASK_NAME
 
+PRELOADED = ("celery.bin.celery", "celery.apps.worker", "celery.worker.consumer", "kombu.transport.redis")
 BRPOP_S = 0.2
 """With a pool queue: a paused or resumed queue takes effect when the outstanding BRPOP ends."""
 _log = structlog.get_logger()
@@ -76,9 +79,9 @@ class CelerySide:
 
     def run(self) -> None:
         """Consume until `stop`, in the main thread. A broker that is away is waited for."""
-        options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-Ofair", "-P", "solo", "-q"]
+        options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-Ofair", "-P", "solo"]
         try:
-            self._app.worker_main(["worker", *options, "-n", f"{self._name}@%h", "-l", "WARNING"])
+            self._app.worker_main(["-q", "worker", *options, "-n", f"{self._name}@%h", "-l", "WARNING"])
         except (WorkerShutdown, WorkerTerminate, SystemExit) as end:
             _log.debug("celery_ended", how=type(end).__name__)
         if not self._is_stopping:
@@ -139,6 +142,14 @@ class CelerySide:
         # Celery would otherwise put its own handlers on the root logger.
         signals.setup_logging.connect(_keep_logging, weak=False)
         return app
+
+
+def preload() -> None:
+    """Import what Celery's worker needs, while the node still joins: it takes a second."""
+    # It warns that root runs a worker, because of pickle; ours accepts JSON only (tasks/app.py).
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    for module in PRELOADED:
+        importlib.import_module(module)
 
 
 def _hand_over(put: Callable[[str, str], None]) -> Callable[..., Callable[..., None]]:

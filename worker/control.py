@@ -21,6 +21,8 @@ from worker.admit import Ref
 BLOCK_MS = 2_000
 COUNT = 200
 RETRY_S = 0.5
+GATHER_S = 0.01
+"""After an entry: acknowledgements come in crowds, and a cancel is as prompt as a person can tell."""
 _log = structlog.get_logger()
 
 
@@ -57,6 +59,8 @@ class ControlReader:
         for entry_id, fields in _entries(reply):
             self._last_id = entry_id
             self._take(fields.get(FIELD, b""))
+        if reply:
+            await asyncio.sleep(GATHER_S)
 
     def _take(self, value: bytes) -> None:
         try:

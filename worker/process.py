@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute
 from tasks.clock import Clock
 from tasks.errors import FleetError
 from worker.bootstrap import Node, Servers, pool_queues
-from worker.bridge import CelerySide, Inbox
+from worker.bridge import CelerySide, Inbox, preload
 from worker.exporter import routes
 from worker.membership import Superseded
 from worker.serve import HttpServer
@@ -78,6 +78,7 @@ class NodeProcess:
         self._own_signals()
         thread = threading.Thread(target=self._run_loop, name="loop")
         thread.start()
+        preload()
         while not self._joined.wait(POLL_S) and not self._ended.is_set():
             pass
         if self._celery is not None:

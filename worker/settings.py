@@ -24,7 +24,7 @@ def _host_name() -> str:
 class NodeSettings(BaseModel):
     """One node. Times in seconds, sizes in bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     name: str = Field(default_factory=_host_name, pattern=NAME_PATTERN)
     """Stands in queue names and in the journal's file name; the host's name when absent."""
@@ -32,7 +32,7 @@ class NodeSettings(BaseModel):
     """Nodes of one shape."""
     orchestrator_url: str = Field("http://127.0.0.1:8700", pattern=r"^https?://")
     """Where to join."""
-    join_token: SecretStr = SecretStr("")
+    join_token: SecretStr = Field(min_length=1)
     """The fleet's; exchanged at join for a token of this incarnation."""
     servers: Path | None = None
     """The `mcpServers` file; without one the node offers the built-in `probe` only."""

@@ -7,7 +7,7 @@ only by a release or a settlement that took. Refuses to decide anything.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from orchestrator.ledger.values import Outstanding
@@ -23,6 +23,7 @@ class OpenAttempts:
         self._by_id: dict[str, Outstanding] = {}
         self._by_node: defaultdict[str, set[str]] = defaultdict(set)
         self._seats: defaultdict[tuple[str, Lane], set[str]] = defaultdict(set)
+        self._sizes: dict[Lane, dict[str, int]] = {lane: {} for lane in Lane}
         self._unclaimed: defaultdict[tuple[str, Lane], set[str]] = defaultdict(set)
         for attempt in attempts:
             self.add(attempt)
@@ -38,6 +39,10 @@ class OpenAttempts:
         seat = self._seats.get((node, lane))
         return len(seat) if seat else 0
 
+    def held_by_node(self, lane: Lane) -> Mapping[str, int]:
+        """The same for every node that ever held one; one look-up per node where `route` compares 100."""
+        return self._sizes[lane]
+
     def held_in_pool(self, pool: str, lane: Lane) -> int:
         """Unsettled late-bound attempts that no node has claimed."""
         seat = self._unclaimed.get((pool, lane))
@@ -52,6 +57,7 @@ class OpenAttempts:
         else:
             self._by_node[attempt.node].add(attempt.invocation_id)
             self._seats[attempt.node, attempt.lane].add(attempt.invocation_id)
+            self._measure(attempt.node, attempt.lane)
 
     def remove(self, invocation_id: str, fence: int | None = None) -> Outstanding | None:
         """A settlement took. With `fence`, only that attempt; None if it was not held."""
@@ -64,6 +70,7 @@ class OpenAttempts:
         else:
             self._by_node[attempt.node].discard(invocation_id)
             self._seats[attempt.node, attempt.lane].discard(invocation_id)
+            self._measure(attempt.node, attempt.lane)
         return attempt
 
     def get(self, invocation_id: str) -> Outstanding | None:
@@ -96,3 +103,6 @@ class OpenAttempts:
             return False
         self._by_id[invocation_id] = replace(attempt, state=state, started_at=started_at or attempt.started_at)
         return True
+
+    def _measure(self, node: str, lane: Lane) -> None:
+        self._sizes[lane][node] = len(self._seats[node, lane])

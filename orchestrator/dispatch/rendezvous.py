@@ -26,11 +26,14 @@ def rank(key: str, weights: Mapping[str, float]) -> tuple[str, ...]:
     Source: weighted rendezvous hashing, Schindelhauer and Schomaker 2005: -weight / ln(uniform).
     """
     keyed = blake2b(f"{key}\0".encode(), digest_size=_HASH_BYTES)
-    scores = {}
+    hashes = {}
     for node in sorted(weights):
         hashed = keyed.copy()
         hashed.update(node.encode())
-        scores[node] = weights[node] / -log(_uniform(hashed.digest()))
+        hashes[node] = hashed.digest()
+    if len(set(weights.values())) <= 1:
+        return tuple(sorted(hashes, key=hashes.__getitem__, reverse=True))
+    scores = {node: weights[node] / -log(_uniform(digest)) for node, digest in hashes.items()}
     return tuple(sorted(scores, key=scores.__getitem__, reverse=True))
 
 

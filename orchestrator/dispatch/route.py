@@ -125,14 +125,14 @@ def _cooled(call: Waiting, warm_node: str, fleet: FleetView) -> str:
 
 
 def _opening(bench: Bench, lane: Lane, occupancy: Occupancy) -> _Opening | None:
-    held_by = occupancy.held
+    held_on = occupancy.held_by_node(lane).get
     credit = None
     if bench.policy.strategy == "late":
-        taken = sum([held_by(stand.node, lane) for stand in bench.crew])
+        taken = sum([held_on(stand.node, 0) for stand in bench.crew])
         credit = bench.crew_slots - taken - occupancy.held_in_pool(bench.policy.name, lane)
         if credit <= 0:
             return None
-    rooms = [(stand, held) for stand in bench.stands if (held := held_by(stand.node, lane)) < stand.limit]
+    rooms = [(stand, held) for stand in bench.stands if (held := held_on(stand.node, 0)) < stand.limit]
     if not rooms:
         return None
     return _Opening(bench, prefer_free(rooms), credit)
@@ -203,7 +203,8 @@ def _full(benches: Sequence[Bench], lane: Lane, occupancy: Occupancy) -> tuple[s
 
 def _full_pool(bench: Bench, lane: Lane, occupancy: Occupancy) -> str:
     pool = bench.policy.name
-    held = sum([occupancy.held(stand.node, lane) for stand in bench.crew])
+    held_on = occupancy.held_by_node(lane).get
+    held = sum([held_on(stand.node, 0) for stand in bench.crew])
     queued = occupancy.held_in_pool(pool, lane)
     able = f"{len(bench.stands)} of {len(bench.crew)} open nodes can run it"
     return f"pool {pool} is full in lane {lane}: {held + queued} calls held for {bench.crew_slots} slots; {able}"

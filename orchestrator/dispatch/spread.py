@@ -119,10 +119,12 @@ def _least_connections(ask: Ask) -> Choice:
 
 
 def _heaviest_then_longest_ago(ask: Ask, tied: Sequence[Room]) -> Room:
-    weight = max([stand.weight for stand, _ in tied])
-    heaviest = [room for room in tied if room[0].weight == weight]
-    turns = ask.spread.turns(ask.bench.policy.name, ask.lane)
-    return min(heaviest, key=lambda room: turns.get(room[0].node, 0.0))
+    if not ask.bench.is_even:
+        weight = max([stand.weight for stand, _ in tied])
+        tied = [room for room in tied if room[0].weight == weight]
+    turn_on = ask.spread.turns(ask.bench.policy.name, ask.lane).get
+    turns = [turn_on(stand.node, 0.0) for stand, _ in tied]
+    return tied[turns.index(min(turns))]
 
 
 def _round_robin(ask: Ask) -> Choice:
@@ -159,8 +161,8 @@ def _home(ask: Ask) -> Choice:
 
     Source: Mirrokni, Thorup and Zadimoghaddam, Consistent Hashing with Bounded Loads, 2018.
     """
-    held_by = ask.occupancy.held
-    total = 1 + sum([held_by(stand.node, ask.lane) for stand in ask.bench.stands])
+    held_on = ask.occupancy.held_by_node(ask.lane).get
+    total = 1 + sum([held_on(stand.node, 0) for stand in ask.bench.stands])
     share = ask.bench.policy.bound * total / ask.bench.slots
     rooms = {stand.node: (stand, held) for stand, held in ask.rooms}
     passed_over = 0

@@ -67,23 +67,33 @@ class Counted:
     """An `Occupancy` that counts placements."""
 
     def __init__(self, held: Mapping[tuple[str, Lane], int] | None = None) -> None:
-        self.by_node: Counter[tuple[str, Lane]] = Counter(held or {})
+        self.by_node: dict[Lane, Counter[str]] = {lane: Counter() for lane in Lane}
         self.by_pool: Counter[tuple[str, Lane]] = Counter()
+        for (node, lane), number in (held or {}).items():
+            self.by_node[lane][node] = number
 
     def held(self, node: str, lane: Lane) -> int:
         """Placed on the node and not given back."""
-        return self.by_node.get((node, lane), 0)
+        return self.by_node[lane].get(node, 0)
+
+    def held_by_node(self, lane: Lane) -> Mapping[str, int]:
+        """The same for every node."""
+        return self.by_node[lane]
 
     def held_in_pool(self, pool: str, lane: Lane) -> int:
         """Placed on the pool and not given back."""
         return self.by_pool.get((pool, lane), 0)
+
+    def total(self) -> int:
+        """Everything placed and not given back."""
+        return sum(counter.total() for counter in self.by_node.values()) + self.by_pool.total()
 
     def add(self, placement: Placement, number: int = 1) -> None:
         """A placement took; with -1, it was given back."""
         if placement.node is None:
             self.by_pool[placement.pool, placement.lane] += number
         else:
-            self.by_node[placement.node, placement.lane] += number
+            self.by_node[placement.lane][placement.node] += number
 
 
 @dataclass(slots=True)

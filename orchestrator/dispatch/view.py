@@ -30,6 +30,10 @@ class Occupancy(Protocol):
         """Unsettled attempts released to this node."""
         ...
 
+    def held_by_node(self, lane: Lane) -> Mapping[str, int]:
+        """The same for every node at once; a node that holds none may be left out."""
+        ...
+
     def held_in_pool(self, pool: str, lane: Lane) -> int:
         """Unsettled late-bound attempts of this pool that no node has claimed yet."""
         ...
@@ -105,6 +109,7 @@ class Bench:
     Attributes:
         crew: every open stand of the pool in that lane, whether it can run the shape or not.
         stand_of: the stands by node name.
+        is_even: no stand has more weight than another.
         is_late: one pool queue that any node takes from; only where every node of the crew can run it.
     """
 
@@ -112,6 +117,7 @@ class Bench:
     stands: tuple[Stand, ...]
     stand_of: Mapping[str, Stand]
     crew: tuple[Stand, ...]
+    is_even: bool
     is_late: bool
     slots: int
     crew_slots: int
@@ -217,6 +223,7 @@ class FleetView:
             stands=stands,
             stand_of={stand.node: stand for stand in stands},
             crew=crew,
+            is_even=len({stand.weight for stand in stands}) <= 1,
             is_late=is_late and len(stands) == len(crew),
             slots=sum(stand.slots for stand in stands),
             crew_slots=sum(stand.slots for stand in crew),

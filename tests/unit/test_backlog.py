@@ -199,7 +199,7 @@ def test_sets_of_nodes_that_overlap_take_turns() -> None:
 def test_pass_without_credit_asks_once_and_not_per_call() -> None:
     """With nothing free, 3,000 waiting calls of 300 projects cost one question, and then none."""
     desk = desk_of(fleet_of([seat("a1", slots=1)], PoolPolicy("east", prefetch=0)))
-    desk.occupancy.by_node["a1", Lane.TOOLS] = 1
+    desk.occupancy.by_node[Lane.TOOLS]["a1"] = 1
     for project in range(300):
         fill(desk, f"p{project}", 10)
     assert desk.release_all() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.envelope import Delivery, open_sealed, seal
@@ -31,7 +31,7 @@ DELIVERY = Delivery(
     tries=1,
 )
 
-texts = st.text(st.characters(codec="utf-8"), max_size=20)
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
 json_objects = st.dictionaries(
     texts,
     st.recursive(st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), texts), st.lists, max_leaves=5),
@@ -57,6 +57,7 @@ deliveries = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(deliveries, st.binary(min_size=1, max_size=64))
 def test_what_is_sealed_comes_out_whole(delivery: Delivery, key: bytes) -> None:
     """Every field, for any content and any key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -337,8 +338,9 @@ def test_many_calls_never_exceed_credit(fleet: FleetView, wanted: list[Waiting])
     for number, call in enumerate(wanted):
         desk.backlog.add(replace(call, id=f"c{number}"), 0.0)
     desk.release_all()
-    for (node, lane), held in desk.occupancy.by_node.items():
+    for node, lane in product(fleet.seats, Lane):
+        held = desk.occupancy.held(node, lane)
         node_seat = fleet.seats[node]
         ahead = fleet.policy(node_seat.pool).prefetch if lane is Lane.TOOLS else 0
         assert held <= node_seat.slots[lane] + ahead
-    assert len(desk.backlog) + desk.occupancy.by_node.total() + desk.occupancy.by_pool.total() == len(wanted)
+    assert len(desk.backlog) + desk.occupancy.total() == len(wanted)

@@ -62,7 +62,7 @@ def test_round_robin_goes_round() -> None:
 def test_round_robin_skips_a_full_node_and_goes_on() -> None:
     """A node without room loses its turn; nobody else does."""
     desk = desk_of(fleet_of([seat("a"), seat("b"), seat("c")], PoolPolicy("east", Strategy.ROUND_ROBIN, prefetch=0)))
-    desk.occupancy.by_node["b", Lane.TOOLS] = 2
+    desk.occupancy.by_node[Lane.TOOLS]["b"] = 2
     for index in range(4):
         desk.backlog.add(waiting(f"c{index}"), 0.0)
     assert [placement.node for _, placement in desk.release_all()] == [*"acac"]
@@ -160,7 +160,7 @@ def test_late_places_on_the_pool_up_to_its_free_slots() -> None:
     """Late binding has no prefetch: exactly the free slots of all open nodes, on the pool's queue."""
     seats = [seat("a", slots=2), seat("b", slots=3), seat("shut", slots=9, is_open=False)]
     desk = desk_of(fleet_of(seats, PoolPolicy("east", Strategy.LATE)))
-    desk.occupancy.by_node["a", Lane.TOOLS] = 1
+    desk.occupancy.by_node[Lane.TOOLS]["a"] = 1
     for index in range(9):
         desk.backlog.add(waiting(f"c{index}", f"p{index}"), 0.0)
     released = [placement for _, placement in desk.release_all()]
@@ -220,9 +220,9 @@ def test_turns_of_a_node_that_left_are_forgotten() -> None:
 def test_node_that_was_full_catches_up_by_one_turn_only(strategy: Strategy) -> None:
     """After an hour without room it gets its share, not an hour's worth."""
     desk = desk_of(fleet_of([seat("a", slots=99), seat("b", slots=99)], PoolPolicy("east", strategy, prefetch=0)))
-    desk.occupancy.by_node["b", Lane.TOOLS] = 99
+    desk.occupancy.by_node[Lane.TOOLS]["b"] = 99
     for index in range(60):
         desk.backlog.add(waiting(f"c{index}"), 0.0)
     desk.release_all(limit=40)
-    desk.occupancy.by_node["b", Lane.TOOLS] = 0
+    desk.occupancy.by_node[Lane.TOOLS]["b"] = 0
     assert Counter(placement.node for _, placement in desk.release_all(limit=10))["b"] <= 6

@@ -6,6 +6,7 @@ cancels the Invocation, unless it is detached.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from orchestrator.cli.durations import parse_s
 from orchestrator.cli.exits import BadInput, Exit
 from orchestrator.cli.shortid import short
 from orchestrator.cli.watch import follow
+from tasks.errors import FleetError
+from tasks.ids import new_id
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, TERMINAL, Lane
 from tasks.tool import RetryForm
 from tasks.wire import CallRequest, InvocationView, ToolView
@@ -101,6 +104,7 @@ def call(
             timeout_s=_seconds(timeout),
             retry=None if retries is None else RetryForm(attempts=retries + 1),
             idempotency_key=idempotency_key,
+            id=None if idempotency_key else new_id(),
         )
         return place(desk, api, request, wait_s=_seconds(wait), detach=detach, output=output, as_json=as_json)
 
@@ -116,7 +120,15 @@ def place(
     as_json: bool,
 ) -> int:
     """Submit, then leave it or see it through."""
-    return see_through(desk, api, api.submit(request), wait_s=wait_s, detach=detach, output=output, as_json=as_json)
+    try:
+        view = api.submit(request)
+    except KeyboardInterrupt:
+        # It may have been accepted just now; the id is ours, so it can be named.
+        if request.id is not None:
+            with suppress(FleetError):
+                api.act(request.id, "cancel")
+        return Exit.INTERRUPTED
+    return see_through(desk, api, view, wait_s=wait_s, detach=detach, output=output, as_json=as_json)
 
 
 def see_through(

@@ -70,5 +70,5 @@ class Checklist:
             words = step.detail or (_WORDS.get(step.name, "node") if step.state != "stopped" else "stopped")
             spent = took(self._took[step.name]) if step.state in _DONE else step.state
             style = "yellow" if step.detail == "killed" or step.state == "restarting" else "dim"
-            grid.add_row(mark, Text(step.name, "bold"), Text(words, style), Text(spent, "dim"))
+            grid.add_row(mark, Text(step.name, "bold"), Text(words, style), Text(spent, "dim", justify="right"))
         return grid

@@ -22,7 +22,7 @@ _ATTEMPTS = [
     Column("RELEASED"),
     Column("QUEUED", is_right=True),
     Column("RAN", is_right=True),
-    Column("BECAUSE", is_wide=True),
+    Column("BECAUSE", is_wide=True, is_wrapped=True),
 ]
 
 
@@ -42,14 +42,23 @@ def show_history(desk: Desk, view: InvocationView) -> None:
 def show_explanation(desk: Desk, view: ExplainView) -> None:
     """`mcpfleet why`."""
     desk.screen.show(Text.assemble(paint.state(view.state), ("  " + view.id, "dim")))
-    desk.screen.show(Text(clean(view.summary), "bold"))
-    for reason in view.reasons:
-        desk.screen.show(Text(f"  · {clean(reason)}"))
+    if view.summary not in ("", view.state):
+        desk.screen.show(Text(clean(view.summary), "bold"))
+    said: list[str] = []
+    if view.reasons != [view.summary] and not any(view.reasons == attempt.reasons for attempt in view.attempts):
+        _say_reasons(desk, view.reasons)
     for attempt in view.attempts:
         head = f"attempt {attempt.fence} → {attempt.node or f'any node of {attempt.pool}'}"
         desk.screen.show(Text.assemble((head, "bold"), "  ", paint.ending(attempt.ending)))
-        for reason in attempt.reasons:
-            desk.screen.show(Text(f"  · {clean(reason)}"))
+        _say_reasons(desk, ["for the same reasons"] if attempt.reasons == said else attempt.reasons)
+        said = attempt.reasons
+        if attempt.error:
+            desk.screen.show(Text(f"  ✗ {clean(attempt.error.message)}", "red"))
+
+
+def _say_reasons(desk: Desk, reasons: list[str]) -> None:
+    for reason in reasons:
+        desk.screen.show(Text(f"  · {clean(reason)}"))
 
 
 def show_attempts(desk: Desk, attempts: list[AttemptView]) -> None:
@@ -61,7 +70,7 @@ def show_attempts(desk: Desk, attempts: list[AttemptView]) -> None:
 
 
 def _attempt(attempt: AttemptView) -> list[Cell]:
-    because = attempt.error.message if attempt.error else "; ".join(attempt.reasons)
+    because = attempt.error.message if attempt.error else "".join(attempt.reasons[-1:])
     begun, ended = attempt.started_at, attempt.ended_at
     return [
         str(attempt.fence),

@@ -45,14 +45,14 @@ def nodes(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         Column("POOL"),
         Column("STATE"),
         Column("LEASE", is_right=True),
-        Column("TOOLS LANE"),
+        Column("TOOLS"),
         Column("AGENTS"),
         Column("CPU", is_right=True),
         Column("MEM", is_right=True),
         Column("CAPABILITIES", is_wide=True),
     ]
     desk.screen.table(
-        columns, [_node_row(view) for view in found], empty="no node has joined; `mcpfleet-worker run` starts one"
+        columns, [_node_row(desk, view) for view in found], empty="no node has joined; `mcpfleet-worker run` starts one"
     )
 
 
@@ -88,7 +88,7 @@ def pools(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         Column("POOL"),
         Column("STRATEGY"),
         Column("NODES", is_right=True),
-        Column("TOOLS LANE"),
+        Column("TOOLS"),
         Column("AGENTS"),
         Column("WAITING", is_right=True),
         Column(""),
@@ -99,8 +99,8 @@ def pools(ctx: typer.Context, as_json: JsonFlag = False) -> None:
             Text(view.name, "bold"),
             view.strategy,
             str(view.nodes),
-            _meter(view.outstanding, view.slots, Lane.TOOLS),
-            _meter(view.outstanding, view.slots, Lane.AGENTS),
+            _meter(desk, view.outstanding, view.slots, Lane.TOOLS),
+            _meter(desk, view.outstanding, view.slots, Lane.AGENTS),
             str(view.waiting),
             paint.paused(view.is_paused),
             " ".join(view.capabilities),
@@ -170,22 +170,22 @@ def _set_state(ctx: typer.Context, name: str, state: NodeState, words: str, *, a
         desk.screen.note(f"[green]✓[/] {escape(view.name)} is {view.state}: {words}")
 
 
-def _node_row(view: NodeView) -> list[Cell]:
+def _node_row(desk: Desk, view: NodeView) -> list[Cell]:
     return [
         Text(view.name, "bold"),
         view.pool,
         paint.node_state(view.state),
         took(view.lease_left_s) if view.lease_left_s > 0 else Text("over", "red"),
-        _meter(view.outstanding, view.slots, Lane.TOOLS),
-        _meter(view.outstanding, view.slots, Lane.AGENTS),
+        _meter(desk, view.outstanding, view.slots, Lane.TOOLS),
+        _meter(desk, view.outstanding, view.slots, Lane.AGENTS),
         f"{view.cpu:.0%}",
         f"{view.memory:.0%}",
         " ".join(view.capabilities),
     ]
 
 
-def _meter(outstanding: dict[Lane, int], slots: dict[Lane, int], lane: Lane) -> Text:
-    return paint.meter(outstanding.get(lane, 0), slots.get(lane, 0))
+def _meter(desk: Desk, outstanding: dict[Lane, int], slots: dict[Lane, int], lane: Lane) -> Text:
+    return paint.meter(outstanding.get(lane, 0), slots.get(lane, 0), has_bar=desk.screen.is_roomy)
 
 
 def _say_backlog(desk: Desk, backlog: BacklogView) -> None:

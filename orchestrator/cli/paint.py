@@ -54,11 +54,13 @@ def paused(is_paused: bool) -> Text:
     return Text("paused", "bold yellow") if is_paused else Text("")
 
 
-def meter(used: int, room: int) -> Text:
+def meter(used: int, room: int, *, has_bar: bool = True) -> Text:
     """`▰▰▱▱▱▱▱▱ 2/8`: what is taken of what there is."""
     share = 0.0 if room <= 0 else min(1.0, used / room)
     full = min(_BAR_CELLS, round(share * _BAR_CELLS) or (1 if used else 0))
     style = "red" if share >= 1 else "yellow" if share > 0.75 else "green"  # noqa: PLR2004 - three colours
+    if not has_bar:
+        return Text(f"{used}/{room}", style)
     return Text.assemble(("▰" * full, style), ("▱" * (_BAR_CELLS - full), "dim"), f" {used}/{room}")
 
 

@@ -22,6 +22,7 @@ from rich.text import Text
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Terminal control characters; a tool's answer must not move the cursor or set the title."""
 
+ROOMY_COLUMNS = 100
 _GLYPHS = re.compile(r"^[◌◐●?✓✗⊘⧗!↺▰▱]+ ")
 
 
@@ -33,6 +34,8 @@ class Column:
     is_right: bool = False
     is_wide: bool = False
     """Takes what room is left, and is cut with an ellipsis when there is too little."""
+    is_wrapped: bool = False
+    """Goes on in the next line instead of being cut."""
 
 
 Cell = str | Text
@@ -50,6 +53,11 @@ class Screen:
     def is_person(self) -> bool:
         """Whether standard output is a terminal."""
         return self.out.is_terminal
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether there is room for more than words: a wide terminal."""
+        return self.is_person and self.out.width >= ROOMY_COLUMNS
 
     @property
     def is_live(self) -> bool:
@@ -113,19 +121,22 @@ class Screen:
 
 
 def table_of(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> Table:
-    """A table as rich draws it on a terminal: no frame, a quiet head."""
+    """A table as rich draws it on a terminal: no frame, a quiet head, no column that is empty throughout."""
+    held = [list(row) for row in rows]
+    used = [n for n, column in enumerate(columns) if column.is_wide or any(str(row[n]) for row in held)]
+    columns, held = [columns[n] for n in used], [[row[n] for n in used] for row in held]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim bold")
     for column in columns:
         table.add_column(
             column.title,
             justify="right" if column.is_right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=not column.is_wrapped,
+            overflow="fold" if column.is_wrapped else "ellipsis",
             ratio=1 if column.is_wide else None,
             min_width=None if column.is_wide else len(column.title),
         )
     table.expand = any(column.is_wide for column in columns)
-    for row in rows:
+    for row in held:
         table.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
     return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import signal
@@ -15,7 +14,7 @@ import pytest
 from tasks.ledger_events import Finished, Progress, Started
 from tasks.node import Phase, Ref
 from tasks.outcome import Failure
-from worker.testing.fake_orchestrator import WAIT_S, FakeOrchestrator
+from worker.testing.fake_orchestrator import FakeOrchestrator
 from worker.testing.node_process import node_process
 from worker.testing.valkey import KillableValkey
 
@@ -116,13 +115,9 @@ async def test_without_a_lease_nothing_new_starts(fake: FakeOrchestrator, tmp_pa
         running = await fake.call("probe.sleep", LONG)
         await _started(fake, running)
         fake.is_away = True
-        async with asyncio.timeout(WAIT_S):
-            while (await node.health())["ok"]:
-                await asyncio.sleep(0)
+        await node.health_until(lambda health: not health["ok"])
         waiting = await fake.call("probe.echo")
-        async with asyncio.timeout(WAIT_S):
-            while (health := await node.health())["waiting"] == {"tools": 0, "agents": 0}:
-                await asyncio.sleep(0)
+        health = await node.health_until(lambda health: health["waiting"] != {"tools": 0, "agents": 0})
         assert health["running"] == {"tools": 1, "agents": 0}
         assert not fake.finished(waiting)
         fake.is_away = False

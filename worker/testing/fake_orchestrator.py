@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -199,7 +199,7 @@ class FakeOrchestrator:
         data = self.blobs.get(sha256)
         return Response(status_code=404) if data is None else Response(data)
 
-    def _door(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
+    def _door(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             if not self.is_away:
                 return await handler(request)

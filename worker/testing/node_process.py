@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -14,6 +14,7 @@ import httpx
 from worker.testing.fake_orchestrator import WAIT_S, FakeOrchestrator
 
 PACKAGES = Path(__file__).resolve().parents[2]
+ASK_EVERY_S = 0.02
 JOIN_TOKEN = "token-join"  # noqa: S105 - of a fake orchestrator
 
 
@@ -34,6 +35,15 @@ class NodeUnderTest:
         async with httpx.AsyncClient() as http:
             view: dict[str, object] = (await http.get(f"{self.url}/health")).json()
             return view
+
+    async def health_until(self, condition: Callable[[dict[str, object]], bool]) -> dict[str, object]:
+        """Ask `/health` until it is so."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                view = await self.health()
+                if condition(view):
+                    return view
+                await asyncio.sleep(ASK_EVERY_S)
 
     async def metric(self, sample: str) -> float:
         """One sample of `/metrics`, by its name and labels as they stand there; 0 where it is absent."""
@@ -63,7 +73,6 @@ async def node_process(
     environ: Mapping[str, str],
     *options: str,
     is_joining: bool = True,
-    name: str = "a1",
 ) -> AsyncIterator[NodeUnderTest]:
     """Started, joined unless told otherwise, and gone at the end."""
     joins = len(fake.joins)
@@ -74,7 +83,7 @@ async def node_process(
         "MCPFLEET_NODE_STATE_DIR": str(state_dir),
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "worker.cli", "run", "--name", name, *options, env=variables
+        sys.executable, "-P", "-m", "worker.cli", "run", "--name", "a1", *options, env=variables
     )
     node = NodeUnderTest(process, fake)
     try:

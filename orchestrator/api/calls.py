@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.strict_json import write
 from tasks.invocation import Call
@@ -26,14 +24,19 @@ def to_call(request: CallRequest, *, now_s: float, trace_id: str, key: str | Non
     """
     _refuse(request, key)
     trace_id = request.trace_id or trace_id
-    then = tuple(
-        replace(_call(step, now_s, trace_id), into=step.into, idempotency_key=step.idempotency_key)
-        for step in request.then
-    )
-    return replace(_call(request, now_s, trace_id), then=then, idempotency_key=request.idempotency_key or key)
+    then = tuple(_call(step, now_s, trace_id, step.idempotency_key, into=step.into) for step in request.then)
+    return _call(request, now_s, trace_id, request.idempotency_key or key, then=then)
 
 
-def _call(request: CallRequest | NextCall, now_s: float, trace_id: str) -> Call:
+def _call(
+    request: CallRequest | NextCall,
+    now_s: float,
+    trace_id: str,
+    key: str | None,
+    *,
+    then: tuple[Call, ...] = (),
+    into: str | None = None,
+) -> Call:
     return Call(
         tool=request.tool,
         arguments_json=write(request.arguments),
@@ -46,7 +49,10 @@ def _call(request: CallRequest | NextCall, now_s: float, trace_id: str) -> Call:
         expires_at=_at(request.expires_at, request.deadline_s, now_s),
         timeout_s=request.timeout_s,
         retry=None if request.retry is None else _policy(request.retry),
+        idempotency_key=key,
         trace_id=trace_id,
+        then=then,
+        into=into,
         invocation_id=request.id,
     )
 

@@ -50,7 +50,7 @@ class _Announcing(uvicorn.Server):
         self._settings, self._listening = settings, listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's own, then say where we are."""
+        """What uvicorn does, then say where we are."""
         await super().startup(sockets=sockets)
         host, port = self._listening.getsockname()[:2]
         url = f"http://{host}:{port}"

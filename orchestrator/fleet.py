@@ -59,7 +59,7 @@ class Dispatch(Protocol):
     def knows(self, invocation_id: str) -> bool: ...
     def why(self, invocation_id: str) -> tuple[str, ...]: ...
     def backlog(self) -> BacklogView: ...
-    async def pause(self, kind: str, name: str, is_paused: bool) -> None: ...  # noqa: FBT001
+    async def pause(self, kind: str, name: str, is_paused: bool) -> None: ...
 
 
 class Nodes(Protocol):
@@ -221,7 +221,7 @@ class Fleet:
         """Invocations of the caller's tenant, newest first."""
         return await self._books.listing(replace(where, tenant=principal.tenant), cursor=cursor, limit=limit)
 
-    def tools(self, principal: Principal) -> list[ToolView]:  # noqa: ARG002 - filtered per principal by policy later
+    def tools(self, principal: Principal) -> list[ToolView]:  # noqa: ARG002 - policy will filter by it
         """Every tool this caller may see."""
         return self._views.tools()
 
@@ -245,7 +245,7 @@ class Fleet:
         """What waits in the ledger."""
         return self._dispatch.backlog()
 
-    async def pause(self, kind: str, name: str, is_paused: bool) -> None:  # noqa: FBT001 - the ledger's own words
+    async def pause(self, kind: str, name: str, is_paused: bool) -> None:
         """Pause or resume a queue, a pool or a project."""
         await self._dispatch.pause(kind, name, is_paused)
 

@@ -100,9 +100,7 @@ class Views:
             raise BrokerDown("the configured address", str(error) or type(error).__name__) from error
         paused = self._paused()
         return [
-            QueueView(
-                name=name, pool=pool, node=node, lane=lane, depth_msgs=depth, is_paused=("queue", name) in paused
-            )
+            QueueView(name=name, pool=pool, node=node, lane=lane, depth_msgs=depth, is_paused=("queue", name) in paused)
             for (name, pool, node, lane), depth in zip(rows, depths, strict=True)
         ]
 

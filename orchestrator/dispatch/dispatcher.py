@@ -44,7 +44,7 @@ class Books(Protocol):
     async def release(self, wanted: Sequence[Release], epoch: int) -> list[Released | None]: ...
     async def expire(self, ids: Sequence[str], at: float) -> list[str]: ...
     async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
-    async def set_paused(self, kind: str, name: str, is_paused: bool) -> None: ...  # noqa: FBT001
+    async def set_paused(self, kind: str, name: str, is_paused: bool) -> None: ...
     async def bind_affinity(self, bindings: Sequence[tuple[str, str, float]]) -> None: ...
 
 
@@ -168,7 +168,7 @@ class Dispatcher:
         """Projects bound to a node."""
         return self._affinity.projects_of(node, self._clock.wall_s())
 
-    async def pause(self, kind: str, name: str, is_paused: bool) -> None:  # noqa: FBT001 - the ledger's own words
+    async def pause(self, kind: str, name: str, is_paused: bool) -> None:
         """Pause or resume a queue, pool or project; durable first."""
         await self._books.set_paused(kind, name, is_paused)
         if is_paused:
@@ -263,7 +263,7 @@ class Dispatcher:
             if attempt is None:
                 self._backlog.park(call.id, decision if not isinstance(decision, Placement) else _GONE)
                 continue
-            assert isinstance(decision, Placement)  # noqa: S101 - an attempt is made of a placement only
+            assert isinstance(decision, Placement)
             self._backlog.take(call.id)
             self._attempts.add(attempt)
             self._spread.placed(decision, self._fleet)

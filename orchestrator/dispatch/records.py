@@ -41,6 +41,7 @@ def attempt_of(call: Waiting, placement: Placement, address: Address, at: float)
 
 
 def release_of(attempt: Outstanding, placement: Placement) -> Release:
+    """What the ledger is asked to write."""
     return Release(
         invocation_id=attempt.invocation_id,
         expected_fence=attempt.fence - 1,
@@ -56,6 +57,7 @@ def release_of(attempt: Outstanding, placement: Placement) -> Release:
 
 
 def released_happening(call: Waiting, attempt: Outstanding, placement: Placement) -> AttemptReleased:
+    """What listeners are told once the ledger wrote it."""
     return AttemptReleased(
         invocation_id=attempt.invocation_id,
         fence=attempt.fence,

@@ -86,7 +86,7 @@ class Metrics:
 
 
 def deciding(reasons: Iterable[str]) -> str:
-    """The constant word before the colon of the last reason: affinity, least_connections, …"""
+    """The constant word before the colon of the deciding reason, e.g. `affinity`."""
     last = ""
     for last in reasons:
         if last.startswith("affinity:"):

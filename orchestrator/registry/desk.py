@@ -62,7 +62,7 @@ class Fates(Protocol):
     """What becomes of attempts."""
 
     async def lapsed(self, attempts: Sequence[Outstanding], *, node: str) -> None: ...
-    async def lost(self, attempts: Sequence[Outstanding], *, node: str, code: str, message: str) -> None: ...
+    async def lost(self, attempts: Sequence[Outstanding], *, code: str, message: str) -> None: ...
     async def disowned(self, attempts: Sequence[Outstanding], *, why: str) -> None: ...
     async def running(self, refs: Sequence[Ref], *, node: str) -> None: ...
 
@@ -184,9 +184,7 @@ class NodeDesk:
         held = self._attempts.of_node(name)
         await self._fates.disowned([a for a in held if (a.invocation_id, a.fence) in returned], why="handed_back")
         await self._fates.disowned([a for a in self._attempts.of_node(name) if a.started_at is None], why="node_left")
-        await self._fates.lost(
-            self._attempts.of_node(name), node=name, code="node_left", message=f"node {name} left while it ran"
-        )
+        await self._fates.lost(self._attempts.of_node(name), code="node_left", message=f"node {name} left while it ran")
         self._roster.remove(name)
         await self._store.forget_node(name)
         log.info("node_left", node=name, returned=len(returned))
@@ -255,14 +253,14 @@ class NodeDesk:
         held = self._attempts.of_node(name)
         if before is None or request.resumes != before.incarnation:
             message = f"node {name} came back without its journal"
-            await self._fates.lost(held, node=name, code="node_replaced", message=message)
+            await self._fates.lost(held, code="node_replaced", message=message)
             return
         interrupted = {(ref.invocation, ref.fence) for ref in request.interrupted}
         finished = {(ref.invocation, ref.fence) for ref in request.finished}
         broken = [a for a in held if (a.invocation_id, a.fence) in interrupted]
         untouched = [a for a in held if (a.invocation_id, a.fence) not in interrupted | finished]
         message = f"node {name} restarted while it ran"
-        await self._fates.lost(broken, node=name, code="node_restarted", message=message)
+        await self._fates.lost(broken, code="node_restarted", message=message)
         await self._fates.disowned(untouched, why="node_restarted")
 
     async def _take_news(self, member: Member, request: RenewRequest) -> None:

@@ -120,7 +120,7 @@ class Settler:
         ]
         await self._apply(judged)
 
-    async def lost(self, attempts: Sequence[Outstanding], *, node: str, code: str, message: str) -> None:
+    async def lost(self, attempts: Sequence[Outstanding], *, code: str, message: str) -> None:
         """Nobody will ever say how these ended."""
         await self._apply([on_lost(a, given=await self._given(a), code=code, message=message) for a in attempts])
 

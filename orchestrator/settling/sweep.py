@@ -34,7 +34,7 @@ class Graces:
 class Fates(Protocol):
     """What becomes of attempts."""
 
-    async def lost(self, attempts: Sequence[Outstanding], *, node: str, code: str, message: str) -> None: ...
+    async def lost(self, attempts: Sequence[Outstanding], *, code: str, message: str) -> None: ...
     async def disowned(self, attempts: Sequence[Outstanding], *, why: str) -> None: ...
 
 
@@ -59,7 +59,7 @@ class Sweep:
         for attempt in over:
             if attempt.node is not None:
                 message = f"node {attempt.node} did not come back; the effect of the call is unknown"
-                await self._fates.lost([attempt], node=attempt.node, code="node_lost", message=message)
+                await self._fates.lost([attempt], code="node_lost", message=message)
 
     def _grace_s(self, attempt: Outstanding) -> float:
         if attempt.node is None:

@@ -84,8 +84,10 @@ def on_lapsed(attempt: Outstanding, *, given: Circumstances, code: str, message:
 
 
 def on_lost(attempt: Outstanding, *, given: Circumstances, code: str, message: str) -> Settlement:
-    """It may have started, its effect is unknown and nobody will ever say: safe work is tried
-    again, other work is lost."""
+    """It may have started and nobody will ever say how it ended.
+
+    Safe work is tried again, other work is lost.
+    """
     error = ErrorInfo(code, message, Failure.MAYBE_STARTED)
     if given.is_safe:
         return _failed(

@@ -42,8 +42,6 @@ class Arena:
     clock: float = 0.0
     flows: dict[ProjectKey, Flow] = field(default_factory=dict)
     ready: Heap[Flow] = field(default_factory=Heap)
-    idle: Heap[Flow] = field(default_factory=Heap)
-    """Flows without a call whose turn is not over: forgotten once the clock has passed their tag."""
     is_parked: bool = False
 
     def flow(self, project: ProjectKey) -> Flow:
@@ -51,15 +49,12 @@ class Arena:
         flow = self.flows.get(project)
         if flow is None:
             flow = self.flows[project] = Flow(self, project, self.clock)
-        self.idle.discard(flow)
         return flow
 
     def charge(self, flow: Flow) -> None:
         """One of the flow's calls was released."""
         self.clock = max(self.clock + 1.0 / max(1, len(self.ready)), flow.tag)
         flow.tag += 1.0
-        for ended in self.idle.pop_until(self.clock):
-            del self.flows[ended.project]
 
 
 @dataclass(eq=False, slots=True)
@@ -79,17 +74,11 @@ class Flow:
         if self.is_paused or not len(self.ready):
             arena.ready.discard(self)
             if not self.lines:
-                self._rest()
+                arena.flows.pop(self.project, None)
             return
         if self not in arena.ready:
             self.tag = max(self.tag, arena.clock - LAG_MAX)
         arena.ready.put(self, self.tag)
-
-    def _rest(self) -> None:
-        if self.tag > self.arena.clock:
-            self.arena.idle.put(self, self.tag)
-        else:
-            self.arena.flows.pop(self.project, None)
 
 
 @dataclass(eq=False, slots=True)

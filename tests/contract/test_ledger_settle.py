@@ -175,7 +175,9 @@ async def test_an_impossible_settlement_fails_alone(ledger: Ledger) -> None:
     first, second = await accepted(ledger, new(), new())
     await released(ledger, [first, second])
     answers = await asyncio.gather(
-        ledger.settle([replace(success(first), to=State.RUNNING)]), ledger.settle([success(second)]), return_exceptions=True
+        ledger.settle([replace(success(first), to=State.RUNNING)]),
+        ledger.settle([success(second)]),
+        return_exceptions=True,
     )
     assert isinstance(answers[0], ValueError)
     assert answers[1] == [Settled(second, 1, took=True, state=State.SUCCEEDED)]
@@ -188,5 +190,7 @@ async def test_many_settlements_answer_in_order(ledger: Ledger) -> None:
     wanted = [kind(one) for one, kind in zip(ids, (success, again, failure) * 3, strict=True)]
     wanted.insert(4, success("unknown"))
     answers = await ledger.settle(wanted)
-    assert [(one.invocation_id, one.took) for one in answers] == [(w.invocation_id, w.invocation_id != "unknown") for w in wanted]
+    assert [(one.invocation_id, one.took) for one in answers] == [
+        (w.invocation_id, w.invocation_id != "unknown") for w in wanted
+    ]
     assert [one.state for one in answers if one.took] == [w.to for w in wanted if w.invocation_id != "unknown"]

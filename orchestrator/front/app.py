@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import orjson
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.routing import BaseRoute, Route
 
+from orchestrator.front import exact_json
 from orchestrator.front.exchange import Exchange
 from orchestrator.front.guard import Guard
 from orchestrator.front.ports import Fleet, Verifier
@@ -34,7 +34,7 @@ class McpFront:
         settings: FrontSettings,
         clock: Clock | None = None,
         *,
-        parse: Callable[[bytes], Any] = orjson.loads,
+        parse: Callable[[bytes], Any] = exact_json.read,
     ) -> None:
         self._settings = settings
         self._verifier = verifier

@@ -6,7 +6,7 @@ model takes no dots must rename them itself, as Claude Code does. Refuses to cal
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -89,6 +89,6 @@ def _encode(key: str) -> str:
 
 def _decode(cursor: str) -> str:
     try:
-        return urlsafe_b64decode(cursor.encode()).decode()
+        return b64decode(cursor, altchars=b"-_", validate=True).decode()
     except ValueError as error:
         raise MCPError(INVALID_PARAMS, f"cursor {cursor[:80]!r} is not one that tools/list gave") from error

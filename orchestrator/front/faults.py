@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST
 
+from orchestrator.front.exact_json import read
 from orchestrator.front.meta import INVOCATION_KEY
 from tasks.errors import FleetError, InvalidArguments, InvalidCall, NotAllowed, NotFound, PayloadTooLarge, Retryable
 from tasks.invocation import Invocation
@@ -65,7 +65,7 @@ def answer_of(invocation: Invocation, result_json: str | None) -> dict[str, Any]
     if result_json is None:
         error = rpc_error(invocation)
         raise MCPError(error["code"], error["message"], error["data"])
-    return stamped(invocation, orjson.loads(result_json))
+    return stamped(invocation, read(result_json))
 
 
 def stamped(invocation: Invocation, result: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import orjson
-
 from orchestrator.front.ask import is_input_required
+from orchestrator.front.exact_json import read, write
 from orchestrator.front.ports import Fleet
 from tasks.clock import Clock
 from tasks.errors import NotFound
@@ -128,7 +127,7 @@ class Tasks:
 
     async def _result(self, invocation: Invocation) -> dict[str, Any] | None:
         text = await self._fleet.result_json(invocation)
-        return None if text is None else orjson.loads(text)
+        return None if text is None else read(text)
 
 
 def _asking(legs: Legs, asked: Mapping[str, Any]) -> Legs:
@@ -154,7 +153,7 @@ def answers_of(invocation: Invocation) -> dict[str, Any]:
 
 def _carried(invocation: Invocation) -> dict[str, Any]:
     text = invocation.call.meta_json
-    return orjson.loads(text) if text else {}
+    return read(text) if text else {}
 
 
 def _meta_json(legs: Legs, answers: Mapping[str, Any]) -> str:
@@ -164,4 +163,4 @@ def _meta_json(legs: Legs, answers: Mapping[str, Any]) -> str:
         carried["_meta"] = meta
     if legs.request_state is not None:
         carried["requestState"] = legs.request_state
-    return orjson.dumps(carried).decode()
+    return write(carried).decode()

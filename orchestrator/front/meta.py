@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import orjson
 from mcp.shared.exceptions import MCPError
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, INVALID_PARAMS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator.front.exact_json import write
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Call, Lane
 from tasks.retry import RetryPolicy
 from tasks.tool import RetryForm
@@ -88,7 +88,7 @@ def make_call(
     wanted = said or read_meta(meta)
     return Call(
         tool=tool,
-        arguments_json=orjson.dumps(params.get("arguments") or {}).decode(),
+        arguments_json=write(params.get("arguments") or {}).decode(),
         project=wanted.project or headers.get(PROJECT_HEADER),
         requires=wanted.requires,
         pool=wanted.pool,
@@ -118,7 +118,7 @@ def _carried(params: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
     for key in ("inputResponses", "requestState"):
         if params.get(key) is not None:
             carried[key] = params[key]
-    return orjson.dumps(carried).decode() if carried else None
+    return write(carried).decode() if carried else None
 
 
 def _is_carried(key: str, value: object) -> bool:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.front.calls import Refused, ToolCalls
+from orchestrator.front.exact_json import read, write
 from orchestrator.front.faults import tool_error
 from orchestrator.front.meta import CallMeta, make_call
 from orchestrator.front.ports import Fleet
@@ -93,7 +93,7 @@ class PlainTools:
             return tool_error(error.message)
         except Refused as error:
             return error.result
-        text = orjson.dumps(answer).decode()
+        text = write(answer).decode()
         return {"resultType": "complete", "content": [{"type": "text", "text": text}], "structuredContent": answer}
 
     async def _submit(
@@ -110,7 +110,7 @@ class PlainTools:
         else:
             invocation = await self._fleet.get(asked.id, principal)
         text = await self._fleet.result_json(invocation)
-        return {**_view(invocation), "result": None if text is None else orjson.loads(text)}
+        return {**_view(invocation), "result": None if text is None else read(text)}
 
     async def _cancel(self, arguments: Mapping[str, Any], principal: Principal, _: Mapping[str, str]) -> dict[str, Any]:
         return _view(await self._fleet.cancel(IdArguments.model_validate(arguments).id, principal))

@@ -10,8 +10,9 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import orjson
 from starlette.types import Receive, Send
+
+from orchestrator.front.exact_json import write
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class LongReply:
 
     async def end(self, message: Mapping[str, Any], status: int) -> None:
         """Send the JSON-RPC message. The status counts only where nothing was sent before."""
-        text = orjson.dumps({"jsonrpc": "2.0", **message})
+        text = write({"jsonrpc": "2.0", **message})
         if self._is_streaming:
             await self._part(b"event: message\r\ndata: " + text + b"\r\n\r\n", is_last=True)
         else:

@@ -13,7 +13,7 @@ import structlog
 
 from orchestrator.happenings import AttemptEnded, AttemptRunning, Ended, Happening
 from orchestrator.ledger.values import NewInvocation, Outstanding, Settled, Settlement, Started, Waiting
-from orchestrator.settling.verdict import SUCCEEDED, Circumstances, on_disowned, on_finished, on_lapsed, on_lost
+from orchestrator.settling.verdict import DEATHS, SUCCEEDED, Circumstances, on_disowned, on_finished, on_lapsed, on_lost
 from tasks.clock import Clock
 from tasks.invocation import TERMINAL, Invocation, State
 from tasks.ledger_events import Finished
@@ -141,11 +141,13 @@ class Settler:
 
     async def _given(self, attempt: Outstanding) -> Circumstances:
         spec = self._tool(attempt.tool)
-        call = (await self._books.get(attempt.invocation_id)).call
+        invocation = await self._books.get(attempt.invocation_id)
+        call = invocation.call
         declared = spec.policy.retry if spec else None
         policy = call.retry or (RetryPolicy(**declared.model_dump()) if declared else self._default)
         is_safe = spec.is_safe if spec else False
-        return Circumstances(policy, is_safe, self._clock.wall_s(), self._draw())
+        deaths = sum(1 for earlier in invocation.attempts if earlier.error_code in DEATHS)
+        return Circumstances(policy, is_safe, self._clock.wall_s(), self._draw(), deaths)
 
     async def _apply(self, wanted: Sequence[Settlement]) -> None:
         if not wanted:

@@ -14,6 +14,9 @@ from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.retry import Again, RetryPolicy, next_attempt
 
 SUCCEEDED = State.SUCCEEDED.value
+DEATHS = frozenset({"node_restarted", "node_replaced"})
+"""Error codes of attempts during which the worker process died; a lost network is no death."""
+POISON_AFTER_DEATHS = 2
 _ENDINGS = {state.value: state for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)}
 
 
@@ -26,12 +29,14 @@ class Circumstances:
         is_safe: its tool may be repeated after it may have started.
         now_s: wall clock.
         draw: uniform in [0, 1), for the backoff.
+        deaths: earlier attempts of it during which the worker process died.
     """
 
     policy: RetryPolicy
     is_safe: bool
     now_s: float
     draw: float
+    deaths: int = 0
 
 
 def on_finished(
@@ -88,7 +93,9 @@ def on_lost(attempt: Outstanding, *, given: Circumstances, code: str, message: s
 
     Safe work is tried again, other work is lost.
     """
-    error = ErrorInfo(code, message, Failure.MAYBE_STARTED)
+    is_poison = given.is_safe and code in DEATHS and given.deaths + 1 >= POISON_AFTER_DEATHS
+    failure = Failure.POISON if is_poison else Failure.MAYBE_STARTED
+    error = ErrorInfo(code, message, failure)
     if given.is_safe:
         return _failed(
             attempt, Outcome("failed", error=error), error, node=None, started_at=attempt.started_at, given=given

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.ledger.values import Outstanding, Settlement
@@ -111,3 +113,13 @@ def test_what_never_started_costs_no_try() -> None:
     """A lost delivery is released again at once."""
     settlement = on_disowned(attempt(), now_s=NOW)
     assert (settlement.to, settlement.counts_try, settlement.not_before) == (State.WAITING, False, None)
+
+
+def test_a_safe_call_that_killed_its_worker_twice_is_poison() -> None:
+    """The third node is spared: two deaths during one call are no coincidence."""
+    once = on_lost(attempt(), given=given(is_safe=True), code="node_restarted", message="died")
+    again = replace(given(is_safe=True), deaths=1)
+    twice = on_lost(attempt(1), given=again, code="node_restarted", message="died")
+    network = on_lost(attempt(1), given=again, code="node_lost", message="gone")
+    assert (once.to, twice.to, twice.dead_reason) == (State.WAITING, State.FAILED, "poison")
+    assert network.to is State.WAITING

@@ -36,7 +36,7 @@ TITLE = "mcpfleet"
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
 
-def create_app(  # noqa: PLR0913 - this is where everything meets
+def create_app(
     fleet: Fleet,
     nodes: Nodes,
     blobs: Blobs,

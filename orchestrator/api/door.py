@@ -27,7 +27,7 @@ _TRACEPARENT_PARTS = 4
 _TRACE_ID_CHARS = 32
 
 
-class CallerGone(Exception):  # noqa: N818 - nobody is told
+class CallerGone(Exception):
     """The connection ended before the body did."""
 
 

@@ -55,7 +55,7 @@ async def _next(events: AsyncIterator[EventView]) -> EventView:
         raise _Over from None
 
 
-class _Over(Exception):  # noqa: N818 - the end is no error
+class _Over(Exception):
     """The source has no more events."""
 
 

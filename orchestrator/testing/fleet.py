@@ -192,7 +192,7 @@ class FakeFleet:
             paused_projects=sorted(name for kind, name in self._rows.paused if kind == "project"),
         )  # fmt: skip
 
-    async def pause(self, kind: str, name: str, is_paused: bool) -> None:  # noqa: FBT001 - the ledger's own words
+    async def pause(self, kind: str, name: str, is_paused: bool) -> None:
         """Nothing of it starts while paused."""
         if kind == "pool" and name != POOL:
             raise NotFound("pool", name, [POOL])

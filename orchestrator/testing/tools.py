@@ -22,7 +22,7 @@ class FakeTool:
     run: Run
 
 
-class ToolBroke(Exception):  # noqa: N818 - what the fake's tools raise, not an error of ours
+class ToolBroke(Exception):
     """An attempt that ended without an answer of the tool."""
 
     def __init__(self, failure: Failure, message: str) -> None:

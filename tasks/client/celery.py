@@ -61,7 +61,7 @@ class Invoke(Task):  # type: ignore[misc]  # celery is untyped
     """The signature is checked by `form_of`, which knows chains."""
     link: FleetLink
 
-    def apply_async(  # noqa: PLR0913 - Celery's signature
+    def apply_async(
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,

@@ -115,7 +115,7 @@ class FleetBackend(BaseBackend):  # type: ignore[misc]  # celery is untyped
             return False
         return True
 
-    def wait_for_pending(  # noqa: PLR0913 - Celery's signature
+    def wait_for_pending(
         self,
         result: AsyncResult,
         timeout: float | None = None,
@@ -131,7 +131,7 @@ class FleetBackend(BaseBackend):  # type: ignore[misc]  # celery is untyped
             pass
         return result.maybe_throw(propagate=propagate, callback=callback)
 
-    def iter_native(  # noqa: PLR0913 - Celery's signature
+    def iter_native(
         self,
         result: ResultSet,
         timeout: float | None = None,

@@ -53,7 +53,7 @@ def submit_forms(core: Core, forms: Sequence[Mapping[str, Any]]) -> Flow[list[In
     return views
 
 
-def call(  # noqa: PLR0913 - the options are the caller's words
+def call(
     core: Core,
     tool: str,
     arguments: Mapping[str, Any] | None = None,

@@ -39,7 +39,7 @@ def test_delay_and_get_as_celery_users_know_them(invoke: Task) -> None:
 
 
 def test_times_and_priority_are_honoured(invoke: Task) -> None:
-    """countdown waits in the ledger; a deadline that passes there revokes."""
+    """Countdown waits in the ledger; a deadline that passes there revokes."""
     later = invoke.apply_async(("probe.echo", {"n": 1}), countdown=600, priority=9)
     assert later.state == "PENDING"
     later.revoke()

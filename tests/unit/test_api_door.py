@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+
 from orchestrator.api.settings import LOOPBACK_NAMES, ApiSettings, hosts_for
 from orchestrator.testing.doors import (
     CLIENT_TOKEN,
@@ -83,8 +84,8 @@ async def test_a_foreign_host_name_is_refused_on_loopback(host: str, status: int
         assert (await client.get("/health", headers={"Host": host})).status_code == status
 
 
-@pytest.mark.parametrize(("bind", "is_checked"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)])  # noqa: S104
-def test_hosts_are_checked_on_loopback_binds_only(bind: str, is_checked: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("bind", "is_checked"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)])
+def test_hosts_are_checked_on_loopback_binds_only(bind: str, is_checked: bool) -> None:
     """Behind a real name, the proxy in front knows the names."""
     assert (hosts_for(bind) is not None) is is_checked
 
@@ -121,7 +122,7 @@ async def test_only_json_is_read() -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_over_large_body_is_refused(chunked: bool) -> None:  # noqa: FBT001
+async def test_an_over_large_body_is_refused(chunked: bool) -> None:
     """The limit holds with and without a declared length, and is stated."""
 
     async def parts() -> AsyncIterator[bytes]:
@@ -140,7 +141,7 @@ async def test_a_busy_fleet_says_when_to_come_back(error: Exception, status: int
     """429 and 503 carry Retry-After."""
 
     class Down(FakeFleet):
-        async def accept(self, calls: object, principal: Principal) -> list[Invocation]:  # noqa: ARG002
+        async def accept(self, calls: object, principal: Principal) -> list[Invocation]:
             raise error
 
     async with door(Down()) as client:
@@ -153,7 +154,7 @@ async def test_an_unexpected_error_shows_a_trace_id_and_nothing_else() -> None:
     """A 500 never carries a stack trace; the caller's trace id finds it in the log."""
 
     class Broken(FakeFleet):
-        async def accept(self, calls: object, principal: Principal) -> list[Invocation]:  # noqa: ARG002
+        async def accept(self, calls: object, principal: Principal) -> list[Invocation]:
             raise RuntimeError("the password is hunter2")
 
     trace = "ab" * 16

@@ -1,0 +1,104 @@
+"""`mcpfleet up` as a child process of a test, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from orchestrator.local.statefile import FleetFile, read_fleet_file
+
+UP_WITHIN_S = 150.0
+"""Of a machine that runs other tests at the same time."""
+DOWN_WITHIN_S = 60.0
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A fleet that `mcpfleet up` started."""
+
+    file: FleetFile
+    state_dir: Path
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def environ(self) -> dict[str, str]:
+        """For commands that shall find it."""
+        return environ_for(self.state_dir)
+
+    def family(self) -> list[psutil.Process]:
+        """Every process that it started, and those that they did."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def node(self, name: str) -> psutil.Process:
+        """The process of one node."""
+        return self.child("--name", name)
+
+    def child(self, *words: str) -> psutil.Process:
+        """The process with these words in its command line."""
+        for process in self.family():
+            if set(words) <= set(process.cmdline()):
+                return process
+        raise LookupError(words)
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        """Ask it to stop; its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(DOWN_WITHIN_S)
+
+
+def environ_for(state_dir: Path) -> dict[str, str]:
+    """This process's environment without any fleet of its own."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("MCPFLEET_")}
+    return ours | {"MCPFLEET_STATE_DIR": str(state_dir)}
+
+
+def command(*words: str) -> list[str]:
+    """`mcpfleet WORDS` of this interpreter."""
+    return [sys.executable, "-P", "-m", "orchestrator.cli.main", *words]
+
+
+@contextmanager
+def upped(folder: Path, *words: str) -> Iterator[Local]:
+    """A running fleet in `folder`; ended if the test did not."""
+    state_dir, output = folder / "state", folder / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command("up", *words), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ_for(state_dir)
+        )
+    try:
+        until(lambda: _is_up(state_dir, process, output), UP_WITHIN_S, "the fleet is up")
+        found = read_fleet_file(state_dir)
+        assert found is not None
+        yield Local(found, state_dir, process, output)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(DOWN_WITHIN_S)
+
+
+def until(holds: Callable[[], bool], within_s: float, what: str) -> None:
+    """Wait, at most `within_s` seconds."""
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, f"not within {within_s:g} s: {what}"
+        time.sleep(POLL_S)
+
+
+def gone(processes: Sequence[psutil.Process], within_s: float = DOWN_WITHIN_S) -> list[psutil.Process]:
+    """Those that are still there after `within_s` seconds; zombies count as gone."""
+    return psutil.wait_procs(processes, within_s)[1]
+
+
+def _is_up(state_dir: Path, process: subprocess.Popen[bytes], output: Path) -> bool:
+    assert process.poll() is None, f"mcpfleet up ended: {output.read_text()}"
+    return read_fleet_file(state_dir) is not None

@@ -1,0 +1,70 @@
+"""Where a client finds its fleet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.client.settings import ClientSettings, find, state_file
+from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
+
+LOCAL = {"url": "http://127.0.0.1:8600", "token": "local", "pid": 1}
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Of a machine on which `mcpfleet up` runs."""
+    (tmp_path / "fleet.json").write_text(json.dumps(LOCAL))
+    return {"MCPFLEET_STATE_DIR": str(tmp_path)}
+
+
+def test_the_local_fleet_is_found(environ: dict[str, str]) -> None:
+    """Nothing needs to be set on the machine of `mcpfleet up`."""
+    assert find(environ=environ) == ClientSettings("http://127.0.0.1:8600", "local")
+
+
+def test_what_is_passed_wins_over_the_environment_over_the_file(environ: dict[str, str]) -> None:
+    """The nearest word counts."""
+    environ |= {"MCPFLEET_URL": "https://fleet.example/", "MCPFLEET_TOKEN": "env"}
+    assert find(environ=environ) == ClientSettings("https://fleet.example", "env")
+    assert find("http://other", "mine", environ=environ) == ClientSettings("http://other", "mine")
+
+
+def test_the_local_token_is_not_sent_elsewhere(environ: dict[str, str]) -> None:
+    """A token belongs to the address it was found with."""
+    with pytest.raises(NotAllowed, match="MCPFLEET_TOKEN"):
+        find("http://elsewhere:8600", environ=environ)
+    assert find("http://127.0.0.1:8600/", environ=environ).token == "local"
+
+
+def test_no_fleet_anywhere_says_what_to_do(tmp_path: Path) -> None:
+    """The message names both ways out."""
+    with pytest.raises(OrchestratorDown, match="mcpfleet up"):
+        find(environ={"MCPFLEET_STATE_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize("content", ["not json", "[]"])
+def test_a_broken_state_file_is_named(tmp_path: Path, content: str) -> None:
+    """Not an absent fleet: a file that somebody should look at."""
+    (tmp_path / "fleet.json").write_text(content)
+    with pytest.raises(SettingsError, match="fleet.json"):
+        find(environ={"MCPFLEET_STATE_DIR": str(tmp_path)})
+
+
+def test_an_address_without_a_scheme_is_refused() -> None:
+    """Before anything is sent."""
+    with pytest.raises(SettingsError, match="http"):
+        find("fleet.example:8600", "t", environ={})
+
+
+def test_the_state_file_is_where_the_command_line_looks() -> None:
+    """XDG, unless named."""
+    assert state_file({"HOME": "/home/a"}) == Path("/home/a/.local/state/mcpfleet/fleet.json")
+    assert state_file({"XDG_STATE_HOME": "/x"}) == Path("/x/mcpfleet/fleet.json")
+
+
+def test_a_token_is_not_shown() -> None:
+    """Settings may be logged."""
+    assert "secret" not in repr(ClientSettings("http://a", "secret"))

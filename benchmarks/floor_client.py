@@ -21,7 +21,7 @@ async def main() -> None:
 
     async def listen() -> None:
         while True:
-            popped = await popper.brpop([ANSWERS], timeout=5)
+            popped = await popper.brpop([ANSWERS], timeout=2)
             if popped is not None:
                 answer = json.loads(popped[1])
                 waiting.pop(answer["id"]).set_result(answer["text"])

@@ -14,7 +14,7 @@ def main() -> None:
     """Until killed."""
     client = redis.Redis.from_url(os.environ["BENCH_REDIS_URL"])
     while True:
-        popped = client.brpop([CALLS], timeout=5)
+        popped = client.brpop([CALLS], timeout=2)
         if popped is None:
             continue
         call = json.loads(popped[1])

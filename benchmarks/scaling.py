@@ -89,6 +89,8 @@ def fill(up: Fleet, count: int) -> None:
 
 def _measure(side: Running, *, nodes: int, backlog: int, seconds: float) -> Scaled:
     side.client.ask(mode="closed", callers=CALLERS, seconds=1.0)
+    if not side.crew.is_alive():
+        raise RuntimeError("a process died; see the logs")
     before = side.crew.cpu_s()
     run = side.client.ask(mode="closed", callers=CALLERS, seconds=seconds)
     after = side.crew.cpu_s()

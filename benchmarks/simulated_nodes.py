@@ -35,6 +35,8 @@ ECHO = ToolSpec(
     definition={"name": "echo", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": True}},
 )
 RESULT = '{"content":[{"type":"text","text":"%s"}]}' % ("x" * 100)
+BLOCK_S = 2
+"""Below the client's own timeout of an answer."""
 TAKE_MAX_MSGS = 64
 """From one queue at a time, so that events of one turn go out as one entry, as a real node's do."""
 
@@ -74,7 +76,7 @@ async def serve(nodes: list[Simulated], redis_url: str) -> None:
     owners = {queue: node for node in nodes for queue in node.reply.queues}
     async with Redis.from_url(redis_url) as redis:
         while True:
-            popped: Any = await redis.blmpop(5, len(owners), *owners, direction="RIGHT", count=TAKE_MAX_MSGS)
+            popped: Any = await redis.blmpop(BLOCK_S, len(owners), *owners, direction="RIGHT", count=TAKE_MAX_MSGS)
             if not popped:
                 continue
             queue, messages = popped

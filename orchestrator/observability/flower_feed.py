@@ -132,10 +132,9 @@ class FlowerFeed:
                 log.exception("flower_feed_failed")
 
     def _listeners(self) -> int:
-        reply: Any = self._redis.pubsub_numsub(
-            f"/{self._redis.connection_pool.connection_kwargs.get('db', 0)}.celeryev"
-        )
-        return int(reply[0][1])
+        # Celery's event receivers subscribe to patterns (kombu's fanout_patterns), which NUMSUB does not count.
+        reply: Any = self._redis.pubsub_numpat()
+        return int(reply)
 
     def _heartbeats(self) -> list[Event]:
         now_s = self._clock.wall_s()

@@ -39,6 +39,7 @@ from orchestrator.limits import api_settings, front_settings, retry_policy, term
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
+from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
@@ -79,7 +80,6 @@ class Core:
     watch: Watch
     roster: Roster
     attempts: OpenAttempts
-    sender: Sender
     dispatcher: Dispatcher
     intake: Intake
     settler: Settler
@@ -104,9 +104,11 @@ async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -
         LedgerDown: the database does not answer.
         SettingsError: a file that a setting names is wrong.
     """
-    core = await _core(settings, await _stores(settings, clock or SystemClock()))
-    views = _views(core)
-    fleet = _fleet(core, views)
+    stores = await _stores(settings, clock or SystemClock())
+    sender = Sender(stores.celery)
+    core = await core_of(settings, stores, sender)
+    views = views_of(core)
+    fleet = fleet_of(core, views)
     leadership = _leadership(settings, core)
     registry = CollectorRegistry()
     core.happenings.listen(Metrics(registry).hear)
@@ -125,7 +127,7 @@ async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
-        lifespan=_lifespan(core, leadership, front, feed),
+        lifespan=_lifespan(core, sender, leadership, front, feed),
     )
     return Orchestrator(app, fleet, core, leadership)
 
@@ -141,9 +143,10 @@ async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     )
 
 
-async def _core(settings: OrchestratorSettings, stores: Stores) -> Core:
+async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -> Core:
+    """Everything that decides; nothing here listens or runs yet."""
     policies, roster, attempts = read_pools(settings.pools_file), Roster(), OpenAttempts()
-    happenings, watch, sender = Happenings(), Watch(), Sender(stores.celery)
+    happenings, watch = Happenings(), Watch()
     happenings.listen(watch.hear)
     terms = terms_of(settings)
     dispatcher = Dispatcher(
@@ -180,9 +183,7 @@ async def _core(settings: OrchestratorSettings, stores: Stores) -> Core:
         on_change=lambda: _fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
     )
-    return Core(
-        stores, policies, happenings, watch, roster, attempts, sender, dispatcher, intake, settler, streams, desk
-    )
+    return Core(stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk)
 
 
 def _intake(
@@ -203,7 +204,8 @@ def _fleet_changed(dispatcher: Dispatcher, streams: NodeStreams) -> None:
     streams.ring_soon()
 
 
-def _views(core: Core) -> Views:
+def views_of(core: Core) -> Views:
+    """The fleet shown."""
     return Views(
         roster=core.roster,
         occupancy=core.attempts,
@@ -216,7 +218,8 @@ def _views(core: Core) -> Views:
     )
 
 
-def _fleet(core: Core, views: Views) -> Fleet:
+def fleet_of(core: Core, views: Views) -> Fleet:
+    """What every door calls."""
     return Fleet(
         intake=core.intake,
         books=core.stores.ledger,
@@ -241,13 +244,15 @@ def _leadership(settings: OrchestratorSettings, core: Core) -> Leadership:
         epochs=core.stores.ledger,
         holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
         ttl_s=settings.leader_ttl_s,
-        gained=_gained(core),
+        gained=lead(core),
         lost=lost,
         loops=_loops(settings, core),
     )
 
 
-def _gained(core: Core) -> Callable[[int], Awaitable[None]]:
+def lead(core: Core) -> Callable[[int], Awaitable[None]]:
+    """What a new leader does first: remember nodes, open attempts, and everything that waits."""
+
     async def gained(epoch: int) -> None:
         ledger, roster = core.stores.ledger, core.roster
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
@@ -291,11 +296,11 @@ def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> Fl
 
 
 def _lifespan(
-    core: Core, leadership: Leadership, front: McpFront, feed: FlowerFeed | None
+    core: Core, sender: Sender, leadership: Leadership, front: McpFront, feed: FlowerFeed | None
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        core.sender.start()
+        sender.start()
         if feed is not None:
             feed.start()
         leading = asyncio.create_task(leadership.run())
@@ -305,7 +310,7 @@ def _lifespan(
         finally:
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
-            await asyncio.to_thread(core.sender.stop)
+            await asyncio.to_thread(sender.stop)
             if feed is not None:
                 await asyncio.to_thread(feed.stop)
             await core.stores.ledger.close()

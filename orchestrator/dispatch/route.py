@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.dispatch.refusal import closed_why, never, not_now
-from orchestrator.dispatch.spread import Ask, Choice, Room, Spread, choose, prefer_free
+from orchestrator.dispatch.spread import Ask, Choice, Room, Spread, choose
 from orchestrator.dispatch.view import Bench, FleetView, Occupancy, Shape, Stand, shape_of
 from orchestrator.ledger.values import Waiting
 from tasks.invocation import Lane
@@ -22,7 +22,7 @@ Decision = Placement | Hold | Refusal
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """A pool that has room: the rooms of its stands, those with free slots first choice."""
+    """A pool that has room: its stands with a free slot, or if there is none, those to prefetch on."""
 
     bench: Bench
     rooms: Sequence[Room]
@@ -132,10 +132,10 @@ def _opening(bench: Bench, lane: Lane, occupancy: Occupancy) -> _Opening | None:
         credit = bench.crew_slots - taken - occupancy.held_in_pool(bench.policy.name, lane)
         if credit <= 0:
             return None
-    rooms = [(stand, held) for stand in bench.stands if (held := held_on(stand.node, 0)) < stand.limit]
+    rooms = [(stand, held) for stand in bench.stands if (held := held_on(stand.node, 0)) < stand.slots]
     if not rooms:
-        return None
-    return _Opening(bench, prefer_free(rooms), credit)
+        rooms = [(stand, held) for stand in bench.stands if (held := held_on(stand.node, 0)) < stand.limit]
+    return _Opening(bench, rooms, credit) if rooms else None
 
 
 def _cold(

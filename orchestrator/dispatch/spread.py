@@ -56,10 +56,12 @@ class Spread:
         turn = self._turns.get((pool, lane))
         return {} if turn is None else turn.passed
 
-    def turn_of(self, stand: Stand, lane: Lane, stride: float) -> float:
-        """The turn of one stand, never more than one stride before the present."""
-        turn = self._turns.get((stand.pool, lane))
-        return 0.0 if turn is None else turn.of(stand.node, stride)
+    def turns_of(self, rooms: Sequence[Room], lane: Lane, strides: Sequence[float]) -> list[float]:
+        """The turn of each room's stand, never more than one stride before the present."""
+        turn = self._turns.get((rooms[0][0].pool, lane))
+        if turn is None:
+            return [0.0] * len(rooms)
+        return [turn.of(room[0].node, stride) for room, stride in zip(rooms, strides, strict=True)]
 
     def placed(self, placement: Placement, fleet: FleetView) -> None:
         """A call was placed: its node's turn moves on."""
@@ -86,7 +88,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to a strategy: `rooms` is never empty and prefers free slots already."""
+    """One question to a strategy. `rooms` is never empty: those with a free slot, else those to prefetch on."""
 
     bench: Bench
     rooms: Sequence[Room]
@@ -106,14 +108,12 @@ def choose(ask: Ask, *, is_project: bool) -> Choice:
     return _CHOICES[strategy](ask)
 
 
-def prefer_free(rooms: Sequence[Room]) -> Sequence[Room]:
-    """Rooms with a free slot; all of them if there is none, to be prefetched."""
-    return [room for room in rooms if room[1] < room[0].slots] or rooms
-
-
 def _least_connections(ask: Ask) -> Choice:
-    least = min([held / stand.slots for stand, held in ask.rooms])
-    tied = [room for room in ask.rooms if room[1] / room[0].slots == least]
+    tied = [room for room in ask.rooms if not room[1]]
+    if not tied:
+        shares = [held / stand.slots for stand, held in ask.rooms]
+        least = min(shares)
+        tied = [room for room, share in zip(ask.rooms, shares, strict=True) if share == least]
     stand, held = tied[0] if len(tied) == 1 else _heaviest_then_longest_ago(ask, tied)
     return Choice(stand, f"least connections: {_used(stand, held)}, the least of {_nodes(len(ask.rooms))}")
 
@@ -128,17 +128,17 @@ def _heaviest_then_longest_ago(ask: Ask, tied: Sequence[Room]) -> Room:
 
 
 def _round_robin(ask: Ask) -> Choice:
-    stand, held = min(ask.rooms, key=lambda room: ask.spread.turn_of(room[0], ask.lane, 1.0))
+    turns = ask.spread.turns_of(ask.rooms, ask.lane, [1.0] * len(ask.rooms))
+    stand, held = ask.rooms[turns.index(min(turns))]
     return Choice(stand, f"round robin: the turn of {_used(stand, held)}, {_nodes(len(ask.rooms))} with room")
 
 
 def _weighted_round_robin(ask: Ask) -> Choice:
-    def turn(room: Room) -> tuple[float, float]:
-        # Half a stride ahead: else all nodes tie at the start and the heavy one waits for each light one.
-        stride = 1.0 / room[0].weight
-        return ask.spread.turn_of(room[0], ask.lane, stride) + stride / 2, -room[0].weight
-
-    stand, held = min(ask.rooms, key=turn)
+    strides = [1.0 / stand.weight for stand, _ in ask.rooms]
+    turns = ask.spread.turns_of(ask.rooms, ask.lane, strides)
+    # Half a stride ahead: else all nodes tie at the start and the heavy one waits for each light one.
+    order = [(turn + stride / 2, stride) for turn, stride in zip(turns, strides, strict=True)]
+    stand, held = ask.rooms[order.index(min(order))]
     return Choice(stand, f"weighted round robin: the turn of {_used(stand, held)}, weight {stand.weight:g}")
 
 
@@ -164,13 +164,12 @@ def _home(ask: Ask) -> Choice:
     held_on = ask.occupancy.held_by_node(ask.lane).get
     total = 1 + sum([held_on(stand.node, 0) for stand in ask.bench.stands])
     share = ask.bench.policy.bound * total / ask.bench.slots
-    rooms = {stand.node: (stand, held) for stand, held in ask.rooms}
+    stand_of, allowed = ask.bench.stand_of, {stand.node for stand, _ in ask.rooms}
     passed_over = 0
     for node in ask.fleet.rank(ask.key):
-        room = rooms.get(node)
-        if room is None:
+        if node not in allowed:
             continue
-        stand, held = room
+        stand, held = stand_of[node], held_on(node, 0)
         limit = ceil(share * stand.slots)
         if held < limit:
             return Choice(stand, _home_reason(ask, stand, held, limit, passed_over))

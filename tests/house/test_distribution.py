@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import re
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 PACKAGES = ("tasks", "orchestrator", "worker")
+OPTIONAL = frozenset({"pytest"})
+"""Imported by shipped testing packages only, which tests use."""
+USED_BY_OTHERS = {
+    "hiredis": "redis parses replies with it where it is there",
+    "httptools": "uvicorn parses requests with it where it is there",
+    "psycopg": "SQLAlchemy loads it by the ledger's URL",
+    "sniffio": "httpcore asks it at every lock",
+}
+
+
+class Source(Protocol):
+    """What these tests read of a file."""
+
+    name: str
+
+    def imports(self) -> set[str]:
+        """Dotted names."""
+        ...
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -38,6 +59,46 @@ def test_commands_never_carry_a_generic_name(root: Path) -> None:
     for target in scripts.values():
         module, _, function = target.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_import_is_declared(ours: list[Source], root: Path) -> None:
+    """What we import, we name in pyproject.toml: a dependency's dependency may be gone tomorrow."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(need for extra in project["optional-dependencies"].values() for need in extra),
+    ]
+    declared = {_normal(re.split(r"[\[<>=;~! ]", need)[0]) for need in wanted}
+    brought_by = metadata.packages_distributions()
+    missing = {
+        f"{source.name}: {top}"
+        for source in ours
+        for top in {name.partition(".")[0] for name in source.imports()}
+        if top not in sys.stdlib_module_names and top not in PACKAGES and top not in OPTIONAL
+        if not declared & {_normal(owner) for owner in brought_by.get(top, [])}
+    }
+    assert not sorted(missing)
+
+
+def test_every_dependency_is_used(ours: list[Source], root: Path) -> None:
+    """What nobody imports is not installed on every node, unless it is listed here with its reason."""
+    brought_by = metadata.packages_distributions()
+    tops = {name.partition(".")[0] for source in ours for name in source.imports()}
+    used = {_normal(owner) for top in tops for owner in brought_by.get(top, [])}
+    assert not sorted(_declared(root) - used - set(USED_BY_OTHERS))
+
+
+def _declared(root: Path) -> set[str]:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(need for extra in project["optional-dependencies"].values() for need in extra),
+    ]
+    return {_normal(re.split(r"[\[<>=;~! ]", need)[0]) for need in wanted}
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def _installed_files() -> set[Path]:

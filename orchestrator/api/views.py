@@ -1,6 +1,6 @@
 """An Invocation as the wire shows it. Written straight to JSON: this is on every answer's way.
 
-The forms are `tasks.wire` models; tests/unit/test_api_views.py holds them to that.
+The forms are `tasks.wire` models; tests/unit/test_api_document.py holds them to that.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ from tasks.client.settings import find
 from tasks.errors import NotSupported
 from tasks.queues import TASK_NAME
 
+MANY = "use group(invoke.s(tool, a) for a in …), or tasks.client.Fleet().map(tool, …)"
+
 
 class Batch:
     """Calls of one group, posted together: all accepted, or none. Stands where Celery has a producer."""
@@ -61,7 +63,7 @@ class Invoke(Task):  # type: ignore[misc]  # celery is untyped
     """The signature is checked by `form_of`, which knows chains."""
     link: FleetLink
 
-    def apply_async(
+    def apply_async(  # noqa: PLR0917 - Celery's signature
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -70,7 +72,7 @@ class Invoke(Task):  # type: ignore[misc]  # celery is untyped
         link: object = None,
         link_error: object = None,
         shadow: str | None = None,
-        **options: Any,
+        **options: Any,  # noqa: ANN401 - Celery's options
     ) -> InvokeResult:
         """Have a tool called; durable when this returns.
 
@@ -103,7 +105,7 @@ class Invoke(Task):  # type: ignore[misc]  # celery is untyped
         self._leave_trail(result, options)
         return result
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> InvokeResult:  # noqa: N802 - Celery's name
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> InvokeResult:  # noqa: N802, ANN401 - Celery's signature
         """A call accepted before, by its id."""
         result = InvokeResult(task_id, backend=self.backend, app=self.app, **kwargs)
         # the first stays: Celery freezes a chain twice, and hands the first one to the caller
@@ -119,17 +121,17 @@ class Invoke(Task):  # type: ignore[misc]  # celery is untyped
     __call__ = run
     apply = run
 
-    def chunks(self, it: object, n: int) -> NoReturn:
+    def chunks(self, *_args: object) -> NoReturn:
         """Refuse. Raises NotSupported."""
-        raise NotSupported("chunks", "use group(invoke.s(tool, a) for a in …), or tasks.client.Fleet().map(tool, …)")
+        raise NotSupported("chunks", MANY)
 
-    def map(self, it: object) -> NoReturn:
+    def map(self, *_args: object) -> NoReturn:
         """Refuse. Raises NotSupported."""
-        raise NotSupported("map", "use group(invoke.s(tool, a) for a in …), or tasks.client.Fleet().map(tool, …)")
+        raise NotSupported("map", MANY)
 
-    def starmap(self, it: object) -> NoReturn:
+    def starmap(self, *_args: object) -> NoReturn:
         """Refuse. Raises NotSupported."""
-        raise NotSupported("starmap", "use group(invoke.s(tool, a) for a in …), or tasks.client.Fleet().map(tool, …)")
+        raise NotSupported("starmap", MANY)
 
     def _leave_trail(self, result: InvokeResult, options: Mapping[str, Any]) -> None:
         parent = self.app.current_worker_task

@@ -115,7 +115,7 @@ class FleetBackend(BaseBackend):  # type: ignore[misc]  # celery is untyped
             return False
         return True
 
-    def wait_for_pending(
+    def wait_for_pending(  # noqa: PLR0917 - Celery's signature
         self,
         result: AsyncResult,
         timeout: float | None = None,
@@ -131,7 +131,7 @@ class FleetBackend(BaseBackend):  # type: ignore[misc]  # celery is untyped
             pass
         return result.maybe_throw(propagate=propagate, callback=callback)
 
-    def iter_native(
+    def iter_native(  # noqa: PLR0917 - Celery's signature
         self,
         result: ResultSet,
         timeout: float | None = None,

@@ -72,7 +72,7 @@ def test_a_running_call_can_be_cancelled(client: Fleet) -> None:
 
 def test_bad_input_raises_the_error_it_is(client: Fleet) -> None:
     """The fleet's errors arrive as their own classes, with their fields."""
-    with pytest.raises(UnknownTool, match="time.get_current_time"):
+    with pytest.raises(UnknownTool, match=r"time\.get_current_time"):
         client.call("time.get_curent_time", UTC)
     with pytest.raises(InvalidArguments) as caught:
         client.call("time.get_current_time", {"timezone": 7})

@@ -104,7 +104,7 @@ async def test_a_wrong_member_is_named_by_its_path() -> None:
     async with door() as client:
         answer = await client.post("/v1/invocations:batch", json={"calls": [ECHO, {"tool": 3, "typo": 1}]})
     form = assert_problem(answer, 422, "invalid_call")
-    assert {place["path"] for place in form["errors"]} == {"calls.1.tool", "calls.1.typo"}  # type: ignore[index,attr-defined]
+    assert {place["path"] for place in form["errors"]} == {"calls.1.tool", "calls.1.typo"}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("query", ["typo=1", "wait=x", "wait=-1", "wait=1&wait=2"])

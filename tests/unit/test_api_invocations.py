@@ -116,7 +116,7 @@ async def test_pages_lead_to_the_end() -> None:
         await asyncio.gather(*(fleet.wait(one, ALICE, WITHIN_S) for one in made))
         seen: list[str] = []
         cursor: dict[str, str] = {}
-        query = {"project": "shop", "limit": 2, "state": ["succeeded", "failed"]}
+        query: dict[str, Any] = {"project": "shop", "limit": 2, "state": ["succeeded", "failed"]}
         while True:
             page = Page[InvocationView].model_validate_json(
                 (await client.get("/v1/invocations", params=query | cursor)).content

@@ -100,7 +100,7 @@ def test_word_takes_its_type_from_the_schema(word: str, value: object) -> None:
 )
 def test_word_that_cannot_be_is_refused_by_name(word: str, said: str) -> None:
     """The error names the word and what would have been right, before anything is sent."""
-    with pytest.raises(BadInput, match=".*") as caught:
+    with pytest.raises(BadInput) as caught:
         _parse(word)
     assert said in caught.value.message
 

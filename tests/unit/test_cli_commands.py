@@ -44,6 +44,7 @@ class Cli:
     environ: dict[str, str]
 
     def __call__(self, *words: str, stdin: bytes = b"", **environ: str) -> Said:
+        """Run one command; keywords are further variables."""
         out, err = io.StringIO(), io.StringIO()
         status = run(words, environ={**self.environ, **environ}, out=out, err=err, stdin=io.BytesIO(stdin))
         return Said(status, out.getvalue(), err.getvalue())

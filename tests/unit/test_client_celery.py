@@ -217,7 +217,7 @@ def test_a_call_that_makes_no_sense_is_refused(args: tuple[object, ...], kwargs:
 
 def test_times_are_read_as_celery_reads_them() -> None:
     """Naive times are in the app's zone; text is ISO 8601; timedeltas and numbers are from now."""
-    naive = datetime(2030, 1, 1, 12)
+    naive = datetime(2030, 1, 1, 12)  # noqa: DTZ001 - the point
     zone = UTC
     assert form_of(("a.b",), {}, {"eta": naive}, zone)["not_before"] == naive.replace(tzinfo=UTC).timestamp()
     text = "2030-01-01T12:00:00+01:00"
@@ -240,10 +240,10 @@ def test_an_attached_app_keeps_its_own_tasks(url: str) -> None:
     """Invoke beside the app's own: its broker is not asked, and an id that is not ours is passed on."""
     app = Celery("shop", broker="memory://", backend="cache+memory://", set_as_current=False)
 
-    @app.task(name="shop.add", shared=False)
     def add(one: int, other: int) -> int:
         return one + other
 
+    app.task(add, name="shop.add", shared=False)
     invoke = attach(app, url, CLIENT_TOKEN)
     result = invoke.delay("probe.echo", {"text": "x"})
     assert result.get(timeout=WITHIN_S) == "x"

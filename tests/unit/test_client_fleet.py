@@ -69,7 +69,7 @@ def test_bad_ends_raise_or_are_kept(fleet: Fleet) -> None:
 
 def test_errors_arrive_as_what_they_are(fleet: Fleet, url: str) -> None:
     """Class, message and fields survive the wire; the trace id is noted."""
-    with pytest.raises(UnknownTool, match="did you mean 'probe.echo'") as unknown:
+    with pytest.raises(UnknownTool, match=r"did you mean 'probe\.echo'") as unknown:
         fleet.submit("probe.ecko")
     assert unknown.value.tool == "probe.ecko"
     assert "trace_id" in unknown.value.__notes__[0]

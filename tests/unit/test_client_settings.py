@@ -49,7 +49,7 @@ def test_no_fleet_anywhere_says_what_to_do(tmp_path: Path) -> None:
 def test_a_broken_state_file_is_named(tmp_path: Path, content: str) -> None:
     """Not an absent fleet: a file that somebody should look at."""
     (tmp_path / "fleet.json").write_text(content)
-    with pytest.raises(SettingsError, match="fleet.json"):
+    with pytest.raises(SettingsError, match=r"fleet\.json"):
         find(environ={"MCPFLEET_STATE_DIR": str(tmp_path)})
 
 
@@ -61,7 +61,7 @@ def test_an_address_without_a_scheme_is_refused() -> None:
 
 def test_the_state_file_is_where_the_command_line_looks() -> None:
     """XDG, unless named."""
-    assert state_file({"HOME": "/home/a"}) == Path("/home/a/.local/state/mcpfleet/fleet.json")
+    assert state_file({"HOME": "/home/node"}) == Path("/home/node/.local/state/mcpfleet/fleet.json")
     assert state_file({"XDG_STATE_HOME": "/x"}) == Path("/x/mcpfleet/fleet.json")
 
 

@@ -262,3 +262,29 @@ async def test_the_project_header_reaches_the_call() -> None:
         body, headers = call("t.echo")
         await post(it.url, body, headers | {"x-mcpfleet-project": "shop"})
         assert [one.project for one in it.tools.calls] == ["shop"]
+
+
+@pytest.mark.parametrize("form", ["short", "sdk"])
+async def test_an_old_client_cancels_by_naming_its_request(form: str) -> None:
+    """The handshake era cancels by notification: it ends that client's call and no other's with the same id."""
+    async with front_under_test() as it:
+        sessions = [await _session(it.url), await _session(it.url)]
+        body, headers = legacy("t.hold")
+        if form == "sdk":
+            body["params"]["_meta"] = {"progressToken": 1}
+        posts = [asyncio.create_task(post(it.url, body, headers | {"mcp-session-id": one})) for one in sessions]
+        await until(lambda: len(it.tools.calls) == len(posts))
+        said = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+        ack = await post(it.url, said, headers | {"mcp-session-id": sessions[0]})
+        assert ack.status_code == httpx.codes.ACCEPTED
+        await until(lambda: it.tools.stopped)
+        it.tools.release.set()
+        first, second = await asyncio.gather(*posts)
+        assert message(first)["error"]["data"]["ending"] == "cancelled"
+        assert message(second)["result"]["content"][0]["text"] == "ok"
+
+
+async def _session(url: str) -> str:
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    answer = await post(url, {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}, legacy_headers())
+    return str(answer.headers["mcp-session-id"])

@@ -17,7 +17,7 @@ MERMAID = re.compile(r"```mermaid\n(stateDiagram-v2\n.*?)```", re.DOTALL)
 EDGE = re.compile(r"^\s*(\[\*\]|\w+)\s*-->\s*(\[\*\]|\w+)", re.MULTILINE)
 
 
-@pytest.mark.parametrize(("was", "to"), product(State, State))
+@pytest.mark.parametrize(("was", "to"), list(product(State, State)))
 def test_only_listed_moves_are_allowed(was: State, to: State) -> None:
     """A move is allowed exactly if TRANSITIONS has it, and a refusal names both states."""
     if to in TRANSITIONS[was]:

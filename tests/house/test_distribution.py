@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 
 PACKAGES = ("tasks", "orchestrator", "worker")
-OPTIONAL = frozenset({"pytest"})
+OPTIONAL = frozenset({"pytest", "jsonschema"})
 """Imported by shipped testing packages only, which tests use."""
 USED_BY_OTHERS = {
     "hiredis": "redis parses replies with it where it is there",

@@ -25,6 +25,10 @@ log = structlog.get_logger()
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 
+RequestKey = tuple[str, str | int]
+"""Session and JSON-RPC id of a request of the handshake era."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One tools/call request, whichever way it came."""
@@ -35,6 +39,8 @@ class Asked:
     principal: Principal
     headers: Mapping[str, str] = field(default_factory=dict)
     on_progress: Progress | None = None
+    request: RequestKey | None = None
+    """By which its client may cancel it with a notification."""
 
 
 class Refused(Exception):
@@ -53,6 +59,7 @@ class ToolCalls:
         self._clock = clock
         self._abandon_timeout_s = abandon_timeout_s
         self._is_leaving = False
+        self._open: dict[RequestKey, str] = {}
 
     def leave_calls_running(self) -> None:
         """From now on a request that ends early is our own shutdown, not a client that gave up."""
@@ -87,6 +94,8 @@ class ToolCalls:
         """
         if invocation.state in TERMINAL:
             return invocation
+        if asked.request is not None:
+            self._open[asked.request] = invocation.id
         pump = None
         if asked.on_progress is not None:
             pump = asyncio.create_task(self._pump(invocation.id, asked.principal, asked.on_progress))
@@ -101,7 +110,15 @@ class ToolCalls:
         finally:
             if pump is not None:
                 pump.cancel()
+            if asked.request is not None:
+                self._open.pop(asked.request, None)
         return ended
+
+    async def cancel_request(self, request: RequestKey, principal: Principal) -> None:
+        """Cancel what this replica waits for under that request; nothing if it does not."""
+        invocation_id = self._open.get(request)
+        if invocation_id is not None:
+            await self._cancel(invocation_id, principal)
 
     async def answer(self, invocation: Invocation) -> dict[str, Any]:
         """The content of an Invocation that ended.
@@ -126,8 +143,11 @@ class ToolCalls:
         if self._is_leaving:
             return
         log.info("call_abandoned", invocation=invocation_id)
+        with anyio.CancelScope(shield=True), anyio.move_on_after(self._abandon_timeout_s):
+            await self._cancel(invocation_id, principal)
+
+    async def _cancel(self, invocation_id: str, principal: Principal) -> None:
         try:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(self._abandon_timeout_s):
-                await self._fleet.cancel(invocation_id, principal)
+            await self._fleet.cancel(invocation_id, principal)
         except FleetError as error:
-            log.warning("abandoned_call_not_cancelled", invocation=invocation_id, code=error.code)
+            log.warning("call_not_cancelled", invocation=invocation_id, code=error.code)

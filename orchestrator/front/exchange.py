@@ -9,6 +9,7 @@ this spends a fraction of it and passes the tool's result on without reading it 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.front.ask import is_input_required, missing_capabilities, refuse_missing
-from orchestrator.front.calls import Asked, Refused
+from orchestrator.front.calls import Asked, Refused, RequestKey
 from orchestrator.front.faults import tool_error
 from orchestrator.front.mcptasks import requires_task
 from orchestrator.front.meta import PROJECT_HEADER
@@ -30,7 +31,7 @@ from orchestrator.front.ordinary import Ordinary, Recognizer
 from orchestrator.front.reply import LongReply, write_json
 from orchestrator.front.server import Built
 from orchestrator.front.settings import FrontSettings
-from orchestrator.front.who import SCOPE_KEY
+from orchestrator.front.who import SCOPE_KEY, SESSION_HEADER, request_key
 from tasks.errors import FleetError
 from tasks.invocation import TERMINAL, Invocation, Lane, Principal
 from tasks.tool import ToolSpec
@@ -65,7 +66,9 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["method"] != "POST":
-            await self._app(scope, receive, send)
+            # Without sessions there is nothing to listen to and nothing to end. Source: MCP, Streamable HTTP: 405.
+            refusal = Response(status_code=405, headers={"Allow": "POST"})
+            await (self._app if self._settings.legacy_sessions else refusal)(scope, receive, send)
             return
         body = await self._body(receive)
         if body is None:
@@ -82,8 +85,27 @@ class Exchange:
             ordinary = self._recognizer.read(headers, form)
         if ordinary is not None and await self._is_served_here(scope, headers, ordinary):
             await self._serve(scope[SCOPE_KEY], headers, ordinary, receive, send)
-        else:
-            await self._app(scope, _replaying(body, receive), send)
+            return
+        if not self._settings.legacy_sessions and isinstance(form, dict):
+            send = await self._sessionless(scope, headers, form, send)
+        await self._app(scope, _replaying(body, receive), send)
+
+    async def _sessionless(
+        self, scope: Scope, headers: Mapping[bytes, bytes], form: Mapping[str, Any], send: Send
+    ) -> Send:
+        """The handshake era without sessions on our side.
+
+        Its clients cancel by naming a request, which means something only together with a session: so
+        each gets a name for one, and nothing is kept under it but the calls this replica waits for.
+        """
+        if form.get("method") == "initialize":
+            return _naming_session(send, secrets.token_urlsafe(18))
+        session = headers.get(SESSION_HEADER.encode(), b"").decode("latin-1")
+        if form.get("method") == "notifications/cancelled" and session:
+            key = request_key(session, (form.get("params") or {}).get("requestId"))
+            if key is not None:
+                await self._built.calls.cancel_request(key, scope[SCOPE_KEY])
+        return send
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body, or None when it is over the limit."""
@@ -132,6 +154,7 @@ class Exchange:
             params=ordinary.params,
             principal=principal,
             headers={name: headers[raw].decode("latin-1") for raw, name in _CARRIED.items() if raw in headers},
+            request=None if ordinary.client is not None else _key(headers, ordinary),
         )
         reply = LongReply(send)
         try:
@@ -195,6 +218,20 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return replay
+
+
+def _key(headers: Mapping[bytes, bytes], ordinary: Ordinary) -> RequestKey | None:
+    session = headers.get(SESSION_HEADER.encode())
+    return None if session is None else request_key(session.decode("latin-1"), ordinary.id)
+
+
+def _naming_session(send: Send, session: str) -> Send:
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (SESSION_HEADER.encode(), session.encode())]}
+        await send(message)
+
+    return named
 
 
 async def _malformed(error: Exception, send: Send) -> None:

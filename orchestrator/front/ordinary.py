@@ -53,7 +53,10 @@ class Ordinary:
 
 
 class Recognizer:
-    """Recognizes; remembers the clients it has checked, for they say the same every time."""
+    """Recognizes; remembers the clients it has checked, for they say the same every time.
+
+    `with_handshake`: also calls of that era, where the SDK keeps no sessions for it.
+    """
 
     def __init__(self, *, with_handshake: bool) -> None:
         self._with_handshake = with_handshake
@@ -69,7 +72,7 @@ class Recognizer:
         version = headers.get(b"mcp-protocol-version")
         if version in _MODERN:
             return headers.get(b"mcp-method") == b"tools/call"
-        return self._with_handshake and version in _HANDSHAKE and b"mcp-session-id" not in headers
+        return self._with_handshake and version in _HANDSHAKE
 
     def read(self, headers: Mapping[bytes, bytes], form: Any) -> Ordinary | None:  # noqa: ANN401 - JSON is anything
         """The call, or None where the SDK must look."""

@@ -6,7 +6,7 @@ the input schema looked up by name (else the SDK lists every tool before every c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mcp.server.context import HandlerResult, ServerRequestContext
@@ -33,7 +33,7 @@ from orchestrator.front.mcptasks import EXTENSION, TasksExtension, is_declared, 
 from orchestrator.front.plain import PlainTools
 from orchestrator.front.ports import Fleet
 from orchestrator.front.settings import FrontSettings
-from orchestrator.front.who import headers_of, principal_of
+from orchestrator.front.who import SESSION_HEADER, headers_of, principal_of, request_key
 from tasks.clock import Clock
 from tasks.invocation import TERMINAL
 
@@ -123,6 +123,7 @@ class Handlers:
             principal=principal,
             headers=headers_of(ctx),
             on_progress=ctx.session.report_progress if wants_progress else None,
+            request=request_key(headers_of(ctx).get(SESSION_HEADER), ctx.request_id),
         )
 
     async def _place(self, ctx: Ctx, asked: Asked) -> HandlerResult:
@@ -151,7 +152,7 @@ class Handlers:
                 return tool_error(f"{asked.tool} needs input from its user, and this client offers no {wanted} for it")
             answers = await ask(ctx, result)
             params = {**asked.params, "inputResponses": answers, "requestState": result.get("requestState")}
-            asked = Asked(asked.tool, params, asked.principal, asked.headers, asked.on_progress)
+            asked = replace(asked, params=params)
             result = await self._calls.answer(await self._calls.finish(await self._calls.accept(asked), asked))
             if not is_input_required(result):
                 return result

@@ -130,7 +130,8 @@ class Bridge:
         """What later frames need: the version of the handshake, and which arguments become headers."""
         if frame.get("method") == "initialize":
             self._version = result.get("protocolVersion")
-            if self._session is not None and self._listening is None:
+            tells = ((result.get("capabilities") or {}).get("tools") or {}).get("listChanged")
+            if tells and self._session is not None and self._listening is None:
                 self._listening = asyncio.create_task(self._listen())
         if frame.get("method") == "tools/list":
             for tool in result.get("tools") or ():

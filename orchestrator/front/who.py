@@ -13,6 +13,7 @@ from starlette.requests import Request
 from tasks.invocation import Principal
 
 SCOPE_KEY = "mcpfleet.principal"
+SESSION_HEADER = "mcp-session-id"
 
 
 def principal_of(ctx: ServerRequestContext[Any, Any]) -> Principal:
@@ -26,6 +27,11 @@ def principal_of(ctx: ServerRequestContext[Any, Any]) -> Principal:
     if not isinstance(principal, Principal):
         raise MCPError(INVALID_REQUEST, "not authenticated")
     return principal
+
+
+def request_key(session: str | None, request_id: object) -> tuple[str, str | int] | None:
+    """What names a request of the handshake era, where its client named a session."""
+    return (session, request_id) if session is not None and isinstance(request_id, str | int) else None
 
 
 def headers_of(ctx: ServerRequestContext[Any, Any]) -> Mapping[str, str]:

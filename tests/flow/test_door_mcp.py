@@ -32,9 +32,11 @@ HANDSHAKE = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": 
 @contextlib.asynccontextmanager
 async def over_http(fleet: Any, mode: str, **more: Any) -> AsyncIterator[Client]:
     """A client on Streamable HTTP."""
-    async with httpx2.AsyncClient(headers={"authorization": f"Bearer {fleet.token}"}, timeout=WITHIN_S) as http:
-        async with Client(streamable_http_client(f"{fleet.url}/mcp", http_client=http), mode=mode, **more) as client:
-            yield client
+    async with (
+        httpx2.AsyncClient(headers={"authorization": f"Bearer {fleet.token}"}, timeout=WITHIN_S) as http,
+        Client(streamable_http_client(f"{fleet.url}/mcp", http_client=http), mode=mode, **more) as client,
+    ):
+        yield client
 
 
 def command(fleet: Any) -> StdioServerParameters:
@@ -165,7 +167,7 @@ async def test_a_long_call_becomes_a_task_and_ends_as_one(fleet: Any) -> None:
         arguments = {"seconds": 2.5, "steps": 2}
         task = await ask("tools/call", {"name": "probe.sleep", "arguments": arguments}, "probe.sleep")
         assert (task["resultType"], task["status"]) == ("task", "working")
-        while (now := await ask("tasks/get", {"taskId": task["taskId"]}, task["taskId"]))["status"] == "working":
+        while (now := await ask("tasks/get", {"taskId": task["taskId"]}, task["taskId"]))["status"] == "working":  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         assert (now["status"], now["result"]["structuredContent"]) == ("completed", {"slept_s": 2.5})
         assert history(fleet, task["taskId"])["state"] == "succeeded"

@@ -288,3 +288,11 @@ async def _session(url: str) -> str:
     params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
     answer = await post(url, {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}, legacy_headers())
     return str(answer.headers["mcp-session-id"])
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_without_sessions_there_is_nothing_to_listen_to_or_end(method: str) -> None:
+    """405 at once, so that no client holds an idle stream."""
+    async with front_under_test() as it, httpx.AsyncClient(timeout=WITHIN_S, trust_env=False) as http:
+        answer = await http.request(method, it.url, headers=legacy_headers())
+        assert (answer.status_code, answer.headers["allow"]) == (httpx.codes.METHOD_NOT_ALLOWED, "POST")

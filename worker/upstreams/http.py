@@ -33,6 +33,8 @@ KEEPALIVE_S = 3.0
 a closing connection may or may not have been read."""
 RETRY_AFTER_MAX_S = 3600.0
 SLACK_BYTES = 4096
+OUTAGES = frozenset({"connection_refused", "connection_lost", "server_busy", "server_unauthorized"})
+"""Faults that say nothing about which protocol a server speaks."""
 
 
 class HttpLink:
@@ -67,6 +69,10 @@ class HttpLink:
     def kill(self) -> None:
         """There is nothing of ours to kill."""
 
+    def outage(self) -> str | None:
+        """It was away, busy or refused us at some time of this session."""
+        return self._wire.outage
+
     def why_ended(self, _error: BaseException | None) -> str | None:
         """The last fault below JSON-RPC, if any."""
         return self._wire.last_fault
@@ -84,6 +90,7 @@ class _FaultTransport(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport(limits=limits)
         self._alarm, self._limit_bytes, self._clock = alarm, limit_bytes, clock
         self.last_fault: str | None = None
+        self.outage: str | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method != "POST":
@@ -133,6 +140,8 @@ class _FaultTransport(httpx2.AsyncBaseTransport):
 
     def _fault(self, request: httpx2.Request, fault: Fault) -> httpx2.Response:
         self.last_fault = fault.message
+        if fault.code in OUTAGES:
+            self.outage = fault.message
         headers = {"content-type": "application/json"}
         return httpx2.Response(502, headers=headers, content=fault.rpc_json(), request=request)
 

@@ -20,6 +20,8 @@ log = structlog.get_logger()
 EDGE_BYTES = 256
 LINE_CHARS = 500
 """A stderr line is logged up to this length."""
+PARTIAL_BYTES = 16_000
+"""An unfinished stderr line is kept up to this length, then skipped to its end."""
 TAIL_LINES = 5
 BURST_LINES = 40
 LINES_PER_S = 5.0
@@ -43,7 +45,8 @@ class LineCutter:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._parts: list[bytes] = []
-        self._size_bytes = 0
+        self.size_bytes = 0
+        """Of the line that is not complete yet."""
         self._head = b""
         self._tail = b""
 
@@ -58,8 +61,8 @@ class LineCutter:
             self._add(chunk[start:])
 
     def _add(self, part: bytes) -> None:
-        self._size_bytes += len(part)
-        if self._size_bytes <= self._limit_bytes:
+        self.size_bytes += len(part)
+        if self.size_bytes <= self._limit_bytes:
             self._parts.append(part)
             return
         if self._parts:
@@ -70,10 +73,10 @@ class LineCutter:
         self._tail = (self._tail + part[-EDGE_BYTES:])[-EDGE_BYTES:]
 
     def _take(self) -> bytes | Oversize:
-        size = self._size_bytes
+        size = self.size_bytes
         line = b"".join(self._parts)
         head, tail = self._head, self._tail
-        self._parts, self._size_bytes, self._head, self._tail = [], 0, b"", b""
+        self._parts, self.size_bytes, self._head, self._tail = [], 0, b"", b""
         if size <= self._limit_bytes:
             return line
         match = _HEAD_ID.search(head) or _TAIL_ID.search(tail)
@@ -85,32 +88,38 @@ class StderrLog:
 
     def __init__(self, server: str, *, secrets: tuple[str, ...], clock: Clock) -> None:
         self.server, self._secrets, self._clock = server, secrets, clock
-        self._cutter = LineCutter(4 * LINE_CHARS)
+        self._partial, self._is_skipping = b"", False
         self._tokens, self._refilled_s, self._dropped = float(BURST_LINES), clock.mono_s(), 0
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def feed(self, chunk: bytes) -> None:
-        """Log what is allowed of it, count the rest."""
-        for line in self._cutter.feed(chunk):
-            if isinstance(line, Oversize):
-                self._dropped += 1
-                continue
-            if not self._may_log():
-                self._dropped += 1
-                continue
-            text = self._clean(line)
-            self.tail.append(text)
-            log.info("server_stderr", server=self.server, line=text, dropped_lines=self._dropped)
-            self._dropped = 0
+        """Log what is allowed of it, count the rest: a flood costs one count per chunk, not one step per line."""
+        self._refill()
+        if self._is_skipping:
+            start = chunk.find(b"\n") + 1
+            if self._tokens < 1 or start == 0:
+                self._dropped += chunk.count(b"\n")
+                return
+            chunk, self._is_skipping = chunk[start:], False
+        *lines, rest = (self._partial + chunk).split(b"\n", int(self._tokens))
+        for line in lines:
+            self._tokens -= 1
+            self._log(line)
+        self._partial = rest
+        if b"\n" in rest or len(rest) > PARTIAL_BYTES:
+            self._dropped += rest.count(b"\n")
+            self._partial, self._is_skipping = b"", True
 
-    def _may_log(self) -> bool:
+    def _refill(self) -> None:
         now_s = self._clock.mono_s()
         self._tokens = min(BURST_LINES, self._tokens + (now_s - self._refilled_s) * LINES_PER_S)
         self._refilled_s = now_s
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+
+    def _log(self, line: bytes) -> None:
+        text = self._clean(line)
+        self.tail.append(text)
+        log.info("server_stderr", server=self.server, line=text, dropped_lines=self._dropped)
+        self._dropped = 0
 
     def _clean(self, line: bytes) -> str:
         text = line.decode("utf-8", "replace")

@@ -38,6 +38,8 @@ STDERR_BYTES_PER_S = 1_000_000
 """A server that floods stderr is made to wait, so that it cannot take the node's event loop."""
 JUNK_LINES_MAX = 1000
 """So many lines that are not JSON-RPC, with no message between them, and the server is given up."""
+ENDLESS_FACTOR = 16
+"""A line this many times over the limit is no answer any more, and the server is given up."""
 MESSAGE_SLACK_BYTES = 4096
 """Room for the JSON-RPC frame around a result."""
 JUNK_CHARS = 120
@@ -59,7 +61,7 @@ class Pipes(asyncio.SubprocessProtocol):
         self._stderr_since_s = 0.0
         self.is_closed = self._has_exited = self._is_stopping = self._ended_itself = self._was_killed = False
         self._exit_code: int | None = None
-        self._junk = 0
+        self._junk, self._is_endless = 0, False
         self._junk_sample = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,6 +80,9 @@ class Pipes(asyncio.SubprocessProtocol):
             size = line.size_bytes if isinstance(line, Oversize) else len(line)
             self._queue.append((line, min(size, self._limit_bytes)))
             self._queued_bytes += min(size, self._limit_bytes)
+        if self._cutter.size_bytes > ENDLESS_FACTOR * self._limit_bytes:
+            self._is_endless = True
+            self.close_inbox()
         if self._queued_bytes > INBOX_BYTES and not self._is_read_paused:
             self._is_read_paused = True
             self._pause(1)
@@ -154,6 +159,8 @@ class Pipes(asyncio.SubprocessProtocol):
     def exit_note(self) -> str | None:
         """One sentence on how it ended, or on what it printed instead of speaking the protocol."""
         junk = f"its stdout is not JSON-RPC, it printed {self._junk_sample!r}" if self._junk_sample else None
+        if self._is_endless:
+            return f"it printed a line of more than {ENDLESS_FACTOR * self._limit_bytes} bytes"
         if self._ended_itself and self._was_killed:
             return "the process closed its pipes and did not exit" + (f"; {junk}" if junk else "")
         if self._ended_itself and self._has_exited:

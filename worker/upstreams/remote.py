@@ -66,6 +66,10 @@ class Link(Transport, Protocol):
         """At once, without waiting."""
         ...
 
+    def outage(self) -> str | None:
+        """What kept the server from answering at some time of the session."""
+        ...
+
     def why_ended(self, error: BaseException | None, /) -> str | None:
         """For people; None when it knows nothing."""
         ...
@@ -83,7 +87,7 @@ class _Life:
 
     def __init__(self, make_link: MakeLink) -> None:
         self.wake = asyncio.Event()
-        self.is_down = self.wants_list = self.is_ready = False
+        self.is_down = self.wants_list = self.is_ready = self.was_ready = False
         self.in_flight = 0
         self.client: Client | None = None
         self.link = make_link(self)
@@ -219,7 +223,7 @@ class RemoteServer:
             # A cancellation that meets a failing session is swallowed by the SDK's task groups: ask, too.
             while not me.cancelling():
                 began_s = self._clock.mono_s()
-                await self._live_once(failures)
+                await self._live_once()
                 if me.cancelling():
                     break
                 failures = 1 if self._clock.mono_s() - began_s > STABLE_S else failures + 1
@@ -229,16 +233,20 @@ class RemoteServer:
                 log.info("server_restart_planned", server=self.name, wait_s=round(wait_s, 2), failures=failures)
                 await asyncio.sleep(wait_s)
                 self._enter("starting")
+        except Exception:
+            # A defect of ours: without this line the server would be away for ever and nobody would know.
+            log.exception("server_supervision_failed", server=self.name)
+            raise
         finally:
             self._enter("closed")
             self._first_try.set()
 
-    async def _live_once(self, failures: int) -> None:
+    async def _live_once(self) -> None:
         """Start, serve until the end, and record why it ended."""
         self._starts += 1
-        # Asked for an unknown method before `initialize` some old servers break, so the era is remembered;
-        # after a failure everything is asked anew, for the server may have been updated.
-        is_legacy = failures == 0 and self._protocol is not None and self._protocol not in MODERN_PROTOCOL_VERSIONS
+        # Asked for an unknown method before `initialize` some old servers break, so the era that worked is
+        # remembered; until a start fails, for the server may have been updated.
+        is_legacy = self._protocol is not None and self._protocol not in MODERN_PROTOCOL_VERSIONS
         life = self._life = _Life(self._make_link)
         try:
             await self._serve(life, mode="legacy" if is_legacy else "auto")
@@ -246,6 +254,7 @@ class RemoteServer:
             raise
         except Exception as error:  # noqa: BLE001 - the top of the supervising loop: whatever a server does, it is restarted
             self._record(life, error)
+            self._protocol = self._protocol if life.was_ready else None
         finally:
             life.is_ready, self._life = False, None
 
@@ -255,9 +264,13 @@ class RemoteServer:
             async with asyncio.timeout(self._limits.start_s):
                 life.client = await stack.enter_async_context(self._client(life, mode))
                 specs = await list_tools(life.client.session, self.name, self._policy_of)
+            outage = life.link.outage()
+            if outage is not None:
+                # The SDK takes any refused probe for the older era: a server that came up in between
+                # would be spoken to in the wrong one for ever.
+                raise ServerEnded(f"{outage}; it answers now and is asked again")
             self._protocol = life.client.protocol_version
-            # Probing for the protocol era may have met a refusal; it answered since.
-            life.is_ready, life.is_down = True, life.is_down and life.link.kind == "stdio"
+            life.is_ready = life.was_ready = True
             self._offer(specs)
             log.info("server_ready", server=self.name, tools=len(specs), protocol=self._protocol)
             await stack.enter_async_context(_listening(life))
@@ -362,7 +375,7 @@ async def _listen(client: Client, life: _Life) -> None:
             async for _ in subscription:
                 life.changed()
     except Exception as error:  # noqa: BLE001 - the top of a task; without the stream the periodic listing notices changes
-        log.info("server_listen_ended", error=str(error)[:ERROR_CHARS])
+        log.info("server_listen_ended", error=str(error)[:ERROR_CHARS], exc_info=True)
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -59,6 +59,10 @@ class StdioLink:
         """SIGKILL to the process group, at once: for a close that ran out of time."""
         self._pipes.signal(signal.SIGKILL)
 
+    def outage(self) -> str | None:
+        """A pipe is there or the session is over."""
+        return None
+
     def why_ended(self, error: BaseException | None) -> str | None:
         """What is known of the end, for people; the last line of stderr is part of it."""
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):

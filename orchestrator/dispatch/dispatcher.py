@@ -287,6 +287,7 @@ class Dispatcher:
             for call, attempt, _placement in chosen:
                 self._attempts.remove(attempt.invocation_id, attempt.fence)
                 self._backlog.add(call, self._clock.wall_s())
+                self.credit_returned(attempt)  # the pass that failed may have parked everything else
             raise
         for (call, attempt, placement), released in zip(chosen, answers, strict=True):
             if released is None:

@@ -1,0 +1,83 @@
+"""The dispatcher's pass when the ledger fails: what was chosen goes back, and is chosen again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from orchestrator.dispatch.affinity import Affinity
+from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.open_attempts import OpenAttempts
+from orchestrator.dispatch.records import Address
+from orchestrator.dispatch.testing import fleet_of, seat, waiting
+from orchestrator.ledger.values import Outstanding, Release, Released
+from tasks.errors import LedgerDown
+from tasks.pool import PoolPolicy
+from tasks.testing.clock import FakeClock
+
+
+class FailingOnce:
+    """A ledger that does not answer the first release."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    async def release(self, wanted: Sequence[Release], epoch: int) -> list[Released | None]:
+        """Fails, then grants everything."""
+        self.asked.append([one.invocation_id for one in wanted])
+        if len(self.asked) == 1:
+            raise LedgerDown("gone for a moment")
+        return [_released(one) for one in wanted]
+
+    async def expire(self, ids: Sequence[str], at: float) -> list[str]:
+        """All of them."""
+        return list(ids)
+
+
+class Sent:
+    """An outbox that remembers."""
+
+    down_because = None
+
+    def __init__(self) -> None:
+        self.posted: list[str] = []
+
+    def address(self, node: str) -> Address | None:
+        """Every node is there."""
+        return Address("inc", 1)
+
+    def post(self, attempt: Outstanding, released: Released, queue: str) -> None:
+        """Remember it."""
+        self.posted.append(attempt.invocation_id)
+
+
+def _released(one: Release) -> Released:
+    fields = {"tool": "t", "arguments_json": None, "arguments_blob": None, "project": None, "tenant": "default"}
+    rest = {"expires_at": None, "timeout_s": None, "trace_id": None, "meta_json": None, "tries": 0}
+    return Released(invocation_id=one.invocation_id, fence=one.expected_fence + 1, **fields, **rest)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("calls", [1, 5], ids=["with room left", "with the node filled"])
+async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> None:
+    """The failed pass took the node's last credit and parked the rest; giving it back wakes them."""
+    books, outbox, clock = FailingOnce(), Sent(), FakeClock()
+    view = fleet_of([seat("a1", slots=2)], PoolPolicy("east", prefetch=0))
+    dispatcher = Dispatcher(
+        books=books,  # type: ignore[arg-type]
+        outbox=outbox,
+        attempts=OpenAttempts(),
+        affinity=Affinity(),
+        build_view=lambda _paused: view,
+        paused=(),
+        clock=clock,
+        tell=lambda _happening: None,
+    )
+    dispatcher.epoch = 1
+    for number in range(calls):
+        dispatcher.offer(waiting(f"c{number}", accepted_at=clock.wall_s()))
+    with pytest.raises(LedgerDown):
+        await dispatcher.turn()
+    await dispatcher.turn()
+    assert books.asked[1:] == books.asked[:1]
+    assert outbox.posted == books.asked[0]

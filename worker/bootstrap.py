@@ -20,6 +20,8 @@ import httpx
 import psutil
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from tasks.clock import Clock
 from tasks.ids import new_id
@@ -46,8 +48,8 @@ from worker.watch import Watch
 from worker.work import Stop
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-REDIS_TIMEOUT_S = 5.0
-"""Longer than the control stream's XREAD blocks; a dead Redis is noticed within it."""
+CONNECT_S = 5.0
+"""To Redis."""
 _log = structlog.get_logger()
 
 
@@ -319,7 +321,15 @@ def pool_queues(settings: NodeSettings) -> dict[Lane, str]:
 
 
 def _redis(url: str) -> Redis:
-    return Redis.from_url(url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S)
+    """One connection, without the client's own timeouts and retries.
+
+    Each caller has both around its command: a socket timeout costs a task per command, and the
+    client's backoff would keep a node from Redis for seconds after it is back.
+    """
+    no_retry = Retry(NoBackoff(), 0)
+    return Redis.from_url(
+        url, socket_connect_timeout=CONNECT_S, socket_timeout=None, retry=no_retry, single_connection_client=True
+    )
 
 
 def _refs(rows: tuple[Kept, ...]) -> tuple[Ref, ...]:

@@ -5,25 +5,28 @@ Options beat `MCPFLEET_NODE_*` variables, which beat defaults. Exit codes are `w
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from mcp_types import Implementation
-from starlette.routing import BaseRoute
 
 from tasks import telemetry
 from tasks.clock import SystemClock
 from tasks.errors import FleetError
+from tasks.ids import new_id
 from tasks.node import Visibility
-from tasks.settings import read
-from worker.bootstrap import Servers, our_version
-from worker.process import Exit, NodeProcess
+from tasks.settings import read, variable_of
+from worker.bootstrap import our_version
+from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
+from worker.process import Exit, McpSide, NodeProcess
 from worker.settings import PREFIX, NodeSettings
 from worker.upstreams.servers_file import load_servers, parse_servers
 from worker.upstreams.upstreams import Upstreams
@@ -81,25 +84,19 @@ def run(  # noqa: PLR0917 - the options of a node
     raise typer.Exit(process.run())
 
 
-def _assemble(settings: NodeSettings) -> NodeProcess:
-    """Everything that is chosen before the loop runs."""
-    telemetry.configure(f"node {settings.name}", level=settings.log_level)
-    config = (
-        load_servers(settings.servers, os.environ)
-        if settings.servers
-        else parse_servers('{"mcpServers": {}}', source="no servers file", environ=os.environ)
-    )
-    upstreams = Upstreams(
-        config,
-        clock=SystemClock(),
-        draw=random.random,
-        client_info=Implementation(name="mcpfleet-worker", version=our_version()),
-    )
-    return NodeProcess(settings, upstreams, _mcp_side, SystemClock())
-
-
-def _mcp_side(_servers: Servers) -> tuple[Sequence[BaseRoute], AbstractAsyncContextManager[None]]:
-    return (), nullcontext()
+@app.command()
+def mcp(
+    servers: Annotated[Path | None, typer.Option(help="Its MCP servers: a file in the mcpServers form.")] = None,
+) -> None:
+    """Serve a node's tools as one MCP server on stdin and stdout, without joining a fleet."""
+    telemetry.configure("node mcp", level="warning")
+    named = servers or os.environ.get(variable_of("servers", PREFIX))
+    try:
+        upstreams = _upstreams(Path(named) if named else None)
+        asyncio.run(_serve_stdio(upstreams))
+    except FleetError as error:
+        print(f"mcpfleet-worker: {error.message}", file=sys.stderr)
+        raise typer.Exit(Exit.BAD_START) from None
 
 
 @app.command()
@@ -111,6 +108,51 @@ def version() -> None:
 def main() -> None:
     """The console script."""
     app()
+
+
+def _assemble(settings: NodeSettings) -> NodeProcess:
+    """Everything that is chosen before the loop runs."""
+    telemetry.configure(f"node {settings.name}", level=settings.log_level)
+    token = settings.http_token.get_secret_value()
+    hosts = (*LOOPBACK_HOSTS, f"{settings.http_host}:*", urlsplit(settings.url).netloc)
+
+    def mcp_side() -> McpSide:
+        if not token:
+            return (), nullcontext()
+        return _node_mcp(upstreams).http(token=token, allowed_hosts=hosts)
+
+    upstreams = _upstreams(settings.servers)
+    return NodeProcess(settings, upstreams, mcp_side, SystemClock())
+
+
+def _upstreams(servers: Path | None) -> Upstreams:
+    if servers is not None:
+        config = load_servers(servers, os.environ)
+    else:
+        config = parse_servers('{"mcpServers": {}}', source="no servers file", environ=os.environ)
+    client = Implementation(name="mcpfleet-worker", version=our_version())
+    return Upstreams(config, clock=SystemClock(), draw=random.random, client_info=client)
+
+
+def _node_mcp(upstreams: Upstreams, ready: Callable[[], Awaitable[None]] | None = None) -> NodeMcp:
+    name, version = "mcpfleet-node", our_version()
+    if ready is None:
+        return NodeMcp(upstreams, name=name, version=version, new_id=new_id)
+    return NodeMcp(upstreams, name=name, version=version, new_id=new_id, ready=ready)
+
+
+async def _serve_stdio(upstreams: Upstreams) -> None:
+    """Answers at once; a listing waits for the servers."""
+    starting = asyncio.create_task(upstreams.start())
+
+    async def ready() -> None:
+        await asyncio.shield(starting)
+
+    try:
+        await _node_mcp(upstreams, ready).serve_stdio()
+    finally:
+        starting.cancel()
+        await upstreams.close()
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

@@ -19,6 +19,9 @@ from tasks.node import Control
 from worker.admit import Ref
 
 BLOCK_MS = 2_000
+ANSWER_S = 5.0
+"""Longer than XREAD blocks; a Redis that vanished without a word is noticed by it."""
+assert BLOCK_MS / 1000 < ANSWER_S / 2, "an idle stream must not look like a dead Redis"
 COUNT = 200
 RETRY_S = 0.5
 GATHER_S = 0.01
@@ -51,11 +54,13 @@ class ControlReader:
 
     async def _newest_id(self) -> Any:  # noqa: ANN401 - bytes or str, as the client decodes
         """Entries before this process are for an earlier one, which the join has settled."""
-        newest = await self._redis.xrevrange(self._stream, count=1)
+        async with asyncio.timeout(ANSWER_S):
+            newest = await self._redis.xrevrange(self._stream, count=1)
         return newest[0][0] if newest else b"0-0"
 
     async def _read(self) -> None:
-        reply: Any = await self._redis.xread({self._stream: self._last_id}, count=COUNT, block=BLOCK_MS)
+        async with asyncio.timeout(ANSWER_S):
+            reply: Any = await self._redis.xread({self._stream: self._last_id}, count=COUNT, block=BLOCK_MS)
         for entry_id, fields in _entries(reply):
             self._last_id = entry_id
             self._take(fields.get(FIELD, b""))

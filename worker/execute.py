@@ -146,7 +146,7 @@ class Executor:
             self._refuse("form")
             return
         delivery = opened.delivery
-        work = Work(opened, (delivery.invocation, delivery.fence))
+        work = Work(delivery, opened, (delivery.invocation, delivery.fence))
         if way is Way.CLAIM:
             self._claim(work, body, mac)
             return
@@ -230,15 +230,19 @@ class Executor:
         lane = work.delivery.lane
         queue = self._lanes[lane]
         if not queue.has_room or not self._may_start():
-            self.gate.pause(lane)
+            self._pause(lane)
             self.gate.put_back(body, mac, lane)
             return
         self._admission.remember(*work.ref)
         self._works[work.ref] = work
         queue.reserved += 1
         if not queue.has_room:
-            self.gate.pause(lane)
+            self._pause(lane)
         self._claims.ask(work.ref, lambda is_ours: self._claimed(work, is_ours=is_ours))
+
+    def _pause(self, lane: Lane) -> None:
+        self._lanes[lane].is_paused = True
+        self.gate.pause(lane)
 
     def _claimed(self, work: Work, *, is_ours: bool) -> None:
         lane = work.delivery.lane
@@ -264,13 +268,12 @@ class Executor:
         if self._journal.trouble is not None:
             self._refuse_waiting(queue, self._journal.trouble)
             return
-        while self._may_start():
+        while queue.can_take and self._may_start():
             work = queue.take()
-            if work is None:
-                break
             work.phase = Phase.RUNNING
             work.task = asyncio.get_running_loop().create_task(self._run(work))
-        if queue.has_room and self._may_start():
+        if queue.is_paused and queue.has_room and self._may_start():
+            queue.is_paused = False
             self.gate.resume(lane)
 
     def _refuse_waiting(self, queue: LaneQueue[Work], trouble: str) -> None:

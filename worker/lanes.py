@@ -21,16 +21,21 @@ class LaneQueue(Generic[W]):
     running: int = 0
     reserved: int = 0
     """Slots kept for claims that are not answered yet."""
+    is_paused: bool = False
+    """The pool's queue is not taken from, because no slot is free."""
 
     @property
     def has_room(self) -> bool:
         """A slot is free and nobody waits for it."""
         return self.running + self.reserved + len(self.waiting) < self.slots
 
-    def take(self) -> W | None:
-        """The next one to run, its slot taken; None when nothing waits or no slot is free."""
-        if self.running >= self.slots or not self.waiting:
-            return None
+    @property
+    def can_take(self) -> bool:
+        """Something waits and a slot is free."""
+        return self.running < self.slots and bool(self.waiting)
+
+    def take(self) -> W:
+        """The next one to run, its slot taken. Ask `can_take` first."""
         self.running += 1
         return self.waiting.popleft()
 

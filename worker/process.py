@@ -51,14 +51,14 @@ class Exit(IntEnum):
     SUPERSEDED = 4
 
 
-McpSide = Callable[[Servers], tuple[Sequence[BaseRoute], AbstractAsyncContextManager[None]]]
+McpSide = tuple[Sequence[BaseRoute], AbstractAsyncContextManager[None]]
 """The node's own MCP server: routes, and what must be running while they answer."""
 
 
 class NodeProcess:
     """Runs one node from start to exit code."""
 
-    def __init__(self, settings: NodeSettings, servers: Servers, mcp: McpSide, clock: Clock) -> None:
+    def __init__(self, settings: NodeSettings, servers: Servers, mcp: Callable[[], McpSide], clock: Clock) -> None:
         self._settings = settings
         self._servers = servers
         self._mcp = mcp
@@ -131,7 +131,7 @@ class NodeProcess:
         node = Node(self._settings, self._servers, clock=self._clock)
         node.url = self._settings.url or http.url
         node.open_journal()
-        mcp_routes, mcp_life = self._mcp(self._servers)
+        mcp_routes, mcp_life = self._mcp()
         app = Starlette(routes=[*routes(node.metrics, node.health), *mcp_routes])
         try:
             await self._servers.start()

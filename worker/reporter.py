@@ -21,6 +21,10 @@ from worker.admit import Ref
 RESEND_S = 5.0
 """An outcome that was not acknowledged for so long is sent again."""
 SWEEP_S = 1.0
+GATHER_S = 0.002
+"""Between two writes: a light load never waits for it, a heavy one writes 500 times a second at most."""
+ANSWER_S = 5.0
+"""A Redis that takes longer for one write is as good as away."""
 RETRY_S = 0.5
 """Between two tries while Redis is away: it is near, and outcomes wait."""
 ENTRY_BYTES_MAX = 1_000_000
@@ -46,6 +50,7 @@ class Reporter:
         self._clock = clock
         self._outbox: list[bytes] = []
         self._unsettled: dict[Ref, tuple[bytes, float]] = {}
+        self._sent_at_s = 0.0
         self._wake = asyncio.Event()
 
     @property
@@ -90,6 +95,10 @@ class Reporter:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            pause_s = self._sent_at_s + GATHER_S - self._clock.mono_s()
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+            self._sent_at_s = self._clock.mono_s()
             try:
                 await self._send(self._take())
             except (RedisError, OSError, TimeoutError) as error:
@@ -97,7 +106,8 @@ class Reporter:
 
     async def _send(self, batch: list[bytes]) -> None:
         for value in _entries(batch):
-            await self._redis.execute_command("XADD", self._stream, "*", FIELD, value)
+            async with asyncio.timeout(ANSWER_S):
+                await self._redis.execute_command("XADD", self._stream, "*", FIELD, value)
         if batch and not self.is_redis_up:
             self.is_redis_up = True
             _log.info("redis_is_back", stream=self._stream, unsettled=len(self._unsettled))

@@ -27,6 +27,7 @@ class Stop(Enum):
 class Work:
     """What the executor knows of one attempt. Dropped when it is settled."""
 
+    delivery: Delivery
     opened: Opened
     ref: Ref
     phase: Phase = Phase.WAITING
@@ -43,8 +44,3 @@ class Work:
     progress: Progress | None = None
     """The newest one that was not sent yet."""
     progress_sent_s: float = 0.0
-
-    @property
-    def delivery(self) -> Delivery:
-        """What the envelope said."""
-        return self.opened.delivery

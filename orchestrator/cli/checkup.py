@@ -6,10 +6,8 @@ Every check is a function that returns findings; one that breaks is a failed fin
 from __future__ import annotations
 
 import email.utils
-import json
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module, metadata
 from pathlib import Path
 
 from orchestrator.cli.api import Api
@@ -17,6 +15,7 @@ from orchestrator.cli.checkup_redis import check_redis
 from orchestrator.cli.checkup_servers import check_servers
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.findings import Finding, Health
+from orchestrator.cli.ownership import PACKAGES, look
 from orchestrator.cli.settings import is_private
 from orchestrator.local.statefile import FLEET_FILE, IDENTITY_FILE, read_fleet_file
 from tasks.errors import FleetError, LedgerDown, SettingsError
@@ -24,8 +23,6 @@ from tasks.node import LEASE_TTL_S, RENEW_EVERY_S, NodeState
 from tasks.wire import NodeView
 
 PYTHON_MIN = (3, 11)
-PACKAGES = ("tasks", "orchestrator", "worker")
-DISTRIBUTION = "mcpfleet"
 SKEW_MAX_S = LEASE_TTL_S - RENEW_EVERY_S
 """Leases count on the nodes' own clocks, but deadlines travel as wall clock."""
 
@@ -63,36 +60,14 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Our package names are generic and taken on PyPI: another distribution may have overwritten ours."""
-    owners = metadata.packages_distributions()
-    roots = {Path(str(import_module(name).__file__)).parent.parent for name in PACKAGES}
-    strangers = {name: sorted(set(owners.get(name, [])) - {DISTRIBUTION}) for name in PACKAGES}
-    if any(strangers.values()):
-        whose = "; ".join(f"{name} also belongs to {', '.join(others)}" for name, others in strangers.items() if others)
-        others = sorted({other for found in strangers.values() for other in found})
-        mend = f"pip uninstall {' '.join(others)} && pip install --force-reinstall {DISTRIBUTION}"
-        yield Finding(check="packages", health=FAIL, detail=whose, mend=mend)
-    elif len(roots) > 1:
-        where = ", ".join(sorted(map(str, roots)))
-        mend = "remove what shadows them from PYTHONPATH and the working directory"
-        yield Finding(check="packages", health=FAIL, detail=f"imported from different places: {where}", mend=mend)
-    elif all(DISTRIBUTION in owners.get(name, []) for name in PACKAGES) or _is_editable(roots):
+    found = look()
+    if found.fault:
+        yield Finding(check="packages", health=FAIL, detail=found.fault, mend=found.mend)
+    elif found.is_installed:
         yield Finding(check="packages", health=OK, detail=f"{', '.join(PACKAGES)} are ours alone")
     else:
-        detail = f"used from source at {next(iter(roots))}, not installed"
+        detail = f"used from source at {found.root}, not installed"
         yield Finding(check="packages", health=WARN, detail=detail, mend="pip install -e . to get the commands")
-
-
-def _is_editable(roots: set[Path]) -> bool:
-    """Whether our distribution is installed as a link to the only place they are imported from.
-
-    Source: PEP 610, direct_url.json.
-    """
-    try:
-        text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-    except metadata.PackageNotFoundError:
-        return False
-    return bool(text) and {root.as_uri() for root in roots} == {json.loads(text or "{}").get("url")}
 
 
 def _settings(desk: Desk) -> Iterator[Finding]:

@@ -51,9 +51,11 @@ def up(
     verbose: VerboseFlag = False,
 ) -> int:
     """Run a whole fleet on this machine until Ctrl-C."""
+    from orchestrator.cli.ownership import require
     from orchestrator.cli.up import run_up
     from orchestrator.local.plan import plan_up
 
+    require()
     desk = desk_of(ctx)
     plan = plan_up(
         state_dir=desk.settings.state_dir,
@@ -70,7 +72,9 @@ def up(
 def demo(ctx: typer.Context, keep: KeepFlag = False, fast: FastFlag = False, verbose: VerboseFlag = False) -> int:
     """Start a fleet, tell its story on real MCP servers, stop it."""
     from orchestrator.cli.demo.run import run_demo
+    from orchestrator.cli.ownership import require
 
+    require()
     desk = desk_of(ctx)
     return run_demo(desk.settings, desk.screen, keep=keep, fast=fast, verbose=verbose)
 
@@ -87,9 +91,11 @@ def doctor(ctx: typer.Context, servers: ServersOption = None, as_json: JsonFlag 
 def serve(ctx: typer.Context) -> int:
     """Run the orchestrator process; settings come from MCPFLEET_* variables."""
     from orchestrator.bootstrap import run
+    from orchestrator.cli.ownership import require
     from orchestrator.settings import OrchestratorSettings
     from tasks.settings import read
 
+    require()
     environ = desk_of(ctx).settings.environ
     settings = read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS)
     run(settings)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +30,12 @@ class Local:
     state_dir: Path
     process: subprocess.Popen[bytes]
     output: Path
+    given: Mapping[str, str]
 
+    @property
     def environ(self) -> dict[str, str]:
         """For commands that shall find it."""
-        return environ_for(self.state_dir)
+        return dict(self.given)
 
     def family(self) -> list[psutil.Process]:
         """Every process that it started, and those that they did."""
@@ -56,9 +58,9 @@ class Local:
         return self.process.wait(DOWN_WITHIN_S)
 
 
-def environ_for(state_dir: Path) -> dict[str, str]:
-    """This process's environment without any fleet of its own."""
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("MCPFLEET_")}
+def environ_for(state_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without any fleet of its own."""
+    ours = {key: value for key, value in environ.items() if not key.startswith("MCPFLEET_")}
     return ours | {"MCPFLEET_STATE_DIR": str(state_dir)}
 
 
@@ -68,18 +70,17 @@ def command(*words: str) -> list[str]:
 
 
 @contextmanager
-def upped(folder: Path, *words: str) -> Iterator[Local]:
+def upped(folder: Path, *words: str, environ: Mapping[str, str]) -> Iterator[Local]:
     """A running fleet in `folder`; ended if the test did not."""
     state_dir, output = folder / "state", folder / "output"
+    given = environ_for(state_dir, environ)
     with output.open("wb") as file:
-        process = subprocess.Popen(
-            command("up", *words), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ_for(state_dir)
-        )
+        process = subprocess.Popen(command("up", *words), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=given)
     try:
         until(lambda: _is_up(state_dir, process, output), UP_WITHIN_S, "the fleet is up")
         found = read_fleet_file(state_dir)
         assert found is not None
-        yield Local(found, state_dir, process, output)
+        yield Local(found, state_dir, process, output, given)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -91,7 +92,7 @@ def until(holds: Callable[[], bool], within_s: float, what: str) -> None:
     end = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end, f"not within {within_s:g} s: {what}"
-        time.sleep(POLL_S)
+        threading.Event().wait(POLL_S)
 
 
 def gone(processes: Sequence[psutil.Process], within_s: float = DOWN_WITHIN_S) -> list[psutil.Process]:

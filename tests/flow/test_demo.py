@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,7 +19,7 @@ ENDS_WITHIN_S = 300.0
 @pytest.mark.timeout(ENDS_WITHIN_S)
 def test_every_promise_of_the_demo_holds(tmp_path: Path, third_party: dict[str, str]) -> None:
     """It checks what it shows; here is checked that it shows all of it, and cleans up."""
-    environ = environ_for(tmp_path / "unused") | {"TMPDIR": str(tmp_path), "COLUMNS": "100"}
+    environ = environ_for(tmp_path / "unused", os.environ) | {"TMPDIR": str(tmp_path), "COLUMNS": "100"}
     said = subprocess.run(
         command("demo", "--fast"), env=environ, capture_output=True, text=True, check=False, timeout=ENDS_WITHIN_S
     )

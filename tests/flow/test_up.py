@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import stat
@@ -19,18 +20,19 @@ from orchestrator.local.statefile import read_identity
 from orchestrator.testing.local import Local, command, gone, until, upped
 
 ANSWERS_WITHIN_S = 60.0
+pytestmark = pytest.mark.timeout(600)  # a machine that runs other tests at the same time starts processes slowly
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     """One fleet for the tests that leave it as it is; Flower and two nodes."""
-    with upped(tmp_path_factory.mktemp("up"), "--nodes", "1") as fleet:
+    with upped(tmp_path_factory.mktemp("up"), "--nodes", "1", environ=os.environ) as fleet:
         yield fleet
 
 
 def _mcpfleet(fleet: Local, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*words), env=fleet.environ(), capture_output=True, text=True, check=False, timeout=ANSWERS_WITHIN_S
+        command(*words), env=fleet.environ, capture_output=True, text=True, check=False, timeout=ANSWERS_WITHIN_S
     )
 
 
@@ -125,7 +127,7 @@ def test_doctor_finds_nothing_wrong(local: Local) -> None:
 
 def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
     """And the ledger: an Invocation of this run is found by the next one, at the same address."""
-    with upped(tmp_path, "--nodes", "1", "--no-flower") as fleet:
+    with upped(tmp_path, "--nodes", "1", "--no-flower", environ=os.environ) as fleet:
         name = json.loads(_mcpfleet(fleet, "call", "probe.echo", "a=1", "--json").stdout)["id"]
         family = fleet.family()
         assert fleet.end(signal.SIGINT) == 0, fleet.output.read_text()
@@ -136,7 +138,7 @@ def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
         with socket.socket() as probe:
             assert probe.connect_ex((parts.hostname, parts.port)) != 0
     assert not {"fleet.json", "lock", "flower"} & {path.name for path in fleet.state_dir.iterdir()}
-    with upped(tmp_path, "--nodes", "1", "--no-flower", "--ephemeral") as again:
+    with upped(tmp_path, "--nodes", "1", "--no-flower", "--ephemeral", environ=os.environ) as again:
         assert (again.file.url, again.file.token) == (fleet.file.url, fleet.file.token)
         assert json.loads(_mcpfleet(again, "show", name, "--json").stdout)["state"] == "succeeded"
         assert again.end(signal.SIGTERM) == 0
@@ -145,7 +147,7 @@ def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
 
 def test_killed_parent_takes_its_children_with_it(tmp_path: Path) -> None:
     """Nobody is left to stop them: kill -9, the OOM killer, a closed laptop lid."""
-    with upped(tmp_path, "--nodes", "1", "--no-flower") as fleet:
+    with upped(tmp_path, "--nodes", "1", "--no-flower", environ=os.environ) as fleet:
         family = fleet.family()
         fleet.process.kill()
         fleet.process.wait()
@@ -156,7 +158,7 @@ def test_killed_parent_takes_its_children_with_it(tmp_path: Path) -> None:
 
 def test_dead_orchestrator_ends_the_fleet_and_says_why(tmp_path: Path) -> None:
     """There is no fleet without it; its last words are shown, and nothing else stays."""
-    with upped(tmp_path, "--nodes", "1", "--no-flower") as fleet:
+    with upped(tmp_path, "--nodes", "1", "--no-flower", environ=os.environ) as fleet:
         family = fleet.family()
         fleet.child("serve").kill()
         assert fleet.process.wait(ANSWERS_WITHIN_S) == 1

@@ -20,6 +20,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
+from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.affinity import Affinity
@@ -116,7 +117,7 @@ async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -
     tokens = Tokens(
         static(settings.token.get_secret_value(), settings.join_token.get_secret_value()), node_of=core.desk.node_of
     )
-    front = McpFront(fleet, tokens, front_settings(settings), core.stores.clock)
+    front = McpFront(fleet, tokens, front_settings(settings), core.stores.clock, parse=strict_json.parse)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,

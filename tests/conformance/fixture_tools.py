@@ -149,12 +149,13 @@ async def _simple_text(_: Given) -> dict[str, Any]:
     return text("This is a simple text response for testing.")
 
 
-async def _image(_: Given) -> dict[str, Any]:
-    return {"content": [{"type": "image", "data": png(), "mimeType": "image/png"}]}
+def media(kind: str, data: str, mime: str) -> Body:
+    """A tool that answers with one picture or sound."""
 
+    async def body(_: Given) -> dict[str, Any]:
+        return {"content": [{"type": kind, "data": data, "mimeType": mime}]}
 
-async def _audio(_: Given) -> dict[str, Any]:
-    return {"content": [{"type": "audio", "data": wav(), "mimeType": "audio/wav"}]}
+    return body
 
 
 async def _embedded(_: Given) -> dict[str, Any]:
@@ -207,10 +208,7 @@ def asking(requests: dict[str, Any], prefix: str) -> Body:
 
 
 async def _elicitation(given: Given) -> dict[str, Any]:
-    fields = {
-        "username": {"type": "string", "description": "User's response"},
-        "email": {"type": "string", "description": "User's email address"},
-    }
+    fields = {key: {"type": "string", "description": f"User's {key}"} for key in ("username", "email")}
     return await asking({"user": elicit(given.arguments["message"], **fields)}, "User response")(given)
 
 
@@ -330,11 +328,6 @@ async def _slow_compute(given: Given) -> dict[str, Any]:
     return text(f"computed {given.arguments.get('label', '')}")
 
 
-async def _failing_job(_: Given) -> dict[str, Any]:
-    await asyncio.sleep(1.0)
-    return {**text("the job failed"), "isError": True}
-
-
 async def _protocol_error_job(_: Given) -> dict[str, Any]:
     raise MCPError(INTERNAL_ERROR, "the job broke down")
 
@@ -344,8 +337,8 @@ SECONDS = {"seconds": {"type": "number"}, "label": STRING}
 
 TOOLS: dict[str, Tool] = {
     "test_simple_text": Tool(_simple_text),
-    "test_image_content": Tool(_image),
-    "test_audio_content": Tool(_audio),
+    "test_image_content": Tool(media("image", png(), "image/png")),
+    "test_audio_content": Tool(media("audio", wav(), "audio/wav")),
     "test_embedded_resource": Tool(_embedded),
     "test_multiple_content_types": Tool(_mixed),
     "test_error_handling": Tool(_failing),
@@ -369,7 +362,7 @@ TOOLS: dict[str, Tool] = {
     "test_input_required_result_capabilities": Tool(_by_capability),
     "greet": Tool(_greet, {"name": STRING}, ("name",)),
     "slow_compute": Tool(_slow_compute, SECONDS, ("seconds",)),
-    "failing_job": Tool(_failing_job, task_support="required"),
+    "failing_job": Tool(_failing, task_support="required"),
     "protocol_error_job": Tool(_protocol_error_job, task_support="required"),
     "confirm_delete": Tool(_confirm_delete, {"filename": STRING}, task_support="required"),
     "multi_input": Tool(_multi_input, task_support="required"),

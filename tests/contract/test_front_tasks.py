@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from anyio.lowlevel import checkpoint
 
 from orchestrator.front.legs import Tasks, leg_id
 from orchestrator.testing.doors import OTHER_TOKEN
 from orchestrator.testing.front import TASKS, FrontUnderTest, front_under_test, modern
 from orchestrator.testing.inprocess_fleet import InProcessFleet, Progress
+from orchestrator.testing.waiting import until
 from tasks.clock import SystemClock
 from tasks.errors import NotFound
 from tasks.invocation import Call, Principal, State
@@ -53,12 +55,14 @@ async def get(it: FrontUnderTest, task_id: str) -> dict[str, Any]:
     return dict((await ask(it, "tasks/get", {"taskId": task_id}))["result"])
 
 
-async def until(it: FrontUnderTest, task_id: str, status: str) -> dict[str, Any]:
+async def ended(it: FrontUnderTest, task_id: str, status: str) -> dict[str, Any]:
     """The task, once it has this status."""
-    async with asyncio.timeout(WITHIN_S):
-        while (task := await get(it, task_id))["status"] != status:  # noqa: ASYNC110 - a poll is what a client does
-            await asyncio.sleep(0.01)
-    return task
+
+    async def has_it() -> dict[str, Any] | None:
+        task = await get(it, task_id)
+        return task if task["status"] == status else None
+
+    return dict(await until(has_it) or {})
 
 
 async def test_a_task_ends_with_the_tools_own_result(it: FrontUnderTest) -> None:
@@ -70,7 +74,7 @@ async def test_a_task_ends_with_the_tools_own_result(it: FrontUnderTest) -> None
     assert (type(working["ttlMs"]), type(working["pollIntervalMs"])) == (int, int)
     assert working["createdAt"].endswith("Z")
     it.tools.release.set()
-    done = await until(it, task_id, "completed")
+    done = await ended(it, task_id, "completed")
     assert done["result"]["structuredContent"] == {"a": 1}
     assert done["result"]["_meta"]["mcpfleet/invocation"] == task_id
 
@@ -79,7 +83,7 @@ async def test_a_tool_that_needs_a_task_gets_one_at_once(it: FrontUnderTest) -> 
     """So do agent runs: nobody waits to see whether they are short."""
     it.tools.release.set()
     for tool in ("t.job", "t.agent"):
-        assert (await until(it, await start(it, tool), "completed"))["result"]
+        assert (await ended(it, await start(it, tool), "completed"))["result"]
 
 
 async def test_a_tool_that_needs_a_task_is_refused_to_others(it: FrontUnderTest) -> None:
@@ -125,8 +129,8 @@ async def test_bad_endings_are_told_apart(it: FrontUnderTest) -> None:
     """A tool's own error is a completed task; a call that broke is a failed one, with a JSON-RPC error."""
     (said,) = await it.fleet.accept([Call("t.fail")], ALICE)
     (broke,) = await it.fleet.accept([Call("t.break")], ALICE)
-    assert (await until(it, said.id, "completed"))["result"]["isError"] is True
-    failed = await until(it, broke.id, "failed")
+    assert (await ended(it, said.id, "completed"))["result"]["isError"] is True
+    failed = await ended(it, broke.id, "failed")
     assert failed["error"]["data"]["code"] == "connection_lost"
     assert "result" not in failed
 
@@ -134,7 +138,7 @@ async def test_bad_endings_are_told_apart(it: FrontUnderTest) -> None:
 async def asking(it: FrontUnderTest) -> str:
     """A task that asks two questions."""
     (invocation,) = await it.fleet.accept([Call("t.ask")], ALICE)
-    asked = await until(it, invocation.id, "input_required")
+    asked = await ended(it, invocation.id, "input_required")
     assert asked["inputRequests"].keys() == {"one", "two"}
     return invocation.id
 
@@ -154,7 +158,7 @@ async def test_answers_may_come_one_by_one(it: FrontUnderTest) -> None:
     assert (pending["status"], pending["inputRequests"].keys()) == ("input_required", {"two"})
     assert len(it.tools.calls) == 1
     await answer(it, task_id, two="2")
-    done = await until(it, task_id, "completed")
+    done = await ended(it, task_id, "completed")
     assert done["result"]["content"][0]["text"] == "1 2 s1"
     assert done["taskId"] == task_id
 
@@ -164,7 +168,7 @@ async def test_an_answer_given_twice_counts_once(it: FrontUnderTest) -> None:
     task_id = await asking(it)
     for _ in range(2):
         await answer(it, task_id, one="1", two="2")
-    assert (await until(it, task_id, "completed"))["result"]["content"][0]["text"] == "1 2 s1"
+    assert (await ended(it, task_id, "completed"))["result"]["content"][0]["text"] == "1 2 s1"
     assert len(it.tools.calls) == 2
 
 
@@ -185,7 +189,7 @@ async def test_concurrent_answers_are_both_kept(it: FrontUnderTest) -> None:
     replicas = [Tasks(_Slow(it.fleet), SystemClock()) for _ in range(2)]
     said = [{"one": {"action": "accept", "content": {"v": "1"}}}, {"two": {"action": "accept", "content": {"v": "2"}}}]
     await asyncio.gather(*(tasks.update(task_id, one, ALICE) for tasks, one in zip(replicas, said, strict=True)))
-    assert (await until(it, task_id, "completed"))["result"]["content"][0]["text"] == "1 2 s1"
+    assert (await ended(it, task_id, "completed"))["result"]["content"][0]["text"] == "1 2 s1"
     assert len(it.tools.calls) == 2
 
 
@@ -195,7 +199,7 @@ async def test_no_leg_is_left_waiting(it: FrontUnderTest) -> None:
     await answer(it, task_id, one="1")
     assert it.fleet.states()[leg_id(task_id, 2)] is State.WAITING
     await answer(it, task_id, two="2")
-    await until(it, task_id, "completed")
+    await ended(it, task_id, "completed")
     assert set(it.fleet.states().values()) == {State.SUCCEEDED, State.CANCELLED}
 
 
@@ -236,7 +240,7 @@ class _Slow:
         step = getattr(self._fleet, name)
 
         async def slowly(*given: Any) -> Any:
-            await asyncio.sleep(0)
+            await checkpoint()
             return await step(*given)
 
         return slowly

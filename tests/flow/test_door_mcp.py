@@ -18,6 +18,8 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from orchestrator.testing.waiting import until
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -115,11 +117,12 @@ async def _only(fleet: Any, project: str, state: str) -> Mapping[str, Any]:
     """The one Invocation of a project, once it has this state."""
     headers = {"authorization": f"Bearer {fleet.token}"}
     async with httpx.AsyncClient(base_url=fleet.url, headers=headers, timeout=WITHIN_S) as http:
-        while True:
+
+        async def found() -> dict[str, Any] | None:
             items = (await http.get("/v1/invocations", params={"project": project})).json()["items"]
-            if [item["state"] for item in items] == [state]:
-                return dict(items[0])
-            await asyncio.sleep(0.05)
+            return dict(items[0]) if [item["state"] for item in items] == [state] else None
+
+        return await until(found) or {}
 
 
 @pytest.mark.parametrize("door", ["http-2026", "http-handshake"])
@@ -167,8 +170,12 @@ async def test_a_long_call_becomes_a_task_and_ends_as_one(fleet: Any) -> None:
         arguments = {"seconds": 2.5, "steps": 2}
         task = await ask("tools/call", {"name": "probe.sleep", "arguments": arguments}, "probe.sleep")
         assert (task["resultType"], task["status"]) == ("task", "working")
-        while (now := await ask("tasks/get", {"taskId": task["taskId"]}, task["taskId"]))["status"] == "working":  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+
+        async def ended() -> dict[str, Any] | None:
+            now = await ask("tasks/get", {"taskId": task["taskId"]}, task["taskId"])
+            return None if now["status"] == "working" else now
+
+        now = await until(ended) or {}
         assert (now["status"], now["result"]["structuredContent"]) == ("completed", {"slept_s": 2.5})
         assert history(fleet, task["taskId"])["state"] == "succeeded"
 

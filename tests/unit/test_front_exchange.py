@@ -15,6 +15,7 @@ from orchestrator.front.app import McpFront
 from orchestrator.testing.doors import CLIENT_TOKEN, JOIN_TOKEN, NODE_TOKEN, FakeVerifier
 from orchestrator.testing.front import SETTINGS, TASKS, front_under_test, legacy_headers, modern
 from orchestrator.testing.serving import serving
+from orchestrator.testing.waiting import until
 from tasks.invocation import State
 
 WITHIN_S = 20.0
@@ -47,13 +48,6 @@ def message(response: httpx.Response) -> dict[str, Any]:
     (found.get("result") or {}).get("_meta", {}).pop("mcpfleet/invocation", None)
     ((found.get("error") or {}).get("data") or {}).pop("invocation", None)
     return found
-
-
-async def until(is_so: Any) -> None:
-    """A bounded wait."""
-    async with asyncio.timeout(WITHIN_S):
-        while not is_so():  # noqa: ASYNC110 - what is awaited offers no event
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("tool", ["t.echo", "t.fail", "t.break", "t.ask", "t.nothing", "fleet.get"])

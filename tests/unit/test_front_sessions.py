@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from orchestrator.testing.doors import CLIENT_TOKEN
 from orchestrator.testing.front import FrontUnderTest, front_under_test
+from orchestrator.testing.waiting import until
 
 WITHIN_S = 20.0
 BEARER = {"authorization": f"Bearer {CLIENT_TOKEN}"}
@@ -91,9 +92,12 @@ async def test_a_session_of_the_handshake_era_hears_of_new_tools() -> None:
     ):
         assert client.server_capabilities.tools is not None
         assert client.server_capabilities.tools.list_changed
-        while not heard.is_set():
+
+        def is_told() -> bool:
             it.fleet.set_tools(it.tools.specs()[:1])
-            await asyncio.sleep(0.05)
+            return heard.is_set()
+
+        await until(is_told)
 
 
 async def test_a_session_is_asked_what_a_tool_needs() -> None:

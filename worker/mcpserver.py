@@ -225,7 +225,7 @@ class BearerOnly:
 @contextlib.asynccontextmanager
 async def _progress_of(context: Context) -> AsyncIterator[Progress]:
     """A callback that never blocks, and the task that sends on what it was told."""
-    if "progressToken" not in (context.meta or {}):
+    if "progressToken" not in ((context.params or {}).get("_meta") or {}):
         yield lambda *_: None
         return
     told: asyncio.Queue[tuple[float, float | None, str | None] | None] = asyncio.Queue(PROGRESS_MAX)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from worker.testing.upstreams_kit import Kit, is_alive, noted, running, scripted, until
 
 from tasks.outcome import Failure
+from worker.testing.upstreams_kit import Kit, is_alive, noted, running, scripted, until
 from worker.upstreams.remote import Limits
 
 

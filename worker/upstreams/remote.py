@@ -374,7 +374,7 @@ async def _listen(client: Client, life: _Life) -> None:
         async with client.listen(tools_list_changed=True) as subscription:
             async for _ in subscription:
                 life.changed()
-    except Exception as error:  # noqa: BLE001 - the top of a task; without the stream the periodic listing notices changes
+    except Exception as error:
         log.info("server_listen_ended", error=str(error)[:ERROR_CHARS], exc_info=True)
 
 

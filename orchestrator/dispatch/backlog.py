@@ -13,7 +13,7 @@ Refuses to place (`route`), to read a clock and to touch the ledger, which stays
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from itertools import count
 from typing import Protocol
@@ -55,7 +55,8 @@ class Backlog:
         self._lines: dict[Shape, dict[ProjectKey, Line]] = {}
         self._arenas: dict[ArenaKey, Arena] = {}
         self._arenas_at: defaultdict[Spot, list[Arena]] = defaultdict(list)
-        self._open: OrderedDict[Arena, None] = OrderedDict()
+        self._open: Heap[Arena] = Heap()
+        self._services = count(1)
         self._parked: defaultdict[Spot, Heap[Line]] = defaultdict(Heap)
         self._places = count()
         self._holds: Heap[Line] = Heap()
@@ -97,12 +98,11 @@ class Backlog:
         """The call whose turn it is; the same one until it is taken, parked or removed."""
         for line in self._holds.pop_until(now_s):
             self._wake_line(line)
-        while self._open:
-            arena = next(iter(self._open))
+        while (arena := self._open.first()) is not None:
             flow = None if arena.is_parked else arena.ready.first()
             if flow is not None:
                 return self._head(flow)
-            del self._open[arena]
+            self._open.discard(arena)
         return None
 
     def take(self, call_id: str) -> Waiting:
@@ -285,17 +285,17 @@ class Backlog:
         return None if node is None else (node, line.shape.lane)
 
     def _show(self, arena: Arena) -> None:
-        if not arena.is_parked and arena.ready and arena not in self._open:
-            self._open[arena] = None
+        if not arena.is_parked and arena.ready:
+            self._open.put(arena, arena.served)
 
     def _unpark(self, arena: Arena) -> None:
         arena.is_parked = False
         self._show(arena)
 
     def _last_in_turn(self, arena: Arena) -> None:
-        # Arenas may share nodes: taking turns, none of them can keep another one's calls waiting.
-        if arena in self._open:
-            self._open.move_to_end(arena)
+        # Arenas may share nodes: the one not served for longest is first, so none keeps another one waiting.
+        arena.served = next(self._services)
+        self._show(arena)
 
     def _arena_for(self, shape: Shape) -> Arena:
         key = (shape.lane, self._fleet.capable(shape))
@@ -322,7 +322,7 @@ class Backlog:
         old = {arena: self._wanted(shapes) for arena, shapes in self._shapes_by_arena().items()}
         self._arenas = {}
         self._arenas_at.clear()
-        self._open.clear()
+        self._open = Heap()
         for arena, wanted in old.items():
             key = arena.key if arena.key in wanted else next(iter(wanted))
             if key not in self._arenas:

@@ -12,7 +12,9 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
-Row = tuple[Any, int, K]
+Order = Any
+"""Any one type whose values compare; None stands for "there is none"."""
+Row = tuple[Order, int, K]
 
 _SLACK_ROWS = 16
 """Dead rows tolerated however few live ones there are."""
@@ -38,7 +40,7 @@ class Heap(Generic[K]):
         """In no order; do not change the heap meanwhile."""
         return iter(self._live)
 
-    def put(self, key: K, order: Any) -> None:  # noqa: ANN401 - any one type that compares
+    def put(self, key: K, order: Order) -> None:
         """Add the key, or give it a new order. The same order again keeps its place."""
         row = self._live.get(key)
         if row is not None and row[0] == order:
@@ -58,7 +60,7 @@ class Heap(Generic[K]):
         row = self._first_row()
         return None if row is None else row[2]
 
-    def first_order(self) -> Any:  # noqa: ANN401 - as put
+    def first_order(self) -> Order:
         """The least order, or None."""
         row = self._first_row()
         return None if row is None else row[0]
@@ -72,7 +74,7 @@ class Heap(Generic[K]):
         del self._live[row[2]]
         return row[2]
 
-    def pop_until(self, order: Any) -> list[K]:  # noqa: ANN401 - as put
+    def pop_until(self, order: Order) -> list[K]:
         """Every key whose order is at most this, removed, least first."""
         taken: list[K] = []
         while (row := self._first_row()) is not None and row[0] <= order:

@@ -43,6 +43,8 @@ class Arena:
     flows: dict[ProjectKey, Flow] = field(default_factory=dict)
     ready: Heap[Flow] = field(default_factory=Heap)
     is_parked: bool = False
+    served: int = 0
+    """Number of its last release among those of all arenas."""
 
     def flow(self, project: ProjectKey) -> Flow:
         """The project's flow; begins at the present."""

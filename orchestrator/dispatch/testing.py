@@ -21,9 +21,11 @@ from tasks.placement import Placement
 from tasks.pool import PoolPolicy
 
 TOOL = "git.git_log"
+Changed = Any
+"""A value for any field of the thing that is built."""
 
 
-def seat(node: str, pool: str = "east", *, slots: int = 2, agents: int = 0, **changes: Any) -> Seat:  # noqa: ANN401 - any field
+def seat(node: str, pool: str = "east", *, slots: int = 2, agents: int = 0, **changes: Changed) -> Seat:
     """A node with one tool; any field of `Seat` can be given."""
     fields: dict[str, Any] = {
         "capabilities": frozenset({"git"}),
@@ -44,7 +46,7 @@ def fleet_of(
     return FleetView(version, {seat.node: seat for seat in seats}, {p.name: p for p in policies}, frozenset(paused))
 
 
-def waiting(call_id: str, project: str | None = None, **changes: Any) -> Waiting:  # noqa: ANN401 - any field
+def waiting(call_id: str, project: str | None = None, **changes: Changed) -> Waiting:
     """A waiting call; any field of `Waiting` can be given."""
     fields: dict[str, Any] = {
         "tool": TOOL,
@@ -137,6 +139,24 @@ class Desk:
             else:
                 self.backlog.park(call.id, decision)
         return released
+
+    def fill(self, project: str | None, number: int, **changes: Changed) -> None:
+        """So many calls of one project begin to wait, the first one oldest."""
+        stem = f"{project}-{changes.get('tool', '')}-{changes.get('priority', '')}"
+        for index in range(number):
+            call = waiting(f"{stem}-{index:05}", project, accepted_at=index * 1e-6, **changes)
+            self.backlog.add(call, self.now_s)
+
+    def releases_until(self, wanted: str, limit: int) -> int:
+        """Releases up to and with that call, attempts ending one by one, oldest first."""
+        running: list[Placement] = []
+        for number in range(1, limit + 1):
+            while not (released := self.release_all(limit=1)):
+                self.give_back(running.pop(0))
+            running.append(released[0][1])
+            if released[0][0].id == wanted:
+                return number
+        raise AssertionError(f"{wanted} was not among the first {limit} releases")
 
     def give_back(self, placement: Placement) -> None:
         """The attempt was settled."""

@@ -32,6 +32,11 @@ class Source:
         """Its syntax tree."""
         return ast.parse(self.text, filename=self.name)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Every node of the tree: walked once, looked at by many tests."""
+        return list(ast.walk(self.tree))
+
     @property
     def is_ours(self) -> bool:
         """In one of the three packages, and not in tests or benchmarks."""
@@ -39,8 +44,12 @@ class Source:
 
     def imports(self) -> set[str]:
         """Dotted names of what it imports, `from a import b` counted as `a` and `a.b`."""
+        return self._imports
+
+    @cached_property
+    def _imports(self) -> set[str]:
         found = set()
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:

@@ -13,6 +13,7 @@ class Source(Protocol):
 
     name: str
     tree: ast.Module
+    nodes: list[ast.AST]
 
 
 def test_no_setting_is_dead(ours: list[Source]) -> None:
@@ -20,7 +21,7 @@ def test_no_setting_is_dead(ours: list[Source]) -> None:
     read = {
         node.attr
         for source in ours
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
     dead = [f"{where}.{field}" for where, field in _fields(ours) if field not in read]

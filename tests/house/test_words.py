@@ -23,6 +23,7 @@ class Source(Protocol):
     name: str
     text: str
     tree: ast.Module
+    nodes: list[ast.AST]
 
 
 def test_only_the_command_line_prints(ours: list[Source]) -> None:
@@ -48,7 +49,7 @@ def test_the_environment_is_read_in_settings_only(ours: list[Source]) -> None:
         f"{source.name}:{node.lineno}"
         for source in ours
         if not MAY_READ_ENVIRONMENT.search(source.name)
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Attribute) and _dotted(node) in {"os.environ", "os.getenv", "os.putenv"}
     ]
     assert not readers
@@ -60,7 +61,7 @@ def test_names_mean_something(ours: list[Source]) -> None:
     names = [
         f"{source.name}:{node.lineno} {node.name}"
         for source in ours
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and EMPTY_WORDS.search(node.name)
     ]
     assert not files + names
@@ -71,7 +72,7 @@ def test_a_caught_everything_is_logged_or_raised(ours: list[Source]) -> None:
     silent = [
         f"{source.name}:{handler.lineno}"
         for source in ours
-        for handler in ast.walk(source.tree)
+        for handler in source.nodes
         if isinstance(handler, ast.ExceptHandler)
         and (handler.type is None or _dotted(handler.type) in {"Exception", "BaseException"})
         and not _speaks(handler)
@@ -122,20 +123,12 @@ def _naps(sources: list[Source], name: str) -> list[str]:
     """Sleeps outside a loop that looks at a condition. `sleep(0)` only yields; a fake tool may take its time."""
     found = []
     for source in sources:
-        polls = {
-            id(node)
-            for loop in ast.walk(source.tree)
-            if isinstance(loop, ast.While | ast.For | ast.AsyncFor) and _is_tested(source.name)
-            for node in ast.walk(loop)
-        }
-        found += [
-            f"{source.name}:{node.lineno}"
-            for node in ast.walk(source.tree)
-            if isinstance(node, ast.Call)
-            and _dotted(node.func) == name
-            and id(node) not in polls
-            and not _is_zero(node)
-        ]
+        naps = [node for node in source.nodes if isinstance(node, ast.Call) and _dotted(node.func) == name]
+        if naps and _is_tested(source.name):
+            loops = [node for node in source.nodes if isinstance(node, ast.While | ast.For | ast.AsyncFor)]
+            polls = {id(inner) for loop in loops for inner in ast.walk(loop)}
+            naps = [nap for nap in naps if id(nap) not in polls]
+        found += [f"{source.name}:{nap.lineno}" for nap in naps if not _is_zero(nap)]
     return found
 
 
@@ -151,7 +144,7 @@ def _calls(sources: list[Source], name: str) -> list[str]:
     return [
         f"{source.name}:{node.lineno}"
         for source in sources
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.Call) and _dotted(node.func) == name
     ]
 

@@ -82,6 +82,10 @@ class Screen:
         """A remark for people, on standard error, in rich markup: escape what is not ours."""
         self.err.print(markup, soft_wrap=not self.err.is_terminal)
 
+    def log(self, name: str, text: str) -> None:
+        """One line of a process's log."""
+        self.err.print(Text.assemble((f"{name:>12} │ ", "dim"), clean(text)), soft_wrap=True)
+
     def error(self, message: str) -> None:
         """One line: what, why, what to do."""
         self.err.print(f"[bold red]mcpfleet:[/] {escape(clean(' '.join(message.split())))}", soft_wrap=True)

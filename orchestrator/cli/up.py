@@ -15,7 +15,7 @@ from rich.markup import escape
 from orchestrator.cli.checklist import Checklist
 from orchestrator.cli.durations import took
 from orchestrator.cli.exits import Exit
-from orchestrator.cli.screen import Screen, clean
+from orchestrator.cli.screen import Screen
 from orchestrator.local.errors import ChildFailed
 from orchestrator.local.fleet import LocalFleet
 from orchestrator.local.plan import Plan
@@ -118,17 +118,19 @@ async def _stop(fleet: LocalFleet, checklist: Checklist, screen: Screen, signals
     screen.note(f"[green]✓[/] stopped in {took(time.monotonic() - begun)}, nothing left running{kept}")
 
 
-async def show_addresses(screen: Screen, fleet: LocalFleet, file: FleetFile) -> None:
+async def show_addresses(screen: Screen, fleet: LocalFleet, file: FleetFile, *, is_staying: bool = True) -> None:
     """Where everything is, and what to type next."""
     line = screen.line
     line(f"MCP endpoint  {file.mcp_url}")
-    line(f"HTTP API      {file.url}/v1   described by {file.url}/openapi.json")
+    line(f"HTTP API      {file.url}/v1   (described at /openapi.json)")
     line(f"Metrics       {file.metrics_url}")
     if file.flower_url:
         line(f"Flower        {file.flower_url}")
-    line(f"Token, logs   {home(fleet.plan.state_dir)}/fleet.json, {home(fleet.logs_dir)}/")
+    line(f"Token         {home(fleet.plan.state_dir)}/fleet.json")
+    line(f"Logs          {home(fleet.logs_dir)}/")
     line()
-    for words in what_next(fleet.plan.state_dir, await tool_names(file)):
+    line("Next, in another terminal:" if is_staying else "Next:")
+    for words in what_next(fleet.plan.state_dir if is_staying else None, await tool_names(file)):
         line(f"  {words}")
 
 
@@ -143,15 +145,18 @@ async def tool_names(file: FleetFile) -> list[str]:
     return [item["name"] for item in (form["items"] if isinstance(form, dict) else form)]
 
 
-def what_next(state_dir: Path, tools: Sequence[str]) -> list[str]:
-    """Commands that work as they stand, in another terminal."""
+def what_next(state_dir: Path | None, tools: Sequence[str]) -> list[str]:
+    """Commands that work as they stand; without a state directory the first one makes a fleet."""
     if "time.get_current_time" in tools:
         call = "mcpfleet call time.get_current_time timezone=Europe/Berlin"
     else:
         call = "mcpfleet call probe.echo hello=world"
     default = Path.home() / ".local" / "state" / "mcpfleet"
-    export = [] if state_dir == default else [f"export MCPFLEET_STATE_DIR={state_dir}"]
-    return [*export, "mcpfleet tools", call, "mcpfleet ps --all", "claude mcp add fleet -- mcpfleet mcp"]
+    if state_dir is None:
+        first = ["mcpfleet up        # to stay; the rest in another terminal"]
+    else:
+        first = [] if state_dir == default else [f"export MCPFLEET_STATE_DIR={state_dir}"]
+    return [*first, "mcpfleet tools", call, "mcpfleet ps --all", "claude mcp add fleet -- mcpfleet mcp"]
 
 
 def home(path: Path) -> str:
@@ -167,10 +172,10 @@ async def _stream_logs(fleet: LocalFleet, screen: Screen) -> None:
         await asyncio.sleep(LOGS_EVERY_S)
         for name, child in fleet.children.items():
             for text in child.log.new_lines():
-                screen.note(f"[dim]{name:>12} │[/] {escape(clean(text))}")
+                screen.log(name, text)
 
 
 def _say_failed(screen: Screen, error: ChildFailed) -> None:
     for text in error.tail.splitlines():
-        screen.note(f"[dim]{error.name} │[/] {escape(clean(text))}")
+        screen.log(error.name, text)
     screen.error(error.message)

@@ -52,7 +52,7 @@ def discover(path: str) -> dict[str, Installed]:
     """What is installed, by server name."""
     wanted = (
         Installed("time", "mcp-server-time", policy=_READS),
-        Installed("fetch", "mcp-server-fetch", ("--ignore-robots-txt",), policy=_READS),
+        Installed("fetch", "mcp-server-fetch", policy=_READS),
         Installed("git", "mcp-server-git"),
         Installed("everything", "mcp-server-everything"),
     )

@@ -8,6 +8,7 @@ import io
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.cli.demo.props import make_repository, page
@@ -24,6 +25,7 @@ from orchestrator.local.servers import discover, filesystem, search_path
 from orchestrator.local.statefile import FleetFile
 
 GENERAL_NODES = 2
+LOG_LINES = 5
 _CLIENT = ("MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_STATE_DIR")
 
 
@@ -47,6 +49,9 @@ def _prepare(folder: Path, environ: Mapping[str, str], page_url: str) -> tuple[P
     repository = folder / "shop"
     path = search_path(environ.get("PATH", ""))
     found = discover(path)
+    if "fetch" in found:
+        # Its guard against addresses of the inside is right everywhere but here: the page is on this machine.
+        found["fetch"] = replace(found["fetch"], args=("--allow-private-ips",))
     files = filesystem(path, folder)
     if files is not None:
         found[files.name] = files
@@ -84,8 +89,8 @@ async def _story(
             watching.result()
         await telling
     except StoryBroke as error:
-        screen.error(f"{error.message}; the logs are in {fleet.logs_dir}")
         _show_logs(fleet, screen)
+        screen.error(error.message)
         return Exit.FAILED
     finally:
         over.set()
@@ -98,12 +103,12 @@ async def _story(
 
 
 async def _goodbye(fleet: LocalFleet, file: FleetFile, screen: Screen, *, keep: bool) -> None:
-    await show_addresses(screen, fleet, file)
+    await show_addresses(screen, fleet, file, is_staying=keep)
     if keep:
         screen.note("\nStill running; Ctrl-C stops all of it.")
         await fleet.watch()
     else:
-        screen.note("\nAll of this stops now. To have it stay: mcpfleet up, or mcpfleet demo --keep")
+        screen.note("\nAll of it stops now; [bold]mcpfleet demo --keep[/] leaves it running.")
 
 
 def _run_command(words: Sequence[str], environ: Mapping[str, str], out: io.StringIO, err: io.StringIO) -> int:
@@ -121,5 +126,5 @@ def _say_missing(screen: Screen, props: Props) -> None:
 def _show_logs(fleet: LocalFleet, screen: Screen) -> None:
     """The directory goes away with the demo, so the last lines are shown now."""
     for name, child in fleet.children.items():
-        for text in child.log.tail(5).splitlines():
-            screen.note(f"[dim]{name:>12} │[/] {text}".replace("[/] [", "[/] \\["))
+        for text in child.log.tail(LOG_LINES).splitlines():
+            screen.log(name, text)

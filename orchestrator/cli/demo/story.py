@@ -26,6 +26,7 @@ ZONES = (
     "Europe/Berlin", "Asia/Tokyo", "America/Lima", "Africa/Accra", "Asia/Kolkata",
     "Europe/Paris", "Asia/Dubai", "America/Denver", "Australia/Perth", "Pacific/Fiji",
 )  # fmt: skip
+ENDING_CELLS = 11
 JOINED_S = 60.0
 STARTED_S = 15.0
 
@@ -129,7 +130,9 @@ def _a_failure(teller: Teller) -> None:
     for attempt in view.attempts:
         waited = "" if before is None else f"after {took(attempt.released_at - before)}"
         why = attempt.error.message if attempt.error else _text(view)
-        line = Text.assemble(f"  try {attempt.fence}  ", paint.ending(attempt.ending), f"  {waited:<13} ", (why, "dim"))
+        line = Text.assemble(
+            f"  try {attempt.fence}  ", _padded(paint.ending(attempt.ending)), f"  {waited:<13} ", (why, "dim")
+        )
         line.truncate(teller.screen.out.width, overflow="ellipsis")
         teller.screen.show(line)
         before = attempt.ended_at
@@ -170,7 +173,7 @@ def _capabilities(teller: Teller, props: Props) -> None:
 
 def _a_page(teller: Teller, props: Props) -> None:
     teller.chapter("A server that reads the web (here: a page on this machine)")
-    view = teller.call("fetch.fetch", f"url={props.page_url}", "--project", PROJECT)
+    view = teller.call("fetch.fetch", f"url={props.page_url}", "raw=true", "--project", PROJECT)
     teller.quote(_text(view))
     _say_where(teller, view)
     teller.promise("two for the price of one" in _text(view), "the page came through")
@@ -204,6 +207,11 @@ def _say_where(teller: Teller, view: InvocationView) -> None:
     spent = took(view.ended_at - view.accepted_at) if view.ended_at else ""
     node, name = (view.node or "no node", "bold"), (short(view.id), "dim")
     teller.screen.show(Text.assemble("  ", paint.state(view.state), " on ", node, f" in {spent}  ", name))
+
+
+def _padded(text: Text) -> Text:
+    text.pad_right(ENDING_CELLS - text.cell_len)
+    return text
 
 
 def _text(view: InvocationView) -> str:

@@ -68,7 +68,7 @@ class Teller:
     def typed(self, *words: str) -> None:
         """The command, as it would be typed."""
         line = shlex.join(("mcpfleet", *words))
-        self.screen.show(Text.assemble(("$ ", "dim"), (line, "bold")))
+        self.screen.out.print(Text.assemble(("$ ", "dim"), (line, "bold")), soft_wrap=True)
 
     def promise(self, holds: bool, words: str) -> None:
         """Raises StoryBroke: it does not hold."""
@@ -144,7 +144,7 @@ class Teller:
 
     def quote(self, text: str, lines: int = 6) -> None:
         """Some lines of a tool's answer."""
-        found = text.strip().splitlines()
+        found = [line for line in text.splitlines() if line.strip()]
         for line in found[:lines]:
             self.screen.line(f"  {line}")
         if len(found) > lines:

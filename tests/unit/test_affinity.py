@@ -204,6 +204,21 @@ def test_new_node_moves_no_warm_project_and_2_percent_of_cold_ones(strategy: Str
     assert len(moved) / len(first) <= 0.02
 
 
+def test_load_does_not_move_a_cold_project_to_another_pool() -> None:
+    """With the same tool in two pools, the home decides the pool, not who has more room at the moment."""
+    seats = [seat(f"n{number}", "east" if number < 4 else "west", slots=8) for number in range(6)]
+
+    def homes(held: int) -> dict[str, str | None]:
+        desk = desk_of(fleet_of(seats))
+        desk.occupancy.by_node[Lane.TOOLS].update({f"n{number}": held for number in range(4)})
+        return place_each(desk, 30)
+
+    idle = homes(0)
+    assert {"n4", "n5"} & set(idle.values())
+    assert {"n0", "n1", "n2", "n3"} & set(idle.values())
+    assert homes(6) == idle
+
+
 def test_cold_projects_are_balanced_while_they_run() -> None:
     """Hashing alone would put 6 of 40 projects on one of 10 nodes; the bound moves them on."""
     seats = [seat(f"n{number}", slots=8) for number in range(10)]

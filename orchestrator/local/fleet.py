@@ -98,7 +98,7 @@ class LocalFleet:
         self._guard = GuardLine()
         self._guard.remove(self.plan.state_dir / FLEET_FILE)
         if self.plan.ephemeral:
-            self._guard.remove(self.plan.state_dir)
+            self._guard.remove(self.plan.scratch or self.plan.state_dir)
         identity = self._identity()
         redis_url = self.plan.redis_url or await self._start_redis()
         api, flower = self._listen(identity.port), self._listen(identity.flower_port)

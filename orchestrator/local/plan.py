@@ -38,6 +38,8 @@ class Plan:
     port: int = 0
     with_flower: bool = True
     ephemeral: bool = False
+    scratch: Path | None = None
+    """Removed by the guard if whoever made it cannot."""
     orchestrator: Mapping[str, str] = field(default_factory=dict)
     """Further settings of the orchestrator, by variable."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.cli.demo.props import make_repository, page
-from orchestrator.testing.local import command, environ_for
+from orchestrator.testing.local import command, environ_for, gone, until
 
 ENDS_WITHIN_S = 300.0
 """Of a machine that runs other tests at the same time; alone it takes well under a minute."""
@@ -40,6 +42,24 @@ def test_every_promise_of_the_demo_holds(tmp_path: Path, third_party: dict[str, 
     assert "MCP endpoint  http://127.0.0.1:" in said.stdout
     assert "nothing left running" in said.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(ENDS_WITHIN_S)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["ctrl-c", "kill"])
+def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: int, status: int) -> None:
+    """In the middle of a chapter: no process, no directory, no page server."""
+    environ = environ_for(tmp_path / "unused", os.environ) | {"TMPDIR": str(tmp_path)}
+    output = tmp_path.with_name(f"{tmp_path.name}-output")
+    with output.open("wb") as file:
+        process = subprocess.Popen(command("demo"), env=environ, stdout=file, stderr=file)
+        try:
+            until(lambda: "$ mcpfleet tools" in output.read_text(), ENDS_WITHIN_S, "the story has begun")
+            family = psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.send_signal(number)
+        assert process.wait(ENDS_WITHIN_S) == status
+    assert gone(family) == []
+    until(lambda: list(tmp_path.iterdir()) == [], ENDS_WITHIN_S, "its directory is removed")
 
 
 def test_repository_of_the_demo_ignores_the_users_settings(tmp_path: Path) -> None:

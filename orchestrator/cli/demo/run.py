@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import tempfile
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.cli.demo.props import make_repository, page
 from orchestrator.cli.demo.story import Props, tell
-from orchestrator.cli.demo.teller import Interrupted, StoryBroke, Teller
+from orchestrator.cli.demo.teller import StoryBroke, Teller
 from orchestrator.cli.durations import took
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.screen import Screen
@@ -30,19 +29,22 @@ _CLIENT = ("MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_STATE_DIR")
 
 
 def run_demo(settings: CliSettings, screen: Screen, *, keep: bool, fast: bool, verbose: bool) -> int:
-    """Exit status: ok only if the whole story held."""
+    """Exit status: ok only if the whole story held; interrupted if it was not heard to its end."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mcpfleet-demo-", ignore_cleanup_errors=True) as name, page() as page_url:
         folder = Path(name)
         plan, props = _prepare(folder, settings.environ, page_url)
         _say_missing(screen, props)
 
-        async def body(fleet: LocalFleet, file: FleetFile) -> int:
-            status = await _story(fleet, screen, settings.environ, props, fast=fast, begun=begun)
-            await _goodbye(fleet, file, screen, keep=keep and status == Exit.OK)
-            return status
+        told: list[int] = []
 
-        return asyncio.run(run_fleet(plan, screen, body, verbose=verbose))
+        async def body(fleet: LocalFleet, file: FleetFile) -> int:
+            told.append(await _story(fleet, screen, settings.environ, props, fast=fast, begun=begun))
+            await _goodbye(fleet, file, screen, keep=keep and told == [Exit.OK])
+            return told[0]
+
+        status = asyncio.run(run_fleet(plan, screen, body, verbose=verbose))
+        return status if told or status != Exit.OK else Exit.INTERRUPTED
 
 
 def _prepare(folder: Path, environ: Mapping[str, str], page_url: str) -> tuple[Plan, Props]:
@@ -65,6 +67,7 @@ def _prepare(folder: Path, environ: Mapping[str, str], page_url: str) -> tuple[P
         },
         nodes=two_pools(found, general=GENERAL_NODES),
         ephemeral=True,
+        scratch=folder,
     )
     return plan, Props(repository if made else None, page_url, frozenset(found))
 
@@ -87,7 +90,7 @@ async def _story(
         await asyncio.wait({watching, telling}, return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             watching.result()
-        await telling
+        telling.result()
     except StoryBroke as error:
         _show_logs(fleet, screen)
         screen.error(error.message)
@@ -95,8 +98,9 @@ async def _story(
     finally:
         over.set()
         watching.cancel()
-        with contextlib.suppress(Interrupted, StoryBroke, asyncio.CancelledError):
-            await telling
+        # Nobody waits for the teller's thread here: what it asks for fails as soon as the fleet stops.
+        telling.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.gather(watching, return_exceptions=True)
     spent = took(time.monotonic() - begun)
     screen.note(f"\n[bold green]{len(teller.kept)} promises kept[/] in {spent}, start included\n")
     return Exit.OK

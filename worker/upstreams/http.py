@@ -7,7 +7,10 @@ JSON-RPC error for the one request that met it, with a `Fault` in its data. Refu
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC
@@ -31,6 +34,8 @@ CONNECTIONS_MAX = 256
 KEEPALIVE_S = 3.0
 """Idle connections are dropped before servers drop them (uvicorn and Node: 5 s): a request that meets
 a closing connection may or may not have been read."""
+LINGER_S, LINGER_CHUNKS = 0.2, 16
+"""How long, and how much, a server may take to end a stream after its answer."""
 RETRY_AFTER_MAX_S = 3600.0
 SLACK_BYTES = 4096
 OUTAGES = frozenset({"connection_refused", "connection_lost", "server_busy", "server_unauthorized"})
@@ -49,6 +54,7 @@ class HttpLink:
 
     async def __aenter__(self) -> TransportStreams:
         async with AsyncExitStack() as stack:
+            await self._wire.open(self._entry.url)
             client = httpx2.AsyncClient(
                 headers=dict(self._entry.headers),
                 timeout=httpx2.Timeout(WRITE_S, connect=CONNECT_S, read=None),
@@ -84,13 +90,20 @@ class _TooLarge(httpx2.StreamError):
 
 class _FaultTransport(httpx2.AsyncBaseTransport):
     def __init__(self, *, alarm: Alarm, limit_bytes: int, clock: Clock) -> None:
-        limits = httpx2.Limits(
-            max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX, keepalive_expiry=KEEPALIVE_S
-        )
-        self._inner = httpx2.AsyncHTTPTransport(limits=limits)
         self._alarm, self._limit_bytes, self._clock = alarm, limit_bytes, clock
         self.last_fault: str | None = None
         self.outage: str | None = None
+
+    async def open(self, url: str) -> None:
+        """Make the connection pool. Certificates are read in a thread, and only where there is TLS."""
+        limits = httpx2.Limits(
+            max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX, keepalive_expiry=KEEPALIVE_S
+        )
+        # The bare context trusts no certificate at all: should it ever be used, it refuses.
+        is_tls = url.startswith("https:")
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls = await asyncio.to_thread(httpx2.create_ssl_context) if is_tls else bare
+        self._inner = httpx2.AsyncHTTPTransport(limits=limits, verify=tls)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method != "POST":
@@ -108,9 +121,12 @@ class _FaultTransport(httpx2.AsyncBaseTransport):
         if fault is not None:
             await response.aclose()
             return self._fault(request, fault)
-        if response.headers.get("content-type", "").lower().startswith("application/json"):
-            assert isinstance(response.stream, httpx2.AsyncByteStream)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        kind = response.headers.get("content-type", "").lower()
+        if kind.startswith("application/json"):
             response.stream = _Bounded(response.stream, self._limit_bytes + SLACK_BYTES)
+        elif kind.startswith("text/event-stream"):
+            response.stream = _ReadToItsEnd(response.stream)
         return response
 
     async def aclose(self) -> None:
@@ -164,6 +180,41 @@ class _Bounded(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class _ReadToItsEnd(httpx2.AsyncByteStream):
+    """An event stream whose connection can be used again.
+
+    The SDK closes a response as soon as it has its answer, a moment before the server ends the
+    stream; a connection closed there is thrown away, and every call would pay for a new one.
+    """
+
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        self._inner, self._chunks = inner, aiter(inner)
+        self._is_over = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except BaseException:
+            self._is_over = True
+            raise
+
+    async def aclose(self) -> None:
+        try:
+            if not self._is_over:
+                await self._drain()
+        finally:
+            await self._inner.aclose()
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(StopAsyncIteration, TimeoutError, httpx2.TransportError):
+            async with asyncio.timeout(LINGER_S):
+                for _ in range(LINGER_CHUNKS):
+                    await anext(self._chunks)
 
 
 def _say(error: Exception, fallback: str) -> str:

@@ -72,7 +72,7 @@ _CLOSE_ATTEMPT = Hot(
         error_message=bindparam("p_error_message"),
     )
 )
-_STATE = Hot(select(_C.state, _C.fence, _C.cancel_requested).where(_C.id == bindparam("p_id")))
+_STATE = Hot(select(_C.state, _C.cancel_requested).where(_C.id == bindparam("p_id")))
 DEAD_LETTER = Hot(
     insert(DEAD_LETTERS)
     .from_select(
@@ -143,9 +143,9 @@ def _look(tx: Tx, one: Settlement) -> tuple[Settled, Settlement | None]:
     if not found:
         # An id that the ledger never knew: nothing can be done for it any more.
         return Settled(one.invocation_id, one.fence, took=False, state=State.LOST), None
-    state, fence, cancel_requested = State(found[0][0]), found[0][1], found[0][2]
-    refused = Settled(one.invocation_id, one.fence, took=False, state=state)
-    if one.to is not State.WAITING or not cancel_requested or fence != one.fence:
+    state, cancel_requested = found[0]
+    refused = Settled(one.invocation_id, one.fence, took=False, state=State(state))
+    if one.to is not State.WAITING or not cancel_requested:
         return refused, None
     instead = replace(one, to=State.CANCELLED, outcome=_cancelled(one.error), dead_reason=None)
     return refused, instead if tx.counts(_END[State.CANCELLED], [_row(instead)])[0] else None

@@ -100,6 +100,16 @@ async def test_hot_statements_find_their_row_by_key(ledger: Ledger, ledger_url: 
     assert "invocations_state" not in plan
 
 
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+async def test_sqlite_syncs_every_commit(ledger: Ledger) -> None:
+    """What was accepted survives a power cut, not only a crash: WAL, synced at each commit."""
+    full = 2
+    found = await ledger._small(
+        lambda tx: [tx.all(Hot(text(f"PRAGMA {name}")), {}) for name in ("synchronous", "journal_mode")]
+    )
+    assert found == [[(full,)], [("wal",)]]
+
+
 @pytest.mark.parametrize(
     "url",
     ["", "ledger.db", "mysql://root@localhost/x", "sqlite://", "sqlite:///:memory:", "postgresql+asyncpg://h/x"],

@@ -125,6 +125,9 @@ async def test_a_late_bound_attempt_is_claimed_once(ledger: Ledger) -> None:
     assert attempt.node == winner
     (outstanding,) = await ledger.outstanding()
     assert (outstanding.node, outstanding.term) == (winner, 3 if winner == "n1" else 4)
+    loser = "n2" if winner == "n1" else "n1"
+    wanted = [success(one, node=loser), success(one, node=winner)]
+    assert [settled.took for settled in await ledger.settle(wanted)] == [False, True]
 
 
 async def test_a_repeated_claim_is_granted_to_the_same_incarnation_only(ledger: Ledger) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import AT, BROKEN, accepted, again, failure, new, released, success, unreachable
-from orchestrator.ledger.values import Settled
+from orchestrator.ledger.values import Settled, Started
 from tasks.errors import NotFound
 from tasks.invocation import OUTSTANDING, State
 from tasks.outcome import ErrorInfo, Failure, Outcome
@@ -62,6 +62,15 @@ async def test_a_retry_waits_for_its_time(ledger: Ledger) -> None:
     assert (await ledger.get(one)).attempts[0].ending == "failed"
     (second,) = await released(ledger, [one], fence=1)
     assert (second.fence, second.tries) == (2, 1)
+
+
+async def test_the_first_word_about_the_start_counts(ledger: Ledger) -> None:
+    """What the node said when it started stands, whatever the report of the end says."""
+    first, second = await accepted(ledger, new(), new())
+    await released(ledger, [first, second])
+    await ledger.mark_started([Started(first, 1, "n1", AT + 0.5)])
+    await ledger.settle([success(first), success(second)])
+    assert [(await ledger.get(one)).attempts[0].started_at for one in (first, second)] == [AT + 0.5, AT + 1]
 
 
 async def test_a_disowned_attempt_costs_no_try(ledger: Ledger) -> None:

@@ -136,8 +136,7 @@ def _round_robin(ask: Ask) -> Choice:
 def _weighted_round_robin(ask: Ask) -> Choice:
     strides = [1.0 / stand.weight for stand, _ in ask.rooms]
     turns = ask.spread.turns_of(ask.rooms, ask.lane, strides)
-    # Half a stride ahead: else all nodes tie at the start and the heavy one waits for each light one.
-    order = [(turn + stride / 2, stride) for turn, stride in zip(turns, strides, strict=True)]
+    order = list(zip(turns, strides, strict=True))
     stand, held = ask.rooms[order.index(min(order))]
     return Choice(stand, f"weighted round robin: the turn of {_used(stand, held)}, weight {stand.weight:g}")
 

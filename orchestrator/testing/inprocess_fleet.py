@@ -126,6 +126,8 @@ class InProcessFleet:
         if call.idempotency_key is not None and key in self._by_key:
             return self._repeated(self._known[self._by_key[key]], call)
         invocation_id = call.invocation_id or new_id(self._clock.wall_s())
+        if invocation_id in self._known:
+            raise IdempotencyConflict(call.idempotency_key or "", invocation_id)
         self._by_key[key] = invocation_id
         spec = self._specs[call.tool]
         invocation = Invocation(

@@ -141,7 +141,7 @@ def opened(state: str | None) -> str:
     return said
 
 
-STRING = {"type": "string"}
+STRING: dict[str, Any] = {"type": "string"}
 NAME = {"name": STRING}
 
 
@@ -167,13 +167,9 @@ async def _embedded(_: Given) -> dict[str, Any]:
 
 async def _mixed(_: Given) -> dict[str, Any]:
     resource = {"uri": "test://mixed-content-resource", "mimeType": "application/json"}
-    return {
-        "content": [
-            {"type": "text", "text": "Multiple content types test:"},
-            {"type": "image", "data": png(), "mimeType": "image/png"},
-            {"type": "resource", "resource": {**resource, "text": '{"test":"data","value":123}'}},
-        ]
-    }
+    said = {"type": "text", "text": "Multiple content types test:"}
+    picture = {"type": "image", "data": png(), "mimeType": "image/png"}
+    return {"content": [said, picture, {"type": "resource", "resource": {**resource, "text": '{"test":"data"}'}}]}
 
 
 async def _failing(_: Given) -> dict[str, Any]:

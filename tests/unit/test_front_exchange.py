@@ -12,11 +12,14 @@ from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
 from orchestrator.front.app import McpFront
+from orchestrator.front.calls import Asked, ToolCalls
 from orchestrator.testing.doors import CLIENT_TOKEN, JOIN_TOKEN, NODE_TOKEN, FakeVerifier
-from orchestrator.testing.front import SETTINGS, TASKS, front_under_test, legacy_headers, modern
+from orchestrator.testing.front import SETTINGS, TASKS, Toolbox, front_under_test, legacy_headers, modern
+from orchestrator.testing.inprocess_fleet import InProcessFleet
 from orchestrator.testing.serving import serving
 from orchestrator.testing.waiting import until
-from tasks.invocation import State
+from tasks.clock import SystemClock
+from tasks.invocation import Principal, State
 
 WITHIN_S = 20.0
 
@@ -122,18 +125,22 @@ async def test_a_client_that_goes_away_cancels_its_call(form: str) -> None:
         assert it.tools.stopped == ["t.hold"]
 
 
-async def test_our_own_shutdown_cancels_no_call() -> None:
+@pytest.mark.parametrize(("is_leaving", "state"), [(True, State.SUCCEEDED), (False, State.CANCELLED)])
+async def test_our_own_shutdown_cancels_no_call(is_leaving: bool, state: State) -> None:
     """Whoever restarts the orchestrator stops no work: the Invocation goes on, and its client asks again."""
-    async with front_under_test() as it:
-        body, headers = call("t.hold")
-        async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False) as http:
-            posting = asyncio.create_task(http.post(it.url, content=orjson.dumps(body), headers=headers))
-            await until(lambda: it.tools.calls)
-            it.front.leave_calls_running()
-            posting.cancel()
-            await asyncio.gather(posting, return_exceptions=True)
-        it.tools.release.set()
-        await until(lambda: set(it.fleet.states().values()) == {State.SUCCEEDED})
+    tools = Toolbox()
+    fleet = InProcessFleet(tools.specs(), tools.run)
+    calls = ToolCalls(fleet, SystemClock(), abandon_timeout_s=WITHIN_S)
+    asked = Asked("t.hold", {"name": "t.hold"}, Principal("alice"))
+    invocation = await calls.accept(asked)
+    waiting = asyncio.create_task(calls.finish(invocation, asked))
+    await until(lambda: tools.calls)
+    if is_leaving:
+        calls.leave_calls_running()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    tools.release.set()
+    assert (await fleet.wait(invocation.id, asked.principal, WITHIN_S)).state is state
 
 
 async def test_a_long_call_is_a_task_for_whoever_knows_tasks() -> None:

@@ -6,7 +6,7 @@ Owns Protocols only. The fleet's errors are `tasks.errors`; the door gives each 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from orchestrator.ledger.values import DeadLetter, Filter
@@ -99,7 +99,7 @@ class Blobs(Protocol):
         """Raises NotFound."""
         ...
 
-    def stream(self, digest: str) -> AsyncIterator[bytes]:
+    def stream(self, digest: str) -> AsyncGenerator[bytes, None]:
         """Raises NotFound."""
         ...
 

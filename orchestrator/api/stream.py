@@ -9,7 +9,7 @@ Source: WHATWG HTML, 9.2 Server-sent events.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from tasks.wire import EventView
 
@@ -20,7 +20,7 @@ STEPS = {"accepted": 0, "released": 1, "running": 2, "retry": 3}
 
 async def event_stream(
     events: AsyncIterator[EventView], *, last_seen: str | None, keepalive_s: float
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Chunks of the stream; a comment after every `keepalive_s` seconds of silence."""
     seen = _place_of(last_seen or "")
     upcoming: asyncio.Future[EventView] = asyncio.ensure_future(_next(events))

@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 
 from tasks.errors import InvalidCall, NotFound, PayloadTooLarge
@@ -84,7 +84,7 @@ class DiskBlobs:
             raise NotFound("blob", digest)
         return (await asyncio.to_thread(self._path(digest).stat)).st_size
 
-    async def stream(self, digest: str) -> AsyncIterator[bytes]:
+    async def stream(self, digest: str) -> AsyncGenerator[bytes, None]:
         """The bytes, a chunk at a time. Raises NotFound."""
         if not await self._has(digest):
             raise NotFound("blob", digest)

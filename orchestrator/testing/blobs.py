@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from orchestrator.blobs.disk import DigestMismatch
 from tasks.errors import NotFound, PayloadTooLarge
@@ -44,7 +44,7 @@ class MemoryBlobs:
         """How many bytes it has. Raises NotFound."""
         return len(await self.get(digest))
 
-    async def stream(self, digest: str) -> AsyncIterator[bytes]:
+    async def stream(self, digest: str) -> AsyncGenerator[bytes, None]:
         """The bytes, in two chunks. Raises NotFound."""
         data = await self.get(digest)
         half = len(data) // 2

@@ -124,9 +124,11 @@ async def test_only_json_is_read() -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_over_large_body_is_refused(chunked: bool) -> None:
     """The limit holds with and without a declared length, and is stated."""
+    sent: list[int] = []
 
     async def parts() -> AsyncIterator[bytes]:
-        for _ in range(100):
+        for number in range(100):
+            sent.append(number)
             yield b" " * 100
 
     async with door(settings=ApiSettings(body_limit_bytes=1000)) as client:
@@ -134,6 +136,7 @@ async def test_an_over_large_body_is_refused(chunked: bool) -> None:
         answer = await client.post("/v1/invocations", content=content, headers={"Content-Type": "application/json"})
     form = assert_problem(answer, 413, "payload_too_large")
     assert "1000" in str(form["detail"])
+    assert len(sent) <= 20, "read on, long after the limit"
 
 
 @pytest.mark.parametrize(("error", "status"), [(LedgerDown("gone"), 503), (BacklogFull(10, 10), 429)])

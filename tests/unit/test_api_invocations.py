@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from orchestrator.api.reply import Stream
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.stream import KEEPALIVE, event_stream
 from orchestrator.testing.doors import OTHER_TOKEN
@@ -236,5 +237,30 @@ async def test_silence_is_filled_and_the_source_closed() -> None:
     stream = event_stream(quiet(), last_seen=None, keepalive_s=0.01)
     chunks = [await anext(stream) for _ in range(4)]
     assert [chunk == KEEPALIVE for chunk in chunks] == [True, False, True, True]
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
+    assert is_closed.is_set()
+
+
+async def test_a_caller_that_leaves_ends_the_stream() -> None:
+    """Nothing goes on being read for somebody who is gone, wherever the writing stands."""
+    is_closed, is_written = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"."
+        finally:
+            is_closed.set()
+
+    async def receive() -> dict[str, Any]:
+        await is_written.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            is_written.set()
+            await asyncio.Event().wait()  # a socket whose other end reads no more
+
+    async with asyncio.timeout(WITHIN_S):
+        await Stream(endless(), b"text/plain").send(receive, send)
     assert is_closed.is_set()

@@ -41,6 +41,12 @@ def test_a_repeated_key_is_found_wherever_it_hides(
             parse(text)
 
 
+def test_an_escaped_colon_does_not_hide_a_repeated_key() -> None:
+    """The cheap proof counts colons: an escaped one must not stand in for a dropped pair's."""
+    with pytest.raises(MalformedJson, match="given twice"):
+        parse(b'{"a": 1, "a": "\\u003a"}')
+
+
 def test_the_repeated_key_is_named() -> None:
     """The message says which."""
     with pytest.raises(MalformedJson, match="'project'"):
@@ -53,6 +59,7 @@ def test_nesting_has_a_limit(opening: bytes) -> None:
     closing = b"]" if opening == b"[" else b"}"
     fits = opening * DEPTH_MAX + b"1" + closing * DEPTH_MAX
     parse(fits)
+    parse(b"[" + fits[len(opening) : -1] + b",{},{}]")
     for deep in (DEPTH_MAX + 1, 500, 100_000):
         with pytest.raises(MalformedJson, match=f"{DEPTH_MAX} levels"):
             parse(opening * deep + b"1" + closing * deep)

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -104,18 +105,25 @@ async def test_an_operation_that_raises_takes_only_itself_down(ledger: Ledger) -
 
 async def test_a_cancelled_caller_does_not_harm_the_writer(ledger: Ledger) -> None:
     """Callers that go away, before or while their group runs, leave the others their answers."""
-    going = [asyncio.create_task(ledger.accept([new()])) for _ in range(20)]
-    staying = [asyncio.create_task(ledger.accept([new()])) for _ in range(20)]
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def hold(_: Tx) -> None:
+        is_running.set()
+        assert may_go_on.wait(10)
+
+    rows = [new() for _ in range(3)]
+    before, during, staying = (asyncio.create_task(ledger.accept([row])) for row in rows)
+    holding = asyncio.create_task(ledger._small(hold))
     await asyncio.sleep(0)
-    for task in going[:10]:
-        task.cancel()
-    await asyncio.sleep(0)
-    for task in going[10:]:
-        task.cancel()
-    answers = await asyncio.gather(*staying)
-    assert all(one.is_new for (one,) in answers)
-    await asyncio.gather(*going, return_exceptions=True)
-    assert (await accepted(ledger, new())) != []
+    before.cancel()
+    await asyncio.to_thread(is_running.wait, 10)
+    during.cancel()
+    may_go_on.set()
+    assert [one.is_new for one in await staying] == [True]
+    await holding
+    assert [task.cancelled() for task in (before, during)] == [True, True]
+    waiting = {one.id for one in await ledger.waiting()}
+    assert waiting == {row.invocation.id for row in rows[1:]}, "who went before it began is left out of the group"
 
 
 async def test_closing_finishes_what_was_submitted(ledger: Ledger, ledger_url: str, clock: FakeClock) -> None:

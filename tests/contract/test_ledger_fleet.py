@@ -47,6 +47,9 @@ async def test_a_renewed_lease_is_good_for_longer(ledger: Ledger, clock: FakeClo
     assert await ledger.take_epoch("o-2", 5.0) == 2
     assert not await ledger.renew_epoch("o-1", 1, 5.0)
     assert not await ledger.renew_epoch("o-1", 2, 5.0)
+    clock.advance(6.0)
+    assert await ledger.take_epoch("o-1", 5.0) == 3
+    assert not await ledger.renew_epoch("o-1", 1, 5.0)
 
 
 async def test_nodes_are_remembered_and_replaced(ledger: Ledger, ledger_url: str, clock: FakeClock) -> None:

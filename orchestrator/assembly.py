@@ -96,6 +96,8 @@ class Orchestrator:
     fleet: Fleet
     core: Core
     leadership: Leadership
+    leave_calls_running: Callable[[], None]
+    """Before doors close: a call whose client is cut off then goes on."""
 
 
 async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -> Orchestrator:
@@ -130,7 +132,7 @@ async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -
         extra_routes=front.routes(),
         lifespan=_lifespan(core, sender, leadership, front, feed),
     )
-    return Orchestrator(app, fleet, core, leadership)
+    return Orchestrator(app, fleet, core, leadership, front.leave_calls_running)
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -38,16 +40,27 @@ async def serve(settings: OrchestratorSettings) -> None:
         timeout_graceful_shutdown=5,
         lifespan="on",
     )
-    server = _Announcing(config, settings, listening)
+    server = _Announcing(config, settings, listening, orchestrator.leave_calls_running)
     await server.serve(sockets=[listening])
 
 
 class _Announcing(uvicorn.Server):
-    """Writes the ready file after startup, when the doors answer."""
+    """Writes the ready file after startup, when the doors answer; lets calls run on at the end."""
 
-    def __init__(self, config: uvicorn.Config, settings: OrchestratorSettings, listening: socket.socket) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        settings: OrchestratorSettings,
+        listening: socket.socket,
+        leave_calls_running: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._settings, self._listening = settings, listening
+        self._settings, self._listening, self._leave_calls_running = settings, listening, leave_calls_running
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """An orchestrator that stops is no caller that leaves: open MCP calls are not cancelled."""
+        self._leave_calls_running()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """What uvicorn does, then say where we are."""

@@ -152,5 +152,3 @@ class Sender:
         elif self._down_because and not down_because:
             log.info("broker_is_back")
         self._down_because = down_because
-
-

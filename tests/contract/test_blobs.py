@@ -91,7 +91,7 @@ async def test_a_broken_stream_leaves_nothing(tmp_path: Path) -> None:
     store = DiskBlobs(tmp_path)
     with pytest.raises(ConnectionResetError):
         await store.store(DIGEST, breaks(), limit_bytes=LIMIT_BYTES)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # noqa: ASYNC240 - a test waits for nobody
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 async def test_bytes_that_rotted_on_disk_are_not_handed_out(tmp_path: Path) -> None:

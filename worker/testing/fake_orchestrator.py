@@ -40,7 +40,7 @@ from tasks.node import (
 from tasks.queues import TASK_NAME, control_stream, events_stream, node_queue, pool_queue
 from worker.serve import HttpServer
 
-WAIT_S = 60.0
+WAIT_S = 100.0
 """Bound of every wait: far above what it takes."""
 RETRY_S = 0.05
 

@@ -39,12 +39,12 @@ BRPOP_S = 0.2
 _log = structlog.get_logger()
 
 
-class _Impatient(Connection):  # type: ignore[misc]  # kombu is untyped
+class _Impatient(Connection):
     """A broker connection that is tried every second or two; kombu's own waits grow to 30 s."""
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - kombu is untyped
         """As kombu's."""
-        return super().ensure_connection(*args, **(RECONNECT_S | kwargs))
+        return super().ensure_connection(*args, **(RECONNECT_S | kwargs))  # type: ignore[no-untyped-call]
 
 
 class Inbox:

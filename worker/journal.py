@@ -109,6 +109,8 @@ class Journal:
         self._unfolded_bytes = 0
         self._fold: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
+        self._is_closing = False
+        self._is_closed = False
 
     @classmethod
     def open(cls, path: Path, *, boot_id: str) -> Journal:
@@ -186,9 +188,11 @@ class Journal:
 
     async def close(self) -> None:
         """Commit what is pending, and say that the end was clean."""
+        self._is_closing = True
         if self._fold is not None:
             await self._fold
         self._flush()
+        self._is_closed = True
         try:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('closed', 'yes')")
         except sqlite3.Error as error:
@@ -213,6 +217,8 @@ class Journal:
 
     def _flush(self) -> None:
         self._is_scheduled = False
+        if self._is_closed:
+            return
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -227,7 +233,7 @@ class Journal:
                 self.trouble = None
             if turn is not None and not turn.done():
                 turn.set_result(None)
-            if self._unfolded_bytes > CHECKPOINT_BYTES:
+            if self._unfolded_bytes > CHECKPOINT_BYTES and not self._is_closing:
                 self._start_fold()
 
     def _write(self) -> None:
@@ -270,9 +276,14 @@ class Journal:
         self._unfolded_bytes = 0
         self._fold = asyncio.get_running_loop().create_task(self._run_fold())
 
+    def _checkpoint(self) -> None:
+        """In another thread, while nobody else uses the connection."""
+        # Fetched: a statement with a row left is still in progress, and the next COMMIT would be refused.
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     async def _run_fold(self) -> None:
         try:
-            await asyncio.to_thread(self._db.execute, "PRAGMA wal_checkpoint(PASSIVE)")
+            await asyncio.to_thread(self._checkpoint)
         except sqlite3.Error as error:
             _log.warning("journal_checkpoint_failed", detail=str(error))
         finally:

@@ -30,7 +30,7 @@ from worker.work import Stop
 
 KEY, POOL_KEY = b"k" * 32, b"p" * 32
 OK = '{"content":[],"isError":false}'
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @dataclass

@@ -22,7 +22,7 @@ import structlog
 from celery import Celery, bootsteps, signals
 from celery.exceptions import SecurityWarning, WorkerShutdown, WorkerTerminate
 from celery.worker import state as celery_state
-from kombu import Connection
+from kombu.connection import Connection
 
 from tasks.app import make_app
 from tasks.invocation import Lane

@@ -25,7 +25,9 @@ def notes(tmp_path: Path) -> Path:
 @pytest.fixture
 async def kit(notes: Path) -> AsyncIterator[Kit]:
     """The scripted server, ready."""
-    async with running({"mcpServers": {"s": scripted(notes)}}, limits=Limits(result_bytes=100_000)) as kit:
+    async with running(
+        {"mcpServers": {"s": scripted(notes)}}, limits=Limits(result_bytes=100_000, health_every_s=3600)
+    ) as kit:
         assert kit.status("s").state == "ready", kit.status("s")
         yield kit
 

@@ -67,13 +67,22 @@ class Switch:
     """In front of an app: lets requests through, or fails them as told."""
 
     def __init__(self, app: Any) -> None:
-        self.app, self.response, self.is_cut = app, None, False
-        self.response: Response | None
+        self.app = app
+        self.response: Response | None = None
+        self.refusals = 1_000_000
+        self.is_cut = self.is_endless = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] == "http" and self.response is not None:
+        if scope["type"] == "http" and self.response is not None and self.refusals > 0:
+            self.refusals -= 1
             await self.response(scope, receive, send)
+        elif scope["type"] == "http" and self.is_endless:
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while self.is_endless:
+                await send({"type": "http.response.body", "body": b" " * 10_000, "more_body": True})
+                await asyncio.sleep(0)
         elif scope["type"] == "http" and self.is_cut:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"100")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -156,6 +165,15 @@ async def test_a_large_result_is_refused(either: Kit) -> None:
     assert (await either.call("web.ask"))["resultType"] == "input_required"
 
 
+async def test_a_body_without_end_is_not_read_to_its_end(http: Kit, switch: Switch) -> None:
+    """Reading stops at the limit; a server cannot fill the node's memory."""
+    switch.is_endless = True
+    error = await http.refusal("web.ask")
+    switch.is_endless = False
+    assert (error.code, error.failure) == ("result_too_large", Failure.PERMANENT)
+    assert (await http.call("web.ask"))["resultType"] == "input_required"
+
+
 BUSY = [
     pytest.param(429, {"retry-after": "7"}, ("server_busy", Failure.NOT_STARTED, 7.0), id="429"),
     pytest.param(503, {"retry-after": "1e9"}, ("server_busy", Failure.NOT_STARTED, 3600.0), id="503 for ever"),
@@ -207,14 +225,13 @@ async def test_a_server_that_is_away_refuses_calls_and_comes_back(tools: Tools) 
 
 async def test_a_busy_answer_to_the_probe_is_no_verdict_on_the_era(switch: Switch) -> None:
     """A server that was busy when it was asked for its protocol is asked again, not spoken to in the old one."""
-    switch.response = PlainTextResponse("no", status_code=503)
-    async with served(switch) as port:
-        form = {"mcpServers": {"web": {"url": f"http://127.0.0.1:{port}/mcp"}}}
-        async with running(form) as kit:
-            assert "HTTP 503" in str(kit.status("web").error)
-            switch.response = None
-            await until(lambda: kit.status("web").state == "ready")
-            assert kit.status("web").protocol == "2026-07-28"
+    switch.response, switch.refusals = PlainTextResponse("no", status_code=503), 1
+    async with (
+        served(switch) as port,
+        running({"mcpServers": {"web": {"url": f"http://127.0.0.1:{port}/mcp"}}}) as kit,
+    ):
+        await until(lambda: kit.status("web").state == "ready")
+        assert kit.status("web").protocol == "2026-07-28"
 
 
 async def test_changed_tools_are_noticed_by_asking(tools: Tools) -> None:

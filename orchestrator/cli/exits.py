@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from tasks.errors import FleetError, InvalidCall, LedgerDown, NotAllowed, NotFound, OrchestratorDown, SettingsError
-from tasks.errors import UnknownTool as UnknownToolError
+from tasks.errors import (
+    FleetError,
+    InvalidCall,
+    LedgerDown,
+    NotAllowed,
+    NotFound,
+    OrchestratorDown,
+    SettingsError,
+    UnknownTool,
+)
 from tasks.invocation import State
 
 
@@ -73,7 +81,7 @@ def of_error(error: FleetError) -> Exit:
             return Exit.UNAVAILABLE
         case NotAllowed():
             return Exit.NOT_ALLOWED
-        case NotFound() | UnknownToolError():
+        case NotFound() | UnknownTool():
             return Exit.NOT_FOUND
         case BadInput() | InvalidCall() | SettingsError():
             return Exit.USAGE

@@ -130,6 +130,12 @@ def test_every_error_has_its_status(error: Exception, status: int) -> None:
     assert of_error(error) == status  # type: ignore[arg-type]
 
 
+def test_every_status_is_in_the_page() -> None:
+    """Whoever writes a script looks there."""
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    assert [status for status in Exit if f"| {status.value} |" not in page] == []
+
+
 def test_schema_is_shown_with_what_must_be_given_first() -> None:
     """Required arguments lead, references and bounds are resolved, and the example can be typed."""
     schema = {

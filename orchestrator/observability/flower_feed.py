@@ -42,10 +42,17 @@ class FlowerFeed:
     def __init__(self, app: Celery, redis: Redis, *, nodes: Callable[[], list[NodeView]], clock: Clock) -> None:
         self._app, self._redis, self._nodes, self._clock = app, redis, nodes, clock
         self._events: deque[Event] = deque(maxlen=BUFFER_MAX_EVENTS)
+        self._late: set[str] = set()
+        """Released to a pool: which worker took them is known at their end only."""
         self._is_heard = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mcpfleet-flower", daemon=True)
         self._tick = 0
+
+    @property
+    def is_heard(self) -> bool:
+        """Somebody listens to Celery's events."""
+        return self._is_heard
 
     def start(self) -> None:
         """Start the publishing thread."""
@@ -61,8 +68,10 @@ class FlowerFeed:
         if not self._is_heard:
             return
         match happening:
+            case AttemptReleased() if happening.node is None:
+                self._late.add(happening.invocation_id)
             case AttemptReleased():
-                self._events.append(self._received(happening))
+                self._events.append(self._received(happening, happening.node, happening.at))
             case AttemptRunning():
                 self._events.append(self._event("task-started", happening.node, happening.at, happening.invocation_id))
             case AttemptEnded():
@@ -70,22 +79,25 @@ class FlowerFeed:
             case _:
                 return
 
-    def _received(self, released: AttemptReleased) -> Event:
-        event = self._event("task-received", released.node or released.pool, released.at, released.invocation_id)
+    def _received(self, seen: AttemptReleased | AttemptEnded, node: str | None, at: float) -> Event:
+        event = self._event("task-received", node or "-", at, seen.invocation_id)
         event |= {
-            "name": released.tool,
+            "name": seen.tool,
             "args": "(sealed)",
-            "kwargs": f"{{'project': {released.project!r}, 'pool': {released.pool!r}, 'attempt': {released.fence}}}",
-            "retries": released.fence - 1,
+            "kwargs": f"{{'project': {seen.project!r}, 'pool': {seen.pool!r}, 'attempt': {seen.fence}}}",
+            "retries": seen.fence - 1,
             "eta": None,
             "expires": None,
-            "root_id": released.invocation_id,
+            "root_id": seen.invocation_id,
             "parent_id": None,
         }
         return event
 
     def _ended(self, ended: AttemptEnded) -> Iterable[Event]:
         node, uuid = ended.node or "-", ended.invocation_id
+        if uuid in self._late:
+            self._late.discard(uuid)
+            yield self._received(ended, node, ended.released_at)
         if ended.started_at is not None:
             yield self._event("task-started", node, ended.started_at, uuid)
         runtime_s = max(0.0, ended.at - (ended.started_at or ended.released_at))
@@ -121,6 +133,7 @@ class FlowerFeed:
                 self._is_heard = self._listeners() > 0
                 if not self._is_heard:
                     self._events.clear()
+                    self._late.clear()
                     continue
                 if self._clock.mono_s() - beat_s >= HEARTBEAT_EVERY_S:
                     beat_s = self._clock.mono_s()

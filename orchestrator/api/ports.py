@@ -1,4 +1,3 @@
-# ruff: noqa: D102 - each method is described once, where it is implemented: orchestrator/fleet.py, registry/desk.py
 """What the HTTP door needs of the rest of the orchestrator. `bootstrap.py` supplies it.
 
 Owns Protocols only. The fleet's errors are `tasks.errors`; the door gives each its status.

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 UP_WITHIN_S = 150.0
 DOWN_WITHIN_S = 60.0
 ASK_EVERY_S = 0.1
+NODES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,25 @@ def _until_up(process: subprocess.Popen[bytes], state_dir: Path, log: Path) -> R
             pytest.fail(f"the fleet did not come up:\n{log.read_text()[-6000:]}", pytrace=False)
         time.sleep(ASK_EVERY_S)
     described = json.loads(file.read_text())
-    return RunningFleet(
+    running = RunningFleet(
         url=described["url"],
         token=described["token"],
         join_token=described["join_token"],
         state_dir=state_dir,
         redis_url=described.get("redis_url", ""),
     )
+    while not _is_offered(running):
+        if time.monotonic() > deadline:
+            pytest.fail(f"the nodes' servers did not come up:\n{log.read_text()[-6000:]}", pytrace=False)
+        time.sleep(ASK_EVERY_S)
+    return running
+
+
+def _is_offered(fleet: RunningFleet) -> bool:
+    """A node joins without the servers that are slow to start, and offers them when they are up."""
+    answer = httpx.get(f"{fleet.url}/v1/tools", headers={"Authorization": f"Bearer {fleet.token}"}, timeout=30)
+    nodes_of = {tool["name"]: tool["nodes"] for tool in answer.json()["items"]}
+    return nodes_of.get("time.get_current_time") == NODES and nodes_of.get("git.git_log") == 1
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

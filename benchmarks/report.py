@@ -21,6 +21,8 @@ LATEST = Path(__file__).parent / "results" / "latest.json"
 def show(rows: Sequence[Row], scaled: Sequence[Scaled]) -> None:
     """Both tables, and what went wrong."""
     console = Console()
+    load = ", ".join(f"{average:.1f}" for average in psutil.getloadavg())
+    console.print(f"{psutil.cpu_count()} cores, load {load}; a fixed loop of Python takes {loop_ms()} ms of CPU")
     if rows:
         console.print(_sides(rows))
     if scaled:
@@ -82,6 +84,20 @@ def _sides(rows: Sequence[Row]) -> Table:
     return table
 
 
+def loop_ms() -> float:
+    """Milliseconds of CPU of a fixed piece of Python, best of five: how fast this machine is today.
+
+    Figures of two machines, or of two days, are compared only after dividing by this.
+    """
+
+    def once() -> float:
+        began = time.process_time()
+        sum(number * number for number in range(100_000))
+        return time.process_time() - began
+
+    return round(1000 * min(once() for _ in range(5)), 2)
+
+
 def write(form: dict[str, object]) -> None:
     """benchmarks/results/latest.json, with the machine it is of."""
     machine = {
@@ -91,6 +107,7 @@ def write(form: dict[str, object]) -> None:
         "cores": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_average": psutil.getloadavg(),
+        "loop_ms": loop_ms(),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     LATEST.parent.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.processes import ROOT, Broker, Client, Crew, free_port, python, running
+from benchmarks.processes import ROOT, Broker, Client, Crew, free_port, python, running, wait_for_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,13 @@ def celery(pool: str, concurrency: int) -> Start:
 @contextmanager
 def docket(broker: Broker, logs: Path) -> Iterator[Running]:
     """FastMCP with Docket: front and worker share a process, as they do by default."""
-    env = {"BENCH_REDIS_URL": broker.url, "BENCH_PORT": str(free_port()), "PYTHONPATH": str(ROOT)}
+    port = free_port()
+    env = {"BENCH_REDIS_URL": broker.url, "BENCH_PORT": str(port), "PYTHONPATH": str(ROOT)}
     with ExitStack() as stack:
         server = stack.enter_context(
             running([python(peer=True), "-m", "benchmarks.docket_server"], env=env, log=logs / "docket_server.log")
         )
+        wait_for_port(port, server)
         client, crew = stack.enter_context(client_of("docket_client", env, logs, peer=True))
         yield Running(Crew({**crew.parts, "front+worker": [server]}, broker), client)
 

@@ -59,3 +59,16 @@ def test_settings_it_sets_exist(compose: dict[str, Any]) -> None:
     }
     unknown = [v for name, fields in known.items() for v in compose["services"][name]["environment"] if v not in fields]
     assert not unknown
+
+
+def test_no_secret_stands_in_a_command_line(compose: dict[str, Any]) -> None:
+    """Every user of a host can read its processes' arguments: no variable in them, no option that takes a password."""
+    lines = {
+        name: str(service.get("command", "")) + str(service.get("healthcheck", {}).get("test", ""))
+        for name, service in compose["services"].items()
+    }
+    assert not [
+        name
+        for name, line in lines.items()
+        if re.search(r"\$[A-Z{]| -a |--requirepass|--basic-auth", line.replace("$$", ""))
+    ]

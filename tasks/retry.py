@@ -82,7 +82,7 @@ def next_attempt(error: ErrorInfo, *, tries: int, is_safe: bool, policy: RetryPo
 
     Args:
         error: what the node, or the orchestrator for a lost node, said.
-        tries: tries used up, this one counted where it may have started.
+        tries: tries used up, this one counted unless it was told to wait until a time.
         is_safe: the tool may be repeated (idempotent or read-only, or declared so).
         policy: the call's policy.
         draw: uniform in [0, 1).

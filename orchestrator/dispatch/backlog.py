@@ -154,11 +154,6 @@ class Backlog:
             self._unpark(arena)
         self._wake_next((node, lane))
 
-    def pool_credit(self, nodes: Iterable[str], lane: Lane) -> None:
-        """The same for late binding, where credit belongs to all nodes of a pool at once."""
-        for node in nodes:
-            self.credit(node, lane)
-
     def fleet_changed(self, fleet: Fleet) -> None:
         """Nodes, tools, pauses or policies changed: everything parked is asked again, nothing is lost."""
         self._fleet = fleet

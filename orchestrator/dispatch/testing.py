@@ -162,7 +162,8 @@ class Desk:
         """The attempt was settled."""
         self.occupancy.add(placement, -1)
         nodes = [placement.node] if placement.node else [s.node for s in self.fleet.seats.values()]
-        self.backlog.pool_credit(nodes, placement.lane)
+        for node in nodes:
+            self.backlog.credit(node, placement.lane)
 
     def change(self, fleet: FleetView) -> None:
         """A new version of the fleet."""

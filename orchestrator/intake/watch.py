@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -100,13 +99,3 @@ class Watch:
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[invocation_id]
-
-
-async def drain(queue: asyncio.Queue[Happening], timeout_s: float) -> AsyncIterator[Happening]:
-    """What is in the queue, and what comes within `timeout_s` of the last."""
-    while True:
-        try:
-            async with asyncio.timeout(timeout_s):
-                yield await queue.get()
-        except TimeoutError:
-            return

@@ -6,7 +6,6 @@ that `tasks.invocation.TRANSITIONS` does not have cannot be written. Refuses to 
 
 from __future__ import annotations
 
-from tasks.errors import WrongState
 from tasks.invocation import OUTSTANDING, TERMINAL, TRANSITIONS, State
 
 ENDS = tuple(sorted(TERMINAL))
@@ -26,13 +25,3 @@ def sources(to: State, *, among: frozenset[State] = frozenset(State)) -> tuple[S
 def settle_sources(to: State) -> tuple[State, ...]:
     """The states from which a settlement may lead to `to`: an attempt must be outstanding."""
     return sources(to, among=OUTSTANDING)
-
-
-def check(invocation_id: str, was: State, to: State) -> None:
-    """Refuse a move that is not allowed.
-
-    Raises:
-        WrongState: `TRANSITIONS` does not lead from `was` to `to`.
-    """
-    if to not in TRANSITIONS[was]:
-        raise WrongState(invocation_id, was, to)

@@ -45,9 +45,11 @@ from orchestrator.pools import Policies, read_pools
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.settling.settler import Settler, as_waiting
+from orchestrator.settling.doubts import Doubts
+from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.sweep import Graces, Sweep
+from orchestrator.settling.waiting import as_waiting
 from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SystemClock
@@ -86,6 +88,7 @@ class Core:
     settler: Settler
     streams: NodeStreams
     desk: NodeDesk
+    doubts: Doubts
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
     happenings, watch = Happenings(), Watch()
     happenings.listen(watch.hear)
     terms = terms_of(settings)
+    doubts = Doubts(books=stores.ledger, attempts=attempts)
     dispatcher = Dispatcher(
         books=stores.ledger,
         outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key),
@@ -161,6 +165,7 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         paused=await stores.ledger.paused(),
         clock=stores.clock,
         tell=happenings.tell,
+        doubt=doubts.note,
     )
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = Settler(
@@ -168,7 +173,9 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         attempts=attempts,
         backlog=dispatcher,
         tool=roster.tool,
-        successors=lambda invocation, outcome: intake.successors(invocation, outcome.result_json),
+        is_safe=roster.is_safe,
+        doubts=doubts,
+        successors=intake.successors,
         default_policy=retry_policy(settings),
         clock=stores.clock,
         draw=random.random,
@@ -185,8 +192,12 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         is_late=lambda pool: policies.of(pool).strategy is Strategy.LATE,
         on_change=lambda: _fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
+        on_left=streams.forget_soon,
     )
-    return Core(stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk)
+    doubts.backlog = dispatcher
+    return Core(
+        stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts
+    )
 
 
 def _intake(
@@ -227,6 +238,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         intake=core.intake,
         books=core.stores.ledger,
         dispatch=core.dispatcher,
+        attempts=core.attempts,
         nodes=core.desk,
         tools=core.roster,
         voice=core.streams,
@@ -274,7 +286,13 @@ def lead(core: Core) -> Callable[[int], Awaitable[None]]:
 
 def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     graces = Graces(settings.grace_tools_s, settings.grace_agents_s)
-    sweep = Sweep(attempts=core.attempts.all, fates=core.settler, graces=graces, clock=core.stores.clock)
+    sweep = Sweep(
+        attempts=core.attempts.all,
+        is_member=lambda name: core.roster.find(name) is not None,
+        fates=core.settler,
+        graces=graces,
+        clock=core.stores.clock,
+    )
 
     async def report_loads() -> None:
         core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
@@ -284,6 +302,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         core.streams.run,
         every(LAPSE_EVERY_S, core.desk.lapse, "lapse"),
         every(SWEEP_EVERY_S, sweep.sweep, "sweep"),
+        every(SWEEP_EVERY_S, core.doubts.resolve, "doubts"),
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
     ]
@@ -308,6 +327,7 @@ def _lifespan(
             feed.start()
         leading = asyncio.create_task(leadership.run())
         try:
+            await leadership.is_leader.wait()  # doors open on a roster and open attempts that are known
             async with front.running():
                 yield
         finally:

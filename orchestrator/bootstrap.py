@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import uvicorn
 import uvloop
 
 from orchestrator.assembly import build
+from orchestrator.leader import Leadership
 from orchestrator.settings import OrchestratorSettings
 from tasks.telemetry import configure
 
@@ -41,7 +44,15 @@ async def serve(settings: OrchestratorSettings) -> None:
         lifespan="on",
     )
     server = _Announcing(config, settings, listening, orchestrator.leave_calls_running)
+    ending = asyncio.create_task(_end_with_leadership(orchestrator.leadership, server))
     await server.serve(sockets=[listening])
+    ending.cancel()
+
+
+async def _end_with_leadership(leadership: Leadership, server: uvicorn.Server) -> None:
+    """Another replica leads: this one's memory is stale. It ends, and its supervisor starts a standby."""
+    await leadership.is_over.wait()
+    server.should_exit = True
 
 
 class _Announcing(uvicorn.Server):
@@ -59,6 +70,8 @@ class _Announcing(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """An orchestrator that stops is no caller that leaves: open MCP calls are not cancelled."""
+        if not self.started:
+            os._exit(0)  # a standby waits to lead: it holds nothing that needs an orderly end
         self._leave_calls_running()
         super().handle_exit(sig, frame)
 

@@ -62,6 +62,12 @@ class Dispatch(Protocol):
     async def pause(self, kind: str, name: str, is_paused: bool) -> None: ...
 
 
+class Attempts(Protocol):
+    """The open attempts, as a cancel needs them."""
+
+    def cancel_requested(self, invocation_id: str, fence: int) -> None: ...
+
+
 class Nodes(Protocol):
     """The registry, as the doors need it."""
 
@@ -97,6 +103,7 @@ class Fleet:
         intake: Intake,
         books: Books,
         dispatch: Dispatch,
+        attempts: Attempts,
         nodes: Nodes,
         tools: Tools,
         voice: Voice,
@@ -108,6 +115,7 @@ class Fleet:
         as_waiting: Callable[[Invocation], Waiting],
     ) -> None:
         self._intake, self._books, self._dispatch, self._nodes = intake, books, dispatch, nodes
+        self._attempts = attempts
         self._tools, self._voice, self._blobs, self._watch = tools, voice, blobs, watch
         self._views, self._clock, self._tell, self._as_waiting = views, clock, tell, as_waiting
         self._story = Story(books=books, watch=watch)
@@ -175,6 +183,8 @@ class Fleet:
             ended = await self._books.get(invocation_id, principal.tenant)
             self._tell(Ended(invocation_id, State.CANCELLED, now_s, ended.call.tool, ended.outcome))
             return ended
+        if cancelled.state in OUTSTANDING:
+            self._attempts.cancel_requested(invocation_id, cancelled.fence)
         if cancelled.state in OUTSTANDING and cancelled.node is not None:
             await self._voice.cancel(invocation_id, cancelled.fence, cancelled.node)
         return await self._books.get(invocation_id, principal.tenant)
@@ -199,6 +209,7 @@ class Fleet:
             trace_id=None,
             not_before=None,
             expires_at=None,
+            then=tuple(replace(step, invocation_id=None) for step in old.call.then),
         )
         row = await self._intake.admit(call, principal)
         row = replace(row, invocation=replace(row.invocation, replay_of=invocation_id))
@@ -287,7 +298,10 @@ class Fleet:
         answer = []
         for row, took in zip(rows, accepted, strict=True):
             if not took.is_new:
-                answer.append(await self._books.get(took.invocation_id, principal.tenant))
+                earlier = await self._books.get(took.invocation_id, principal.tenant)
+                if earlier.state is State.WAITING and not self._dispatch.knows(earlier.id):
+                    self._dispatch.offer(self._as_waiting(earlier))  # its commit's answer was lost
+                answer.append(earlier)
                 continue
             self._tell(Accepted(row.invocation))
             self._dispatch.offer(self._as_waiting(row.invocation))

@@ -42,6 +42,8 @@ class Leadership:
         self._epochs, self._holder, self._ttl_s = epochs, holder, ttl_s
         self._gained, self._lost, self._loops = gained, lost, loops
         self.is_leader = asyncio.Event()
+        self.is_over = asyncio.Event()
+        """Led once and no longer: what this process has in memory is stale, so it should end."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -69,12 +71,21 @@ class Leadership:
                     return
         finally:
             self.is_leader.clear()
+            self.is_over.set()
             self._lost()
             for task in running:
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*running, return_exceptions=True)
+            await self._hand_over(epoch)
             log.info("leadership_ended", epoch=epoch)
+
+    async def _hand_over(self, epoch: int) -> None:
+        """Whoever comes next need not wait for the lease to end."""
+        try:
+            await self._epochs.renew_epoch(self._holder, epoch, 0.0)
+        except FleetError as error:
+            log.info("lease_not_handed_over", error=error.message)
 
 
 async def _run(loop: Loop) -> None:

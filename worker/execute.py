@@ -115,7 +115,11 @@ class Executor:
 
     def held(self) -> tuple[Held, ...]:
         """The inventory: everything waiting, running, or finished and not settled."""
-        works = [Held(invocation=ref[0], fence=ref[1], phase=work.phase) for ref, work in self._works.items()]
+        works = [
+            Held(invocation=ref[0], fence=ref[1], phase=work.phase)
+            for ref, work in self._works.items()
+            if not work.is_claiming  # not ours yet: the orchestrator would call it a stranger's and void it
+        ]
         ended = [Held(invocation=ref[0], fence=ref[1], phase=Phase.FINISHED) for ref in self._unsettled.refs()]
         return (*works, *ended)
 
@@ -177,6 +181,8 @@ class Executor:
         work = self._works.get(ref)
         if work is None:
             self._admission.cancel(ref)
+        elif work.is_claiming:
+            work.stop = Stop.CANCEL
         elif work.phase is not Phase.WAITING:
             self._stop(work, Stop.CANCEL)
         elif self._unqueue(work):
@@ -192,7 +198,8 @@ class Executor:
                 on and the next inventory says so; stopping it unreported could let it run twice.
         """
         self._admission.void(*ref)
-        self._unsettled.forget(ref)
+        if was_told:  # else it came and ended meanwhile: its outcome is told, the next inventory holds it
+            self._unsettled.forget(ref)
         work = self._works.get(ref)
         if work is None:
             return
@@ -235,6 +242,7 @@ class Executor:
             return
         self._admission.remember(*work.ref)
         self._works[work.ref] = work
+        work.is_claiming = True
         queue.reserved += 1
         if not queue.has_room:
             self._pause(lane)
@@ -247,8 +255,12 @@ class Executor:
     def _claimed(self, work: Work, *, is_ours: bool) -> None:
         lane = work.delivery.lane
         self._lanes[lane].reserved -= 1
+        work.is_claiming = False
         if is_ours and work.ref in self._works:
-            self._enqueue(work)
+            if work.stop is Stop.CANCEL:
+                self._end(work, outcomes.CANCELLED)
+            else:
+                self._enqueue(work)
             return
         self._works.pop(work.ref, None)
         self._refuse("claim")

@@ -40,6 +40,8 @@ class Work:
     is_calling: bool = False
     """Inside the tool: the only place where the asyncio task may be cancelled."""
     stop: Stop | None = None
+    is_claiming: bool = False
+    """Late-bound, and the orchestrator has not said yet whose it is."""
     is_announced: bool = False
     progress: Progress | None = None
     """The newest one that was not sent yet."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -25,7 +24,7 @@ from orchestrator.happenings import Ended, Happening
 from orchestrator.ledger.values import Outstanding, Release, Released, Waiting
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
-from tasks.invocation import OUTSTANDING, Invocation, State
+from tasks.invocation import State
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.placement import Placement, Refusal
 from tasks.wire import BacklogView
@@ -43,7 +42,6 @@ class Books(Protocol):
 
     async def release(self, wanted: Sequence[Release], epoch: int) -> list[Released | None]: ...
     async def expire(self, ids: Sequence[str], at: float) -> list[str]: ...
-    async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
     async def set_paused(self, kind: str, name: str, is_paused: bool) -> None: ...
     async def bind_affinity(self, bindings: Sequence[tuple[str, str, float]]) -> None: ...
 
@@ -71,7 +69,9 @@ class Dispatcher:
         paused: Iterable[tuple[str, str]],
         clock: Clock,
         tell: Callable[[Happening], None],
+        doubt: Callable[[str], None],
     ) -> None:
+        self._doubt = doubt
         self._books, self._outbox, self._attempts, self._affinity = books, outbox, attempts, affinity
         self._build_view, self._clock, self._tell = build_view, clock, tell
         self._paused = set(paused)
@@ -291,24 +291,18 @@ class Dispatcher:
             raise
         for (call, attempt, placement), released in zip(chosen, answers, strict=True):
             if released is None:
-                await self._refused(attempt)
+                self._refused(attempt)
                 continue
             self._attempts.add(attempt)
             self._outbox.post(attempt, released, placement.queue)
             self._tell(released_happening(call, attempt, placement))
 
-    async def _refused(self, attempt: Outstanding) -> None:
-        """Cancelled meanwhile; or released by a commit whose answer was lost, and never sent.
-
-        The latter is kept as outstanding: its node will disown it, and it is released again.
-        """
+    def _refused(self, attempt: Outstanding) -> None:
+        """Cancelled meanwhile; or released by a commit whose answer was lost. The ledger is asked again."""
+        log.info("release_refused", invocation=attempt.invocation_id, fence=attempt.fence)
         self._attempts.remove(attempt.invocation_id, attempt.fence)
-        invocation = await self._books.get(attempt.invocation_id)
-        log.info("release_refused", invocation=attempt.invocation_id, fence=attempt.fence, state=invocation.state)
-        if invocation.state in OUTSTANDING:
-            self._attempts.add(replace(attempt, fence=invocation.fence))
-        else:
-            self.credit_returned(attempt)
+        self.credit_returned(attempt)
+        self._doubt(attempt.invocation_id)
 
     async def _expire(self, now_wall_s: float) -> None:
         late = self._backlog.expired(now_wall_s)
@@ -322,7 +316,9 @@ class Dispatcher:
             raise
         error = ErrorInfo("deadline_passed", "the deadline passed before a node had room", Failure.PERMANENT)
         for call in late:
-            if call.id in took:
+            if call.id not in took:
+                self._doubt(call.id)
+            else:
                 outcome = Outcome("expired", error=error)
                 self._tell(Ended(call.id, State.EXPIRED, now_wall_s, call.tool, outcome, "deadline"))
 

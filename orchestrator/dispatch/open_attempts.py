@@ -90,6 +90,12 @@ class OpenAttempts:
         """Every open attempt."""
         return list(self._by_id.values())
 
+    def cancel_requested(self, invocation_id: str, fence: int) -> None:
+        """Somebody wants it stopped: every renewal of its node repeats that, until it ended."""
+        attempt = self.current(invocation_id, fence)
+        if attempt is not None:
+            self._by_id[invocation_id] = replace(attempt, cancel_requested=True)
+
     def claimed(self, invocation_id: str, fence: int, node: str, incarnation: str, term: int) -> None:
         """A node claimed a late-bound attempt."""
         attempt = self.current(invocation_id, fence)

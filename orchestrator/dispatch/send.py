@@ -87,7 +87,9 @@ class Sender:
                     return
             try:
                 self._publish(producer, pending)
-            except (OperationalError, RedisError, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, OperationalError | RedisError | OSError):
+                    log.exception("publish_failed")
                 self._note(str(error) or type(error).__name__)
                 if self._stopping.wait(wait_s):
                     return

@@ -30,6 +30,7 @@ from tasks.errors import (
 )
 from tasks.ids import new_id
 from tasks.invocation import LABEL_PATTERN, PROJECT_PATTERN, Call, Invocation, Lane, Principal, State
+from tasks.outcome import Outcome
 from tasks.tool import ToolSpec
 
 
@@ -48,6 +49,7 @@ class Blobs(Protocol):
     """Where payloads over the inline limit go."""
 
     async def put(self, data: bytes) -> str: ...
+    async def get(self, digest: str) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +103,36 @@ class Intake:
         for later in call.then:
             self._known(later)
             _check_project(later.project)
+            self._check_requirements(later)
         return await self._row(call, spec, principal, now_s)
 
-    def successors(self, invocation: Invocation, result_json: str | None) -> tuple[NewInvocation, ...]:
-        """The next call of a chain, after `invocation` succeeded with `result_json`.
+    async def successors(self, invocation: Invocation, outcome: Outcome) -> tuple[NewInvocation, ...]:
+        """The next call of a chain, after `invocation` succeeded with `outcome`.
 
         Its arguments were not known before, so its server is what checks them.
+
+        Raises:
+            NotFound: the result it needs is gone from the blob store.
         """
         first, *rest = invocation.call.then
         arguments = orjson.loads(first.arguments_json)
-        if first.into and result_json is not None:
-            arguments[first.into] = plain_result(orjson.loads(result_json))
+        if first.into:
+            arguments[first.into] = plain_result(orjson.loads(await self._result(outcome)))
+        raw = orjson.dumps(arguments)
         call = replace(
             first,
-            arguments_json=orjson.dumps(arguments).decode(),
+            arguments_json=raw.decode(),
             then=tuple(rest),
             trace_id=invocation.call.trace_id,
             project=first.project or invocation.call.project,
         )
-        spec = self._fleet.tool(call.tool)
-        return (self._fresh(call, spec, invocation.principal, self._clock.wall_s(), None),)
+        blob = await self._blobs.put(raw) if len(raw) > self._limits.inline_bytes else None
+        return (self._fresh(call, self._fleet.tool(call.tool), invocation.principal, self._clock.wall_s(), blob),)
+
+    async def _result(self, outcome: Outcome) -> bytes | str:
+        if outcome.result_blob is not None:
+            return await self._blobs.get(outcome.result_blob)
+        return outcome.result_json or "{}"
 
     def _known(self, call: Call) -> ToolSpec:
         spec = self._fleet.tool(call.tool)
@@ -159,7 +171,7 @@ class Intake:
         self, call: Call, spec: ToolSpec | None, principal: Principal, now_s: float, blob: str | None
     ) -> NewInvocation:
         identity = call.invocation_id or new_id(now_s)
-        seen = hashlib.sha256(f"{call.tool}\0{call.project}\0{call.arguments_json}".encode()).hexdigest()
+        seen = _digest(call)
         lane = call.lane or (spec.lane if spec else Lane.TOOLS)
         settled = replace(
             call,
@@ -172,6 +184,14 @@ class Intake:
             id=identity, call=settled, principal=principal, lane=lane, state=State.WAITING, accepted_at=now_s
         )
         return NewInvocation(invocation=row, call_digest=seen, arguments_blob=blob)
+
+
+def _digest(call: Call) -> str:
+    """Of what makes two posts the same call: the order of keys does not, where and when it runs does not."""
+    arguments = orjson.dumps(orjson.loads(call.arguments_json), option=orjson.OPT_SORT_KEYS)
+    steps = [f"{step.tool}\0{step.arguments_json}" for step in call.then]
+    said = "\0".join([call.tool, call.project or "", *sorted(call.requires), *steps])
+    return hashlib.sha256(said.encode() + b"\0" + arguments).hexdigest()
 
 
 def plain_result(result: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON value

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import bindparam, false, func, insert, literal_column, or_, select, update
 
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import sources
@@ -66,6 +66,7 @@ _CLAIM = Hot(
     .where(
         *_THIS_FENCE,
         is_still([State.RELEASED]),
+        _C.cancel_requested == false(),
         or_(_C.node.is_(None), _C.node == bindparam("p_node")),
     )
     .values(node=bindparam("p_node"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
-from sqlalchemy import Boolean, Text, bindparam, false, func, insert, literal_column, or_, select, update
+from sqlalchemy import Boolean, Text, bindparam, false, func, insert, literal_column, not_, or_, select, update
 
 from orchestrator.ledger.accept import insert_successors
 from orchestrator.ledger.moves import settle_sources
@@ -30,6 +30,7 @@ _CURRENT = (
     _C.id == bindparam("p_id"),
     _C.fence == bindparam("p_fence"),
     or_(_C.node == bindparam("p_node"), bindparam("p_by_orchestrator", type_=Boolean)),
+    or_(_C.node.is_(None), not_(bindparam("p_unclaimed", type_=Boolean))),
 )
 _END = {
     to: Hot(
@@ -178,6 +179,7 @@ def _row(one: Settlement) -> dict[str, object]:
         "p_fence": one.fence,
         "p_node": one.node,
         "p_by_orchestrator": one.node is None,
+        "p_unclaimed": one.is_unclaimed,
     }
     if one.to is State.UNREACHABLE:
         return row

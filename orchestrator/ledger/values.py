@@ -142,6 +142,8 @@ class Settlement:
     counts_try: bool = False
     dead_reason: str | None = None
     """Keeps a dead letter when set."""
+    is_unclaimed: bool = False
+    """Takes only while no node has claimed the attempt (late binding)."""
     successors: tuple[NewInvocation, ...] = field(default=())
     """Accepted in the same transaction (chains)."""
 

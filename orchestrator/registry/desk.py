@@ -7,10 +7,12 @@ Source of the protocol: docs/adr/0003-leases.md.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
@@ -23,7 +25,7 @@ from orchestrator.registry.member import Lease, Member, Ref
 from orchestrator.registry.roster import Roster
 from tasks.clock import Clock
 from tasks.errors import NotAllowed, WrongState
-from tasks.invocation import Lane
+from tasks.invocation import Lane, State
 from tasks.node import (
     WIRE_VERSION,
     ClaimReply,
@@ -40,6 +42,8 @@ from tasks.node import Ref as WireRef
 from tasks.queues import control_stream, events_stream, node_queue, pool_queue
 
 log = structlog.get_logger("mcpfleet.registry")
+STALL_S = 1.5
+"""A look that comes this much after the last one means that nothing here ran in between."""
 
 
 class NodeStore(Protocol):
@@ -107,10 +111,13 @@ class NodeDesk:
         is_late: Callable[[str], bool],
         on_change: Callable[[], None],
         on_claim: Callable[[str | None, str], None],
+        on_left: Callable[[str], None],
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late = terms, clock, is_late
-        self._on_change, self._on_claim = on_change, on_claim
+        self._on_change, self._on_claim, self._on_left = on_change, on_claim, on_left
+        self._joining: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._looked_at_s: float | None = None
 
     async def join(self, request: JoinRequest) -> JoinReply:
         """Admit a process as a node; an older incarnation of the same name is superseded.
@@ -121,7 +128,11 @@ class NodeDesk:
         offer = request.offer
         if request.wire_version != WIRE_VERSION:
             raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
-        before = self._roster.find(offer.name)
+        async with self._joining[offer.name]:
+            return await self._admit(request)
+
+    async def _admit(self, request: JoinRequest) -> JoinReply:
+        offer, before = request.offer, self._roster.find(request.offer.name)
         token, key = new_token("node"), secrets.token_bytes(32)
         member = Member(
             offer=offer,
@@ -187,6 +198,7 @@ class NodeDesk:
         await self._fates.lost(self._attempts.of_node(name), code="node_left", message=f"node {name} left while it ran")
         self._roster.remove(name)
         await self._store.forget_node(name)
+        self._on_left(name)
         log.info("node_left", node=name, returned=len(returned))
         self._on_change()
 
@@ -201,18 +213,39 @@ class NodeDesk:
     async def lapse(self) -> None:
         """Find leases that are over. Called every few hundred milliseconds by the leader."""
         now_s = self._clock.mono_s()
+        self._forgive_stall(now_s)
         for member in list(self._roster.members()):
-            if member.state in (NodeState.LOST, NodeState.LEFT) or member.lease.is_good(now_s):
+            if member.lease.is_good(now_s):
                 continue
-            member.state = NodeState.LOST
-            member.lease.term += 1
-            member.suspects = frozenset()
+            if member.state is not NodeState.LOST and not await self._lose(member):
+                continue
+            held = [a for a in self._attempts.of_node(member.name) if a.state is not State.UNREACHABLE]
+            if held:
+                log.warning("lease_lapsed", node=member.name, held=len(held), term=member.lease.term)
+                await self._fates.lapsed(held, node=member.name)
+                self._on_change()
+
+    def _forgive_stall(self, now_s: float) -> None:
+        """Time in which this registry could not serve renewals does not count."""
+        before, self._looked_at_s = self._looked_at_s, now_s
+        if before is None or now_s - before <= STALL_S:
+            return
+        log.warning("registry_stalled", stalled_s=round(now_s - before, 1))
+        for member in self._roster.members():
+            member.lease.until_s += now_s - before
+
+    async def _lose(self, member: Member) -> bool:
+        """Durable first; False when a renewal came in the meantime."""
+        await self._store.save_node(replace(row_of(member), state=NodeState.LOST.value, term=member.lease.term + 1))
+        if member.lease.is_good(self._clock.mono_s()):
             await self._store.save_node(row_of(member))
-            held = self._attempts.of_node(member.name)
-            log.warning("lease_lapsed", node=member.name, held=len(held), term=member.lease.term)
-            self._roster.changed()
-            await self._fates.lapsed(held, node=member.name)
-            self._on_change()
+            return False
+        member.state = NodeState.LOST
+        member.lease.term += 1
+        member.suspects = frozenset()
+        self._roster.changed()
+        self._on_change()
+        return True
 
     def restore(self, rows: Iterable[NodeRow]) -> None:
         """Remember the nodes of an earlier orchestrator process.
@@ -251,7 +284,8 @@ class NodeDesk:
     async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
         name = request.offer.name
         held = self._attempts.of_node(name)
-        if before is None or request.resumes != before.incarnation:
+        is_repeated = before is not None and before.incarnation == request.incarnation
+        if before is None or not (is_repeated or request.resumes == before.incarnation):
             message = f"node {name} came back without its journal"
             await self._fates.lost(held, code="node_replaced", message=message)
             return
@@ -289,7 +323,7 @@ class NodeDesk:
             await self._fates.running(running, node=member.name)
 
     def _renewed(self, member: Member, comparison: Comparison) -> RenewReply:
-        member.cancels = {ref for ref in member.cancels if self._attempts.current(*ref)}
+        held = self._attempts.of_node(member.name)
         return RenewReply(
             granted=True,
             number=member.reply_number,
@@ -297,7 +331,7 @@ class NodeDesk:
             lease_ttl_s=self._terms.lease_ttl_s,
             state=member.state,
             void=_wire(comparison.void),
-            cancel=_wire(member.cancels),
+            cancel=_wire((a.invocation_id, a.fence) for a in held if a.cancel_requested),
             settled=_wire(comparison.forgotten),
         )
 

@@ -43,7 +43,6 @@ class Member:
     reply_number: int = 0
     suspects: frozenset[Ref] = frozenset()
     previous_renewal_at: float | None = None
-    cancels: set[Ref] = field(default_factory=set)
 
     @property
     def name(self) -> str:

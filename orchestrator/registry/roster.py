@@ -79,6 +79,11 @@ class Roster:
         """A tool some joined node offers; also of a node whose lease lapsed: it may come back."""
         return self._tools.get(name)
 
+    def is_safe(self, name: str) -> bool:
+        """Every node that offers it says that it may be repeated: one doubt is enough not to."""
+        offering = self.offering(name)
+        return bool(offering) and all(member.tools[name].is_safe for member in offering)
+
     def tools(self) -> dict[str, ToolSpec]:
         """Every tool of the fleet."""
         return self._tools

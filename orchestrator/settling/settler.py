@@ -5,7 +5,7 @@ Satisfies the registry's `Fates`. Owns no state of its own; `OpenAttempts` and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,7 +14,9 @@ import structlog
 from orchestrator.happenings import AttemptEnded, AttemptRunning, Ended, Happening
 from orchestrator.ledger.values import NewInvocation, Outstanding, Settled, Settlement, Started, Waiting
 from orchestrator.settling.verdict import DEATHS, SUCCEEDED, Circumstances, on_disowned, on_finished, on_lapsed, on_lost
+from orchestrator.settling.waiting import as_waiting
 from tasks.clock import Clock
+from tasks.errors import LedgerDown
 from tasks.invocation import TERMINAL, Invocation, State
 from tasks.ledger_events import Finished
 from tasks.outcome import Outcome
@@ -48,7 +50,13 @@ class Backlog(Protocol):
     def credit_returned(self, attempt: Outstanding) -> None: ...
 
 
-Successors = Callable[[Invocation, Outcome], tuple[NewInvocation, ...]]
+class Doubted(Protocol):
+    """Ids to be looked up again."""
+
+    def note(self, invocation_id: str) -> None: ...
+
+
+Successors = Callable[[Invocation, Outcome], Awaitable[tuple[NewInvocation, ...]]]
 ToolLookup = Callable[[str], ToolSpec | None]
 
 
@@ -62,6 +70,8 @@ class Settler:
         attempts: Attempts,
         backlog: Backlog,
         tool: ToolLookup,
+        is_safe: Callable[[str], bool],
+        doubts: Doubted,
         successors: Successors,
         default_policy: RetryPolicy,
         clock: Clock,
@@ -69,7 +79,8 @@ class Settler:
         tell: Callable[[Happening], None],
     ) -> None:
         self._books, self._attempts, self._backlog = books, attempts, backlog
-        self._tool, self._successors, self._default = tool, successors, default_policy
+        self._tool, self._is_safe, self._doubts = tool, is_safe, doubts
+        self._successors, self._default = successors, default_policy
         self._clock, self._draw, self._tell = clock, draw, tell
 
     async def finished(self, events: Sequence[tuple[str, Finished]]) -> None:
@@ -136,7 +147,7 @@ class Settler:
         )
         if attempt.is_chained and settlement.to is State.SUCCEEDED:
             invocation = await self._books.get(attempt.invocation_id)
-            return replace(settlement, successors=self._successors(invocation, event.outcome))
+            return replace(settlement, successors=await self._successors(invocation, event.outcome))
         return settlement
 
     async def _given(self, attempt: Outstanding) -> Circumstances:
@@ -145,9 +156,8 @@ class Settler:
         call = invocation.call
         declared = spec.policy.retry if spec else None
         policy = call.retry or (RetryPolicy(**declared.model_dump()) if declared else self._default)
-        is_safe = spec.is_safe if spec else False
         deaths = sum(1 for earlier in invocation.attempts if earlier.error_code in DEATHS)
-        return Circumstances(policy, is_safe, self._clock.wall_s(), self._draw(), deaths)
+        return Circumstances(policy, self._is_safe(attempt.tool), self._clock.wall_s(), self._draw(), deaths)
 
     async def _apply(self, wanted: Sequence[Settlement]) -> None:
         if not wanted:
@@ -157,9 +167,17 @@ class Settler:
                 log.info(
                     "settlement_refused", invocation=settled.invocation_id, fence=settled.fence, state=settled.state
                 )
-                self._attempts.remove(settlement.invocation_id, settlement.fence)
+                self._refused(settlement, settled)
                 continue
             await self._took(settlement, settled)
+
+    def _refused(self, settlement: Settlement, settled: Settled) -> None:
+        """Stale; or taken before, by a commit whose answer was lost. The ledger is asked again."""
+        removed = self._attempts.remove(settlement.invocation_id, settlement.fence)
+        if removed is not None:
+            self._backlog.credit_returned(removed)
+        if settled.state not in TERMINAL:
+            self._doubts.note(settled.invocation_id)
 
     async def _took(self, settlement: Settlement, settled: Settled) -> None:
         if settled.state is State.UNREACHABLE:
@@ -175,36 +193,22 @@ class Settler:
             reason = settlement.dead_reason
             self._tell(Ended(attempt.invocation_id, settled.state, settlement.at, attempt.tool, outcome, reason, ended))
         else:
-            waiting = as_waiting(await self._books.get(attempt.invocation_id))
-            self._backlog.offer(replace(waiting, not_before=settlement.not_before))
+            await self._wait_again(attempt, settlement)
         self._backlog.credit_returned(attempt)
         for successor in settlement.successors:
             self._backlog.offer(as_waiting(successor.invocation))
 
+    async def _wait_again(self, attempt: Outstanding, settlement: Settlement) -> None:
+        try:
+            waiting = as_waiting(await self._books.get(attempt.invocation_id))
+        except LedgerDown:
+            self._doubts.note(attempt.invocation_id)
+            return
+        self._backlog.offer(replace(waiting, not_before=settlement.not_before))
+
 
 _AT_ONCE = Circumstances(RetryPolicy(), is_safe=False, now_s=0.0, draw=0.0)
 """A success needs no circumstances."""
-
-
-def as_waiting(invocation: Invocation) -> Waiting:
-    """What the dispatcher keeps of a waiting Invocation."""
-    call = invocation.call
-    return Waiting(
-        id=invocation.id,
-        tool=call.tool,
-        project=call.project,
-        tenant=invocation.principal.tenant,
-        lane=invocation.lane,
-        requires=call.requires,
-        pool=call.pool,
-        priority=call.priority,
-        accepted_at=invocation.accepted_at,
-        not_before=call.not_before,
-        expires_at=call.expires_at,
-        fence=invocation.fence,
-        tries=invocation.tries,
-        is_chained=bool(call.then),
-    )
 
 
 def _attempt_ended(attempt: Outstanding, settlement: Settlement, settled: Settled) -> AttemptEnded:

@@ -91,6 +91,12 @@ class NodeStreams:
         except (RedisError, OSError) as error:
             log.warning("cancel_not_prompt", node=node, error=str(error))
 
+    def forget_soon(self, node: str) -> None:
+        """The node left."""
+        task = asyncio.get_running_loop().create_task(self.forget(node))
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)
+
     async def forget(self, node: str) -> None:
         """The node left: its streams and queues have no owner any more."""
         self._seen.pop(events_stream(node), None)

@@ -42,15 +42,22 @@ class Sweep:
     """Looks over the open attempts."""
 
     def __init__(
-        self, *, attempts: Callable[[], list[Outstanding]], fates: Fates, graces: Graces, clock: Clock
+        self,
+        *,
+        attempts: Callable[[], list[Outstanding]],
+        is_member: Callable[[str], bool],
+        fates: Fates,
+        graces: Graces,
+        clock: Clock,
     ) -> None:
-        self._attempts, self._fates, self._graces, self._clock = attempts, fates, graces, clock
+        self._attempts, self._is_member, self._fates = attempts, is_member, fates
+        self._graces, self._clock = graces, clock
         self._first_seen: dict[Ref, float] = {}
 
     async def sweep(self) -> None:
         """End what is past its grace. Called about once a second."""
         now_s = self._clock.mono_s()
-        silent = {(a.invocation_id, a.fence): a for a in self._attempts() if _is_silent(a)}
+        silent = {(a.invocation_id, a.fence): a for a in self._attempts() if self._is_silent(a)}
         self._first_seen = {ref: self._first_seen.get(ref, now_s) for ref in silent}
         over = [a for ref, a in silent.items() if now_s - self._first_seen[ref] >= self._grace_s(a)]
         unclaimed = [a for a in over if a.node is None]
@@ -66,6 +73,6 @@ class Sweep:
             return self._graces.unclaimed_s
         return self._graces.tools_s if attempt.lane is Lane.TOOLS else self._graces.agents_s
 
-
-def _is_silent(attempt: Outstanding) -> bool:
-    return attempt.state is State.UNREACHABLE or attempt.node is None
+    def _is_silent(self, attempt: Outstanding) -> bool:
+        """Unreachable, not claimed yet, or of a node that nobody knows any more."""
+        return attempt.state is State.UNREACHABLE or attempt.node is None or not self._is_member(attempt.node)

@@ -123,6 +123,7 @@ def on_disowned(attempt: Outstanding, *, now_s: float, why: str = "disowned") ->
         to=State.WAITING,
         attempt_ending=why,
         at=now_s,
+        is_unclaimed=attempt.node is None,
     )
 
 

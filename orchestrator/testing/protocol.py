@@ -18,8 +18,8 @@ from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.send import Letter
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.settling.settler import as_waiting
 from orchestrator.settling.sweep import Graces, Sweep
+from orchestrator.settling.waiting import as_waiting
 from tasks.app import make_app
 from tasks.envelope import Delivery, open_sealed
 from tasks.invocation import Call, Invocation, Lane, Principal
@@ -62,7 +62,13 @@ class Story:
 
     def __init__(self, core: Core, clock: FakeClock, outgoing: CapturedLetters) -> None:
         self.core, self.clock, self._outgoing = core, clock, outgoing
-        self.sweep = Sweep(attempts=core.attempts.all, fates=core.settler, graces=Graces(), clock=clock)
+        self.sweep = Sweep(
+            attempts=core.attempts.all,
+            is_member=lambda name: core.roster.find(name) is not None,
+            fates=core.settler,
+            graces=Graces(),
+            clock=clock,
+        )
         self._count = 0
 
     @classmethod
@@ -91,11 +97,19 @@ class Story:
         await self.core.stores.ledger.close()
         await self.core.stores.redis.aclose()
 
-    async def join(self, name: str, *, slots: int = 2, pool: str = "east", **more: Any) -> PlayedNode:  # noqa: ANN401
-        """A node joins with a safe and an unsafe tool."""
+    async def join(
+        self,
+        name: str,
+        *,
+        slots: int = 2,
+        pool: str = "east",
+        tools: tuple[ToolSpec, ...] | None = None,
+        **more: Any,  # noqa: ANN401
+    ) -> PlayedNode:
+        """A node joins; with a safe and an unsafe tool, unless told otherwise."""
         self._count += 1
         incarnation = f"{name}/{self._count}"
-        offer = Offer(name=name, pool=pool, slots={Lane.TOOLS: slots, Lane.AGENTS: 1}, tools=TOOLS)
+        offer = Offer(name=name, pool=pool, slots={Lane.TOOLS: slots, Lane.AGENTS: 1}, tools=tools or TOOLS)
         reply = await self.core.desk.join(JoinRequest(incarnation=incarnation, offer=offer, **more))
         return PlayedNode(name, incarnation, reply, term=reply.term)
 
@@ -132,8 +146,9 @@ class Story:
 
     async def lapse(self, seconds: float) -> None:
         """Time passes without renewals, and the leader looks."""
-        self.clock.advance(seconds)
-        await self.core.desk.lapse()
+        for _ in range(int(seconds) + 1):
+            self.clock.advance(seconds / (int(seconds) + 1))
+            await self.core.desk.lapse()
 
     async def silence(self, seconds: float) -> None:
         """Nobody speaks for an attempt, until its grace is over."""

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.ledger.errors import EpochLost
-from orchestrator.testing.protocol import SAFE, UNSAFE, Story, endings, held
-from tasks.invocation import State
-from tasks.node import LEASE_TTL_S, LeaveRequest, NodeState, Phase, Ref
+from orchestrator.testing.protocol import SAFE, TOOLS, UNSAFE, Story, endings, held
+from tasks.errors import LedgerDown
+from tasks.invocation import Invocation, Lane, State
+from tasks.node import LEASE_TTL_S, JoinRequest, LeaveRequest, NodeState, Offer, Phase, Ref
 from tasks.outcome import ErrorInfo, Failure, Outcome
+from tasks.tool import ToolPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -274,3 +276,90 @@ async def test_an_expired_deadline_ends_a_waiting_call(story: Story) -> None:
     await story.core.desk.set_state("a1", NodeState.ACTIVE)
     assert await story.release() == []
     assert (await story.get(call.id)).state is State.EXPIRED
+
+
+async def test_a_cancel_is_repeated_by_every_renewal(story: Story) -> None:
+    """The prompt word may be lost with Redis; the renewal says it again until the call ended."""
+    node = await story.join("a1")
+    call = await story.accept(UNSAFE)
+    (delivery,) = await story.release()
+    await story.core.stores.ledger.cancel(call.id, None, story.clock.wall_s())
+    story.core.attempts.cancel_requested(call.id, delivery.fence)
+    for _ in range(2):
+        reply = await story.renew(node, held(delivery, Phase.RUNNING))
+        assert reply.cancel == (Ref(invocation=call.id, fence=1),)
+    await story.finish("a1", delivery, Outcome("cancelled"))
+    assert (await story.renew(node)).cancel == ()
+
+
+async def test_a_join_whose_reply_was_lost_loses_nothing(story: Story) -> None:
+    """The same process asks again: what it finished before still counts."""
+    node = await story.join("a1")
+    call = await story.accept(UNSAFE)
+    (delivery,) = await story.release()
+    request = JoinRequest(
+        incarnation="a1/restarted",
+        offer=Offer(name="a1", pool="east", slots={Lane.TOOLS: 2}, tools=TOOLS),
+        resumes=node.incarnation,
+        finished=(Ref(invocation=delivery.invocation, fence=delivery.fence),),
+    )
+    await story.core.desk.join(request)
+    await story.core.desk.join(request)
+    await story.finish("a1", delivery, DONE)
+    assert (await story.get(call.id)).state is State.SUCCEEDED
+
+
+async def test_a_stalled_registry_lapses_nobody(story: Story) -> None:
+    """Time in which this process did not run is not the nodes' silence."""
+    await story.join("a1")
+    await story.lapse(1)
+    story.clock.advance(60)
+    await story.core.desk.lapse()
+    assert story.core.roster.get("a1").state is NodeState.ACTIVE
+
+
+async def test_a_lapse_that_the_ledger_refused_is_tried_again(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database was away just then: the attempts of the lost node are settled at the next look."""
+    await story.join("a1")
+    call = await story.accept(UNSAFE)
+    await story.release()
+    settle = story.core.stores.ledger.settle
+
+    async def down(_wanted: object) -> list[object]:
+        raise LedgerDown("gone for a moment")
+
+    monkeypatch.setattr(story.core.stores.ledger, "settle", down)
+    with pytest.raises(LedgerDown):
+        await story.lapse(LEASE_TTL_S + 1)
+    monkeypatch.setattr(story.core.stores.ledger, "settle", settle)
+    await story.core.desk.lapse()
+    assert (await story.get(call.id)).state is State.UNREACHABLE
+
+
+async def test_what_a_lost_answer_left_behind_is_looked_up(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read failed right after a settlement: the call waits in the ledger, and soon in memory too."""
+    await story.join("a1")
+    await story.accept(SAFE)
+    (delivery,) = await story.release()
+    get = story.core.stores.ledger.get
+    answers = iter([get, None])
+
+    async def flaky(invocation_id: str, tenant: str | None = None) -> Invocation:
+        if next(answers, None) is None:
+            raise LedgerDown("gone for a moment")
+        return await get(invocation_id, tenant)
+
+    monkeypatch.setattr(story.core.stores.ledger, "get", flaky)
+    await story.finish("a1", delivery, REFUSED)
+    monkeypatch.setattr(story.core.stores.ledger, "get", get)
+    assert await story.release() == []
+    await story.core.doubts.resolve()
+    assert [again.fence for again in await story.release()] == [2]
+
+
+async def test_one_nodes_annotation_is_not_enough_to_repeat(story: Story) -> None:
+    """Two nodes disagree whether a tool is safe: then it is not."""
+    await story.join("b1", tools=tuple(tool.model_copy(update={"policy": ToolPolicy(is_safe=True)}) for tool in TOOLS))
+    await story.join("a1")
+    assert story.core.roster.is_safe(SAFE) is True
+    assert story.core.roster.is_safe(UNSAFE) is False

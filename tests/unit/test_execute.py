@@ -3,191 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.envelope import Delivery, seal
 from tasks.invocation import Lane
-from tasks.ledger_events import Event, Finished, Started, unpack
+from tasks.ledger_events import Started
 from tasks.node import Phase
 from tasks.outcome import ErrorInfo, Failure, Outcome
-from tasks.testing.clock import FakeClock
-from worker.admit import SEEN_MAX, Admission, Ref
-from worker.attempt import Limits, Runner
-from worker.blobs import Blobs
-from worker.execute import Executor
-from worker.journal import Journal, JournalFailed
-from worker.lease import Lease
+from worker.admit import SEEN_MAX, Admission
+from worker.journal import JournalFailed
 from worker.outcomes import of_result
-from worker.unsettled import Unsettled
+from worker.testing.executor_bench import KEY, OK, POOL_KEY, Bench
 from worker.upstreams.errors import UpstreamError
-from worker.watch import Watch
 from worker.work import Stop
-
-KEY, POOL_KEY = b"k" * 32, b"p" * 32
-OK = '{"content":[],"isError":false}'
-WAIT_S = 60.0
-
-
-@dataclass
-class FakeServers:
-    """One tool: it answers when told to, or raises."""
-
-    answers: dict[str, Any] = field(default_factory=dict)
-    calls: list[str] = field(default_factory=list)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    began: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-
-    async def call(self, tool: str, arguments: dict[str, object], **rest: Any) -> str:
-        """Answer, once the gate is open where the tool waits for it."""
-        self.calls.append(rest["invocation"])
-        self.began.release()
-        answer = self.answers.get(tool, OK)
-        if tool == "t.wait":
-            await self.gate.wait()
-        if isinstance(answer, Exception):
-            raise answer
-        return str(answer)
-
-
-@dataclass
-class FakeReporter:
-    """Keeps what it is told."""
-
-    events: list[Event] = field(default_factory=list)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def tell(self, event: Event) -> None:
-        """Once."""
-        self.events.append(event)
-
-    def finished(self, ref: Ref, packed: bytes) -> None:
-        """An outcome."""
-        self.events += unpack(packed)
-        self.news.set()
-
-    def settled(self, ref: Ref) -> None:
-        """Nothing is sent again here."""
-
-
-@dataclass
-class FakePool:
-    """A pool's queue and the orchestrator's claims in one."""
-
-    paused: list[Lane] = field(default_factory=list)
-    resumed: list[Lane] = field(default_factory=list)
-    returned: list[str] = field(default_factory=list)
-    asked: dict[Ref, Callable[[bool], None]] = field(default_factory=dict)
-
-    def pause(self, lane: Lane) -> None:
-        """Noted."""
-        self.paused.append(lane)
-
-    def resume(self, lane: Lane) -> None:
-        """Noted."""
-        self.resumed.append(lane)
-
-    def put_back(self, body: str, mac: str, lane: Lane) -> None:
-        """Kept."""
-        self.returned.append(body)
-
-    def ask(self, ref: Ref, answer: Callable[[bool], None]) -> None:
-        """Kept until the test answers."""
-        self.asked[ref] = answer
-
-
-@dataclass
-class FakeMeter:
-    """Counts by reason."""
-
-    refusals: list[str] = field(default_factory=list)
-
-    def ended(self, tool: str, outcome: Outcome, took_s: float | None) -> None:
-        """Not asked about here."""
-
-    def refused(self, why: str) -> None:
-        """Noted."""
-        self.refusals.append(why)
-
-
-class NoStore:
-    """No blob is ever needed."""
-
-    async def get_blob(self, sha256: str) -> bytes | None:
-        """It has none."""
-        return None
-
-    async def put_blob(self, sha256: str, data: bytes) -> None:
-        """It takes none."""
-        raise AssertionError
-
-
-class Bench:
-    """An executor on a bench."""
-
-    def __init__(self, folder: Path, slots: int = 2) -> None:
-        self.clock, self.servers, self.reporter = FakeClock(), FakeServers(), FakeReporter()
-        self.pool, self.meter = FakePool(), FakeMeter()
-        self.journal = Journal.open(folder / "a1.db", boot_id="b")
-        self.journal.adopt("inc", "b")
-        blobs = Blobs(folder / "results", NoStore())
-        self.unsettled = Unsettled(self.journal, self.reporter, blobs)  # type: ignore[arg-type]
-        watch = Watch(self.reporter, self.clock)
-        self.executor = Executor(
-            admission=Admission(node="a1", incarnation="inc", key=KEY, pool_key=POOL_KEY, term=1),
-            slots={Lane.TOOLS: slots, Lane.AGENTS: 1},
-            runner=Runner(self.servers, self.journal, blobs, watch, self.clock, Limits(1_000, 10_000)),
-            journal=self.journal,
-            unsettled=self.unsettled,
-            claims=self.pool,
-            meter=self.meter,
-            clock=self.clock,
-        )
-        self.executor.gate = self.pool
-        self.grant()
-
-    def grant(self, term: int = 1) -> None:
-        """A renewal that was sent just now."""
-        self.executor.renewed(Lease(term, 7.0, self.clock.mono_s()))
-
-    def deliver(self, invocation: str, tool: str = "t.echo", *, key: bytes = KEY, **changes: Any) -> None:
-        """As it comes out of the queue."""
-        form: dict[str, Any] = {
-            "invocation": invocation,
-            "fence": 1,
-            "node": "a1",
-            "incarnation": "inc",
-            "term": 1,
-            "tool": tool,
-            "lane": Lane.TOOLS,
-            "timeout_s": 5.0,
-            "arguments_json": "{}",
-        }
-        self.executor.deliver(*seal(Delivery(**(form | changes)), key))
-
-    async def ended(self, invocation: str) -> Finished:
-        """The first report of its end."""
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                for event in self.reporter.events:
-                    if isinstance(event, Finished) and event.invocation == invocation:
-                        return event
-                self.reporter.news.clear()
-                await self.reporter.news.wait()
-
-    async def began(self, count: int = 1) -> None:
-        """That many more tool calls are under way."""
-        async with asyncio.timeout(WAIT_S):
-            for _ in range(count):
-                await self.servers.began.acquire()
-
-    def phases(self) -> dict[str, Phase]:
-        """The inventory, by invocation."""
-        return {held.invocation: held.phase for held in self.executor.held()}
 
 
 @pytest.fixture
@@ -288,6 +119,14 @@ async def test_void_of_what_came_meanwhile_does_not_stop_it(bench: Bench) -> Non
     assert bench.meter.refusals == ["void"]
 
 
+async def test_void_of_what_came_and_ended_keeps_its_outcome(bench: Bench) -> None:
+    """Missed in an inventory, then run before the reply was read: its outcome is held until settled."""
+    bench.deliver("one")
+    await bench.ended("one")
+    bench.executor.void(("one", 1), was_told=False)
+    assert bench.phases() == {"one": Phase.FINISHED}
+
+
 async def test_superseded_call_leaves_nothing(bench: Bench) -> None:
     """It is stopped, unreported, and gone from the journal."""
     bench.deliver("one", "t.wait")
@@ -374,6 +213,23 @@ async def test_draining_starts_nothing_and_hands_back(bench: Bench) -> None:
     bench.servers.gate.set()
     await bench.ended("w1")
     assert "back" not in bench.servers.calls
+
+
+async def test_a_claim_without_its_answer_is_in_no_inventory(bench: Bench) -> None:
+    """It is nobody's yet: listed, it would be voided as a stranger's, and stopped once granted."""
+    bench.deliver("one", key=POOL_KEY, node=None, incarnation=None, term=0, tool="t.wait")
+    assert bench.phases() == {}
+    bench.pool.asked["one", 1](True)
+    assert bench.phases() == {"one": Phase.RUNNING}
+
+
+async def test_a_cancel_during_a_claim_is_kept(bench: Bench) -> None:
+    """It comes before the claim's answer, and the tool is never called."""
+    bench.deliver("one", key=POOL_KEY, node=None, incarnation=None, term=0)
+    bench.executor.cancel(("one", 1))
+    bench.pool.asked["one", 1](True)
+    assert (await bench.ended("one")).outcome.ending == "cancelled"
+    assert bench.servers.calls == []
 
 
 async def test_late_bound_takes_no_more_than_it_has_slots(bench: Bench) -> None:

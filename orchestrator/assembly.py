@@ -168,19 +168,7 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         doubt=doubts.note,
     )
     intake = _intake(settings, stores, roster, policies, dispatcher)
-    settler = Settler(
-        books=stores.ledger,
-        attempts=attempts,
-        backlog=dispatcher,
-        tool=roster.tool,
-        is_safe=roster.is_safe,
-        doubts=doubts,
-        successors=intake.successors,
-        default_policy=retry_policy(settings),
-        clock=stores.clock,
-        draw=random.random,
-        tell=happenings.tell,
-    )
+    settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     streams = NodeStreams(stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock)
     desk = NodeDesk(
         roster=roster,
@@ -197,6 +185,31 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
     doubts.backlog = dispatcher
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts
+    )
+
+
+def _settler(  # noqa: PLR0917 - one part, and everything it needs
+    settings: OrchestratorSettings,
+    stores: Stores,
+    roster: Roster,
+    attempts: OpenAttempts,
+    dispatcher: Dispatcher,
+    doubts: Doubts,
+    intake: Intake,
+    happenings: Happenings,
+) -> Settler:
+    return Settler(
+        books=stores.ledger,
+        attempts=attempts,
+        backlog=dispatcher,
+        tool=roster.tool,
+        is_safe=roster.is_safe,
+        doubts=doubts,
+        successors=intake.successors,
+        default_policy=retry_policy(settings),
+        clock=stores.clock,
+        draw=random.random,
+        tell=happenings.tell,
     )
 
 

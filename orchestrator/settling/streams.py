@@ -29,6 +29,8 @@ RETRY_S = 0.5
 CONTROL_MAX_ENTRIES = 1000
 """A node that is away hears the same from its next renewal, so older entries may go."""
 TRIM_EVERY_ENTRIES = 64
+SAY_EVERY_S = 0.05
+"""At light load this saves a round trip per call; a node tells again only after seconds."""
 
 
 class Settling(Protocol):
@@ -56,6 +58,9 @@ class NodeStreams:
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
         self._rung: bytes = b"$"
         self._ringing: set[asyncio.Task[None]] = set()
+        self._unsaid: defaultdict[str, list[Ref]] = defaultdict(list)
+        self._unsaid_trims: set[str] = set()
+        self._saying: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until cancelled. Redis or ledger down: waits and goes on where it was."""
@@ -126,7 +131,7 @@ class NodeStreams:
         for stream, batch in entries.items():
             self._seen[stream] = batch[-1][0]
             self._read_since_trim[stream] += len(batch)
-        await self._answer(events, entries)
+        self._answer(events, entries)
 
     async def _act(self, events: Sequence[tuple[str, Event]]) -> None:
         started = [
@@ -147,22 +152,36 @@ class NodeStreams:
         at = self._clock.wall_s()
         return Progressed(event.invocation, event.fence, event.progress, event.total, event.message, at)
 
-    async def _answer(self, events: Sequence[tuple[str, Event]], entries: dict[str, Any]) -> None:
-        settled: defaultdict[str, list[Ref]] = defaultdict(list)
+    def _answer(self, events: Sequence[tuple[str, Event]], entries: dict[str, Any]) -> None:
+        """Note what to say; said in batches, because nothing but a node's journal waits for it."""
         for node, event in events:
             if isinstance(event, Finished):
-                settled[node].append(Ref(invocation=event.invocation, fence=event.fence))
-        pipeline = self._redis.pipeline(transaction=False)
-        for node, refs in settled.items():
-            control = Control(kind="settled", refs=tuple(refs))
-            pipeline.xadd(  # type: ignore[unused-awaitable]  # a pipeline collects
-                control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
-            )
-        for stream in entries:
+                self._unsaid[node].append(Ref(invocation=event.invocation, fence=event.fence))
+        self._unsaid_trims.update(entries)
+        if self._saying is None or self._saying.done():
+            self._saying = asyncio.get_running_loop().create_task(self._say_soon())
+
+    async def _say_soon(self) -> None:
+        """A batch that Redis does not take is lost: the node tells again, and is answered again."""
+        while self._unsaid or self._unsaid_trims:
+            await asyncio.sleep(SAY_EVERY_S)
+            unsaid, self._unsaid = self._unsaid, defaultdict(list)
+            trims, self._unsaid_trims = self._unsaid_trims, set()
+            try:
+                await self._said(unsaid, trims).execute()
+            except (RedisError, OSError) as error:
+                log.info("settled_not_said", error=str(error) or type(error).__name__)
+
+    def _said(self, unsaid: dict[str, list[Ref]], trims: set[str]) -> Any:  # noqa: ANN401 - redis-py's pipeline
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for node, refs in unsaid.items():
+            fields = _control_fields(Control(kind="settled", refs=tuple(refs)))
+            pipeline.xadd(control_stream(node), fields, maxlen=CONTROL_MAX_ENTRIES, approximate=True)
+        for stream in trims:
             if self._read_since_trim[stream] >= TRIM_EVERY_ENTRIES:
                 self._read_since_trim[stream] = 0
-                pipeline.xtrim(stream, minid=self._seen[stream], approximate=False)  # type: ignore[unused-awaitable]
-        await pipeline.execute()
+                pipeline.xtrim(stream, minid=self._seen[stream], approximate=False)
+        return pipeline
 
 
 def _control_fields(control: Control) -> dict[Any, Any]:

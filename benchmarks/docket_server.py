@@ -1,6 +1,6 @@
 """FastMCP with its tasks extension on Docket: front and worker in one process, as its documentation runs it.
 
-Runs in the peers' environment (requirements/bench.txt). Docket's concurrency is raised from 10 to 64,
+Runs in the peers' environment (requirements/bench.txt). Docket's concurrency is raised from 10 to 64, above
 the callers of the closed loop.
 """
 

@@ -22,7 +22,7 @@ from benchmarks.processes import ASK_EVERY_S, ROOT, STARTS_WITHIN_S, Broker, Cli
 from benchmarks.sides import Running, Side, Start
 
 SLOTS = 64
-"""As many as the closed loop has callers: the node is not what limits it."""
+"""More than the closed loop has callers: the node is not what limits it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from benchmarks.simulated_nodes import STUCK
 
 BATCH_CALLS = 1000
 PROJECTS = 100
-CALLERS = 64
+CALLERS = 16
 
 
 @dataclass(frozen=True, slots=True)

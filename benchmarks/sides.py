@@ -40,14 +40,14 @@ class Side:
         name: shown.
         what: one line for the report: what the figures are of.
         start: brings it up.
-        callers: of the closed loop.
+        callers: of the closed loop; the same for all, for a pool of many connections has costs of its own.
         is_peer: needs the peers' environment.
     """
 
     name: str
     what: str
     start: Start
-    callers: int = 64
+    callers: int = 16
     is_peer: bool = False
 
 
@@ -103,7 +103,7 @@ def docket(broker: Broker, logs: Path) -> Iterator[Running]:
 
 PEERS = (
     Side("raw floor", "Redis LPUSH/BRPOP both ways, one worker; keeps and decides nothing", floor),
-    Side("Celery solo", "delay().get(), Redis results, defaults, one solo worker", celery("solo", 1), callers=16),
-    Side("Celery threads", "the same with a pool of 10 threads", celery("threads", 10), callers=16),
-    Side("FastMCP + Docket", "call_tool as a background task, Streamable HTTP", docket, callers=16, is_peer=True),
+    Side("Celery solo", "delay().get(), Redis results, defaults, one solo worker", celery("solo", 1)),
+    Side("Celery threads", "the same with a pool of 10 threads", celery("threads", 10)),
+    Side("FastMCP + Docket", "call_tool as a background task, Streamable HTTP", docket, is_peer=True),
 )

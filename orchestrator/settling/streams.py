@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -24,6 +24,7 @@ from tasks.node import Control, Ref
 from tasks.queues import DOORBELL, control_stream, events_stream
 
 log = structlog.get_logger("mcpfleet.streams")
+E = TypeVar("E", StartedRow, Finished)
 BLOCK_MS = 1000
 RETRY_S = 0.5
 CONTROL_MAX_ENTRIES = 1000
@@ -127,36 +128,33 @@ class NodeStreams:
             for entry_id, fields in batch
             for event in _events(stream, entry_id, fields)
         ]
-        await self._act(events)
+        settled = await self._act(events)
         for stream, batch in entries.items():
             self._seen[stream] = batch[-1][0]
             self._read_since_trim[stream] += len(batch)
-        self._answer(events, entries)
+        self._answer(settled, entries)
 
-    async def _act(self, events: Sequence[tuple[str, Event]]) -> None:
+    async def _act(self, events: Sequence[tuple[str, Event]]) -> list[tuple[str, Finished]]:
         started = [
             (node, StartedRow(event.invocation, event.fence, node, event.at))
             for node, event in events
             if isinstance(event, Started)
         ]
-        if started:
-            await self._settling.started(started)
+        await _each_apart(self._settling.started, started)
         for _node, event in events:
             if isinstance(event, Progress):
                 self._tell(self._progressed(event))
         finished = [(node, event) for node, event in events if isinstance(event, Finished)]
-        if finished:
-            await self._settling.finished(finished)
+        return await _each_apart(self._settling.finished, finished)
 
     def _progressed(self, event: Progress) -> Progressed:
         at = self._clock.wall_s()
         return Progressed(event.invocation, event.fence, event.progress, event.total, event.message, at)
 
-    def _answer(self, events: Sequence[tuple[str, Event]], entries: dict[str, Any]) -> None:
+    def _answer(self, settled: Sequence[tuple[str, Finished]], entries: dict[str, Any]) -> None:
         """Note what to say; said in batches, because nothing but a node's journal waits for it."""
-        for node, event in events:
-            if isinstance(event, Finished):
-                self._unsaid[node].append(Ref(invocation=event.invocation, fence=event.fence))
+        for node, event in settled:
+            self._unsaid[node].append(Ref(invocation=event.invocation, fence=event.fence))
         self._unsaid_trims.update(entries)
         if self._saying is None or self._saying.done():
             self._saying = asyncio.get_running_loop().create_task(self._say_soon())
@@ -182,6 +180,30 @@ class NodeStreams:
                 self._read_since_trim[stream] = 0
                 pipeline.xtrim(stream, minid=self._seen[stream], approximate=False)
         return pipeline
+
+
+async def _each_apart(
+    act: Callable[[Sequence[tuple[str, E]]], Awaitable[None]], events: Sequence[tuple[str, E]]
+) -> list[tuple[str, E]]:
+    """Act on all at once; where that fails, on one after the other. Answers those that were acted on.
+
+    One event that cannot be taken holds up no other: its node tells an outcome again.
+
+    Raises:
+        LedgerDown: nothing can be written now; the same events are to come again.
+    """
+    if not events:
+        return []
+    try:
+        await act(events)
+    except LedgerDown:
+        raise
+    except Exception:
+        if len(events) == 1:
+            log.exception("event_not_taken", node=events[0][0], told=type(events[0][1]).__name__)
+            return []
+        return [taken for event in events for taken in await _each_apart(act, [event])]
+    return list(events)
 
 
 def _control_fields(control: Control) -> dict[Any, Any]:

@@ -94,9 +94,12 @@ class Processes:
         while not is_so():
             gone = [name for name, process in self.running.items() if process.poll() is not None]
             if gone or time.monotonic() > deadline:
-                logs = "\n".join(path.read_text()[-3000:] for path in self.folder.glob("*.log"))
-                pytest.fail(f"{gone or 'nothing'} ended; waited in vain:\n{logs}", pytrace=False)
+                pytest.fail(f"{gone or 'nothing'} ended; waited in vain:\n{self.logs()}", pytrace=False)
             time.sleep(ASK_EVERY_S)
+
+    def logs(self) -> str:
+        """The end of what every process said."""
+        return "\n".join(path.read_text()[-3000:] for path in sorted(self.folder.glob("*.log")))
 
 
 @pytest.fixture
@@ -122,6 +125,6 @@ def test_a_killed_orchestrator_comes_back_to_its_nodes_and_their_work(fleet_of_o
     fleet.running.pop("orchestrator").wait()
     fleet.start_orchestrator()
     ended = fleet.get(f"/v1/invocations/{running['id']}", wait=40)
-    assert (ended["state"], ended["fence"]) == ("succeeded", 1)
+    assert (ended["state"], ended["fence"]) == ("succeeded", 1), (ended["attempts"], fleet.logs())
     assert fleet.post("/v1/invocations", {"tool": "probe.echo"}, wait=40)["state"] == "succeeded"
     assert fleet.running["node"].poll() is None, "the node never left"

@@ -1,0 +1,97 @@
+"""The orchestrator's ear on a real Redis: what one node says badly holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.asyncio import Redis
+
+from orchestrator.settling.streams import NodeStreams
+from tasks.clock import SystemClock
+from tasks.errors import LedgerDown
+from tasks.ledger_events import FIELD, Finished, pack
+from tasks.node import Control
+from tasks.outcome import Outcome
+from tasks.queues import control_stream, events_stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from orchestrator.ledger.values import Started
+
+DONE = Outcome("succeeded", result_json='{"content":[]}')
+
+
+class Judge:
+    """A settler that cannot take one Invocation, and whose ledger may be away."""
+
+    def __init__(self) -> None:
+        self.settled: list[str] = []
+        self.is_down_for = 0
+
+    async def finished(self, events: Sequence[tuple[str, Finished]]) -> None:
+        """Take them, all or none."""
+        if self.is_down_for:
+            self.is_down_for -= 1
+            raise LedgerDown("the test says so")
+        if any(event.invocation == "bad" for _, event in events):
+            raise ZeroDivisionError("a defect of ours")
+        self.settled += [event.invocation for _, event in events]
+
+    async def started(self, events: Sequence[tuple[str, Started]]) -> None:
+        """Nobody says it here."""
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """Empty."""
+    client = Redis.from_url(redis_url)
+    await client.flushdb()
+    yield client
+    await client.aclose()
+
+
+async def _settled(redis: Redis, judge: Judge, *said: tuple[str, str]) -> list[tuple[str, str]]:
+    """Nodes say that Invocations ended; who was told that which of them is settled."""
+    nodes = list(dict.fromkeys(node for node, _ in said))
+    for node, invocation in said:
+        event: Any = pack([Finished(invocation, 1, 2.0, 1.0, DONE)])
+        await redis.xadd(events_stream(node), {FIELD: event})
+    streams = NodeStreams(redis, settling=judge, nodes=lambda: nodes, tell=lambda _: None, clock=SystemClock())
+    reading = asyncio.create_task(streams.run())
+    told: list[tuple[str, str]] = []
+    try:
+        async with asyncio.timeout(20):
+            while {invocation for _, invocation in told} != {invocation for _, invocation in said} - {"bad"}:
+                await asyncio.sleep(0.01)
+                told = [line for node in nodes for line in await _told(redis, node)]
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+    return told
+
+
+async def _told(redis: Redis, node: str) -> list[tuple[str, str]]:
+    entries: Any = await redis.xrange(control_stream(node))
+    controls = [Control.model_validate_json(fields[FIELD]) for _, fields in entries]
+    return [(node, ref.invocation) for control in controls for ref in control.refs]
+
+
+async def test_an_outcome_that_cannot_be_taken_holds_up_no_other(redis: Redis) -> None:
+    """Neither of its own node nor of another; and its node is not told that it is settled."""
+    judge = Judge()
+    told = await _settled(redis, judge, ("a1", "one"), ("a1", "bad"), ("a1", "two"), ("b1", "three"))
+    assert sorted(told) == [("a1", "one"), ("a1", "two"), ("b1", "three")]
+    assert sorted(judge.settled) == ["one", "three", "two"]
+
+
+async def test_a_ledger_that_is_away_loses_nothing(redis: Redis) -> None:
+    """The same events come again until it is back."""
+    judge = Judge()
+    judge.is_down_for = 1
+    assert await _settled(redis, judge, ("a1", "one"), ("b1", "two")) == [("a1", "one"), ("b1", "two")]
+    assert sorted(judge.settled) == ["one", "two"]

@@ -72,9 +72,9 @@ class Story:
         self._count = 0
 
     @classmethod
-    async def begin(cls, folder: Path, **settings: Any) -> Story:  # noqa: ANN401 - any setting
-        """A leader with an empty ledger."""
-        clock, outgoing = FakeClock(), CapturedLetters()
+    async def begin(cls, folder: Path, clock: FakeClock | None = None, **settings: Any) -> Story:  # noqa: ANN401
+        """A leader on the ledger of this folder, empty the first time."""
+        clock, outgoing = clock or FakeClock(), CapturedLetters()
         url = f"sqlite:///{folder / 'ledger.db'}"
         chosen = OrchestratorSettings.model_validate(
             {"token": "t", "join_token": "j", "database_url": url, "blob_dir": folder / "blobs", **settings}

@@ -318,6 +318,25 @@ async def test_a_stalled_registry_lapses_nobody(story: Story) -> None:
     assert story.core.roster.get("a1").state is NodeState.ACTIVE
 
 
+async def test_a_new_orchestrator_gives_every_node_a_new_lease(story: Story, tmp_path: Path) -> None:
+    """However long the old one was gone: the node's first renewal finds its attempt as it was."""
+    node = await story.join("a1")
+    call = await story.accept(SAFE)
+    (delivery,) = await story.release()
+    await story.end()
+    story.clock.advance(1000)
+    next_one = await Story.begin(tmp_path, story.clock)
+    try:
+        await next_one.lapse(LEASE_TTL_S - 0.1)
+        reply = await next_one.renew(node, held(delivery, Phase.RUNNING))
+        assert (reply.granted, reply.term, reply.void) == (True, 1, ())
+        await next_one.finish("a1", delivery, DONE)
+        ended = await next_one.get(call.id)
+        assert (ended.state, ended.fence, endings(ended)) == (State.SUCCEEDED, 1, ["succeeded"])
+    finally:
+        await next_one.end()
+
+
 async def test_a_lapse_that_the_ledger_refused_is_tried_again(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database was away just then: the attempts of the lost node are settled at the next look."""
     await story.join("a1")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WITHIN_S = 90.0
+LEASE_TTL_S = 60
+"""A busy machine must not lapse a lease here; how a restart renews leases is shown in test_protocol.py."""
 ASK_EVERY_S = 0.1
 
 
@@ -55,6 +57,7 @@ class Processes:
             MCPFLEET_JOIN_TOKEN=self.join_token,
             MCPFLEET_PORT=str(self.port),
             MCPFLEET_READY_FILE=str(ready),
+            MCPFLEET_LEASE_TTL_S=str(LEASE_TTL_S),
         )
         self.until(ready.exists)
         self.port = int(ready.read_text().strip().rsplit(":", 1)[1])

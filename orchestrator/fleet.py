@@ -19,7 +19,7 @@ from orchestrator.ledger.values import Accepted as AcceptedRow
 from orchestrator.ledger.values import Cancelled, DeadLetter, Filter, NewInvocation, Waiting
 from orchestrator.views import Views
 from tasks.clock import Clock
-from tasks.errors import NotFound, WrongState
+from tasks.errors import FleetError, NotFound, WrongState
 from tasks.invocation import OUTSTANDING, TERMINAL, Attempt, Call, Invocation, Principal, State
 from tasks.node import NodeState
 from tasks.outcome import Outcome
@@ -47,7 +47,6 @@ class Books(Protocol):
     async def dead_letters(
         self, *, tenant: str | None, reason: str | None = None, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[DeadLetter], str | None]: ...
-    async def mark_replayed(self, invocation_id: str, replayed_as: str) -> None: ...
     async def discard_dead(self, ids: Sequence[str]) -> int: ...
 
 
@@ -160,7 +159,9 @@ class Fleet:
                 ended = await self._watch.wait(invocation_id, left_s)
             recent = self._recent.get(invocation_id)
             if ended is not None and recent is not None and recent.principal.tenant == principal.tenant:
-                return ended_view(recent, ended)
+                view = ended_view(recent, ended)
+                if view is not None:
+                    return view
             invocation = await self._books.get(invocation_id, principal.tenant)
             if invocation.state in TERMINAL or (deadline_s is not None and self._clock.mono_s() >= deadline_s):
                 return invocation
@@ -195,6 +196,10 @@ class Fleet:
         Raises:
             WrongState: the old one has not ended.
         """
+        (accepted,) = await self._write([await self._again(invocation_id, principal)], principal)
+        return accepted
+
+    async def _again(self, invocation_id: str, principal: Principal) -> NewInvocation:
         old = await self._books.get(invocation_id, principal.tenant)
         if old.state not in TERMINAL:
             raise WrongState(invocation_id, old.state, "replayed before it ended")
@@ -212,10 +217,7 @@ class Fleet:
             then=tuple(replace(step, invocation_id=None) for step in old.call.then),
         )
         row = await self._intake.admit(call, principal)
-        row = replace(row, invocation=replace(row.invocation, replay_of=invocation_id))
-        (accepted,) = await self._write([row], principal)
-        await self._books.mark_replayed(invocation_id, accepted.id)
-        return accepted
+        return replace(row, invocation=replace(row.invocation, replay_of=invocation_id))
 
     async def explain(self, invocation_id: str, principal: Principal) -> ExplainView:
         """Why it waits, why this node, or why it was refused."""
@@ -275,8 +277,15 @@ class Fleet:
         return await self._books.dead_letters(tenant=principal.tenant, reason=reason, cursor=cursor, limit=limit)
 
     async def replay_dead(self, ids: Sequence[str] | None, principal: Principal) -> list[Invocation]:
-        """Replay these dead letters, or all that were not replayed yet."""
-        return [await self.replay(dead, principal) for dead in await self._chosen(ids, principal)]
+        """Replay these dead letters, or all that were not replayed yet: every one of them, or none."""
+        rows = []
+        for dead in await self._chosen(ids, principal):
+            try:
+                rows.append(await self._again(dead, principal))
+            except FleetError as error:
+                error.message = f"nothing was replayed, because of dead letter {dead}: {error.message}"
+                raise
+        return await self._write(rows, principal)
 
     async def discard_dead(self, ids: Sequence[str], principal: Principal) -> int:
         """Forget dead letters; their Invocations stay in the history."""
@@ -316,17 +325,19 @@ class Fleet:
             self._recent.popitem(last=False)
 
 
-def ended_view(accepted: Invocation, ended: Ended) -> Invocation:
-    """The accepted Invocation with its end and its last attempt; the ledger has the earlier ones."""
+def ended_view(accepted: Invocation, ended: Ended) -> Invocation | None:
+    """The accepted Invocation with its end, if its only attempt ended it: else only the ledger knows all."""
     last = ended.last
+    if last is None or last.fence != 1:
+        return None
     return replace(
         accepted,
         state=ended.state,
         ended_at=ended.at,
         outcome=ended.outcome or Outcome(ended.state.value),
-        fence=last.fence if last else accepted.fence,
-        tries=last.tries if last else accepted.tries,
-        attempts=(_last_attempt(last),) if last else (),
+        fence=last.fence,
+        tries=last.tries,
+        attempts=(_last_attempt(last),),
     )
 
 

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 
@@ -92,17 +91,6 @@ class DiskBlobs:
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield chunk
 
-    async def prune(self, is_kept: Callable[[str], bool], *, older_than_s: float, now_s: float | None = None) -> int:
-        """Remove what is old and not kept; how many.
-
-        Args:
-            is_kept: whether anything still refers to a digest.
-            older_than_s: age below which nothing is removed: a blob is stored before the ledger names it.
-            now_s: wall clock; the machine's when absent.
-        """
-        limit_s = (time.time() if now_s is None else now_s) - older_than_s
-        return await asyncio.to_thread(self._prune, is_kept, limit_s)
-
     async def _has(self, digest: str) -> bool:
         return await asyncio.to_thread(self._path(digest).is_file)
 
@@ -114,7 +102,6 @@ class DiskBlobs:
     def _write(self, digest: str, data: bytes) -> None:
         path = self._path(digest)
         if path.is_file():
-            os.utime(path)  # young again: `prune` must not take it before its new owner names it
             return
         aside = self._aside / secrets.token_hex(16)
         try:
@@ -135,17 +122,6 @@ class DiskBlobs:
                 os.fsync(handle)
             finally:
                 os.close(handle)
-
-    def _prune(self, is_kept: Callable[[str], bool], limit_s: float) -> int:
-        removed = 0
-        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
-            if path.stat().st_mtime < limit_s and not is_kept(path.parent.name + path.name):
-                path.unlink(missing_ok=True)
-                removed += 1
-        for path in self._aside.iterdir():
-            if path.stat().st_mtime < limit_s:
-                path.unlink(missing_ok=True)
-        return removed
 
 
 def _sync(handle: int, flush: Callable[[], None]) -> None:

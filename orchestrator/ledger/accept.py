@@ -1,18 +1,18 @@
 """Accepting: new rows, or the rows that already stand for the same calls.
 
-Owns idempotency. One set of rows is accepted whole or refused whole, and a refused set leaves its
-neighbours in the same commit alone.
+Owns idempotency, and the link from a dead letter to its replay. One set of rows is accepted whole or
+refused whole, and a refused set leaves its neighbours in the same commit alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, false, literal_column, or_, select
+from sqlalchemy import bindparam, delete, false, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from orchestrator.ledger.rows import NEW, new_row
-from orchestrator.ledger.tables import INVOCATIONS
+from orchestrator.ledger.tables import DEAD_LETTERS, INVOCATIONS
 from orchestrator.ledger.transaction import Found, Hot, Tx
 from orchestrator.ledger.values import Accepted, NewInvocation
 from tasks.errors import FleetError, IdempotencyConflict, WrongState
@@ -34,6 +34,11 @@ _INSERT = Hot(
     .inline()
 )
 _DELETE = Hot(delete(INVOCATIONS).where(_C.id == bindparam("p_id")))
+_REPLAYED = Hot(
+    update(DEAD_LETTERS)
+    .where(DEAD_LETTERS.c.invocation_id == bindparam("p_id"))
+    .values(replayed_as=bindparam("p_replayed_as"))
+)
 _STANDING = Hot(
     select(_C.id, _C.tenant, _C.call_digest).where(
         or_(
@@ -56,6 +61,7 @@ def accept(tx: Tx, sets: Sequence[Sequence[NewInvocation]]) -> list[list[Accepte
         if new.invocation.state is not State.WAITING:
             raise WrongState(new.invocation.id, new.invocation.state, State.WAITING)
     if _insert(tx, rows):
+        _link_replays(tx, rows)
         return [[Accepted(new.invocation.id, is_new=True) for new in one] for one in sets]
     return [_accept_set(tx, one) for one in sets]
 
@@ -86,7 +92,15 @@ def _accept_set(tx: Tx, rows: Sequence[NewInvocation]) -> list[Accepted] | Fleet
             _take_out(tx, [done.invocation_id for done in accepted if done.is_new])
             return answer
         accepted.append(answer)
+    _link_replays(tx, [new for new, answer in zip(rows, accepted, strict=True) if answer.is_new])
     return accepted
+
+
+def _link_replays(tx: Tx, rows: Sequence[NewInvocation]) -> None:
+    """In the same commit as the new row: a letter that looks unanswered would be replayed again."""
+    replays = [new.invocation for new in rows if new.invocation.replay_of is not None]
+    if replays:
+        tx.put(_REPLAYED, [{"p_id": one.replay_of, "p_replayed_as": one.id} for one in replays])
 
 
 def _accept_one(tx: Tx, new: NewInvocation) -> Accepted | FleetError:

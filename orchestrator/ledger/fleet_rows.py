@@ -53,9 +53,6 @@ _PAUSE = Hot(insert(PAUSES).on_conflict_do_nothing().inline(), ("kind", "name"))
 _RESUME = Hot(delete(PAUSES).where(PAUSES.c.kind == bindparam("p_kind"), PAUSES.c.name == bindparam("p_name")))
 
 _D = DEAD_LETTERS.c
-_REPLAYED = Hot(
-    update(DEAD_LETTERS).where(_D.invocation_id == bindparam("p_id")).values(replayed_as=bindparam("p_replayed_as"))
-)
 _DISCARD = Hot(delete(DEAD_LETTERS).where(_D.invocation_id == bindparam("p_id")))
 
 
@@ -101,11 +98,6 @@ def set_paused(tx: Tx, kind: str, name: str, *, is_paused: bool) -> None:
         tx.put(_PAUSE, [{"kind": kind, "name": name}])
     else:
         tx.put(_RESUME, [{"p_kind": kind, "p_name": name}])
-
-
-def mark_replayed(tx: Tx, invocation_id: str, replayed_as: str) -> None:
-    """Link a dead letter to its replay; nothing to do where there is no letter."""
-    tx.put(_REPLAYED, [{"p_id": invocation_id, "p_replayed_as": replayed_as}])
 
 
 def discard_dead(tx: Tx, ids: Sequence[str]) -> int:

@@ -194,10 +194,6 @@ class Ledger:
             partial(reads.dead_letters, tenant=tenant, reason=reason, cursor=cursor, limit=limit)
         )
 
-    async def mark_replayed(self, invocation_id: str, replayed_as: str) -> None:
-        """Link a dead letter to its replay."""
-        await self._small(lambda tx: fleet_rows.mark_replayed(tx, invocation_id, replayed_as))
-
     async def discard_dead(self, ids: Sequence[str]) -> int:
         """Delete dead letters, not their Invocations; how many there were."""
         wanted = tuple(ids)

@@ -27,6 +27,7 @@ def new(
     digest: str = "digest",
     at: float = AT,
     blob: str | None = None,
+    replay_of: str | None = None,
     **call: Any,  # noqa: ANN401 - any field of a Call
 ) -> NewInvocation:
     """A row to accept. `call` is any field of `tasks.invocation.Call`."""
@@ -39,6 +40,7 @@ def new(
             lane=asked.lane or Lane.TOOLS,
             state=State.WAITING,
             accepted_at=at,
+            replay_of=replay_of,
         ),
         call_digest=digest,
         arguments_blob=blob,

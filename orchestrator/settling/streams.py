@@ -57,7 +57,7 @@ class NodeStreams:
         self._clock = clock
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
-        self._rung: bytes = b"$"
+        self._rung: bytes = b"0"  # not "$", which would miss a ring between two reads
         self._ringing: set[asyncio.Task[None]] = set()
         self._unsaid: defaultdict[str, list[Ref]] = defaultdict(list)
         self._unsaid_trims: set[str] = set()

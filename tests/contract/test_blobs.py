@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -109,15 +108,3 @@ async def test_files_are_private(tmp_path: Path) -> None:
     await store.put(DATA)
     modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "blobs").rglob("*")}
     assert modes == {0}
-
-
-async def test_only_old_and_unreferenced_blobs_are_pruned(tmp_path: Path) -> None:
-    """A blob is stored before the ledger names it, so a young one is never removed."""
-    store = DiskBlobs(tmp_path)
-    kept, dropped = await store.put(b"kept"), await store.put(b"dropped")
-    now_s = time.time()
-    assert await store.prune(lambda digest: digest == kept, older_than_s=60, now_s=now_s) == 0
-    assert await store.prune(lambda digest: digest == kept, older_than_s=60, now_s=now_s + 120) == 1
-    assert await store.get(kept) == b"kept"
-    with pytest.raises(NotFound):
-        await store.get(dropped)

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import AT, accepted, failure, new, release_of, released, success
 from orchestrator.ledger.values import Cancelled
-from tasks.errors import NotFound
+from tasks.errors import IdempotencyConflict, NotFound
 from tasks.invocation import State
 
 
@@ -113,10 +113,21 @@ async def test_dead_letters_are_paged_newest_first(ledger: Ledger) -> None:
 async def test_a_replay_is_linked_to_its_dead_letter(ledger: Ledger) -> None:
     """The letter says what came of it; replaying what left no letter is no error."""
     (one,) = await dead(ledger, 1)
-    await ledger.mark_replayed(one, "the-new-one")
-    await ledger.mark_replayed("no-letter", "the-new-one")
+    (again,) = await accepted(ledger, new(replay_of=one))
+    await accepted(ledger, new(replay_of="no-letter"))
     (letter,), _ = await ledger.dead_letters(tenant="default")
-    assert letter.replayed_as == "the-new-one"
+    assert letter.replayed_as == again
+    assert (await ledger.get(again)).replay_of == one
+
+
+async def test_a_refused_replay_leaves_its_dead_letter_open(ledger: Ledger) -> None:
+    """The link is of the same commit as the new row: no row, no link."""
+    (one,) = await dead(ledger, 1)
+    await accepted(ledger, new(idempotency_key="taken"))
+    with pytest.raises(IdempotencyConflict):
+        await ledger.accept([new(replay_of=one, idempotency_key="taken", digest="another")])
+    (letter,), _ = await ledger.dead_letters(tenant="default")
+    assert letter.replayed_as is None
 
 
 async def test_discarding_keeps_the_history(ledger: Ledger) -> None:

@@ -162,7 +162,11 @@ class Backlog:
             self._refresh_pauses(arena)
             self._unpark(arena)
         for spot in list(self._parked):
-            self._wake_all(spot) if not fleet.is_open(spot[0]) else self._wake_next(spot)
+            if fleet.is_open(spot[0]):
+                self._wake_those_it_lost(spot)
+                self._wake_next(spot)
+            else:
+                self._wake_all(spot)
 
     def due(self, now_wall_s: float) -> int:
         """Delayed calls whose time has come are queued; returns how many."""
@@ -268,6 +272,15 @@ class Backlog:
                 break
         if parked is not None and not parked:
             del self._parked[spot]
+
+    def _wake_those_it_lost(self, spot: Spot) -> None:
+        """Wake what waits for a node that can no longer run it: whoever is woken alone may wait on there."""
+        can_run: dict[Shape, bool] = {}
+        for line in list(self._parked[spot]):
+            if line.shape not in can_run:
+                can_run[line.shape] = spot[0] in self._fleet.capable(line.shape)
+            if not can_run[line.shape]:
+                self._wake_line(line)
 
     def _wake_all(self, spot: Spot) -> None:
         for line in list(self._parked.get(spot, ())):

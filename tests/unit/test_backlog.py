@@ -132,6 +132,20 @@ def test_calls_waiting_for_a_node_that_closes_go_elsewhere_at_once() -> None:
     assert ids(desk.release_all()) == ["p", "q", "r"]
 
 
+def test_a_call_waiting_for_a_node_that_lost_its_tool_goes_elsewhere_at_once() -> None:
+    """Behind one that still can wait for it: only that one is woken by the change itself."""
+    both = frozenset({"x.a", "x.b"})
+    desk = desk_of(fleet_of([seat("a1", slots=1, tools=both), seat("a2", slots=1, tools=both)], PATIENT))
+    desk.affinity = Affinity([("p", "a1", 1e9)])
+    desk.occupancy.by_node[Lane.TOOLS]["a1"] = 1
+    desk.backlog.add(waiting("stays", "p", tool="x.b"), 0.0)
+    desk.backlog.add(waiting("goes", "p", tool="x.a", accepted_at=1e-6), 0.0)
+    assert desk.release_all() == []
+    changed = [seat("a1", slots=1, tools=frozenset({"x.b"})), seat("a2", slots=1, tools=both)]
+    desk.change(fleet_of(changed, PATIENT, version=2))
+    assert ids(desk.release_all()) == ["goes"]
+
+
 def test_credit_on_a_node_that_joined_later_wakes_what_waits() -> None:
     """What waited before the node joined can use it as well."""
     desk = desk_of(fleet_of([seat("a1", slots=1)], PATIENT))

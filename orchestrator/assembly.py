@@ -42,6 +42,7 @@ from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
+from orchestrator.redis_client import redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.settings import OrchestratorSettings
@@ -59,7 +60,6 @@ LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
 WAITING_PAGE = 5000
-REDIS_CHECK_S = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     url = settings.redis_url.get_secret_value()
     return Stores(
         ledger=await Ledger.open(settings.database_url, clock=clock),
-        redis=Redis.from_url(url, health_check_interval=REDIS_CHECK_S),
+        redis=redis_of(url),
         celery=make_app(url),
         blobs=DiskBlobs(settings.blob_dir),
         clock=clock,

@@ -5,12 +5,14 @@ Reads what other parts hold in memory, and queue depths from Redis. Changes noth
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from orchestrator.redis_client import ANSWER_S
 from orchestrator.registry.member import Member
 from orchestrator.registry.roster import Roster
 from tasks.clock import Clock
@@ -95,7 +97,8 @@ class Views:
         for name, _pool, _node, _lane in rows:
             pipeline.llen(name)
         try:
-            depths = await pipeline.execute()
+            async with asyncio.timeout(ANSWER_S):
+                depths = await pipeline.execute()
         except (RedisError, OSError) as error:
             raise BrokerDown("the configured address", str(error) or type(error).__name__) from error
         paused = self._paused()

@@ -105,8 +105,9 @@ class LocalFleet:
         identity = identity.model_copy(update={"port": _port(api), "flower_port": _port(flower)})
         write_private(self.plan.state_dir / IDENTITY_FILE, identity)
         fleet = self._describe(identity, redis_url)
-        await self._start_orchestrator(fleet, api, flower, identity)
-        await together(*(self._start_child(spec) for spec in self._node_specs(fleet)))
+        # All at once: nodes start their servers while the orchestrator starts, and wait for it to join.
+        specs = [*self._core_specs(fleet, api, flower, identity), *self._node_specs(fleet)]
+        await together(*(self._start_child(spec) for spec in specs))
         write_private(self.plan.state_dir / FLEET_FILE, fleet)
         self.file = fleet
         return fleet
@@ -146,13 +147,13 @@ class LocalFleet:
                 return place.url
         raise AssertionError("the last try returns or raises")
 
-    async def _start_orchestrator(
+    def _core_specs(
         self, fleet: FleetFile, api: socket.socket, flower: socket.socket, identity: IdentityFile
-    ) -> None:
+    ) -> list[ChildSpec]:
         specs = [processes.orchestrator(self.plan, fleet, api, self._http)]
         if self.plan.with_flower:
             specs.append(processes.flower(self.plan, fleet, flower, identity, self._http))
-        await together(*(self._start_child(spec) for spec in specs))
+        return specs
 
     def _node_specs(self, fleet: FleetFile) -> list[ChildSpec]:
         return [processes.node(self.plan, node, fleet, self._http) for node in self.plan.nodes]

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from orchestrator.happenings import Happening, Progressed
 from orchestrator.ledger.values import Started as StartedRow
+from orchestrator.redis_client import ANSWER_S
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
 from tasks.ledger_events import FIELD, Event, Finished, Progress, Started, unpack
@@ -83,7 +84,8 @@ class NodeStreams:
 
     async def _ring(self) -> None:
         try:
-            await self._redis.xadd(DOORBELL, {"n": "1"}, maxlen=1)
+            async with asyncio.timeout(ANSWER_S):
+                await self._redis.xadd(DOORBELL, {"n": "1"}, maxlen=1)
         except (RedisError, OSError) as error:
             log.info("doorbell_unavailable", error=str(error))
 
@@ -91,9 +93,10 @@ class NodeStreams:
         """Ask a node to stop one attempt, now. Its next renewal hears it again."""
         control = Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),))
         try:
-            await self._redis.xadd(
-                control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
-            )
+            async with asyncio.timeout(ANSWER_S):
+                await self._redis.xadd(
+                    control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
+                )
         except (RedisError, OSError) as error:
             log.warning("cancel_not_prompt", node=node, error=str(error))
 
@@ -107,7 +110,8 @@ class NodeStreams:
         """The node left: its streams and queues have no owner any more."""
         self._seen.pop(events_stream(node), None)
         try:
-            await self._redis.delete(events_stream(node), control_stream(node))
+            async with asyncio.timeout(ANSWER_S):
+                await self._redis.delete(events_stream(node), control_stream(node))
         except (RedisError, OSError) as error:
             log.warning("streams_not_deleted", node=node, error=str(error))
 
@@ -115,7 +119,8 @@ class NodeStreams:
         by_stream = {events_stream(node): node for node in self._nodes()}
         wanted: dict[Any, Any] = {stream: self._seen.get(stream, b"0") for stream in by_stream}
         wanted[DOORBELL] = self._rung
-        reply = await self._redis.xread(wanted, block=BLOCK_MS)
+        async with asyncio.timeout(BLOCK_MS / 1000 + ANSWER_S):
+            reply = await self._redis.xread(wanted, block=BLOCK_MS)
         if not reply:
             return
         entries = {_text(stream): batch for stream, batch in _pairs(reply)}
@@ -166,7 +171,8 @@ class NodeStreams:
             unsaid, self._unsaid = self._unsaid, defaultdict(list)
             trims, self._unsaid_trims = self._unsaid_trims, set()
             try:
-                await self._said(unsaid, trims).execute()
+                async with asyncio.timeout(ANSWER_S):
+                    await self._said(unsaid, trims).execute()
             except (RedisError, OSError) as error:
                 log.info("settled_not_said", error=str(error) or type(error).__name__)
 

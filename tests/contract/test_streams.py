@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis
 
+from orchestrator.redis_client import redis_of
 from orchestrator.settling.streams import NodeStreams
 from tasks.clock import SystemClock
 from tasks.errors import LedgerDown
@@ -48,7 +49,7 @@ class Judge:
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """Empty."""
-    client = Redis.from_url(redis_url)
+    client = redis_of(redis_url)
     await client.flushdb()
     yield client
     await client.aclose()
@@ -95,3 +96,16 @@ async def test_a_ledger_that_is_away_loses_nothing(redis: Redis) -> None:
     judge.is_down_for = 1
     assert await _settled(redis, judge, ("a1", "one"), ("b1", "two")) == [("a1", "one"), ("b1", "two")]
     assert sorted(judge.settled) == ["one", "two"]
+
+
+async def test_a_reader_that_is_cancelled_ends(redis_url: str) -> None:
+    """Whatever it was doing: an orchestrator that is to stop must not wait for a loop that goes on."""
+    for turn in range(150):
+        async with redis_of(redis_url) as redis:
+            streams = NodeStreams(redis, settling=Judge(), nodes=list, tell=lambda _: None, clock=SystemClock())
+            reading = asyncio.create_task(streams.run())
+            await asyncio.sleep(turn * 0.0001)
+            reading.cancel()
+            done, _ = await asyncio.wait([reading], timeout=10)
+            reading.cancel()
+            assert done, f"still reading after a cancel at {turn * 0.1:.1f} ms"

@@ -36,6 +36,12 @@ def _mcpfleet(fleet: Local, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _no_servers(folder: Path) -> Path:
+    path = folder / "none.json"
+    path.write_text('{"mcpServers": {}}')
+    return path
+
+
 def _active(fleet: Local) -> set[str]:
     return {
         node["name"] for node in json.loads(_mcpfleet(fleet, "nodes", "--json").stdout) if node["state"] == "active"
@@ -138,7 +144,8 @@ def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
         with socket.socket() as probe:
             assert probe.connect_ex((parts.hostname, parts.port)) != 0
     assert not {"fleet.json", "lock", "flower"} & {path.name for path in fleet.state_dir.iterdir()}
-    with upped(tmp_path, "--nodes", "1", "--no-flower", "--ephemeral", environ=os.environ) as again:
+    bare = ("--nodes", "1", "--no-flower", "--ephemeral", "--servers", str(_no_servers(tmp_path)))
+    with upped(tmp_path, *bare, environ=os.environ) as again:
         assert (again.file.url, again.file.token) == (fleet.file.url, fleet.file.token)
         assert json.loads(_mcpfleet(again, "show", name, "--json").stdout)["state"] == "succeeded"
         assert again.end(signal.SIGTERM) == 0
@@ -158,7 +165,8 @@ def test_killed_parent_takes_its_children_with_it(tmp_path: Path) -> None:
 
 def test_dead_orchestrator_ends_the_fleet_and_says_why(tmp_path: Path) -> None:
     """There is no fleet without it; its last words are shown, and nothing else stays."""
-    with upped(tmp_path, "--nodes", "1", "--no-flower", environ=os.environ) as fleet:
+    bare = ("--nodes", "1", "--no-flower", "--servers", str(_no_servers(tmp_path)))
+    with upped(tmp_path, *bare, environ=os.environ) as fleet:
         family = fleet.family()
         fleet.child("serve").kill()
         assert fleet.process.wait(ANSWERS_WITHIN_S) == 1

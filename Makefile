@@ -2,7 +2,10 @@
 # Needs Python >= 3.11 and make; all else is installed below .venv and .cache, or said to be missing.
 
 .DEFAULT_GOAL := help
+# Only what has nothing to do with each other is made side by side: what the tests need.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 .DELETE_ON_ERROR:
 SHELL := /bin/bash -eu -o pipefail
 
@@ -45,9 +48,9 @@ setup: .venv/.setup ## make .venv from the locked requirements; quick the second
 
 servers: .cache/servers/.setup ## MCP servers from PyPI that we did not write, in an environment of their own
 
-.cache/servers/.setup: requirements/demo-servers.txt | setup
+.cache/servers/.setup: requirements/demo-servers.txt | .python-is-there
 	@echo "servers: mcp-server-time, -git, -fetch into .cache/servers"
-	@$(BIN)/python -m venv --clear .cache/servers
+	@$(PYTHON) -m venv --clear .cache/servers
 	@.cache/servers/bin/python $(LOCKED) requirements/demo-servers.txt
 	@touch $@
 
@@ -83,13 +86,18 @@ postgres: ## PostgreSQL for the tests, where we are root and apt is there
 
 # ---------------------------------------------------------------- checks
 
-test: setup servers node postgres .conformance-is-there ## all set-up, then the tests; says at the end what could not be tested here
+# Half a dozen installers that do not know each other.
+.PHONY: .what-tests-need
+.what-tests-need: .python-is-there
+	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres .conformance-is-there
+
+test: .what-tests-need ## all set-up, then the tests; says at the end what could not be tested here
 	@$(WITH_SERVERS) $(BIN)/python -m pytest $(ARGS)
 
-test-live: setup servers node postgres .conformance-is-there ## only what needs more than a plain machine; missing things fail
+test-live: .what-tests-need ## only what needs more than a plain machine; missing things fail
 	@$(WITH_SERVERS) $(BIN)/python -m pytest -m live --live-required $(ARGS)
 
-check: setup lint types imports servers node postgres .conformance-is-there ## what CI does and more: ruff, mypy, import contracts, tests, coverage
+check: .what-tests-need lint types imports ## what CI does and more: ruff, mypy, import contracts, tests, coverage
 	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
@@ -110,13 +118,13 @@ conformance: setup .cache/conformance/.setup ## the official MCP conformance sui
 
 # Where its packages cannot be reached the tests go on: the gate is skipped, and named at the end.
 .PHONY: .conformance-is-there
-.conformance-is-there: setup
+.conformance-is-there:
 	@$(MAKE) --no-print-directory .cache/conformance/.setup \
 		|| echo "conformance: the official MCP suite could not be set up; its gate will be skipped" >&2
 
-.cache/conformance/.setup: requirements/conformance.txt tests/conformance/package.json tests/conformance/package-lock.json | setup
+.cache/conformance/.setup: requirements/conformance.txt tests/conformance/package.json tests/conformance/package-lock.json | .python-is-there
 	@echo "conformance: Node.js from its wheel and the suite into .cache/conformance"
-	@$(BIN)/python -m venv --clear .cache/conformance/venv
+	@$(PYTHON) -m venv --clear .cache/conformance/venv
 	@.cache/conformance/venv/bin/python $(LOCKED) requirements/conformance.txt
 	@cp tests/conformance/package.json tests/conformance/package-lock.json .cache/conformance/
 	@cd .cache/conformance && PATH="$$PWD/venv/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

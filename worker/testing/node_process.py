@@ -94,11 +94,7 @@ async def node_process(
         "MCPFLEET_NODE_STATE_DIR": str(state_dir),
     }
     variables = {key: value for key, value in environ.items() if not key.startswith("MCPFLEET_")} | ours
-    state_dir.mkdir(parents=True, exist_ok=True)
-    log = state_dir / LOG
-    words = ("run", "--name", "a1", *options)
-    process = FORKS.Process(target=_be_a_node, args=(words, variables, log))
-    process.start()
+    process = _forked(("run", "--name", "a1", *options), variables, state_dir)
     node = NodeUnderTest(process, fake)
     try:
         if is_joining:
@@ -107,7 +103,19 @@ async def node_process(
     finally:
         if process.is_alive():
             await node.kill()
-        sys.stdout.write(log.read_text())  # pytest shows it where the test failed
+        _show(state_dir)
+
+
+def _forked(words: tuple[str, ...], variables: dict[str, str], state_dir: Path) -> ForkServerProcess:
+    state_dir.mkdir(parents=True, exist_ok=True)
+    process = FORKS.Process(target=_be_a_node, args=(words, variables, state_dir / LOG))
+    process.start()
+    return process
+
+
+def _show(state_dir: Path) -> None:
+    """To where pytest captures: it prints that of a test that failed."""
+    sys.stdout.write((state_dir / LOG).read_text())
 
 
 def _be_a_node(words: tuple[str, ...], variables: dict[str, str], log: Path) -> None:

@@ -18,7 +18,7 @@ UV_VERSION := 0.13.8
 # What the demo, the local fleet and the tests start is found on the PATH.
 WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.cache/node/node_modules/.bin:$$PATH"
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
-LOCKED := $(PIP_INSTALL) --require-hashes -r
+LOCKED := $(PIP_INSTALL) --no-deps --require-hashes -r
 
 .PHONY: help setup servers node postgres test test-live check lint types imports demo up bench conformance lock docs clean
 

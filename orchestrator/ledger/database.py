@@ -7,6 +7,7 @@ Owns everything that differs between SQLite and PostgreSQL, besides how rows are
 from __future__ import annotations
 
 import sqlite3
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from orchestrator.ledger.transaction import PostgresTx, SqliteTx, Tx
 from tasks.errors import SettingsError
 
+BUSY_RETRY_S = 0.005
 CONNECT_S = 5
 """Seconds until a PostgreSQL host that does not answer counts as down."""
 UNANSWERED_MS = 10_000
@@ -115,7 +117,7 @@ def connect(url: str, *, busy_timeout_s: float) -> Database:
             poolclass=NullPool,
             connect_args={"check_same_thread": False, "timeout": busy_timeout_s},
         )
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", lambda dbapi, _record: _prepare_sqlite(dbapi, busy_timeout_s))
         return Database(engine, is_sqlite=True)
     arguments = {name: value for name, value in _KEEPALIVE.items() if name not in parsed.query}
     return Database(create_engine(parsed, poolclass=NullPool, connect_args=arguments), is_sqlite=False)
@@ -138,13 +140,27 @@ def _parsed(url: str) -> URL:
     return parsed
 
 
-def _prepare_sqlite(dbapi: sqlite3.Connection, _: object) -> None:
+def _prepare_sqlite(dbapi: sqlite3.Connection, busy_timeout_s: float) -> None:
     # The driver must not open transactions by itself: the writer says BEGIN IMMEDIATE.
     dbapi.isolation_level = None
     # WAL lets readers work while the writer commits; FULL syncs it at each commit, so that what was
     # accepted survives a power cut, not only a crash of the process.
-    dbapi.execute("PRAGMA journal_mode=WAL")
+    _to_wal(dbapi, busy_timeout_s)
     dbapi.execute("PRAGMA synchronous=FULL")
+
+
+def _to_wal(dbapi: sqlite3.Connection, busy_timeout_s: float) -> None:
+    """SQLite does not wait by itself when two processes do this to a new file at the same time."""
+    ends_s = time.monotonic() + busy_timeout_s
+    while True:
+        try:
+            dbapi.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_s:
+                raise
+            time.sleep(BUSY_RETRY_S)
+        else:
+            return
 
 
 def _tx(database: Database, dbapi: Any) -> Tx:  # noqa: ANN401 - two drivers, no common type

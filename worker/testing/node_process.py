@@ -1,28 +1,19 @@
-"""A real `mcpfleet-worker` process, driven by a test. Ended by its pid, whatever happens.
-
-Forked from a server that has imported what a node needs: its own start would take two seconds of CPU.
-"""
+"""A real `mcpfleet-worker` process, driven by a test. Ended by its pid, whatever happens."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import httpx
 
-from worker.cli import main
 from worker.testing.fake_orchestrator import WAIT_S, FakeOrchestrator
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["worker.cli", "worker.process"])
-LOG = "node.log"
+PACKAGES = Path(__file__).resolve().parents[2]
 ASK_EVERY_S = 0.02
 JOIN_TOKEN = "token-join"  # noqa: S105 - of a fake orchestrator
 
@@ -30,8 +21,8 @@ JOIN_TOKEN = "token-join"  # noqa: S105 - of a fake orchestrator
 class NodeUnderTest:
     """The process, and what it says over HTTP."""
 
-    def __init__(self, process: ForkServerProcess, fake: FakeOrchestrator) -> None:
-        self._process = process
+    def __init__(self, process: asyncio.subprocess.Process, fake: FakeOrchestrator) -> None:
+        self.process = process
         self._fake = fake
 
     @property
@@ -62,20 +53,17 @@ class NodeUnderTest:
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send one."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        self.process.send_signal(number)
 
     async def exit_code(self) -> int:
         """Wait for its end."""
-        await asyncio.to_thread(self._process.join, WAIT_S)
-        code = self._process.exitcode
-        assert code is not None, f"it did not end within {WAIT_S:g} s"
-        return code
+        async with asyncio.timeout(WAIT_S):
+            return await self.process.wait()
 
     async def kill(self) -> None:
         """Kill -9."""
-        self._process.kill()
-        await self.exit_code()
+        self.process.kill()
+        await self.process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -88,42 +76,20 @@ async def node_process(
 ) -> AsyncIterator[NodeUnderTest]:
     """Started, joined unless told otherwise, and gone at the end."""
     joins = len(fake.joins)
-    ours = {
+    variables = {key: value for key, value in environ.items() if not key.startswith("MCPFLEET_")} | {
+        "PYTHONPATH": str(PACKAGES),
         "MCPFLEET_NODE_ORCHESTRATOR_URL": fake.url,
         "MCPFLEET_NODE_JOIN_TOKEN": JOIN_TOKEN,
         "MCPFLEET_NODE_STATE_DIR": str(state_dir),
     }
-    variables = {key: value for key, value in environ.items() if not key.startswith("MCPFLEET_")} | ours
-    process = _forked(("run", "--name", "a1", *options), variables, state_dir)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "worker.cli", "run", "--name", "a1", *options, env=variables
+    )
     node = NodeUnderTest(process, fake)
     try:
         if is_joining:
             await fake.until(lambda: len(fake.joins) > joins)
         yield node
     finally:
-        if process.is_alive():
+        if process.returncode is None:
             await node.kill()
-        _show(state_dir)
-
-
-def _forked(words: tuple[str, ...], variables: dict[str, str], state_dir: Path) -> ForkServerProcess:
-    state_dir.mkdir(parents=True, exist_ok=True)
-    process = FORKS.Process(target=_be_a_node, args=(words, variables, state_dir / LOG))
-    process.start()
-    return process
-
-
-def _show(state_dir: Path) -> None:
-    """To where pytest captures: it prints that of a test that failed."""
-    sys.stdout.write((state_dir / LOG).read_text())
-
-
-def _be_a_node(words: tuple[str, ...], variables: dict[str, str], log: Path) -> None:
-    """In the forked process: what the command `mcpfleet-worker` does."""
-    os.environ.clear()
-    os.environ.update(variables)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = ["mcpfleet-worker", *words]
-    main()

@@ -7,7 +7,6 @@ Owns everything that differs between SQLite and PostgreSQL, besides how rows are
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +158,7 @@ def _to_wal(dbapi: sqlite3.Connection, busy_timeout_s: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= ends_s:
                 raise
-            threading.Event().wait(BUSY_RETRY_S)
+            time.sleep(BUSY_RETRY_S)
         else:
             return
 

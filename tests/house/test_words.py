@@ -11,6 +11,7 @@ MAY_PRINT = ("orchestrator/cli/", "worker/cli.py")
 MAY_SLEEP = (
     "benchmarks/",  # pace a load by the clock: that is what they are for
     "orchestrator/cli/demo/",  # pauses for reading, on a terminal only
+    "orchestrator/ledger/database.py",  # in a thread of its own, until SQLite is free or the limit is over
     "orchestrator/local/guard.py",  # a process of its own, whose whole life is this wait
     "tasks/client/",  # the blocking client blocks whoever calls it, as it says
 )

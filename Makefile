@@ -14,11 +14,11 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; 
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 BIN := .venv/bin
 ARGS ?=
-UV_VERSION := 0.13.8
+UV := .cache/uv/bin/uv
 # What the demo, the local fleet and the tests start is found on the PATH.
 WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.cache/node/node_modules/.bin:$$PATH"
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
-LOCKED := $(PIP_INSTALL) --no-deps --require-hashes -r
+PIP := .cache/uv/bin/python -m pip
+PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
 .PHONY: help setup servers node postgres test test-live check lint types imports demo up bench conformance lock docs clean
 
@@ -27,14 +27,26 @@ help: ## list the targets
 
 # ---------------------------------------------------------------- environments
 
+# uv installs a lock in a twentieth of pip's time. Where it cannot reach its index, pip is asked,
+# which knows the mirrors of pip.conf (uv's are in UV_DEFAULT_INDEX).
+$(UV): requirements/uv.txt | .python-is-there
+	@$(PYTHON) -m venv --clear .cache/uv
+	@$(PIP) $(PIP_INSTALL) --require-hashes -r requirements/uv.txt
+	@touch $@
+
+# $(call environment,FOLDER,LOCK): a new virtual environment with what the lock says.
+define environment
+	@$(PYTHON) -m venv --clear --without-pip $(1)
+	@$(UV) pip install --quiet --python $(1)/bin/python --no-deps --require-hashes -r $(2) \
+		|| { echo "uv could not install $(2); asking pip" >&2; $(PIP) --python $(1)/bin/python $(PIP_INSTALL) --require-hashes -r $(2); }
+endef
+
 setup: .venv/.setup ## make .venv from the locked requirements; quick the second time
 
-.venv/.setup: requirements/dev.txt pyproject.toml
-	@$(MAKE) --no-print-directory .python-is-there
-	@echo "setup: .venv with $$($(PYTHON) --version), from requirements/dev.txt (about a minute)"
-	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/python $(LOCKED) requirements/dev.txt
-	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+.venv/.setup: requirements/dev.txt pyproject.toml | $(UV)
+	@echo "setup: .venv with $$($(PYTHON) --version), from requirements/dev.txt"
+	$(call environment,.venv,requirements/dev.txt)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: .python-is-there
@@ -48,10 +60,9 @@ setup: .venv/.setup ## make .venv from the locked requirements; quick the second
 
 servers: .cache/servers/.setup ## MCP servers from PyPI that we did not write, in an environment of their own
 
-.cache/servers/.setup: requirements/demo-servers.txt | .python-is-there
+.cache/servers/.setup: requirements/demo-servers.txt | $(UV)
 	@echo "servers: mcp-server-time, -git, -fetch into .cache/servers"
-	@$(PYTHON) -m venv --clear .cache/servers
-	@.cache/servers/bin/python $(LOCKED) requirements/demo-servers.txt
+	$(call environment,.cache/servers,requirements/demo-servers.txt)
 	@touch $@
 
 node: ## MCP servers from npm, where Node.js is there
@@ -88,7 +99,7 @@ postgres: ## PostgreSQL for the tests, where we are root and apt is there
 
 # Half a dozen installers that do not know each other.
 .PHONY: .what-tests-need
-.what-tests-need: .python-is-there
+.what-tests-need: $(UV)
 	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres .conformance-is-there
 
 test: .what-tests-need ## all set-up, then the tests; says at the end what could not be tested here
@@ -122,10 +133,9 @@ conformance: setup .cache/conformance/.setup ## the official MCP conformance sui
 	@$(MAKE) --no-print-directory .cache/conformance/.setup \
 		|| echo "conformance: the official MCP suite could not be set up; its gate will be skipped" >&2
 
-.cache/conformance/.setup: requirements/conformance.txt tests/conformance/package.json tests/conformance/package-lock.json | .python-is-there
+.cache/conformance/.setup: requirements/conformance.txt tests/conformance/package.json tests/conformance/package-lock.json | $(UV)
 	@echo "conformance: Node.js from its wheel and the suite into .cache/conformance"
-	@$(PYTHON) -m venv --clear .cache/conformance/venv
-	@.cache/conformance/venv/bin/python $(LOCKED) requirements/conformance.txt
+	$(call environment,.cache/conformance/venv,requirements/conformance.txt)
 	@cp tests/conformance/package.json tests/conformance/package-lock.json .cache/conformance/
 	@cd .cache/conformance && PATH="$$PWD/venv/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
@@ -143,21 +153,18 @@ bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery
 
 .cache/bench/.setup: requirements/bench.txt | setup
 	@echo "bench: FastMCP and Docket into .cache/bench"
-	@$(BIN)/python -m venv --clear .cache/bench
-	@.cache/bench/bin/python $(LOCKED) requirements/bench.txt
+	$(call environment,.cache/bench,requirements/bench.txt)
 	@touch $@
 
 # ---------------------------------------------------------------- upkeep
 
-LOCK := .cache/uv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" --quiet $(ARGS)
 
-lock: setup ## make requirements/*.txt and the npm locks again (ARGS=--upgrade takes the newest)
-	@$(BIN)/python -m venv .cache/uv
-	@.cache/uv/bin/python $(PIP_INSTALL) uv==$(UV_VERSION)
+lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade takes the newest)
 	@$(LOCK) pyproject.toml --extra postgres -o requirements/runtime.txt
 	@$(LOCK) pyproject.toml --extra postgres --group dev -o requirements/dev.txt
-	@for group in demo-servers bench conformance; do $(LOCK) --group $$group -o requirements/$$group.txt; done
+	@for group in uv demo-servers bench conformance; do $(LOCK) --group $$group -o requirements/$$group.txt; done
 	@if command -v npm >/dev/null; then for folder in deploy/demo tests/conformance; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
 

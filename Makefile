@@ -12,6 +12,8 @@ SHELL := /bin/bash -eu -o pipefail
 # The newest Python we test with; `make PYTHON=/path/to/python3.12 …` overrides.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.14 python3; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+# Tests and the fleet start hundreds of processes of ours: each would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 ARGS ?=
 UV := .cache/uv/bin/uv
@@ -37,7 +39,7 @@ $(UV): requirements/uv.txt | .python-is-there
 # $(call environment,FOLDER,LOCK): a new virtual environment with what the lock says.
 define environment
 	@$(PYTHON) -m venv --clear --without-pip $(1)
-	@$(UV) pip install --quiet --python $(1)/bin/python --no-deps --require-hashes -r $(2) \
+	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps --require-hashes -r $(2) \
 		|| { echo "uv could not install $(2); asking pip" >&2; $(PIP) --python $(1)/bin/python $(PIP_INSTALL) --require-hashes -r $(2); }
 endef
 

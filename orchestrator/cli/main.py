@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, TextIO
+from typing import Annotated, BinaryIO, TextIO
 
 import httpx
 import typer
@@ -46,18 +46,33 @@ def build() -> typer.Typer:
     """All commands."""
     app = typer.Typer(
         name=NAME,
-        help="A fleet of machines as one MCP server: call its tools, see where they ran and why.",
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_root)
     for panel, commands in _COMMANDS.items():
         for command in commands:
             app.command(rich_help_panel=panel)(command)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     return app
+
+
+def _print_version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        fleet.version(ctx)
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", "-V", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """A fleet of machines as one MCP server: call its tools, see where they ran and why."""
 
 
 def run(
@@ -83,7 +98,8 @@ def run(
         screen.error(_first_fault(error))
         return Exit.USAGE
     except TyperException as error:
-        screen.error(f"{error.format_message()} Try: {_try_help(error)}")
+        if message := error.format_message():  # none where the help was printed instead
+            screen.error(f"{message} Try: {_try_help(error)}")
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED

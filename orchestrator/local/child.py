@@ -29,6 +29,10 @@ Ready = Callable[[], Awaitable[bool]]
 class Registrar(Protocol):
     """Who must know of every living group."""
 
+    @property
+    def mark(self) -> Mapping[str, str]:
+        """For the environment of every child: finds one that was started and could not be told of any more."""
+
     def started(self, group: int, grace_s: float) -> None:
         """It lives."""
 
@@ -92,7 +96,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL if spec.stdin is None else asyncio.subprocess.PIPE,
                 stdout=descriptor,
                 stderr=descriptor,
-                env=dict(spec.environ),
+                env={**spec.environ, **self._registrar.mark},
                 cwd=spec.cwd,
                 start_new_session=True,
                 pass_fds=spec.fds,
@@ -134,14 +138,14 @@ class Child:
         self._bury()
         return status
 
-    async def stop(self, hurry: asyncio.Event) -> bool:
+    async def stop(self, hurry: asyncio.Event, within_s: float | None = None) -> bool:
         """Ask it to end, wait (not when in a hurry), kill what is left. True: it ended by itself."""
         process = self._process
         if process is None or process.returncode is not None:
             return True
         family = descendants(process.pid)
         self._signal(signal.SIGTERM)
-        is_clean = await self._ends_within(self.spec.stop_within_s, hurry)
+        is_clean = await self._ends_within(within_s or self.spec.stop_within_s, hurry)
         self._signal(signal.SIGKILL)
         await process.wait()
         self._bury()

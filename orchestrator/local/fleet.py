@@ -38,6 +38,7 @@ from orchestrator.local.statefile import (
 
 RESTART_FIRST_S, RESTART_CAP_S = 0.5, 15.0
 TICK_S = 1.0
+HEADLESS_STOP_S = 1.0
 LOOPBACK = "127.0.0.1"
 
 
@@ -121,10 +122,14 @@ class LocalFleet:
         await together(self._tick(), *(self._keep(child) for child in self._children.values()))
 
     async def stop(self, hurry: asyncio.Event) -> list[str]:
-        """End everything, in order. Returns the names of those that had to be killed."""
+        """End everything, in order. Returns the names of those that had to be killed.
+
+        Without orchestrator or Redis nodes have nobody to hand anything back to: they are not waited for.
+        """
         killed: list[str] = []
+        is_headless = any(child.spec.is_essential and child.pid is None for child in self._children.values())
         for wave in self._stop_waves():
-            names = await asyncio.gather(*(self._stop_child(child, hurry) for child in wave))
+            names = await asyncio.gather(*(self._stop_child(child, hurry, is_headless) for child in wave))
             killed += [name for name in names if name]
         await asyncio.to_thread(end_orphans, self._guard.pid if self._guard else 0)
         await self._http.aclose()
@@ -192,9 +197,13 @@ class LocalFleet:
             own = {child.pid for child in self._children.values()} | {self._guard.pid if self._guard else 0}
             reap_orphans(own)
 
-    async def _stop_child(self, child: Child, hurry: asyncio.Event) -> str:
+    async def _stop_child(self, child: Child, hurry: asyncio.Event, is_headless: bool) -> str:
         self._report(Step(child.spec.name, "stopping"))
-        is_clean = await child.stop(hurry)
+        if is_headless and not child.spec.is_essential:
+            await child.stop(hurry, HEADLESS_STOP_S)
+            is_clean = True
+        else:
+            is_clean = await child.stop(hurry)
         self._report(Step(child.spec.name, "stopped", "" if is_clean else "killed"))
         return "" if is_clean else child.spec.name
 

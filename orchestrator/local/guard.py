@@ -2,8 +2,9 @@
 
 Run as a script by `GuardLine`, in a session of its own, with a pipe from the parent as its standard
 input: when the pipe closes without a farewell, every registered process group is asked to end, then
-made to, in the order stop would have taken; then the registered files are removed. Imports nothing
-outside the standard library: it must cost little and outlive everything.
+made to, in the order stop would have taken; then the registered files are removed. A child that was
+started in the parent's last moment is known by the mark in its environment. Imports nothing outside
+the standard library: it must cost little and outlive everything.
 """
 
 from __future__ import annotations
@@ -19,28 +20,51 @@ from pathlib import Path
 
 POLL_S = 0.05
 FAREWELL = "bye"
+MARK = "_MCPFLEET_GUARD"
+"""Variable with the parent's mark; not `MCPFLEET_`, which settings would refuse as unknown."""
+
+
+class Charge:
+    """What the parent told: groups and the seconds each deserves, files to remove, its mark."""
+
+    def __init__(self) -> None:
+        self.groups: dict[int, float] = {}
+        self.leftovers: list[str] = []
+        self.mark = ""
+        self.is_dismissed = False
+
+    def hear(self, line: str) -> None:
+        """One line from the parent; half of one, if it died while it wrote."""
+        if not line.endswith("\n"):
+            return
+        said = json.loads(line)
+        match said["say"]:
+            case "started":
+                self.groups[said["group"]] = said["grace_s"]
+            case "ended":
+                self.groups.pop(said["group"], None)
+            case "mark":
+                self.mark = said["mark"]
+            case "remove":
+                self.leftovers.append(said["path"])
+            case "bye":
+                self.is_dismissed = True
 
 
 def main(lines: list[str]) -> None:
     """Act on everything the parent had said, unless it said farewell."""
-    groups: dict[int, float] = {}
-    leftovers: list[str] = []
+    charge = Charge()
     for line in lines:
-        if not line.endswith("\n"):
-            continue  # the parent died while it wrote this
-        said = json.loads(line)
-        match said["say"]:
-            case "started":
-                groups[said["group"]] = said["grace_s"]
-            case "ended":
-                groups.pop(said["group"], None)
-            case "remove":
-                leftovers.append(said["path"])
-            case "bye":
-                return
-    for group, grace_s in reversed(groups.items()):
+        charge.hear(line)
+    if charge.is_dismissed:
+        return
+    for group in marked(charge.mark) - charge.groups.keys():
+        end_group(group, 0.0)
+    for group, grace_s in reversed(charge.groups.items()):
         end_group(group, grace_s)
-    for path in leftovers:
+    for group in marked(charge.mark):  # forked while the first look was taken
+        end_group(group, 0.0)
+    for path in charge.leftovers:
         _remove(Path(path))
 
 
@@ -68,6 +92,17 @@ def descendants(pid: int) -> dict[int, str]:
     while wave:
         wave = {child for child, parent in parents.items() if parent in wave and child not in found}
         found |= {child: birth(child) for child in wave}
+    return found
+
+
+def marked(mark: str) -> set[int]:
+    """Groups of processes whose environment carries the mark; none where there is no /proc."""
+    wanted = f"{MARK}={mark}".encode()
+    found: set[int] = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it is gone, or not ours to look into
+            if mark and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(os.getpgid(int(entry.name)))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ class GuardLine:
             env={},
             text=True,
         )
+        self._mark = secrets.token_hex(16)
+        self._say({"say": "mark", "mark": self._mark})
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """For the environment of every child."""
+        return {guard.MARK: self._mark}
 
     @property
     def pid(self) -> int:

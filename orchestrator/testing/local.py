@@ -33,6 +33,16 @@ class Local:
     given: Mapping[str, str]
 
     @property
+    def url(self) -> str:
+        """Of the HTTP door."""
+        return self.file.url
+
+    @property
+    def token(self) -> str:
+        """Its bearer token."""
+        return self.file.token
+
+    @property
     def environ(self) -> dict[str, str]:
         """For commands that shall find it."""
         return dict(self.given)

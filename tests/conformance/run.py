@@ -2,9 +2,9 @@
 
     python tests/conformance/run.py [--fleet real|inprocess] [--only NAME] [--write docs/conformance.md]
 
-Sets the suite up below .cache/conformance when it is not there (`make conformance` does so too):
-Node.js from its PyPI wheel, the suite from npm, both locked. Exit codes: 0 all scored checks and all
-of `tasks-*` passed; 1 some failed; 3 the suite could not be set up here.
+`make conformance` sets the suite up below .cache/conformance: Node.js from its PyPI wheel, the suite
+from npm, both locked. Exit codes: 0 all scored checks and all of `tasks-*` passed; 1 some failed; 3 the
+suite is not set up here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,18 +26,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache" / "conformance"
-LOCKS = (ROOT / "requirements" / "conformance.txt", HERE / "package.json", HERE / "package-lock.json")
 RUNS = {"active": ("--suite", "active"), "2026-07-28": ("--requirements", "2026-07-28")}
 """What is run: every scenario that is neither pending nor draft, and what the revision requires."""
-SETUP_WITHIN_S, STARTS_WITHIN_S, RUN_WITHIN_S, STOPS_WITHIN_S = 600, 150, 900, 30
+STARTS_WITHIN_S, RUN_WITHIN_S, STOPS_WITHIN_S = 150, 900, 30
 CANNOT = 3
 _DIRECTORY = re.compile(r"server-(.+)-\d{4}-\d\d-\d\dT.*")
 _UNSCORED = re.compile(r"^  [✓✗] (\S+) \((\S+)\)$", re.MULTILINE)
 _MARKS = ("<!-- results: begin -->", "<!-- results: end -->")
-
-
-class CannotSetUp(Exception):
-    """The suite is not there and cannot be brought here."""
 
 
 @dataclass
@@ -60,38 +54,9 @@ class Scenario:
         return not self.unscored or self.name.startswith("tasks-")
 
 
-def set_up() -> None:
-    """Node.js and the suite, below the cache directory.
-
-    Raises:
-        CannotSetUp: no network, or no wheel for this machine.
-    """
-    if (CACHE / ".setup").exists() and (CACHE / "node_modules" / ".bin" / "conformance").exists():
-        return
-    CACHE.mkdir(parents=True, exist_ok=True)
-    python = CACHE / "venv" / "bin" / "python"
-    steps = [
-        [sys.executable, "-m", "venv", "--clear", str(CACHE / "venv")],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
-         "--require-hashes", "-r", str(LOCKS[0])],
-        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
-    ]  # fmt: skip
-    for lock in LOCKS[1:]:
-        shutil.copy(lock, CACHE)
-    for words in steps:
-        _step(words)
-    (CACHE / ".setup").touch()
-
-
-def _step(words: list[str]) -> None:
-    try:
-        done = subprocess.run(
-            words, cwd=CACHE, env=_with_node(), check=False, capture_output=True, text=True, timeout=SETUP_WITHIN_S
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotSetUp(f"{words[0]}: {error}") from error
-    if done.returncode:
-        raise CannotSetUp(f"{' '.join(words[:4])}: {done.stderr.strip()[-500:]}")
+def is_set_up() -> bool:
+    """`make conformance` brought it."""
+    return (CACHE / ".setup").exists() and (CACHE / "node_modules" / ".bin" / "conformance").exists()
 
 
 def _with_node() -> dict[str, str]:
@@ -207,10 +172,8 @@ def main() -> int:
     options.add_argument("--only", choices=tuple(RUNS))
     options.add_argument("--write", type=Path)
     given = options.parse_args()
-    try:
-        set_up()
-    except CannotSetUp as error:
-        sys.stderr.write(f"conformance: cannot set the suite up here: {error}\n")
+    if not is_set_up():
+        sys.stderr.write("conformance: the suite is not set up here; `make conformance` does it\n")
         return CANNOT
     found: list[Scenario] = []
     with tempfile.TemporaryDirectory(prefix="mcpfleet-conformance-") as name, \

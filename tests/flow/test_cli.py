@@ -5,33 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from orchestrator.cli.demo.props import make_repository
-from orchestrator.testing.local import command, until
+from orchestrator.testing.local import Local, command, until
 
 ANSWERS_WITHIN_S = 60.0
 
 
-class HasEnviron(Protocol):
-    """What `fleet` of conftest.py gives."""
-
-    @property
-    def environ(self) -> dict[str, str]:
-        """Lets a command find the fleet."""
-        ...
-
-
 @pytest.fixture
-def local(fleet: HasEnviron, third_party: dict[str, str]) -> HasEnviron:
-    """The fleet that all flow tests share, once its nodes run the servers."""
-    until(lambda: _names(fleet) >= {"git.git_log", "time.convert_time"}, ANSWERS_WITHIN_S, "the servers are up")
+def local(fleet: Local, third_party: dict[str, str]) -> Local:
+    """The fleet that all flow tests share."""
     return fleet
 
 
-def _mcpfleet(fleet: HasEnviron, *words: str, status: int = 0) -> str:
+def _mcpfleet(fleet: Local, *words: str, status: int = 0) -> str:
     said = subprocess.run(
         command(*words), env=fleet.environ, capture_output=True, text=True, check=False, timeout=ANSWERS_WITHIN_S
     )
@@ -39,11 +28,7 @@ def _mcpfleet(fleet: HasEnviron, *words: str, status: int = 0) -> str:
     return said.stdout
 
 
-def _names(fleet: HasEnviron) -> set[str]:
-    return {tool["name"] for tool in json.loads(_mcpfleet(fleet, "tools", "--json"))}
-
-
-def test_words_reach_a_real_server_typed(local: HasEnviron, tmp_path: Path) -> None:
+def test_words_reach_a_real_server_typed(local: Local, tmp_path: Path) -> None:
     """`max_count=2` is an integer for mcp-server-git, which would refuse a string."""
     repository = tmp_path / "shop"
     assert make_repository(repository)
@@ -52,17 +37,17 @@ def test_words_reach_a_real_server_typed(local: HasEnviron, tmp_path: Path) -> N
     assert "Begin the shop" not in log
 
 
-def test_wrong_words_are_refused_before_anything_runs(local: HasEnviron) -> None:
+def test_wrong_words_are_refused_before_anything_runs(local: Local) -> None:
     """By the orchestrator, against the server's own schema."""
     _mcpfleet(local, "call", "git.git_log", "max_count=2", status=2)
 
 
-def test_tool_that_fails_fails_the_command(local: HasEnviron) -> None:
+def test_tool_that_fails_fails_the_command(local: Local) -> None:
     """A real server's `isError`."""
     assert "zone" in _mcpfleet(local, "call", "time.get_current_time", "timezone=Moon/Sea", status=1).lower()
 
 
-def test_result_is_there_for_another_command(local: HasEnviron) -> None:
+def test_result_is_there_for_another_command(local: Local) -> None:
     """Submitted by one process, read by the next."""
     name = _mcpfleet(local, "call", "time.get_current_time", "timezone=Europe/Berlin", "--detach").strip()
     answer = json.loads(_mcpfleet(local, "result", name[-8:], "--wait", "30"))
@@ -71,7 +56,7 @@ def test_result_is_there_for_another_command(local: HasEnviron) -> None:
     assert attempt["reasons"]
 
 
-def test_running_call_is_cancelled_from_another_terminal(local: HasEnviron) -> None:
+def test_running_call_is_cancelled_from_another_terminal(local: Local) -> None:
     """The node is told at once, not at the next renewal or the end of the call."""
     name = _mcpfleet(local, "call", "probe.sleep", "seconds=600", "--detach").strip()
 
@@ -83,7 +68,7 @@ def test_running_call_is_cancelled_from_another_terminal(local: HasEnviron) -> N
     until(lambda: state() == "cancelled", ANSWERS_WITHIN_S, "it is cancelled")
 
 
-def test_drained_node_gets_nothing_more(local: HasEnviron) -> None:
+def test_drained_node_gets_nothing_more(local: Local) -> None:
     """And what needs it waits, with the reason."""
     _mcpfleet(local, "node", "cordon", "builders-1")
     name = _mcpfleet(local, "call", "probe.echo", "a=1", "--require", "build", "--detach").strip()
@@ -92,7 +77,7 @@ def test_drained_node_gets_nothing_more(local: HasEnviron) -> None:
     assert json.loads(_mcpfleet(local, "result", name, "--wait", "30", "--json"))["node"] == "builders-1"
 
 
-def test_paused_project_waits_until_resumed(local: HasEnviron) -> None:
+def test_paused_project_waits_until_resumed(local: Local) -> None:
     """Accepted and durable, only not released."""
     _mcpfleet(local, "pause", "project", "siesta")
     name = _mcpfleet(local, "call", "probe.echo", "a=1", "--project", "siesta", "--detach").strip()
@@ -101,7 +86,7 @@ def test_paused_project_waits_until_resumed(local: HasEnviron) -> None:
     assert json.loads(_mcpfleet(local, "result", name, "--wait", "30", "--json"))["state"] == "succeeded"
 
 
-def test_stdio_door_speaks_mcp(local: HasEnviron) -> None:
+def test_stdio_door_speaks_mcp(local: Local) -> None:
     """`mcpfleet mcp` is what an MCP client starts: a handshake, then the fleet's tools."""
     frames = (
         {

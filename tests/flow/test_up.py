@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,11 +22,10 @@ ANSWERS_WITHIN_S = 60.0
 pytestmark = pytest.mark.timeout(600)  # a machine that runs other tests at the same time starts processes slowly
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    """One fleet for the tests that leave it as it is; Flower and two nodes."""
-    with upped(tmp_path_factory.mktemp("up"), "--nodes", "1", environ=os.environ) as fleet:
-        yield fleet
+@pytest.fixture
+def local(fleet: Local) -> Local:
+    """The fleet that all flow tests share."""
+    return fleet
 
 
 def _mcpfleet(fleet: Local, *words: str) -> subprocess.CompletedProcess[str]:
@@ -64,16 +62,17 @@ def test_every_address_it_names_answers(local: Local) -> None:
 
 def test_flower_shows_the_call(local: Local) -> None:
     """Operators see it there, without its arguments."""
-    assert _mcpfleet(local, "call", "probe.echo", "word=not-for-flower").returncode == 0
+    words = ("call", "probe.echo", "word=not-for-flower", "--project", "seen-in-flower")
+    assert _mcpfleet(local, *words).returncode == 0
     api = local.file.flower_url.replace("/tasks", "/api/tasks")
     with httpx.Client(trust_env=False, timeout=30.0) as http:
-        until(lambda: "probe.echo" in http.get(api).text, ANSWERS_WITHIN_S, "Flower knows the call")
+        until(lambda: "seen-in-flower" in http.get(api).text, ANSWERS_WITHIN_S, "Flower knows the call")
         assert "not-for-flower" not in http.get(api).text
 
 
 def test_both_pools_take_calls(local: Local) -> None:
     """Two pools: anything, and what can build."""
-    assert _active(local) == {"general-1", "builders-1"}
+    assert _active(local) == {"general-1", "general-2", "builders-1"}
     said = _mcpfleet(local, "call", "probe.echo", "a=1", "--require", "build", "--json")
     assert json.loads(said.stdout)["node"] == "builders-1", said.stderr
 
@@ -154,7 +153,8 @@ def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
 
 def test_killed_parent_takes_its_children_with_it(tmp_path: Path) -> None:
     """Nobody is left to stop them: kill -9, the OOM killer, a closed laptop lid."""
-    with upped(tmp_path, "--nodes", "1", "--no-flower", environ=os.environ) as fleet:
+    bare = ("--nodes", "1", "--no-flower", "--servers", str(_no_servers(tmp_path)))
+    with upped(tmp_path, *bare, environ=os.environ) as fleet:
         family = fleet.family()
         fleet.process.kill()
         fleet.process.wait()

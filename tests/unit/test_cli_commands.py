@@ -334,3 +334,4 @@ def test_version_is_a_line(cli: Cli) -> None:
     """For bug reports."""
     assert cli("version").out.startswith("mcpfleet ")
     assert set(cli("version", "--json").json) == {"mcpfleet", "python"}
+    assert cli("--version").out == cli("-V").out == cli("version").out

@@ -11,6 +11,8 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -42,6 +44,8 @@ POLITE = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 class Heard:
     """What a registrar is told."""
+
+    mark: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         self.said: list[tuple[str, int]] = []
@@ -142,9 +146,13 @@ async def test_first_failure_cancels_the_rest_and_is_raised_bare() -> None:
     assert cancelled.is_set()
 
 
-def _leader(code: str) -> subprocess.Popen[bytes]:
+def _leader(code: str, variables: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, **variables},
     )
     assert process.stdout is not None
     process.stdout.readline()
@@ -177,6 +185,15 @@ def test_guard_ends_what_its_parent_left(tmp_path: Path) -> None:
     assert other.poll() is None
     assert not secret.exists()
     other.communicate(timeout=GONE_WITHIN_S)
+
+
+def test_guard_ends_what_was_started_and_not_told_of() -> None:
+    """The parent died between the two; the child's environment names whose it was."""
+    ours, foreign = _leader(STUBBORN, {guard.MARK: "ours"}), _leader(POLITE, {guard.MARK: "another"})
+    guard.main([json.dumps({"say": "mark", "mark": "ours"}) + "\n"])
+    assert _reap(ours) == -signal.SIGKILL
+    assert foreign.poll() is None
+    foreign.communicate(timeout=GONE_WITHIN_S)
 
 
 def test_dismissed_guard_touches_nothing() -> None:

@@ -6,21 +6,20 @@ cancels the Invocation, unless it is detached.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from orchestrator.cli.answer import show_answer
 from orchestrator.cli.api import Api
 from orchestrator.cli.arguments import needs_schema, parse_object, parse_words
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
 from orchestrator.cli.durations import parse_s
-from orchestrator.cli.exits import BadInput, Exit
+from orchestrator.cli.exits import BadInput, Exit, Refused
 from orchestrator.cli.shortid import short
 from orchestrator.cli.watch import follow
-from tasks.errors import FleetError
 from tasks.ids import new_id
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, TERMINAL, Lane
 from tasks.tool import RetryForm
@@ -122,13 +121,9 @@ def place(
     """Submit, then leave it or see it through."""
     try:
         view = api.submit(request)
-    except KeyboardInterrupt:
-        # It may have been accepted just now; the id is ours, so it can be named.
-        if request.id is not None:
-            with suppress(FleetError):
-                api.act(request.id, "cancel")
-        return Exit.INTERRUPTED
-    return see_through(desk, api, view, wait_s=wait_s, detach=detach, output=output, as_json=as_json)
+        return see_through(desk, api, view, wait_s=wait_s, detach=detach, output=output, as_json=as_json)
+    except KeyboardInterrupt:  # it may have been accepted just now; the id is ours, so it can be named
+        return _interrupted(desk, api, request.id)
 
 
 def see_through(
@@ -152,16 +147,23 @@ def see_through(
     try:
         view = follow(desk, api, view, wait_s=wait_s)
     except KeyboardInterrupt:
-        return _interrupted(desk, api, view)
+        return _interrupted(desk, api, view.id)
     return show_answer(desk, view, output=output, as_json=as_json)
 
 
-def _interrupted(desk: Desk, api: Api, view: InvocationView) -> int:
-    ended = api.act(view.id, "cancel")
+def _interrupted(desk: Desk, api: Api, name: str | None) -> int:
+    if name is None:
+        desk.screen.note("[yellow]Ctrl-C:[/] it may have been accepted; the same --idempotency-key finds it")
+        return Exit.INTERRUPTED
+    try:
+        ended = api.act(name, "cancel")
+    except Refused as refused:
+        desk.screen.note(f"[yellow]Ctrl-C:[/] {escape(refused.message)}; had it been accepted: mcpfleet show {name}")
+        return Exit.INTERRUPTED
     if ended.state in TERMINAL:
-        desk.screen.note(f"[yellow]Ctrl-C:[/] {short(view.id)} is {ended.state}")
+        desk.screen.note(f"[yellow]Ctrl-C:[/] {short(name)} is {ended.state}")
     else:
-        desk.screen.note(f"[yellow]Ctrl-C:[/] told the node to cancel {short(view.id)}; mcpfleet show {short(view.id)}")
+        desk.screen.note(f"[yellow]Ctrl-C:[/] told the node to cancel {short(name)}; mcpfleet show {short(name)}")
     return Exit.INTERRUPTED
 
 

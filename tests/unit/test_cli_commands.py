@@ -192,6 +192,30 @@ def test_ctrl_c_cancels_the_call(cli: Cli) -> None:
     assert cli("result", view["id"], "--wait", "10").status == 4
 
 
+class Interrupting(httpx.HTTPTransport):
+    """Ctrl-C after the call was accepted, before the command line knows it."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """As sent, once."""
+        answer = super().handle_request(request)
+        if request.method == "POST" and request.url.path == "/v1/invocations":
+            answer.read()
+            raise KeyboardInterrupt
+        return answer
+
+
+def test_ctrl_c_before_the_answer_cancels_what_was_accepted(cli: Cli) -> None:
+    """The id is the caller's own, so the call can be named without the answer."""
+    out, err = io.StringIO(), io.StringIO()
+    words = ("call", "probe.sleep", "seconds=60", "--project", "interrupted-early")
+    with Interrupting() as transport:
+        status = run(words, environ=cli.environ, out=out, err=err, stdin=io.BytesIO(), transport=transport)
+    assert status == 130
+    assert "Ctrl-C" in err.getvalue()
+    [view] = cli("ps", "--all", "--project", "interrupted-early", "--json").json
+    assert cli("result", view["id"], "--wait", "10").status == 4
+
+
 def test_idempotency_key_gives_the_same_invocation(cli: Cli) -> None:
     """Sent twice, accepted once; with other arguments refused."""
     words = ("probe.echo", "--idempotency-key", "k-1")

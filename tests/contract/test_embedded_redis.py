@@ -6,9 +6,10 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import redis
@@ -23,6 +24,8 @@ PASSWORD = "p4ssw0rd-of-a-test"
 
 class NoGuard:
     """These tests end what they start themselves."""
+
+    mark: ClassVar[Mapping[str, str]] = {}
 
     def started(self, group: int, grace_s: float) -> None:
         """Nobody needs to know."""

@@ -22,7 +22,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres test test-live check lint types imports demo up bench conformance lock docs clean
+.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench conformance lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ types: setup ## mypy, strict
 
 imports: setup ## the import contracts of pyproject.toml
 	@$(BIN)/lint-imports --no-cache
+
+chaos: setup ## hurt a real fleet, check the books (ARGS='--seed 7 --seconds 300')
+	@$(WITH_SERVERS) $(BIN)/python -m tests.chaos $(ARGS)
 
 conformance: setup .cache/conformance/.setup ## the official MCP conformance suite against our front
 	@PATH="$(CURDIR)/.cache/conformance/venv/bin:$(CURDIR)/.cache/conformance/node_modules/.bin:$$PATH" \

@@ -181,6 +181,15 @@ def test_deadline_expires_the_call(cli: Cli) -> None:
     assert "expired" in said.err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what it runs in the background with SIGINT ignored, and that is inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_cancels_the_call(cli: Cli) -> None:
     """Who interrupts a call does not leave it running somewhere."""
     project = "interrupted"

@@ -1,0 +1,67 @@
+"""`make chaos`: hurt a real fleet for a while and check the books.
+
+    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--keep DIR]
+
+Exit status: 0 all promises held, 1 some did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos.run import Plan, Report, percentile, run
+
+
+def main() -> int:
+    """The command line."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    options.add_argument("--seconds", type=float, default=60.0, help="how long faults are injected")
+    options.add_argument("--nodes", type=int, default=3)
+    options.add_argument("--callers", type=int, default=6)
+    options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
+    given = options.parse_args()
+    plan = Plan(given.seed, given.seconds, given.nodes, given.callers)
+    begun_s = time.monotonic()
+
+    def say(words: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - begun_s:7.1f} s  {words}\n")
+        sys.stdout.flush()
+
+    say(f"seed {plan.seed}, {plan.seconds:g} s of faults, {plan.nodes} nodes")
+    if given.keep is not None:
+        given.keep.mkdir(parents=True)
+        report = asyncio.run(run(plan, given.keep, say))
+    else:
+        with tempfile.TemporaryDirectory(prefix="mcpfleet-chaos-") as folder:
+            report = asyncio.run(run(plan, Path(folder), say))
+    sys.stdout.write(told(report))
+    return 1 if report.books.violations else 0
+
+
+def told(report: Report) -> str:
+    """The report, for people."""
+    books = report.books
+    lines = ["", f"{report.calls} calls in {report.took_s:.0f} s, {report.faults.total()} faults:"]
+    lines += [f"  {count:4d}  {name}" for name, count in report.faults.most_common()]
+    lines.append("ends: " + ", ".join(f"{count} {state}" for state, count in books.states.most_common()))
+    lines.append(f"safe calls whose effect happened more than once: {books.repeated}")
+    lines.append("refused: " + (", ".join(f"{n} {name}" for name, n in report.refused.items()) or "nothing"))
+    if books.failovers_s:
+        p50, most = percentile(books.failovers_s, 0.5), max(books.failovers_s)
+        lines.append(f"failover of {len(books.failovers_s)} calls: p50 {p50:.1f} s, max {most:.1f} s")
+    lines += [f"VIOLATION  {words}" for words in books.violations]
+    lines.append("" if books.violations else "the books are right: nothing lost, nothing twice")
+    if books.violations:
+        lines.append(f"again: make chaos ARGS='--seed {report.plan.seed} --seconds {report.plan.seconds:g}'")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What goes wrong: each fault hurts the fleet, waits, and lets go again.
+
+A fault names its target; no two faults have one target at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from tests.chaos.fleet import ORCHESTRATOR, REDIS, Fleet
+
+LEDGER = "ledger"
+Harm = Callable[[Fleet, str, random.Random], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind of fault.
+
+    Attributes:
+        target: a process, `node` for any node, or `ledger`.
+        weight: how often, beside the others.
+    """
+
+    name: str
+    target: str
+    harm: Harm
+    weight: int = 1
+
+
+async def _killed(fleet: Fleet, target: str, rng: random.Random) -> None:
+    await fleet.kill(target, rng.uniform(0.3, 2.0))
+
+
+async def _vanishes(fleet: Fleet, target: str, rng: random.Random) -> None:
+    away_s = rng.uniform(11.0, 16.0)
+    await fleet.kill(target, away_s)
+    await asyncio.sleep(away_s)
+
+
+async def _disk_lost(fleet: Fleet, target: str, rng: random.Random) -> None:
+    await fleet.kill(target, rng.uniform(0.5, 3.0), is_disk_lost=True)
+
+
+async def _frozen(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """Longer than the lease; what piles up in its queue is there twice when it wakes."""
+    frozen = fleet.pause(target)
+    try:
+        await asyncio.sleep(rng.uniform(1.0, 2.0))
+        with suppress(RedisError):
+            await _capture(fleet)
+            await _play_again(fleet, rng)
+        await asyncio.sleep(rng.uniform(7.0, 10.0))
+    finally:
+        fleet.resume(frozen)
+
+
+async def _stumbles(fleet: Fleet, target: str, rng: random.Random) -> None:
+    frozen = fleet.pause(target)
+    try:
+        await asyncio.sleep(rng.uniform(2.0, 6.0))
+    finally:
+        fleet.resume(frozen)
+
+
+async def _stopped(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del rng
+    await fleet.stop(target)
+
+
+async def _servers_killed(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del rng
+    fleet.kill_servers(target)
+
+
+async def _wiped(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """Redis comes back with nothing."""
+    await fleet.kill(target, rng.uniform(0.3, 2.0))
+    for entry in fleet.kept[target].folder.iterdir():
+        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+async def _paused(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """Longer than every lease and every timeout of a client."""
+    frozen = fleet.pause(target)
+    try:
+        await asyncio.sleep(rng.uniform(9.0, 20.0))
+    finally:
+        fleet.resume(frozen)
+
+
+async def _resets(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del target, rng
+    async with fleet.redis() as redis:
+        await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+async def _emptied(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del target, rng
+    async with fleet.redis() as redis:
+        await redis.flushall()
+
+
+async def _full(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del target
+    async with fleet.redis() as redis:
+        await redis.config_set("maxmemory", 1)
+    await asyncio.sleep(rng.uniform(2.0, 4.0))
+    async with fleet.redis() as redis:
+        await redis.config_set("maxmemory", 0)
+
+
+async def _replayed(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del target
+    await _play_again(fleet, rng)
+
+
+async def _locked(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del target
+    with closing(sqlite3.connect(fleet.ledger_file, timeout=2.0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await asyncio.sleep(rng.uniform(2.0, 7.0))
+        other.execute("ROLLBACK")
+
+
+async def _capture(fleet: Fleet) -> None:
+    """Keep what waits in the queues of nodes."""
+    async with fleet.redis() as redis:
+        async for key in redis.scan_iter(match="mcpfleet.n.*", _type="list"):
+            messages: list[bytes] = await redis.lrange(key, 0, -1)
+            fleet.captured += [(key.decode(), message) for message in messages]
+
+
+async def _play_again(fleet: Fleet, rng: random.Random) -> None:
+    """Old deliveries come once more, in any order."""
+    chosen = rng.sample(fleet.captured, min(len(fleet.captured), 20))
+    async with fleet.redis() as redis:
+        for queue, message in chosen:
+            await redis.lpush(queue, message)
+
+
+NODE = "node"
+FAULTS = (
+    Fault("node killed, back at once", NODE, _killed, 3),
+    Fault("node vanishes", NODE, _vanishes, 3),
+    Fault("node killed, disk lost", NODE, _disk_lost),
+    Fault("node frozen past its lease", NODE, _frozen, 3),
+    Fault("node stopped in order", NODE, _stopped),
+    Fault("node's MCP servers killed", NODE, _servers_killed, 2),
+    Fault("orchestrator killed", ORCHESTRATOR, _killed, 3),
+    Fault("orchestrator stopped in order", ORCHESTRATOR, _stopped),
+    Fault("orchestrator frozen", ORCHESTRATOR, _stumbles),
+    Fault("Redis killed, data kept", REDIS, _killed),
+    Fault("Redis killed, data lost", REDIS, _wiped),
+    Fault("Redis paused", REDIS, _paused),
+    Fault("Redis emptied", REDIS, _emptied, 2),
+    Fault("Redis connections reset", REDIS, _resets, 2),
+    Fault("Redis out of memory", REDIS, _full),
+    Fault("old deliveries again", REDIS, _replayed),
+    Fault("SQLite locked by another process", LEDGER, _locked),
+)

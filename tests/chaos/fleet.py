@@ -1,0 +1,279 @@
+"""A real fleet that can be hurt: Redis, an orchestrator and nodes, each a process that is kept running.
+
+Whatever ends is started again, as an init system would; a fault says how long it stays away. Owns
+processes and files in one folder; refuses to know what the faults are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+from redis.asyncio import Redis
+
+from orchestrator.local.guard import birth, descendants
+from orchestrator.local.redis_server import RedisPlace, find_server, settings_text
+
+EFFECTS_SERVER = Path(__file__).with_name("effects_server.py")
+ORCHESTRATOR, REDIS = "orchestrator", "redis"
+PORTS = range(15_000, 32_000)
+"""Below the ports that outgoing connections get: a port stays ours while its server is away."""
+KEEP_EVERY_S = 0.1
+BACK_AFTER_S = 0.5
+STOPS_WITHIN_S = 40.0
+TOOL_TIMEOUT_S = 4.0
+SLOTS = 4
+
+
+@dataclass
+class Kept:
+    """A process that is meant to run."""
+
+    command: list[str]
+    environ: dict[str, str]
+    stdin: str | None = None
+    folder: Path = Path()
+    process: asyncio.subprocess.Process | None = None
+    log: TextIO | None = None
+    not_before: float = 0.0
+    starts: int = 0
+
+    @property
+    def pid(self) -> int | None:
+        """While it lives."""
+        return None if self.process is None or self.process.returncode is not None else self.process.pid
+
+
+@dataclass
+class Fleet:
+    """Everything of one run, in one folder."""
+
+    folder: Path
+    node_names: tuple[str, ...]
+    database_url: str | None = None
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    join_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    captured: list[tuple[str, bytes]] = field(default_factory=list)
+    """Deliveries seen on their way, to be played again: queue and message."""
+
+    def __post_init__(self) -> None:
+        self.redis_place = RedisPlace(_free_port(), secrets.token_urlsafe(16))
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.marks = self.folder / "marks.jsonl"
+        self.marks.touch()
+        self.kept: dict[str, Kept] = {REDIS: self._redis(), ORCHESTRATOR: self._orchestrator()}
+        self.kept |= {name: self._node(name) for name in self.node_names}
+        self._keeping: asyncio.Task[None] | None = None
+        self.http = httpx.AsyncClient(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30, trust_env=False
+        )
+
+    # ------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Everything, until every node is a member and offers the tools."""
+        self._keeping = asyncio.create_task(self._keep())
+        await self.healed(within_s=120)
+
+    async def close(self) -> None:
+        """Nodes leave first; what does not end is killed."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        for names in (self.node_names, (ORCHESTRATOR,), (REDIS,)):
+            await asyncio.gather(*(self._end(self.kept[name]) for name in names))
+        await self.http.aclose()
+
+    async def healed(self, within_s: float) -> None:
+        """Until all nodes are active and offer what they have."""
+        async with asyncio.timeout(within_s):
+            while not await self._is_whole():  # noqa: ASYNC110 - other processes give no event
+                await asyncio.sleep(KEEP_EVERY_S)
+
+    async def _is_whole(self) -> bool:
+        try:
+            nodes = (await self.http.get("/v1/nodes")).raise_for_status().json()["items"]
+            tools = (await self.http.get("/v1/tools")).raise_for_status().json()["items"]
+        except (httpx.HTTPError, ValueError):
+            return False
+        active = {node["name"] for node in nodes if node["state"] == "active"}
+        offered = {tool["name"]: tool["nodes"] for tool in tools}
+        return active == set(self.node_names) and offered.get("effects.apply") == len(self.node_names)
+
+    # ------------------------------------------------------------------------------ hurting it
+
+    async def kill(self, name: str, away_s: float = BACK_AFTER_S, *, is_disk_lost: bool = False) -> None:
+        """The machine is gone at once, with all that ran on it; it comes back later."""
+        kept = self.kept[name]
+        kept.not_before = time.monotonic() + away_s
+        await self._kill(kept)
+        if is_disk_lost:
+            shutil.rmtree(kept.folder, ignore_errors=True)
+            kept.folder.mkdir()
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM, and it comes back after it ended."""
+        kept = self.kept[name]
+        if kept.pid is not None and kept.process is not None:
+            kept.process.terminate()
+            await kept.process.wait()
+
+    def pause(self, name: str) -> list[int]:
+        """SIGSTOP for the process and all it started; answers whom to wake."""
+        pid = self.kept[name].pid
+        frozen = [] if pid is None else [pid, *descendants(pid)]
+        for each in frozen:
+            _signal(each, signal.SIGSTOP)
+        return frozen
+
+    @staticmethod
+    def resume(frozen: list[int]) -> None:
+        """SIGCONT."""
+        for each in frozen:
+            _signal(each, signal.SIGCONT)
+
+    def kill_servers(self, name: str) -> int:
+        """The MCP servers of one node; how many."""
+        pid = self.kept[name].pid
+        found = [] if pid is None else list(descendants(pid))
+        for each in found:
+            _signal(each, signal.SIGKILL)
+        return len(found)
+
+    def redis(self) -> Redis:
+        """A client; the caller closes it."""
+        return Redis.from_url(self.redis_place.url, socket_timeout=2.0, socket_connect_timeout=2.0)
+
+    # ------------------------------------------------------------------------------ processes
+
+    async def _keep(self) -> None:
+        while True:
+            for kept in self.kept.values():
+                if kept.pid is None and time.monotonic() >= kept.not_before:
+                    await self._start(kept)
+            await asyncio.sleep(KEEP_EVERY_S)
+
+    async def _start(self, kept: Kept) -> None:
+        kept.folder.mkdir(exist_ok=True, parents=True)
+        kept.log = kept.log or (self.folder / f"{kept.folder.name}.log").open("a")
+        kept.not_before = time.monotonic() + BACK_AFTER_S
+        kept.starts += 1
+        kept.process = await asyncio.create_subprocess_exec(
+            *kept.command,
+            env=kept.environ,
+            cwd=kept.folder,
+            stdin=asyncio.subprocess.DEVNULL if kept.stdin is None else asyncio.subprocess.PIPE,
+            stdout=kept.log,
+            stderr=kept.log,
+            start_new_session=True,
+        )
+        if kept.stdin is not None:
+            _feed(kept.process, kept.stdin)
+
+    async def _kill(self, kept: Kept) -> None:
+        pid = kept.pid
+        if pid is None or kept.process is None:
+            return
+        family = descendants(pid)
+        _signal(pid, signal.SIGKILL)
+        for each, born in family.items():
+            if birth(each) == born:
+                _signal(each, signal.SIGKILL)
+        await kept.process.wait()
+
+    async def _end(self, kept: Kept) -> None:
+        if kept.pid is not None and kept.process is not None:
+            kept.process.terminate()
+            try:
+                async with asyncio.timeout(STOPS_WITHIN_S):
+                    await kept.process.wait()
+            except TimeoutError:
+                await self._kill(kept)
+        if kept.log is not None:
+            kept.log.close()
+
+    # ------------------------------------------------------------------------------ what each is started with
+
+    def _redis(self) -> Kept:
+        folder = self.folder / REDIS
+        command = [find_server(os.environ.get("PATH", "")), "-"]
+        return Kept(command, _environ(), settings_text(self.redis_place, folder), folder)
+
+    def _orchestrator(self) -> Kept:
+        folder = self.folder / ORCHESTRATOR
+        return Kept(
+            [sys.executable, "-P", "-m", "orchestrator.cli.main", "serve"],
+            _environ(
+                MCPFLEET_DATABASE_URL=self.database_url or f"sqlite:///{self.ledger_file}",
+                MCPFLEET_REDIS_URL=self.redis_place.url,
+                MCPFLEET_BLOB_DIR=str(folder / "blobs"),
+                MCPFLEET_TOKEN=self.token,
+                MCPFLEET_JOIN_TOKEN=self.join_token,
+                MCPFLEET_PORT=self.url.rsplit(":", 1)[1],
+                MCPFLEET_FLOWER_FEED="false",
+            ),
+            folder=folder,
+        )
+
+    def _node(self, name: str) -> Kept:
+        folder = self.folder / name
+        server = {"command": sys.executable, "args": ["-S", str(EFFECTS_SERVER), str(self.marks)]}
+        form: dict[str, Any] = {
+            "mcpServers": {"effects": server},
+            "mcpfleet": {"tools": {"effects.*": {"timeout_s": TOOL_TIMEOUT_S}}},
+        }
+        servers = self.folder / f"{name}.servers.json"
+        servers.write_text(json.dumps(form))
+        words = ["run", "--name", name, "--servers", str(servers), "--slots-tools", str(SLOTS)]
+        return Kept(
+            [sys.executable, "-P", "-m", "worker.cli", *words],
+            _environ(
+                MCPFLEET_NODE_ORCHESTRATOR_URL=self.url,
+                MCPFLEET_NODE_JOIN_TOKEN=self.join_token,
+                MCPFLEET_NODE_STATE_DIR=str(folder),
+                MCPFLEET_NODE_DRAIN_S="2",
+            ),
+            folder=folder,
+        )
+
+    @property
+    def ledger_file(self) -> Path:
+        """Of SQLite."""
+        return self.folder / ORCHESTRATOR / "ledger.db"
+
+
+def _environ(**ours: str) -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("MCPFLEET_")} | ours
+
+
+def _feed(process: asyncio.subprocess.Process, text: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(text.encode())
+    process.stdin.close()
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _free_port() -> int:
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port

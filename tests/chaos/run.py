@@ -1,0 +1,169 @@
+"""One run: start a fleet, let callers call, hurt it, let it heal, check the books."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from redis.exceptions import RedisError
+
+from tasks.queues import DOORBELL
+from tests.chaos.books import Books, check
+from tests.chaos.faults import FAULTS, NODE, Fault
+from tests.chaos.fleet import Fleet
+from tests.chaos.traffic import Callers
+
+GREMLINS = 2
+HEALS_WITHIN_S = 120.0
+ENDS_WITHIN_S = 120.0
+AWAY_AT_LEAST_S = 10.0
+REFUSED = ("outcome_refused", "settlement_refused", "delivery_refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do. Timing on a real machine never repeats; the seed repeats faults, targets and calls."""
+
+    seed: int
+    seconds: float
+    nodes: int = 3
+    callers: int = 6
+    faults: tuple[Fault, ...] = FAULTS
+    database_url: str | None = None
+
+
+@dataclass
+class Report:
+    """What happened."""
+
+    plan: Plan
+    books: Books
+    faults: Counter[str]
+    calls: int
+    refused: Counter[str] = field(default_factory=Counter)
+    took_s: float = 0.0
+
+
+async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Report:
+    """Do it. The folder keeps the logs of every process."""
+    rng = random.Random(plan.seed)
+    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), plan.database_url)
+    callers = Callers(fleet, random.Random(rng.random()), plan.callers)
+    gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
+    begun_s = time.monotonic()
+    leftovers: list[str] = []
+    try:
+        await fleet.start()
+        until_s = time.monotonic() + plan.seconds
+        async with asyncio.TaskGroup() as group:
+            group.create_task(callers.run(until_s))
+            for _ in range(GREMLINS):
+                group.create_task(gremlins.run(until_s))
+        say(f"faults are over; {len(callers.asked)} calls were asked for")
+        await _healed(fleet, leftovers)
+        await callers.ended(ENDS_WITHIN_S)
+        leftovers += await _keys_without_an_owner(fleet)
+    finally:
+        await fleet.close()
+    leftovers += _processes_of(folder)
+    books = check(callers.asked, _effects(fleet.marks), gremlins.gone_at, AWAY_AT_LEAST_S)
+    books.violations += leftovers
+    books.violations += [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
+    took_s = time.monotonic() - begun_s
+    return Report(plan, books, gremlins.done, len(callers.asked), _refused(folder), took_s)
+
+
+class Gremlins:
+    """They draw faults, one after the other each, never two on one target."""
+
+    def __init__(self, fleet: Fleet, plan: Plan, rng: random.Random, say: Callable[[str], None]) -> None:
+        self.done: Counter[str] = Counter()
+        self.gone_at: dict[str, list[float]] = defaultdict(list)
+        self._fleet, self._plan, self._rng, self._say = fleet, plan, rng, say
+        self._busy: set[str] = set()
+
+    async def run(self, until_s: float) -> None:
+        """Until then; a fault that has begun is ended."""
+        while True:
+            await asyncio.sleep(self._rng.uniform(0.5, 2.5))
+            if time.monotonic() >= until_s:
+                return
+            await self._harm_once()
+
+    async def _harm_once(self) -> None:
+        fault = self._rng.choices(self._plan.faults, [each.weight for each in self._plan.faults])[0]
+        target = self._rng.choice(self._fleet.node_names) if fault.target == NODE else fault.target
+        if target in self._busy:
+            return
+        self._busy.add(target)
+        self.done[fault.name] += 1
+        self._say(f"{fault.name}: {target}")
+        if fault.name == "node vanishes":
+            self.gone_at[target].append(time.time())
+        try:
+            await fault.harm(self._fleet, target, random.Random(self._rng.random()))
+        except (RedisError, OSError, TimeoutError) as error:
+            self._say(f"  {fault.name}: could not be done: {error}")  # its target was away for another reason
+        finally:
+            self._busy.discard(target)
+
+
+async def _healed(fleet: Fleet, leftovers: list[str]) -> None:
+    try:
+        await fleet.healed(HEALS_WITHIN_S)
+    except TimeoutError:
+        leftovers.append(f"the fleet was not whole again {HEALS_WITHIN_S:.0f} s after the last fault")
+
+
+async def _keys_without_an_owner(fleet: Fleet) -> list[str]:
+    """Redis keys are a node's, a pool's, or end by themselves."""
+    owners = {name.encode() for name in fleet.node_names}
+    async with fleet.redis() as redis:
+        keys = [key async for key in redis.scan_iter(count=1000)]
+        lasting = [key for key in keys if await redis.ttl(key) == -1]
+    return [f"a Redis key without an owner: {key!r}" for key in lasting if not _is_owned(key, owners)]
+
+
+def _is_owned(key: bytes, owners: set[bytes]) -> bool:
+    return key == DOORBELL.encode() or key.startswith(b"_kombu.") or any(part in owners for part in key.split(b"."))
+
+
+def _processes_of(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter(["pid", "cwd", "cmdline"]):
+        where, words = process.info["cwd"] or "", " ".join(process.info["cmdline"] or ())
+        if where.startswith(str(folder)) or f"{folder}/" in words:
+            found.append(f"a process is left: {process.info['pid']} {words[:200]}")
+    return found
+
+
+def _effects(marks: Path) -> Counter[str]:
+    lines = (json.loads(line) for line in marks.read_text().splitlines())
+    return Counter(line["key"] for line in lines if line["what"] == "effect")
+
+
+def _refused(folder: Path) -> Counter[str]:
+    """What the logs say was refused: old words of old attempts."""
+    found: Counter[str] = Counter()
+    for log in folder.glob("*.log"):
+        for line in log.read_text(errors="replace").splitlines():
+            found.update(name for name in REFUSED if name in line)
+    return found
+
+
+def _is_honest(words: str) -> bool:
+    """While every node is away nobody offers the tool, and that is what callers hear."""
+    return "unknown_tool" in words or "unknown_capability" in words
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which that share lies."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

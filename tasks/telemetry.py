@@ -73,4 +73,7 @@ def _stamp(process: str) -> Processor:
 
 
 def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # no field may cost the program more than its own legibility
+        return orjson.dumps({str(key): str(value) for key, value in event.items()}).decode()

@@ -82,7 +82,7 @@ async def drain(
     _log.info("draining", deadline_s=deadline_s, running=sum(executor.counts(Phase.RUNNING).values()))
     ends_s = clock.mono_s() + deadline_s
     if not await _until(lambda: not any(executor.counts(Phase.RUNNING).values()), ends_s, clock):
-        _log.warning("drain_deadline", running=executor.counts(Phase.RUNNING), effect="they are stopped")
+        _log.warning("drain_deadline", running=sum(executor.counts(Phase.RUNNING).values()), effect="they are stopped")
         executor.stop_all(Stop.DRAIN)
     if not await _until(lambda: executor.is_idle, clock.mono_s() + SETTLE_S, clock):
         _log.error("not_settled", effect="this node does not leave; its journal is reported at its next start")

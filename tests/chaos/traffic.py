@@ -50,7 +50,6 @@ class Callers:
         self.refusals: list[str] = []
         """Answers that were neither an acceptance nor a reason to ask again."""
         self._fleet, self._rng, self._callers = fleet, rng, callers
-        self._is_open = True
 
     async def run(self, until_s: float) -> None:
         """Call until then; returns when every call is known to be accepted."""
@@ -61,9 +60,16 @@ class Callers:
     async def ended(self, within_s: float) -> None:
         """Until every call that was accepted has ended, or the time is over."""
         until_s = time.monotonic() + within_s
-        for asked in self.asked:
-            while asked.id is not None and not _is_over(asked) and time.monotonic() < until_s:
-                await self._ask(asked, min(20.0, until_s - time.monotonic()))
+        left = [asked for asked in self.asked if asked.id is not None and not _is_over(asked)]
+
+        async def follow() -> None:
+            while left and time.monotonic() < until_s:
+                asked = left.pop(0)
+                await self._ask(asked, 1.0)
+                if not _is_over(asked):
+                    left.append(asked)
+
+        await asyncio.gather(*(follow() for _ in range(self._callers)))
 
     async def _call_on(self, rng: random.Random, number: int, until_s: float) -> None:
         while time.monotonic() < until_s:
@@ -85,7 +91,9 @@ class Callers:
             "arguments": arguments | ({"mischief": asked.mischief} if asked.mischief else {}),
             "project": f"p{rng.randrange(6)}",
             "idempotency_key": asked.key,
-        } | ({"retry": {"attempts": ATTEMPTS, "first_wait_s": 0.2, "cap_s": 1.0}} if asked.is_safe else {})
+        }
+        if asked.is_safe and not asked.mischief:
+            body["retry"] = {"attempts": ATTEMPTS, "first_wait_s": 0.2, "cap_s": 1.0}
         timeout_s = 0.01 if asked.hung_up else 10.0
         while asked.id is None:
             try:

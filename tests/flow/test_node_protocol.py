@@ -210,6 +210,19 @@ async def test_second_signal_stops_at_once_and_keeps_the_journal(fake: FakeOrche
         assert told == [running]
 
 
+async def test_what_outlasts_the_drain_is_stopped_and_told(fake: FakeOrchestrator, tmp_path: Path) -> None:
+    """The deadline passes: the call ends as a failure that its node reports, and the node leaves in order."""
+    async with node_process(fake, tmp_path, os.environ, drain_s=0.1) as node:
+        running = await fake.call("probe.sleep", LONG)
+        await _started(fake, running)
+        node.signal()
+        assert await node.exit_code() == 0
+        (ended,) = fake.finished(running)
+        assert ended.outcome.error is not None
+        assert ended.outcome.error.failure is Failure.MAYBE_STARTED
+        assert len(fake.leaves) == 1
+
+
 async def test_superseded_node_stops(fake: FakeOrchestrator, tmp_path: Path) -> None:
     """An incarnation the orchestrator no longer knows runs nothing on: it ends with a code of its own."""
     async with node_process(fake, tmp_path, os.environ) as node:

@@ -73,6 +73,7 @@ async def node_process(
     environ: Mapping[str, str],
     *options: str,
     is_joining: bool = True,
+    drain_s: float = 30.0,
 ) -> AsyncIterator[NodeUnderTest]:
     """Started, joined unless told otherwise, and gone at the end."""
     joins = len(fake.joins)
@@ -81,6 +82,7 @@ async def node_process(
         "MCPFLEET_NODE_ORCHESTRATOR_URL": fake.url,
         "MCPFLEET_NODE_JOIN_TOKEN": JOIN_TOKEN,
         "MCPFLEET_NODE_STATE_DIR": str(state_dir),
+        "MCPFLEET_NODE_DRAIN_S": str(drain_s),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "worker.cli", "run", "--name", "a1", *options, env=variables

@@ -16,7 +16,7 @@ import orjson
 import structlog
 from celery import Celery
 from kombu import Producer
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from tasks.queues import TASK_NAME
@@ -69,35 +69,27 @@ class Sender:
         self._letters.put(letter)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                with self._app.connection_for_write() as connection:
-                    self._publish_from(Producer(connection, auto_declare=False))
-            except Exception:
-                log.exception("publisher_failed")
-                self._stopping.wait(RETRY_CAP_S)
-
-    def _publish_from(self, producer: Producer) -> None:
+        """A new connection after every failure; what was not published is kept and sent first."""
         pending: list[Letter] = []
         wait_s = RETRY_FIRST_S
         while True:
-            if not pending:
-                pending = self._next_batch()
-                if not pending:
-                    return
             try:
-                self._publish(producer, pending)
+                with self._app.connection_for_write() as connection:
+                    producer = Producer(connection, auto_declare=False)
+                    while pending := pending or self._next_batch():
+                        self._publish(producer, pending)
+                        self._note(None)
+                        pending, wait_s = [], RETRY_FIRST_S
             except Exception as error:
-                if not isinstance(error, OperationalError | RedisError | OSError):
+                if not isinstance(error, KombuError | RedisError | OSError):
                     log.exception("publish_failed")
-                self._note(str(error) or type(error).__name__)
-                if self._stopping.wait(wait_s):
-                    return
-                wait_s = min(RETRY_CAP_S, wait_s * 2)
-                producer = Producer(self._reconnected(producer), auto_declare=False)
-                continue
-            self._note(None)
-            pending, wait_s = [], RETRY_FIRST_S
+                if pending:  # else nothing would be sent that could find the broker back
+                    self._note(str(error.__cause__ or error) or type(error).__name__)
+            else:
+                return
+            if self._stopping.wait(wait_s):
+                return
+            wait_s = min(RETRY_CAP_S, wait_s * 2)
 
     def _next_batch(self) -> list[Letter]:
         first = self._letters.get()
@@ -142,11 +134,6 @@ class Sender:
             ignore_result=True,
         )
         return message
-
-    def _reconnected(self, producer: Producer) -> object:
-        connection = producer.connection
-        connection.collapse()
-        return connection
 
     def _note(self, down_because: str | None) -> None:
         if down_because and not self._down_because:

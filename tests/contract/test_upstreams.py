@@ -172,36 +172,31 @@ async def test_what_a_dead_server_started_is_gone_before_the_next(notes: Path) -
         assert not is_alive(int(noted(notes, "child")[0]))
 
 
-BAD = [
-    pytest.param({"command": "no-such-program"}, "cannot start 'no-such-program'", id="missing"),
-    pytest.param({"command": "cat", "cwd": "/no/such/folder"}, "cannot start '/no/such/folder'", id="no folder"),
-    pytest.param(
-        {"command": "sh", "args": ["-c", "echo why >&2; exit 3"]}, "status 3; its last line on stderr: why", id="exits"
-    ),
-    pytest.param({"command": "sh", "args": ["-c", "kill -9 $$"]}, "killed by signal 9", id="killed"),
-    pytest.param({"command": "yes", "args": ["hello"]}, "not JSON-RPC, it printed 'hello'", id="junk"),
-    pytest.param({"command": "sleep", "args": ["1000"]}, "did not answer within 2 s", id="silent"),
-    pytest.param({"command": "sh", "args": ["-c", "yes >&2"]}, "did not answer within 2 s", id="floods stderr"),
-    pytest.param(
-        {"command": "sh", "args": ["-c", "yes | tr -d '\\n'"]}, "printed a line of more than", id="one endless line"
-    ),
-    pytest.param({"url": "http://127.0.0.1:1/mcp"}, "no connection", id="nobody listens"),
-]
+BAD: dict[str, tuple[dict[str, object], str]] = {
+    "missing": ({"command": "no-such-program"}, "cannot start 'no-such-program'"),
+    "no-folder": ({"command": "cat", "cwd": "/no/such/folder"}, "cannot start '/no/such/folder'"),
+    "exits": ({"command": "sh", "args": ["-c", "echo why >&2; exit 3"]}, "status 3; its last line on stderr: why"),
+    "killed": ({"command": "sh", "args": ["-c", "kill -9 $$"]}, "killed by signal 9"),
+    "junk": ({"command": "yes", "args": ["hello"]}, "not JSON-RPC, it printed 'hello'"),
+    "silent": ({"command": "sleep", "args": ["1000"]}, "did not answer within 2 s"),
+    "floods-stderr": ({"command": "sh", "args": ["-c", "yes >&2"]}, "did not answer within 2 s"),
+    "endless-line": ({"command": "sh", "args": ["-c", "yes | tr -d '\\n'"]}, "printed a line of more than"),
+    "nobody-listens": ({"url": "http://127.0.0.1:1/mcp"}, "no connection"),
+}
 
 
-@pytest.mark.parametrize(("entry", "words"), BAD)
-async def test_a_server_that_cannot_start_says_why_and_stops_nobody(
-    entry: dict[str, object], words: str, notes: Path
-) -> None:
-    """Each way to fail has its sentence, the server beside it works, and the node starts."""
-    form = {"mcpServers": {"bad": entry, "s": scripted(notes)}}
+async def test_servers_that_cannot_start_say_why_and_stop_nobody(notes: Path) -> None:
+    """Each way to fail has its sentence, the server beside them works, and the node starts."""
+    form = {"mcpServers": {name: entry for name, (entry, _) in BAD.items()} | {"s": scripted(notes)}}
     async with running(form, limits=Limits(start_s=2.0, result_bytes=100_000)) as kit:
         await until(lambda: kit.status("s").state == "ready")
-        await until(lambda: kit.status("bad").error)
-        assert words in str(kit.status("bad").error)
+        await until(lambda: all(kit.status(name).error for name in BAD))
+        said = {name: str(kit.status(name).error) for name in BAD}
+        assert {name: words for name, (_, words) in BAD.items() if words not in said[name]} == {}, said
         assert kit.upstreams.capabilities() == {"probe", "s"}
-        error = await kit.refusal("bad.anything")
-        assert (error.code, error.failure) == ("server_unavailable", Failure.NOT_STARTED)
+        for name in BAD:
+            error = await kit.refusal(f"{name}.anything")
+            assert (error.code, error.failure) == ("server_unavailable", Failure.NOT_STARTED)
         assert (await kit.call("s.echo"))["content"] == []
 
 

@@ -204,6 +204,7 @@ def _settler(  # noqa: PLR0917 - one part, and everything it needs
         backlog=dispatcher,
         tool=roster.tool,
         is_safe=roster.is_safe,
+        on_node_loss=roster.on_node_loss,
         doubts=doubts,
         successors=intake.successors,
         default_policy=retry_policy(settings),

@@ -5,6 +5,7 @@ Refuses to call anything.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +29,17 @@ class RetryForm(BaseModel):
     retry_tool_errors: bool = False
 
 
+class OnNodeLoss(StrEnum):
+    """What becomes of a call that may have been running on a node that was lost."""
+
+    RERUN = "rerun"
+    """It runs elsewhere, as soon as the node's lease is over."""
+    FAIL = "fail"
+    """It fails once the grace is over, and is kept as a dead letter."""
+    ASK = "ask"
+    """It is lost once the grace is over: a person looks, then replays or discards the dead letter."""
+
+
 class ToolPolicy(BaseModel):
     """What an operator declares about a tool, beside its server in the `mcpServers` file."""
 
@@ -35,6 +47,8 @@ class ToolPolicy(BaseModel):
     lane: Lane | None = None
     is_safe: bool | None = None
     """May be repeated. Decided by `idempotentHint`/`readOnlyHint` when absent; no hint: unsafe."""
+    on_node_loss: OnNodeLoss | None = None
+    """`rerun` for what may be repeated and `ask` for everything else, when absent."""
     timeout_s: float | None = Field(default=None, gt=0)
     retry: RetryForm | None = None
 
@@ -69,6 +83,11 @@ class ToolSpec(BaseModel):
             return self.policy.is_safe
         hints = self.definition.get("annotations") or {}
         return bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
+
+    @property
+    def on_node_loss(self) -> OnNodeLoss:
+        """What becomes of a call of it that a lost node may have been running."""
+        return self.policy.on_node_loss or (OnNodeLoss.RERUN if self.is_safe else OnNodeLoss.ASK)
 
     @property
     def lane(self) -> Lane:

@@ -111,4 +111,5 @@ def _facts(view: ToolView) -> str:
     retry = f", {policy.attempts} tries" if policy else ""
     safe = "safe to repeat" if view.is_safe else "not safe to repeat after it may have started"
     where = f"{view.nodes} node{'s' if view.nodes != 1 else ''} in {', '.join(view.pools) or 'no pool'}"
-    return f"{where} · lane {view.lane} · one attempt may take {took(view.timeout_s)}{retry} · {safe}"
+    loss = f" · on node loss: {view.policy.on_node_loss}" if view.policy.on_node_loss else ""
+    return f"{where} · lane {view.lane} · one attempt may take {took(view.timeout_s)}{retry} · {safe}{loss}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from orchestrator.registry.member import Member
 from tasks.errors import NotFound
 from tasks.node import NodeState
-from tasks.tool import ToolSpec
+from tasks.tool import OnNodeLoss, ToolSpec
 
 
 class Roster:
@@ -83,6 +83,11 @@ class Roster:
         """Every node that offers it says that it may be repeated: one doubt is enough not to."""
         offering = self.offering(name)
         return bool(offering) and all(member.tools[name].is_safe for member in offering)
+
+    def on_node_loss(self, name: str) -> OnNodeLoss:
+        """As every node that offers it says; where they differ, or nobody does, a person is asked."""
+        said = {member.tools[name].on_node_loss for member in self.offering(name)}
+        return said.pop() if len(said) == 1 else OnNodeLoss.ASK
 
     def tools(self) -> dict[str, ToolSpec]:
         """Every tool of the fleet."""

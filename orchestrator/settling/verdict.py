@@ -6,12 +6,13 @@ ledger, a clock or a random source.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.ledger.values import Outstanding, Settlement
 from tasks.invocation import State
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.retry import Again, RetryPolicy, next_attempt
+from tasks.tool import OnNodeLoss
 
 SUCCEEDED = State.SUCCEEDED.value
 DEATHS = frozenset({"node_restarted", "node_replaced"})
@@ -27,6 +28,7 @@ class Circumstances:
     Attributes:
         policy: how often this call may be tried.
         is_safe: its tool may be repeated after it may have started.
+        on_node_loss: what is declared for the case that its node is lost.
         now_s: wall clock.
         draw: uniform in [0, 1), for the backoff.
         deaths: earlier attempts of it during which the worker process died.
@@ -37,6 +39,7 @@ class Circumstances:
     now_s: float
     draw: float
     deaths: int = 0
+    on_node_loss: OnNodeLoss = OnNodeLoss.ASK
 
 
 def on_finished(
@@ -70,10 +73,11 @@ def on_finished(
 def on_lapsed(attempt: Outstanding, *, given: Circumstances, code: str, message: str) -> Settlement:
     """The node's lease lapsed, or it came back without its memory, while it may have been running.
 
-    Safe work goes elsewhere at once; other work becomes unreachable, for a grace.
+    What reruns on node loss, as safe work does, goes elsewhere at once; other work becomes unreachable,
+    for a grace.
     """
     error = ErrorInfo(code, message, Failure.MAYBE_STARTED)
-    if not given.is_safe:
+    if given.on_node_loss is not OnNodeLoss.RERUN:
         return Settlement(
             invocation_id=attempt.invocation_id,
             fence=attempt.fence,
@@ -83,31 +87,29 @@ def on_lapsed(attempt: Outstanding, *, given: Circumstances, code: str, message:
             at=given.now_s,
             error=error,
         )
-    return _failed(
-        attempt, Outcome("failed", error=error), error, node=None, started_at=attempt.started_at, given=given
-    )
+    return _rerun(attempt, error, given)
 
 
 def on_lost(attempt: Outstanding, *, given: Circumstances, code: str, message: str) -> Settlement:
     """It may have started and nobody will ever say how it ended.
 
-    Safe work is tried again, other work is lost.
+    It is tried again, fails, or is lost, as declared for its tool.
     """
-    is_poison = given.is_safe and code in DEATHS and given.deaths + 1 >= POISON_AFTER_DEATHS
+    reruns = given.on_node_loss is OnNodeLoss.RERUN
+    is_poison = reruns and code in DEATHS and given.deaths + 1 >= POISON_AFTER_DEATHS
     failure = Failure.POISON if is_poison else Failure.MAYBE_STARTED
     error = ErrorInfo(code, message, failure)
-    if given.is_safe:
-        return _failed(
-            attempt, Outcome("failed", error=error), error, node=None, started_at=attempt.started_at, given=given
-        )
+    if reruns:
+        return _rerun(attempt, error, given)
+    ending = State.FAILED if given.on_node_loss is OnNodeLoss.FAIL else State.LOST
     return Settlement(
         invocation_id=attempt.invocation_id,
         fence=attempt.fence,
         node=None,
-        to=State.LOST,
+        to=ending,
         attempt_ending="lost",
         at=given.now_s,
-        outcome=Outcome("lost", error=error),
+        outcome=Outcome(ending.value, error=error),
         error=error,
         counts_try=True,
         dead_reason=code,
@@ -125,6 +127,13 @@ def on_disowned(attempt: Outstanding, *, now_s: float, why: str = "disowned") ->
         at=now_s,
         is_unclaimed=attempt.node is None,
     )
+
+
+def _rerun(attempt: Outstanding, error: ErrorInfo, given: Circumstances) -> Settlement:
+    """By the retry policy, like any try that may be repeated."""
+    again = replace(given, is_safe=True)
+    outcome = Outcome("failed", error=error)
+    return _failed(attempt, outcome, error, node=None, started_at=attempt.started_at, given=again)
 
 
 def _failed(

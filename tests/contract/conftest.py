@@ -16,6 +16,7 @@ import pytest
 from psycopg import connect
 
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.testing.protocol import Story
 from tasks.testing.clock import FakeClock
 
 LOCK_WAIT_S = 0.05
@@ -86,3 +87,11 @@ async def ledger(ledger_url: str, clock: FakeClock) -> AsyncIterator[Ledger]:
     opened = await Ledger.open(ledger_url, clock=clock, busy_timeout_s=LOCK_WAIT_S)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def story(tmp_path: Path) -> AsyncIterator[Story]:
+    """A leader with an empty ledger."""
+    begun = await Story.begin(tmp_path)
+    yield begun
+    await begun.end()

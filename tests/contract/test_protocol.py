@@ -15,19 +15,10 @@ from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.tool import ToolPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 DONE = Outcome("succeeded", result_json='{"content":[]}')
 REFUSED = Outcome("failed", error=ErrorInfo("server_unavailable", "not up", Failure.NOT_STARTED))
-
-
-@pytest.fixture
-async def story(tmp_path: Path) -> AsyncIterator[Story]:
-    """A leader with an empty ledger."""
-    begun = await Story.begin(tmp_path)
-    yield begun
-    await begun.end()
 
 
 async def test_a_call_is_released_addressed_and_settled_once(story: Story) -> None:

@@ -46,12 +46,13 @@ def test_every_promise_of_the_demo_holds(tmp_path: Path, third_party: dict[str, 
 
 
 @pytest.mark.timeout(ENDS_WITHIN_S)
-def test_killed_demo_leaves_nothing(tmp_path: Path) -> None:
-    """With half of its fleet there: no process, no directory. Ctrl-C is less, and tested of `up`."""
-    environ = environ_for(tmp_path / "unused", os.environ) | {"TMPDIR": str(tmp_path)}
+@pytest.mark.parametrize("word", ["demo", "up"])
+def test_killed_fleet_leaves_nothing(word: str, tmp_path: Path) -> None:
+    """Kill -9, the OOM killer, a closed lid; with half of it there, one process may just have been started."""
+    environ = environ_for(tmp_path / "state", os.environ) | {"TMPDIR": str(tmp_path)}
     output = tmp_path.with_name(f"{tmp_path.name}-output")
     with output.open("wb") as file:
-        process = subprocess.Popen(command("demo"), env=environ, stdout=file, stderr=file)
+        process = subprocess.Popen(command(word), env=environ, stdout=file, stderr=file)
         try:
             until(lambda: _nodes_of(process), ENDS_WITHIN_S, "its nodes start")
             family = psutil.Process(process.pid).children(recursive=True)
@@ -59,7 +60,11 @@ def test_killed_demo_leaves_nothing(tmp_path: Path) -> None:
             process.kill()
         assert process.wait(ENDS_WITHIN_S) == -signal.SIGKILL
     assert gone([*family, *_of(tmp_path)]) == []
-    until(lambda: list(tmp_path.iterdir()) == [], ENDS_WITHIN_S, "its directory is removed")
+    if word == "demo":
+        until(lambda: list(tmp_path.iterdir()) == [], ENDS_WITHIN_S, "its directory is removed")
+    else:
+        assert (tmp_path / "state" / "identity.json").exists(), "the next one has the same addresses"
+        assert not (tmp_path / "state" / "fleet.json").exists()
 
 
 def _of(folder: Path) -> list[psutil.Process]:

@@ -151,18 +151,6 @@ def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
     assert not fleet.state_dir.exists(), "--ephemeral forgets everything"
 
 
-def test_killed_parent_takes_its_children_with_it(tmp_path: Path) -> None:
-    """Nobody is left to stop them: kill -9, the OOM killer, a closed laptop lid."""
-    bare = ("--nodes", "1", "--no-flower", "--servers", str(_no_servers(tmp_path)))
-    with upped(tmp_path, *bare, environ=os.environ) as fleet:
-        family = fleet.family()
-        fleet.process.kill()
-        fleet.process.wait()
-        assert gone(family) == []
-    assert not (fleet.state_dir / "fleet.json").exists()
-    assert (fleet.state_dir / "ledger.db").exists()
-
-
 def test_dead_orchestrator_ends_the_fleet_and_says_why(tmp_path: Path) -> None:
     """There is no fleet without it; its last words are shown, and nothing else stays."""
     bare = ("--nodes", "1", "--no-flower", "--servers", str(_no_servers(tmp_path)))

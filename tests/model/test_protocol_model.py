@@ -43,7 +43,7 @@ def _quiet() -> Iterator[None]:
 QUIET = dict.fromkeys(["deadline", "database"])
 TestProtocolMachine = ProtocolMachine.TestCase
 TestProtocolMachine.settings = settings(
-    max_examples=80, stateful_step_count=60, suppress_health_check=list(HealthCheck), **cast("Any", QUIET)
+    max_examples=60, stateful_step_count=60, suppress_health_check=list(HealthCheck), **cast("Any", QUIET)
 )
 
 

@@ -11,6 +11,7 @@ from orchestrator.settling.verdict import Circumstances, on_disowned, on_finishe
 from tasks.invocation import Lane, State
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.retry import RetryPolicy
+from tasks.tool import OnNodeLoss
 
 NOW = 1000.0
 
@@ -38,7 +39,9 @@ def attempt(tries: int = 0) -> Outstanding:
 
 def given(*, is_safe: bool = False, attempts: int = 3, retry_tool_errors: bool = False) -> Circumstances:
     """A policy, a tool, and a draw in the middle."""
-    return Circumstances(RetryPolicy(attempts=attempts, retry_tool_errors=retry_tool_errors), is_safe, NOW, 0.5)
+    policy = RetryPolicy(attempts=attempts, retry_tool_errors=retry_tool_errors)
+    on_loss = OnNodeLoss.RERUN if is_safe else OnNodeLoss.ASK
+    return Circumstances(policy, is_safe, NOW, 0.5, on_node_loss=on_loss)
 
 
 def ended(failure: Failure, *, tries: int = 0, retry_after_s: float | None = None, **how: bool) -> Settlement:
@@ -107,6 +110,26 @@ def test_lost_is_the_end_of_unsafe_work_only() -> None:
     other = on_lost(attempt(), given=given(), code="node_lost", message="gone")
     assert safe.to is State.WAITING
     assert (other.to, other.dead_reason, other.outcome and other.outcome.ending) == (State.LOST, "node_lost", "lost")
+
+
+@pytest.mark.parametrize(
+    ("declared", "lapsed", "lost"),
+    [
+        (OnNodeLoss.RERUN, State.WAITING, State.WAITING),
+        (OnNodeLoss.FAIL, State.UNREACHABLE, State.FAILED),
+        (OnNodeLoss.ASK, State.UNREACHABLE, State.LOST),
+    ],
+)
+@pytest.mark.parametrize("is_safe", [True, False])
+def test_what_is_declared_for_a_lost_node_is_done(
+    declared: OnNodeLoss, lapsed: State, lost: State, is_safe: bool
+) -> None:
+    """Whether it is safe decides only what is not declared."""
+    told = replace(given(is_safe=is_safe), on_node_loss=declared)
+    assert on_lapsed(attempt(), given=told, code="node_lost", message="gone").to is lapsed
+    end = on_lost(attempt(), given=told, code="node_lost", message="gone")
+    assert end.to is lost
+    assert (end.dead_reason is None) == (lost is State.WAITING)
 
 
 def test_what_never_started_costs_no_try() -> None:

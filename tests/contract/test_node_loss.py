@@ -1,0 +1,52 @@
+"""`on_node_loss`: what operators declare for calls that a lost node may have been running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.testing.protocol import TOOLS, UNSAFE, endings
+from tasks.invocation import State
+from tasks.node import LEASE_TTL_S
+from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
+
+if TYPE_CHECKING:
+    from orchestrator.testing.protocol import Story
+
+
+async def test_work_that_shall_fail_with_its_node_fails_after_the_grace(story: Story) -> None:
+    """Declared by the operator; nothing is repeated, and the dead letter says why."""
+    await story.join("a1", tools=_declared(OnNodeLoss.FAIL))
+    call = await story.accept(UNSAFE)
+    await story.release()
+    await story.lapse(LEASE_TTL_S + 0.1)
+    assert (await story.get(call.id)).state is State.UNREACHABLE
+    await story.silence(60)
+    ended = await story.get(call.id)
+    assert (ended.state, endings(ended), ended.tries) == (State.FAILED, ["lost"], 1)
+
+
+async def test_work_that_shall_rerun_goes_elsewhere_though_it_is_not_safe(story: Story) -> None:
+    """At once, as safe work does; only where every node says so."""
+    tools = _declared(OnNodeLoss.RERUN)
+    await story.join("a1", tools=tools)
+    call = await story.accept(UNSAFE)
+    await story.release()
+    other = await story.join("b1", tools=tools)
+    await story.lapse(LEASE_TTL_S + 0.1)
+    await story.renew(other)
+    story.clock.advance(5)
+    await story.renew(other)
+    (second,) = await story.release()
+    assert (second.invocation, second.node, second.fence) == (call.id, "b1", 2)
+
+
+async def test_nodes_that_differ_on_a_loss_leave_it_to_a_person(story: Story) -> None:
+    """One says rerun, one says nothing: one doubt is enough not to."""
+    await story.join("a1", tools=_declared(OnNodeLoss.RERUN))
+    await story.join("b1")
+    assert story.core.roster.on_node_loss(UNSAFE) is OnNodeLoss.ASK
+    assert story.core.roster.on_node_loss("no.such") is OnNodeLoss.ASK
+
+
+def _declared(what: OnNodeLoss) -> tuple[ToolSpec, ...]:
+    return tuple(tool.model_copy(update={"policy": ToolPolicy(on_node_loss=what)}) for tool in TOOLS)

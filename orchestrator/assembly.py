@@ -27,10 +27,10 @@ from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.send import Sender
-from orchestrator.dispatch.view import FleetView, Seat
 from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
 from orchestrator.happenings import Happenings
+from orchestrator.health.circuits import Circuits
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
@@ -43,8 +43,9 @@ from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
 from orchestrator.redis_client import redis_of
-from orchestrator.registry.desk import NodeDesk
+from orchestrator.registry.desk import NodeDesk, Terms
 from orchestrator.registry.roster import Roster
+from orchestrator.seats import view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
@@ -89,6 +90,7 @@ class Core:
     streams: NodeStreams
     desk: NodeDesk
     doubts: Doubts
+    circuits: Circuits
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +158,9 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
     happenings.listen(watch.hear)
     terms = terms_of(settings)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
-    dispatcher = Dispatcher(
-        books=stores.ledger,
-        outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key),
-        attempts=attempts,
-        affinity=Affinity(await stores.ledger.affinities()),
-        build_view=lambda paused: view_of(roster, policies, paused, stores.clock),
-        paused=await stores.ledger.paused(),
-        clock=stores.clock,
-        tell=happenings.tell,
-        doubt=doubts.note,
-    )
+    circuits = Circuits(incarnation_of=roster.incarnation_of, clock=stores.clock)
+    happenings.listen(circuits.hear)
+    dispatcher = await _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     streams = NodeStreams(stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock)
@@ -182,9 +176,46 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         on_claim=dispatcher.claimed,
         on_left=streams.forget_soon,
     )
-    doubts.backlog = dispatcher
+    doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
-        stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts
+        stores,
+        policies,
+        happenings,
+        watch,
+        roster,
+        attempts,
+        dispatcher,
+        intake,
+        settler,
+        streams,
+        desk,
+        doubts,
+        circuits,
+    )
+
+
+async def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
+    stores: Stores,
+    sender: Publisher,
+    terms: Terms,
+    roster: Roster,
+    policies: Policies,
+    attempts: OpenAttempts,
+    circuits: Circuits,
+    doubts: Doubts,
+    happenings: Happenings,
+) -> Dispatcher:
+    return Dispatcher(
+        books=stores.ledger,
+        outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key),
+        attempts=attempts,
+        affinity=Affinity(await stores.ledger.affinities()),
+        build_view=lambda paused: view_of(roster, policies, paused, circuits, stores.clock),
+        paused=await stores.ledger.paused(),
+        clock=stores.clock,
+        tell=happenings.tell,
+        doubt=doubts.note,
+        placed=circuits.placed,
     )
 
 
@@ -317,6 +348,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(LAPSE_EVERY_S, core.desk.lapse, "lapse"),
         every(SWEEP_EVERY_S, sweep.sweep, "sweep"),
         every(SWEEP_EVERY_S, core.doubts.resolve, "doubts"),
+        every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
     ]
@@ -354,24 +386,3 @@ def _lifespan(
             await core.stores.redis.aclose()
 
     return lifespan
-
-
-def view_of(roster: Roster, policies: Policies, paused: frozenset[tuple[str, str]], clock: Clock) -> FleetView:
-    """The fleet as `route` sees it."""
-    now_s = clock.mono_s()
-    seats = {
-        member.name: Seat(
-            node=member.name,
-            pool=member.offer.pool,
-            capabilities=member.capabilities,
-            tools=frozenset(member.tools),
-            slots=dict(member.offer.slots),
-            weight=member.offer.weight,
-            cpu=member.load.cpu,
-            memory=member.load.memory,
-            is_open=member.is_open(now_s),
-            state=member.state,
-        )
-        for member in roster.members()
-    }
-    return FleetView(roster.version, seats, policies.by_name, paused)

@@ -70,8 +70,9 @@ class Dispatcher:
         clock: Clock,
         tell: Callable[[Happening], None],
         doubt: Callable[[str], None],
+        placed: Callable[[str, str], None],
     ) -> None:
-        self._doubt = doubt
+        self._doubt, self._placed = doubt, placed
         self._books, self._outbox, self._attempts, self._affinity = books, outbox, attempts, affinity
         self._build_view, self._clock, self._tell = build_view, clock, tell
         self._paused = set(paused)
@@ -254,7 +255,7 @@ class Dispatcher:
 
     def _choose(self) -> list[tuple[Waiting, Outstanding, Placement]]:
         chosen: list[tuple[Waiting, Outstanding, Placement]] = []
-        while len(chosen) < BATCH_MAX:
+        while len(chosen) < BATCH_MAX and not self._is_stale:
             call = self._backlog.next(self._clock.mono_s())
             if call is None:
                 break
@@ -269,13 +270,14 @@ class Dispatcher:
             self._spread.placed(decision, self._fleet)
             if decision.node is not None:
                 self._bind(call.project, decision.node)
+                self._placed(decision.node, call.tool)
             chosen.append((call, attempt, decision))
         return chosen
 
     def _attempt(self, call: Waiting, placement: Placement) -> Outstanding | None:
         address = Address("", 0) if placement.node is None else self._outbox.address(placement.node)
         if address is None:
-            self._is_stale = True
+            self.fleet_changed()
             return None
         return attempt_of(call, placement, address, self._clock.wall_s())
 

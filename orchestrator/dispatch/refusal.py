@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from orchestrator.dispatch.view import FleetView, Seat, Shape
 from tasks.errors import near
-from tasks.invocation import Lane
 from tasks.queues import node_queue, pool_queue
 
 NEAREST_MAX = 3
@@ -25,26 +24,27 @@ def never(shape: Shape, fleet: FleetView) -> tuple[str, ...]:
 def not_now(shape: Shape, fleet: FleetView) -> tuple[str, ...]:
     """Reasons why every node that can run the shape is closed or paused."""
     able = fleet.capable(shape)
-    closed = [_closed(fleet.seats[node], shape.lane, fleet) for node in able[:NEAREST_MAX]]
+    closed = [_closed(fleet.seats[node], shape, fleet) for node in able[:NEAREST_MAX]]
     more = len(able) - len(closed)
     rest = (f"and {more} more",) if more > 0 else ()
     return (f"{_count(len(able))} could run it, none takes work now", *closed, *rest)
 
 
-def closed_why(seat: Seat, lane: Lane, fleet: FleetView) -> str | None:
-    """Why this node takes nothing in this lane; None if it does."""
+def closed_why(seat: Seat, shape: Shape, fleet: FleetView) -> str | None:
+    """Why this node takes nothing of this shape now; None if it does."""
     if not seat.is_open:
         return "not open" if seat.state == "active" else str(seat.state)
     if fleet.is_pool_paused(seat.pool):
         return f"in pool {seat.pool}, which is paused"
-    for queue in (node_queue(seat.node, lane), pool_queue(seat.pool, lane)):
+    for queue in (node_queue(seat.node, shape.lane), pool_queue(seat.pool, shape.lane)):
         if fleet.is_queue_paused(queue):
             return f"behind queue {queue}, which is paused"
-    return None
+    broken = seat.broken(shape.tool)
+    return None if broken is None else f"passed by: {broken}"
 
 
-def _closed(seat: Seat, lane: Lane, fleet: FleetView) -> str:
-    return f"node {seat.node} is {closed_why(seat, lane, fleet) or 'in a pool that cannot take it'}"
+def _closed(seat: Seat, shape: Shape, fleet: FleetView) -> str:
+    return f"node {seat.node} is {closed_why(seat, shape, fleet) or 'in a pool that cannot take it'}"
 
 
 def _nobody_has(shape: Shape, seats: list[Seat]) -> list[str]:

@@ -120,7 +120,7 @@ def _cooled(call: Waiting, warm_node: str, fleet: FleetView) -> str:
     lacks = seat.lacks(shape_of(call))
     if lacks:
         return f"affinity: node {warm_node} holds project {call.project}, but lacks {', '.join(lacks)}"
-    why = closed_why(seat, call.lane, fleet) or "not to be had"
+    why = closed_why(seat, shape_of(call), fleet) or "not to be had"
     return f"affinity: node {warm_node} holds project {call.project}, but is {why}: no longer warm"
 
 

@@ -62,6 +62,7 @@ class Seat:
         memory: share of memory in use, 0 to 1.
         is_open: active, with a good lease.
         state: for the reasons only.
+        circuits: server → why nothing goes there now; `""` stands for all of its servers.
     """
 
     node: str
@@ -74,6 +75,11 @@ class Seat:
     memory: float = 0.0
     is_open: bool = True
     state: NodeState = NodeState.ACTIVE
+    circuits: Mapping[str, str] = field(default_factory=dict)
+
+    def broken(self, tool: str) -> str | None:
+        """Why the tool is passed by here for now; None if it is not."""
+        return (self.circuits.get("") or self.circuits.get(tool.partition(".")[0])) if self.circuits else None
 
     def lacks(self, shape: Shape) -> tuple[str, ...]:
         """What this node would need to run the shape; empty if it can."""
@@ -199,6 +205,7 @@ class FleetView:
             _make_room(known, CACHED_SHAPES_MAX)
             able = frozenset(self.capable(shape))
             pools = sorted({self.seats[node].pool for node in able})
+            able = frozenset(node for node in able if self.seats[node].broken(shape.tool) is None)
             made = (self._bench(pool, shape.lane, able) for pool in pools if not self.is_pool_paused(pool))
             known[shape] = tuple(bench for bench in made if bench.stands)
         return known[shape]

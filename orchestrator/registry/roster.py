@@ -84,6 +84,11 @@ class Roster:
         offering = self.offering(name)
         return bool(offering) and all(member.tools[name].is_safe for member in offering)
 
+    def incarnation_of(self, name: str) -> str | None:
+        """Of the process that has this node's name now."""
+        member = self._members.get(name)
+        return None if member is None else member.incarnation
+
     def on_node_loss(self, name: str) -> OnNodeLoss:
         """As every node that offers it says; where they differ, or nobody does, a person is asked."""
         said = {member.tools[name].on_node_loss for member in self.offering(name)}

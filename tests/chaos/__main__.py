@@ -1,6 +1,7 @@
 """`make chaos`: hurt a real fleet for a while and check the books.
 
-    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--keep DIR]
+    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--keep DIR]
+    python -m tests.chaos --failover [--rounds N]
 
 Exit status: 0 all promises held, 1 some did not.
 """
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.chaos.failover import compare
 from tests.chaos.run import Plan, Report, percentile, run
 
 
@@ -26,6 +28,8 @@ def main() -> int:
     options.add_argument("--nodes", type=int, default=3)
     options.add_argument("--callers", type=int, default=6)
     options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
+    options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
+    options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
     plan = Plan(given.seed, given.seconds, given.nodes, given.callers)
     begun_s = time.monotonic()
@@ -34,6 +38,9 @@ def main() -> int:
         sys.stdout.write(f"{time.monotonic() - begun_s:7.1f} s  {words}\n")
         sys.stdout.flush()
 
+    if given.failover:
+        asyncio.run(compare(given.rounds, say))
+        return 0
     say(f"seed {plan.seed}, {plan.seconds:g} s of faults, {plan.nodes} nodes")
     if given.keep is not None:
         given.keep.mkdir(parents=True)

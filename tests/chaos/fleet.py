@@ -87,6 +87,10 @@ class Fleet:
         self._keeping = asyncio.create_task(self._keep())
         await self.healed(within_s=120)
 
+    async def started(self, kept: Kept) -> None:
+        """One process alone, without a fleet around it."""
+        await self._start(kept)
+
     async def close(self) -> None:
         """Nodes leave first; what does not end is killed."""
         if self._keeping is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LONG = frozenset({"node vanishes", "node frozen past its lease", "Redis paused"})
 """Each takes longer than this whole run; `make chaos` has them."""
-SECONDS = 8.0
+SECONDS = 6.0
 
 
 @pytest.mark.timeout(400)
@@ -25,7 +25,7 @@ def test_nothing_is_lost_and_nothing_runs_twice(tmp_path: Path) -> None:
     """Nodes, orchestrator, Redis, ledger and MCP servers are hurt while six callers call."""
     said: list[str] = []
     faults = tuple(fault for fault in FAULTS if fault.name not in LONG)
-    report = asyncio.run(run(Plan(seed=11, seconds=SECONDS, faults=faults), tmp_path, said.append))
+    report = asyncio.run(run(Plan(seed=11, seconds=SECONDS, nodes=2, faults=faults), tmp_path, said.append))
     assert report.books.violations == [], "\n".join(said)
     assert report.faults.total() > 2
     assert report.books.states["succeeded"] > 0

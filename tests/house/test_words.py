@@ -13,7 +13,7 @@ MAY_SLEEP = (
     "orchestrator/cli/demo/",  # pauses for reading, on a terminal only
     "orchestrator/ledger/database.py",  # in a thread of its own, until SQLite is free or the limit is over
     "orchestrator/local/guard.py",  # a process of its own, whose whole life is this wait
-    "tests/chaos/effects_server.py",  # a tool that takes its time, in a thread of its own process
+    "tests/chaos/",  # tools and tasks that take their time, in processes of their own
     "tasks/client/",  # the blocking client blocks whoever calls it, as it says
 )
 MAY_READ_ENVIRONMENT = re.compile(r"(settings|bootstrap|cli|main|__main__)\.py$|/cli/|/local/|/testing/")

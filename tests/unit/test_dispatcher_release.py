@@ -72,6 +72,7 @@ async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> N
         paused=(),
         clock=clock,
         tell=lambda _happening: None,
+        placed=lambda _node, _tool: None,
         doubt=lambda _id: None,
     )
     dispatcher.epoch = 1

@@ -1,0 +1,61 @@
+"""A circuit breaker: closed, open, half-open with one probe. Pure: time is passed in.
+
+Source: M. Nygard, Release It!, "Circuit Breaker".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+THRESHOLD = 5
+"""Failures in a row that open it."""
+RETRY_AFTER_S = 60.0
+"""So long nothing is tried; then one probe is."""
+
+
+@dataclass(slots=True)
+class Breaker:
+    """One circuit. Every method that may change what is allowed answers whether it did."""
+
+    failures: int = 0
+    opened_at_s: float | None = None
+    is_probing: bool = False
+    was_half_open: bool = False
+
+    def is_open(self, now_s: float) -> bool:
+        """Nothing may be placed now: it failed too often, or its one probe is on its way."""
+        return self.opened_at_s is not None and (self.is_probing or now_s - self.opened_at_s < RETRY_AFTER_S)
+
+    def left_s(self, now_s: float) -> float:
+        """Seconds until a probe is allowed."""
+        return 0.0 if self.opened_at_s is None else max(0.0, self.opened_at_s + RETRY_AFTER_S - now_s)
+
+    def failed(self, now_s: float) -> bool:
+        """A call failed in a way that blames this circuit."""
+        if self.is_open(now_s) and not self.is_probing:
+            return False  # placed before it opened
+        self.failures += 1
+        is_reopened = self.opened_at_s is not None
+        if is_reopened or self.failures >= THRESHOLD:
+            self.opened_at_s, self.is_probing, self.was_half_open = now_s, False, False
+            return True
+        return False
+
+    def placed(self, now_s: float) -> bool:
+        """A call was placed: where it is half-open, that is the probe."""
+        if self.opened_at_s is None or self.is_open(now_s):
+            return False
+        self.is_probing = True
+        return True
+
+    def said_nothing(self) -> bool:
+        """A call ended and says neither: cancelled, or given up with its node. Another probe may be tried."""
+        changed, self.is_probing = self.is_probing, False
+        return changed
+
+    def half_opened(self, now_s: float) -> bool:
+        """True once, when its time has come."""
+        if self.opened_at_s is None or self.was_half_open or self.is_open(now_s):
+            return False
+        self.was_half_open = True
+        return True

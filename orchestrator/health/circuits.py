@@ -1,0 +1,136 @@
+"""A circuit breaker per node, and per MCP server on it, fed by how attempts ended.
+
+`route` passes by what is open (`dispatch/view.py`). Keeps a breaker only for what failed; a success or
+a new process of the node forgets it. Decides nothing about the call itself: retries do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import structlog
+
+from orchestrator.happenings import AttemptEnded, Happening
+from orchestrator.health.breaker import THRESHOLD, Breaker
+from tasks.clock import Clock
+from tasks.invocation import State
+from tasks.outcome import ErrorInfo, Failure
+
+log = structlog.get_logger("mcpfleet.health")
+WHOLE_NODE = ""
+SERVER_FAULTS = frozenset({"tool_timeout", "connection_lost", "server_unavailable", "server_error"})
+NODE_FAULTS = frozenset({"node_error", "journal_failed", "blob_unavailable"})
+ANSWERS = frozenset({Failure.TOOL_ERROR, Failure.PERMANENT})
+"""The server spoke: whatever it said, it is there."""
+
+
+class Place(NamedTuple):
+    """What a circuit protects: a server on one process of a node, or the process itself."""
+
+    node: str
+    incarnation: str
+    server: str
+
+
+class Circuits:
+    """All breakers."""
+
+    def __init__(self, *, incarnation_of: Callable[[str], str | None], clock: Clock) -> None:
+        self._incarnation_of, self._clock = incarnation_of, clock
+        self._breakers: dict[Place, Breaker] = {}
+        self.on_change: Callable[[], None] = _nobody
+        """Told when what may be used changed."""
+
+    def hear(self, happening: Happening) -> None:
+        """An attempt ended."""
+        if not isinstance(happening, AttemptEnded) or happening.node is None:
+            return
+        server = happening.tool.partition(".")[0]
+        blamed = _blamed(happening, server)
+        if blamed is None and not self._breakers:
+            return
+        incarnation = self._incarnation_of(happening.node)
+        if incarnation is None:
+            return
+        if blamed is not None:
+            self._failed(Place(happening.node, incarnation, blamed), happening.error)
+        for each in {server, WHOLE_NODE} - {blamed}:
+            self._not_failed(Place(happening.node, incarnation, each), has_answered=_has_answered(happening))
+
+    def placed(self, node: str, tool: str) -> None:
+        """A call goes there; through a half-open circuit it is the probe, and nothing follows it."""
+        if not self._breakers:
+            return
+        incarnation = self._incarnation_of(node) or ""
+        for server in (tool.partition(".")[0], WHOLE_NODE):
+            breaker = self._breakers.get(Place(node, incarnation, server))
+            if breaker is not None and breaker.placed(self._clock.mono_s()):
+                self.on_change()
+
+    async def look(self) -> None:
+        """Half-open what is due, forget what is gone. Called about once a second."""
+        now_s = self._clock.mono_s()
+        gone = [place for place in self._breakers if self._incarnation_of(place.node) != place.incarnation]
+        for place in gone:
+            del self._breakers[place]
+        due = [place for place, breaker in self._breakers.items() if breaker.half_opened(now_s)]
+        for place in due:
+            log.info("circuit_half_open", node=place.node, server=place.server or "all")
+        if due or gone:
+            self.on_change()
+
+    def open_at(self, node: str, incarnation: str) -> Mapping[str, str]:
+        """Server → why nothing goes there now; `""` stands for all of the node's servers."""
+        now_s = self._clock.mono_s()
+        return {
+            place.server: _why(breaker, now_s)
+            for place, breaker in self._breakers.items()
+            if place.node == node and place.incarnation == incarnation and breaker.is_open(now_s)
+        }
+
+    def _failed(self, place: Place, error: ErrorInfo | None) -> None:
+        breaker = self._breakers.setdefault(place, Breaker())
+        if breaker.failed(self._clock.mono_s()):
+            code = error.code if error else None
+            log.warning("circuit_opened", node=place.node, server=place.server or "all", error=code)
+            self.on_change()
+
+    def _not_failed(self, place: Place, *, has_answered: bool) -> None:
+        breaker = self._breakers.get(place)
+        if breaker is None:
+            return
+        if has_answered:
+            del self._breakers[place]
+            if breaker.opened_at_s is not None:
+                log.info("circuit_closed", node=place.node, server=place.server or "all")
+                self.on_change()
+        elif breaker.said_nothing():
+            self.on_change()
+
+
+def _nobody() -> None:
+    """Nobody listens yet."""
+
+
+def _blamed(ended: AttemptEnded, server: str) -> str | None:
+    """Which circuit this end speaks against; a server that asks us to wait is busy, not broken."""
+    error = ended.error
+    if error is None or ended.ending != "failed" or error.failure in ANSWERS or error.retry_after_s is not None:
+        return None
+    if error.code in NODE_FAULTS:
+        return WHOLE_NODE
+    return server if error.code in SERVER_FAULTS else None
+
+
+def _has_answered(ended: AttemptEnded) -> bool:
+    return ended.to is State.SUCCEEDED or (ended.error is not None and ended.error.failure in ANSWERS)
+
+
+def _why(breaker: Breaker, now_s: float) -> str:
+    if breaker.is_probing:
+        return f"its circuit is open after {breaker.failures} failures in a row; a probe is on its way"
+    return (
+        f"its circuit is open after {max(breaker.failures, THRESHOLD)} failures in a row; "
+        f"a probe may go in {breaker.left_s(now_s):.0f} s"
+    )

@@ -1,0 +1,112 @@
+"""Circuits through the whole core: what fails too often is passed by, probed, and used again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.health.breaker import RETRY_AFTER_S, THRESHOLD
+from orchestrator.testing.protocol import SAFE, UNSAFE
+from tasks.invocation import State
+from tasks.outcome import ErrorInfo, Failure, Outcome
+
+if TYPE_CHECKING:
+    from orchestrator.testing.protocol import PlayedNode, Story
+
+DONE = Outcome("succeeded", result_json='{"content":[]}')
+SAID_NO = Outcome("failed", error=ErrorInfo("tool_error", "no", Failure.TOOL_ERROR))
+BROKEN = Outcome("failed", error=ErrorInfo("connection_lost", "it ended", Failure.MAYBE_STARTED))
+BUSY = Outcome("failed", error=ErrorInfo("server_busy", "429", Failure.MAYBE_STARTED, retry_after_s=1.0))
+OWN_FAULT = Outcome("failed", error=ErrorInfo("node_error", "a defect", Failure.MAYBE_STARTED))
+
+
+async def _fails(story: Story, outcome: Outcome, times: int = THRESHOLD) -> None:
+    """So many calls in a row end so on a1."""
+    for _ in range(times):
+        await story.accept(UNSAFE)
+        (delivery,) = await story.release()
+        await story.finish("a1", delivery, outcome)
+
+
+async def _due(story: Story, node: PlayedNode) -> None:
+    """The circuit's time is over, and the node stayed."""
+    for _ in range(int(RETRY_AFTER_S)):
+        story.clock.advance(1.0)
+        await story.renew(node)
+    await story.core.circuits.look()
+
+
+async def test_a_server_that_fails_five_times_is_passed_by_and_why_says_so(story: Story) -> None:
+    """Calls wait; they are not refused, for it may come back."""
+    await story.join("a1")
+    await _fails(story, BROKEN)
+    call = await story.accept(UNSAFE)
+    assert await story.release() == []
+    said = " ".join(story.core.dispatcher.why(call.id))
+    assert "node a1 is passed by: its circuit is open after 5 failures in a row; a probe may go in 60 s" in said
+
+
+async def test_another_node_takes_over_at_once(story: Story) -> None:
+    """One broken server on one node stops nobody else."""
+    await story.join("a1")
+    await _fails(story, BROKEN)
+    await story.join("b1")
+    await story.accept(UNSAFE)
+    (delivery,) = await story.release()
+    assert delivery.node == "b1"
+
+
+async def test_one_probe_decides(story: Story) -> None:
+    """Of all that waits one call goes through; its success lets the others follow."""
+    node = await story.join("a1")
+    await _fails(story, BROKEN)
+    for _ in range(3):
+        await story.accept(UNSAFE)
+    await _due(story, node)
+    (probe,) = await story.release()
+    assert await story.release() == []
+    await story.finish("a1", probe, DONE)
+    assert len(await story.release()) == 2
+
+
+async def test_a_failed_probe_opens_it_for_another_minute(story: Story) -> None:
+    """And the next one is due after that."""
+    node = await story.join("a1")
+    await _fails(story, BROKEN)
+    for _ in range(2):
+        await story.accept(UNSAFE)
+    await _due(story, node)
+    (probe,) = await story.release()
+    await story.finish("a1", probe, BROKEN)
+    assert await story.release() == []
+    await _due(story, node)
+    assert len(await story.release()) == 1
+
+
+async def test_answers_and_busy_servers_open_nothing(story: Story) -> None:
+    """A tool that says no is there; a server that says when to come again is asked then."""
+    await story.join("a1")
+    await _fails(story, SAID_NO, 2 * THRESHOLD)
+    await _fails(story, BUSY, 2 * THRESHOLD)
+    await _fails(story, BROKEN, THRESHOLD - 1)
+    await _fails(story, SAID_NO, 1)
+    await _fails(story, BROKEN, THRESHOLD - 1)
+    await story.accept(UNSAFE)
+    assert len(await story.release()) == 1
+
+
+async def test_a_nodes_own_faults_close_the_node_for_all_servers(story: Story) -> None:
+    """A full disk harms every tool."""
+    await story.join("a1")
+    await _fails(story, OWN_FAULT)
+    call = await story.accept(SAFE)
+    assert await story.release() == []
+    assert (await story.get(call.id)).state is State.WAITING
+
+
+async def test_a_new_process_of_the_node_starts_with_closed_circuits(story: Story) -> None:
+    """Whoever mended it and started it again waits for nothing."""
+    await story.join("a1")
+    await _fails(story, BROKEN)
+    await story.join("a1")
+    await story.accept(UNSAFE)
+    assert len(await story.release()) == 1

@@ -273,6 +273,7 @@ def views_of(core: Core) -> Views:
         paused=core.dispatcher.paused,
         waiting_in_pool=core.dispatcher.waiting_in_pool,
         projects_of=core.dispatcher.projects_of,
+        circuits=core.circuits.open_at,
         clock=core.stores.clock,
     )
 

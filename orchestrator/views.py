@@ -6,7 +6,7 @@ Reads what other parts hold in memory, and queue depths from Redis. Changes noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -45,11 +45,12 @@ class Views:
         paused: Callable[[], frozenset[tuple[str, str]]],
         waiting_in_pool: Callable[[str], int],
         projects_of: Callable[[str], list[str]],
+        circuits: Callable[[str, str], Mapping[str, str]],
         clock: Clock,
     ) -> None:
         self._roster, self._occupancy, self._redis = roster, occupancy, redis
         self._policy, self._paused, self._waiting = policy, paused, waiting_in_pool
-        self._projects_of, self._clock = projects_of, clock
+        self._projects_of, self._circuits, self._clock = projects_of, circuits, clock
 
     def tools(self) -> list[ToolView]:
         """Every tool, by name."""
@@ -80,6 +81,7 @@ class Views:
             version=offer.version,
             url=offer.url,
             projects=self._projects_of(member.name),
+            circuits=dict(self._circuits(member.name, member.incarnation)),
         )
 
     def pools(self) -> list[PoolView]:

@@ -266,6 +266,8 @@ class NodeView(_Out):
     url: str
     projects: list[str] = Field(default_factory=list)
     """Projects bound to it by affinity."""
+    circuits: dict[str, str] = Field(default_factory=dict)
+    """Open circuits: MCP server → why nothing goes there now; `""` stands for the whole node."""
 
 
 class PoolView(_Out):

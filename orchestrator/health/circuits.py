@@ -19,7 +19,9 @@ from tasks.outcome import ErrorInfo, Failure
 
 log = structlog.get_logger("mcpfleet.health")
 WHOLE_NODE = ""
-SERVER_FAULTS = frozenset({"tool_timeout", "connection_lost", "server_unavailable", "server_error"})
+SERVER_FAULTS = frozenset({"connection_lost", "server_unavailable", "server_error"})
+"""Not `tool_timeout`: callers choose timeouts, and one in a hurry must not close a server for all. A server
+that hangs as a whole is found by its node, which starts it again."""
 NODE_FAULTS = frozenset({"node_error", "journal_failed", "blob_unavailable"})
 ANSWERS = frozenset({Failure.TOOL_ERROR, Failure.PERMANENT})
 """The server spoke: whatever it said, it is there."""

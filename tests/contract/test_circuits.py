@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.assembly import views_of
 from orchestrator.health.breaker import RETRY_AFTER_S, THRESHOLD
 from orchestrator.testing.protocol import SAFE, UNSAFE
 from tasks.invocation import State
@@ -16,6 +17,7 @@ DONE = Outcome("succeeded", result_json='{"content":[]}')
 SAID_NO = Outcome("failed", error=ErrorInfo("tool_error", "no", Failure.TOOL_ERROR))
 BROKEN = Outcome("failed", error=ErrorInfo("connection_lost", "it ended", Failure.MAYBE_STARTED))
 BUSY = Outcome("failed", error=ErrorInfo("server_busy", "429", Failure.MAYBE_STARTED, retry_after_s=1.0))
+HURRY = Outcome("failed", error=ErrorInfo("tool_timeout", "0.1 s", Failure.MAYBE_STARTED))
 OWN_FAULT = Outcome("failed", error=ErrorInfo("node_error", "a defect", Failure.MAYBE_STARTED))
 
 
@@ -92,6 +94,22 @@ async def test_answers_and_busy_servers_open_nothing(story: Story) -> None:
     await _fails(story, BROKEN, THRESHOLD - 1)
     await story.accept(UNSAFE)
     assert len(await story.release()) == 1
+
+
+async def test_callers_in_a_hurry_close_no_server(story: Story) -> None:
+    """They choose the timeout; one of them must not take a server from everybody."""
+    await story.join("a1")
+    await _fails(story, HURRY, 2 * THRESHOLD)
+    await story.accept(UNSAFE)
+    assert len(await story.release()) == 1
+
+
+async def test_operators_see_open_circuits_on_the_node(story: Story) -> None:
+    """Server and reason."""
+    await story.join("a1")
+    await _fails(story, BROKEN)
+    (view,) = views_of(story.core).nodes()
+    assert list(view.circuits) == [UNSAFE.partition(".")[0]]
 
 
 async def test_a_nodes_own_faults_close_the_node_for_all_servers(story: Story) -> None:

@@ -7,7 +7,6 @@ Refuses to hold fakes: `tasks/testing` ships them.
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import socket
@@ -24,6 +23,8 @@ from hypothesis import settings
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from orchestrator.testing.postgres import Cluster, postgres_bin
+
 ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN_S = 15.0
 ASK_EVERY_S = 0.05
@@ -36,14 +37,6 @@ settings.load_profile("mcpfleet")
 
 
 # ---------------------------------------------------------------- what a plain machine may lack
-
-
-def postgres_bin() -> Path | None:
-    """The folder of `initdb` and `postgres`, newest first; Debian keeps it off the PATH."""
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name), reverse=True)
-    on_path = shutil.which("initdb")
-    folders = [*debian, *([Path(on_path).resolve().parent] if on_path else [])]
-    return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
 
 def tool(name: str) -> str | None:
@@ -187,36 +180,20 @@ def clean_redis(redis_url: str) -> Iterator[str]:
 # ---------------------------------------------------------------- PostgreSQL
 
 
-def _somebody() -> str | None:
-    """PostgreSQL refuses to run as root: its own user, or nobody. None: stay who we are."""
-    if os.geteuid() != 0:
-        return None
-    return "postgres" if "postgres" in {entry.pw_name for entry in pwd.getpwall()} else "nobody"
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A cluster of our own on a free loopback port, thrown away after; the URL of its first database."""
     programs = postgres_bin()
     if programs is None:
         pytest.skip(NEEDS["postgres"][1])
-    user = _somebody()
     with tempfile.TemporaryDirectory(prefix="mcpfleet-pg-") as folder:
-        if user:
-            shutil.chown(folder, user)
-
-        def run(program: str, *arguments: str) -> None:
-            command = [str(programs / program), "-D", f"{folder}/cluster", *arguments]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, user=user)
-
-        port = free_port()
-        options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=200"
-        run("initdb", "-U", "fleet", "-A", "trust", "--no-sync", "-E", "UTF8")
-        run("pg_ctl", "start", "-w", "-t", f"{STARTS_WITHIN_S:.0f}", "-l", f"{folder}/log", "-o", options)
+        cluster = Cluster(programs, Path(folder))
+        cluster.make()
+        cluster.start()
         try:
-            yield f"postgresql://fleet@127.0.0.1:{port}/postgres"
+            yield cluster.url
         finally:
-            run("pg_ctl", "stop", "-w", "-m", "fast")
+            cluster.stop()
 
 
 @pytest.fixture

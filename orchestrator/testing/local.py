@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from orchestrator.cli.main import run
 from orchestrator.local.statefile import FleetFile, read_fleet_file
 
 UP_WITHIN_S = 150.0
@@ -77,6 +79,22 @@ def environ_for(state_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
 def command(*words: str) -> list[str]:
     """`mcpfleet WORDS` of this interpreter."""
     return [sys.executable, "-P", "-m", "orchestrator.cli.main", *words]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one command did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def mcpfleet(environ: Mapping[str, str], *words: str) -> Said:
+    """One command in this process: a second less than one of its own, and the same from its first line on."""
+    out, err = io.StringIO(), io.StringIO()
+    status = run(words, environ=environ, out=out, err=err, stdin=io.BytesIO())
+    return Said(status, out.getvalue(), err.getvalue())
 
 
 @contextmanager

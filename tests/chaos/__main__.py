@@ -1,6 +1,6 @@
 """`make chaos`: hurt a real fleet for a while and check the books.
 
-    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--keep DIR]
+    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--postgresql] [--keep DIR]
     python -m tests.chaos --failover [--rounds N]
 
 Exit status: 0 all promises held, 1 some did not.
@@ -14,9 +14,13 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos.failover import compare
+from tests.chaos.faults import FAULTS, OF_POSTGRESQL, OF_SQLITE
 from tests.chaos.run import Plan, Report, percentile, run
 
 
@@ -27,11 +31,13 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60.0, help="how long faults are injected")
     options.add_argument("--nodes", type=int, default=3)
     options.add_argument("--callers", type=int, default=6)
+    options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
     options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
     options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
     options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
-    plan = Plan(given.seed, given.seconds, given.nodes, given.callers)
+    faults = FAULTS + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
+    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, faults)
     begun_s = time.monotonic()
 
     def say(words: str) -> None:
@@ -42,14 +48,27 @@ def main() -> int:
         asyncio.run(compare(given.rounds, say))
         return 0
     say(f"seed {plan.seed}, {plan.seconds:g} s of faults, {plan.nodes} nodes")
-    if given.keep is not None:
-        given.keep.mkdir(parents=True)
-        report = asyncio.run(run(plan, given.keep, say))
-    else:
-        with tempfile.TemporaryDirectory(prefix="mcpfleet-chaos-") as folder:
-            report = asyncio.run(run(plan, Path(folder), say))
+    with ExitStack() as stack:
+        folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-chaos-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        report = asyncio.run(run(plan, folder, say, stack.enter_context(_cluster()) if given.postgresql else None))
     sys.stdout.write(told(report))
     return 1 if report.books.violations else 0
+
+
+@contextmanager
+def _cluster() -> Iterator[Cluster]:
+    programs = postgres_bin()
+    if programs is None:
+        raise SystemExit("--postgresql: PostgreSQL is not installed; `make postgres` does it, as root on Debian")
+    with tempfile.TemporaryDirectory(prefix="mcpfleet-pg-") as folder:
+        cluster = Cluster(programs, Path(folder))
+        cluster.make()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 def told(report: Report) -> str:

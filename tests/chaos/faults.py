@@ -131,6 +131,21 @@ async def _locked(fleet: Fleet, target: str, rng: random.Random) -> None:
         other.execute("ROLLBACK")
 
 
+async def _database_killed(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """As by a crash: in the middle of whatever it was committing."""
+    del target
+    assert fleet.cluster is not None
+    await asyncio.to_thread(fleet.cluster.stop, "immediate")
+    await asyncio.sleep(rng.uniform(0.0, 4.0))
+    await asyncio.to_thread(fleet.cluster.start)
+
+
+async def _database_cut(fleet: Fleet, target: str, rng: random.Random) -> None:
+    del target, rng
+    assert fleet.cluster is not None
+    await asyncio.to_thread(fleet.cluster.cut)
+
+
 async def _capture(fleet: Fleet) -> None:
     """Keep what waits in the queues of nodes."""
     async with fleet.redis() as redis:
@@ -165,5 +180,9 @@ FAULTS = (
     Fault("Redis connections reset", REDIS, _resets, 2),
     Fault("Redis out of memory", REDIS, _full),
     Fault("old deliveries again", REDIS, _replayed),
-    Fault("SQLite locked by another process", LEDGER, _locked),
+)
+OF_SQLITE = (Fault("SQLite locked by another process", LEDGER, _locked),)
+OF_POSTGRESQL = (
+    Fault("PostgreSQL killed, back at once or later", LEDGER, _database_killed, 2),
+    Fault("PostgreSQL connections cut", LEDGER, _database_cut),
 )

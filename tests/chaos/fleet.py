@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 
 from orchestrator.local.guard import birth, descendants
 from orchestrator.local.redis_server import RedisPlace, find_server, settings_text
+from orchestrator.testing.postgres import Cluster
 
 EFFECTS_SERVER = Path(__file__).with_name("effects_server.py")
 ORCHESTRATOR, REDIS = "orchestrator", "redis"
@@ -62,7 +63,8 @@ class Fleet:
 
     folder: Path
     node_names: tuple[str, ...]
-    database_url: str | None = None
+    cluster: Cluster | None = None
+    """PostgreSQL, running; SQLite where absent."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     join_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     captured: list[tuple[str, bytes]] = field(default_factory=list)
@@ -220,7 +222,7 @@ class Fleet:
         return Kept(
             [sys.executable, "-P", "-m", "orchestrator.cli.main", "serve"],
             _environ(
-                MCPFLEET_DATABASE_URL=self.database_url or f"sqlite:///{self.ledger_file}",
+                MCPFLEET_DATABASE_URL=self._ledger_url(),
                 MCPFLEET_REDIS_URL=self.redis_place.url,
                 MCPFLEET_BLOB_DIR=str(folder / "blobs"),
                 MCPFLEET_TOKEN=self.token,
@@ -251,6 +253,11 @@ class Fleet:
             ),
             folder=folder,
         )
+
+    def _ledger_url(self) -> str:
+        if self.cluster is None:
+            return f"sqlite:///{self.ledger_file}"
+        return self.cluster.url.replace("postgresql://", "postgresql+psycopg://")
 
     @property
     def ledger_file(self) -> Path:

@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 from redis.exceptions import RedisError
 
+from orchestrator.testing.postgres import Cluster
 from tasks.queues import DOORBELL
 from tests.chaos.books import Books, check
-from tests.chaos.faults import FAULTS, NODE, Fault
+from tests.chaos.faults import FAULTS, NODE, OF_SQLITE, Fault
 from tests.chaos.fleet import Fleet
 from tests.chaos.traffic import Callers
 
@@ -35,8 +36,7 @@ class Plan:
     seconds: float
     nodes: int = 3
     callers: int = 6
-    faults: tuple[Fault, ...] = FAULTS
-    database_url: str | None = None
+    faults: tuple[Fault, ...] = FAULTS + OF_SQLITE
 
 
 @dataclass
@@ -51,10 +51,10 @@ class Report:
     took_s: float = 0.0
 
 
-async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Report:
-    """Do it. The folder keeps the logs of every process."""
+async def run(plan: Plan, folder: Path, say: Callable[[str], None], cluster: Cluster | None = None) -> Report:
+    """Do it. The folder keeps the logs of every process; the ledger is in `cluster`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), plan.database_url)
+    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), cluster)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
     gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
     begun_s = time.monotonic()

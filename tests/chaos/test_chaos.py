@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.chaos.books import check
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, OF_SQLITE
 from tests.chaos.run import Plan, run
 from tests.chaos.traffic import SAFE, UNSAFE, Asked
 
@@ -24,7 +24,7 @@ SECONDS = 6.0
 def test_nothing_is_lost_and_nothing_runs_twice(tmp_path: Path) -> None:
     """Nodes, orchestrator, Redis, ledger and MCP servers are hurt while six callers call."""
     said: list[str] = []
-    faults = tuple(fault for fault in FAULTS if fault.name not in LONG)
+    faults = tuple(fault for fault in FAULTS + OF_SQLITE if fault.name not in LONG)
     report = asyncio.run(run(Plan(seed=11, seconds=SECONDS, nodes=2, faults=faults), tmp_path, said.append))
     assert report.books.violations == [], "\n".join(said)
     assert report.faults.total() > 2

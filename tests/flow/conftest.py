@@ -7,12 +7,13 @@ are ones we did not write.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from orchestrator.testing.local import UP_WITHIN_S, Local, until, upped
+from orchestrator.testing.local import UP_WITHIN_S, Local, gone, until, upped
 
 NODES = 3
 
@@ -23,6 +24,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     with upped(tmp_path_factory.mktemp("fleet"), "--verbose", environ=os.environ) as local:
         until(lambda: _is_offered(local), UP_WITHIN_S, "the nodes offer their servers")
         yield local
+        family = local.family()
+        assert local.end(signal.SIGTERM) == 0, local.output.read_text()[-3000:]
+        assert gone(family, 0.0) == []
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.demo.props import make_repository
-from orchestrator.testing.local import Local, command, until
+from orchestrator.testing.local import Local, command, mcpfleet, until
 
 ANSWERS_WITHIN_S = 60.0
 
@@ -21,11 +21,19 @@ def local(fleet: Local, third_party: dict[str, str]) -> Local:
 
 
 def _mcpfleet(fleet: Local, *words: str, status: int = 0) -> str:
-    said = subprocess.run(
-        command(*words), env=fleet.environ, capture_output=True, text=True, check=False, timeout=ANSWERS_WITHIN_S
-    )
+    said = mcpfleet(fleet.environ, *words)
     assert said.returncode == status, said.stdout + said.stderr
     return said.stdout
+
+
+def test_the_command_is_a_program_of_its_own(local: Local) -> None:
+    """What the other tests here do within this process."""
+    words = ("call", "probe.echo", "word=hello", "--json")
+    said = subprocess.run(
+        command(*words), env=local.environ, capture_output=True, text=True, check=False, timeout=ANSWERS_WITHIN_S
+    )
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["state"] == "succeeded"
 
 
 def test_words_reach_a_real_server_typed(local: Local, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from orchestrator.local.statefile import read_identity
-from orchestrator.testing.local import Local, command, gone, until, upped
+from orchestrator.testing.local import Local, Said, command, gone, mcpfleet, until, upped
 
 ANSWERS_WITHIN_S = 60.0
 pytestmark = pytest.mark.timeout(600)  # a machine that runs other tests at the same time starts processes slowly
@@ -28,10 +28,8 @@ def local(fleet: Local) -> Local:
     return fleet
 
 
-def _mcpfleet(fleet: Local, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words), env=fleet.environ, capture_output=True, text=True, check=False, timeout=ANSWERS_WITHIN_S
-    )
+def _mcpfleet(fleet: Local, *words: str) -> Said:
+    return mcpfleet(fleet.environ, *words)
 
 
 def _no_servers(folder: Path) -> Path:
@@ -131,7 +129,10 @@ def test_doctor_finds_nothing_wrong(local: Local) -> None:
 
 
 def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
-    """And the ledger: an Invocation of this run is found by the next one, at the same address."""
+    """And the ledger: an Invocation of this run is found by the next one, at the same address.
+
+    The next one's orchestrator dies: there is no fleet without it, so it ends, and says why.
+    """
     with upped(tmp_path, "--nodes", "1", "--no-flower", environ=os.environ) as fleet:
         name = json.loads(_mcpfleet(fleet, "call", "probe.echo", "a=1", "--json").stdout)["id"]
         family = fleet.family()
@@ -147,21 +148,14 @@ def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
     with upped(tmp_path, *bare, environ=os.environ) as again:
         assert (again.file.url, again.file.token) == (fleet.file.url, fleet.file.token)
         assert json.loads(_mcpfleet(again, "show", name, "--json").stdout)["state"] == "succeeded"
-        assert again.end(signal.SIGTERM) == 0
-    assert not fleet.state_dir.exists(), "--ephemeral forgets everything"
-
-
-def test_dead_orchestrator_ends_the_fleet_and_says_why(tmp_path: Path) -> None:
-    """There is no fleet without it; its last words are shown, and nothing else stays."""
-    bare = ("--nodes", "1", "--no-flower", "--servers", str(_no_servers(tmp_path)))
-    with upped(tmp_path, *bare, environ=os.environ) as fleet:
-        family = fleet.family()
-        fleet.child("serve").kill()
-        assert fleet.process.wait(ANSWERS_WITHIN_S) == 1
+        family = again.family()
+        again.child("serve").kill()
+        assert again.process.wait(ANSWERS_WITHIN_S) == 1
     assert gone(family, 0.0) == []
-    said = fleet.output.read_text()
+    said = again.output.read_text()
     assert "orchestrator died with status -9; its log is" in said
     assert "orchestrator │" in said
+    assert not fleet.state_dir.exists(), "--ephemeral forgets everything"
 
 
 def test_servers_file_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -29,6 +29,12 @@ class RetryForm(BaseModel):
     retry_tool_errors: bool = False
 
 
+class DeclaredRetry(RetryForm):
+    """Of a tool, as its node tells it: a newer node may say more."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
 class OnNodeLoss(StrEnum):
     """What becomes of a call that may have been running on a node that was lost."""
 
@@ -41,16 +47,19 @@ class OnNodeLoss(StrEnum):
 
 
 class ToolPolicy(BaseModel):
-    """What an operator declares about a tool, beside its server in the `mcpServers` file."""
+    """What an operator declares about a tool, beside its server in the `mcpServers` file.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    A newer node may declare more than this orchestrator knows; the file itself is read strictly.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
     lane: Lane | None = None
     is_safe: bool | None = None
     """May be repeated. Decided by `idempotentHint`/`readOnlyHint` when absent; no hint: unsafe."""
     on_node_loss: OnNodeLoss | None = None
     """`rerun` for what may be repeated and `ask` for everything else, when absent."""
     timeout_s: float | None = Field(default=None, gt=0)
-    retry: RetryForm | None = None
+    retry: DeclaredRetry | None = None
 
 
 class ToolSpec(BaseModel):

@@ -291,7 +291,7 @@ def _policy(key: str, node: _Node, names: list[str]) -> ToolPolicy:
         raise node.wrong(key, f"no server {server!r} in this file{near(server, known)}")
     value = node.child(key).fields()
     try:
-        return ToolPolicy.model_validate(value)
+        return ToolPolicy.model_validate(value, extra="forbid")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field_name = ".".join(str(part) for part in first["loc"])

@@ -94,7 +94,7 @@ async def _celery(options: dict[str, Any]) -> float | None:
 
 
 async def _worker(folder: Path, number: int, environ: dict[str, str]) -> asyncio.subprocess.Process:
-    words = ["-m", "celery", "-A", "tests.chaos.celery_peer", "worker", "-c", "1", "-n", f"w{number}@%h"]
+    words = ["-m", "celery", "-A", "tests.chaos.celery_peer", "worker", "-c", "1", "-l", "INFO", "-n", f"w{number}@%h"]
     with (folder / f"w{number}.log").open("w") as log:
         return await asyncio.create_subprocess_exec(
             sys.executable, *words, env=environ, stdout=log, stderr=log, start_new_session=True

@@ -15,13 +15,13 @@ from orchestrator.happenings import AttemptEnded, Happening
 from orchestrator.health.breaker import THRESHOLD, Breaker
 from tasks.clock import Clock
 from tasks.invocation import State
-from tasks.outcome import ErrorInfo, Failure
+from tasks.outcome import Failure
 
 log = structlog.get_logger("mcpfleet.health")
 WHOLE_NODE = ""
-SERVER_FAULTS = frozenset({"connection_lost", "server_unavailable", "server_error"})
-"""Not `tool_timeout`: callers choose timeouts, and one in a hurry must not close a server for all. A server
-that hangs as a whole is found by its node, which starts it again."""
+SERVER_FAULTS = frozenset({"connection_lost", "server_error"})
+"""Not `tool_timeout`: callers choose timeouts, and one in a hurry must not close a server for all. Not
+`server_unavailable`: nothing was started, retries come again, and a restart of a second must not cost a minute."""
 NODE_FAULTS = frozenset({"node_error", "journal_failed", "blob_unavailable"})
 ANSWERS = frozenset({Failure.TOOL_ERROR, Failure.PERMANENT})
 """The server spoke: whatever it said, it is there."""
@@ -41,6 +41,8 @@ class Circuits:
     def __init__(self, *, incarnation_of: Callable[[str], str | None], clock: Clock) -> None:
         self._incarnation_of, self._clock = incarnation_of, clock
         self._breakers: dict[Place, Breaker] = {}
+        self._counted_at: dict[Place, float] = {}
+        """Wall clock of the last failure that counted."""
         self.on_change: Callable[[], None] = _nobody
         """Told when what may be used changed."""
 
@@ -56,7 +58,7 @@ class Circuits:
         if incarnation is None:
             return
         if blamed is not None:
-            self._failed(Place(happening.node, incarnation, blamed), happening.error)
+            self._failed(Place(happening.node, incarnation, blamed), happening)
         for each in {server, WHOLE_NODE} - {blamed}:
             self._not_failed(Place(happening.node, incarnation, each), has_answered=_has_answered(happening))
 
@@ -75,7 +77,7 @@ class Circuits:
         now_s = self._clock.mono_s()
         gone = [place for place in self._breakers if self._incarnation_of(place.node) != place.incarnation]
         for place in gone:
-            del self._breakers[place]
+            self._forget(place)
         due = [place for place, breaker in self._breakers.items() if breaker.half_opened(now_s)]
         for place in due:
             log.info("circuit_half_open", node=place.node, server=place.server or "all")
@@ -91,10 +93,13 @@ class Circuits:
             if place.node == node and place.incarnation == incarnation and breaker.is_open(now_s)
         }
 
-    def _failed(self, place: Place, error: ErrorInfo | None) -> None:
+    def _failed(self, place: Place, ended: AttemptEnded) -> None:
         breaker = self._breakers.setdefault(place, Breaker())
+        if ended.released_at <= self._counted_at.get(place, -1.0):
+            return  # it was there already when the last one failed: one crash takes many calls, and counts once
+        self._counted_at[place] = self._clock.wall_s()
         if breaker.failed(self._clock.mono_s()):
-            code = error.code if error else None
+            code = ended.error.code if ended.error else None
             log.warning("circuit_opened", node=place.node, server=place.server or "all", error=code)
             self.on_change()
 
@@ -103,12 +108,16 @@ class Circuits:
         if breaker is None:
             return
         if has_answered:
-            del self._breakers[place]
+            self._forget(place)
             if breaker.opened_at_s is not None:
                 log.info("circuit_closed", node=place.node, server=place.server or "all")
                 self.on_change()
         elif breaker.said_nothing():
             self.on_change()
+
+    def _forget(self, place: Place) -> None:
+        del self._breakers[place]
+        self._counted_at.pop(place, None)
 
 
 def _nobody() -> None:

@@ -27,6 +27,7 @@ async def _fails(story: Story, outcome: Outcome, times: int = THRESHOLD) -> None
         await story.accept(UNSAFE)
         (delivery,) = await story.release()
         await story.finish("a1", delivery, outcome)
+        story.clock.advance(0.01)
 
 
 async def _due(story: Story, node: PlayedNode) -> None:
@@ -92,6 +93,20 @@ async def test_answers_and_busy_servers_open_nothing(story: Story) -> None:
     await _fails(story, BROKEN, THRESHOLD - 1)
     await _fails(story, SAID_NO, 1)
     await _fails(story, BROKEN, THRESHOLD - 1)
+    await story.accept(UNSAFE)
+    assert len(await story.release()) == 1
+
+
+async def test_one_crash_counts_once_however_many_calls_it_takes(story: Story) -> None:
+    """A server that is started again within a second must not be passed by for a minute."""
+    await story.join("a1", slots=2 * THRESHOLD)
+    for _ in range(2 * THRESHOLD):
+        await story.accept(UNSAFE)
+    deliveries = await story.release()
+    assert len(deliveries) == 2 * THRESHOLD
+    for delivery in deliveries:
+        await story.finish("a1", delivery, BROKEN)
+        story.clock.advance(0.01)
     await story.accept(UNSAFE)
     assert len(await story.release()) == 1
 

@@ -19,16 +19,24 @@ class Breaker:
 
     failures: int = 0
     opened_at_s: float | None = None
-    is_probing: bool = False
+    probe_at_s: float | None = None
+    """When the probe was placed. One that is never heard of again (its release was refused) holds for so
+    long as the circuit does, and no longer."""
     was_half_open: bool = False
+
+    @property
+    def is_probing(self) -> bool:
+        """Its one probe is on its way."""
+        return self.probe_at_s is not None
 
     def is_open(self, now_s: float) -> bool:
         """Nothing may be placed now: it failed too often, or its one probe is on its way."""
-        return self.opened_at_s is not None and (self.is_probing or now_s - self.opened_at_s < RETRY_AFTER_S)
+        return self.left_s(now_s) > 0
 
     def left_s(self, now_s: float) -> float:
-        """Seconds until a probe is allowed."""
-        return 0.0 if self.opened_at_s is None else max(0.0, self.opened_at_s + RETRY_AFTER_S - now_s)
+        """Seconds until a probe, or another one, is allowed."""
+        since_s = self.opened_at_s if self.probe_at_s is None else self.probe_at_s
+        return 0.0 if since_s is None else max(0.0, since_s + RETRY_AFTER_S - now_s)
 
     def failed(self, now_s: float) -> bool:
         """A call failed in a way that blames this circuit."""
@@ -37,7 +45,7 @@ class Breaker:
         self.failures += 1
         is_reopened = self.opened_at_s is not None
         if is_reopened or self.failures >= THRESHOLD:
-            self.opened_at_s, self.is_probing, self.was_half_open = now_s, False, False
+            self.opened_at_s, self.probe_at_s, self.was_half_open = now_s, None, False
             return True
         return False
 
@@ -45,12 +53,12 @@ class Breaker:
         """A call was placed: where it is half-open, that is the probe."""
         if self.opened_at_s is None or self.is_open(now_s):
             return False
-        self.is_probing = True
+        self.probe_at_s, self.was_half_open = now_s, False
         return True
 
     def said_nothing(self) -> bool:
         """A call ended and says neither: cancelled, or given up with its node. Another probe may be tried."""
-        changed, self.is_probing = self.is_probing, False
+        changed, self.probe_at_s = self.is_probing, None
         return changed
 
     def half_opened(self, now_s: float) -> bool:

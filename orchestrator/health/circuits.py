@@ -95,7 +95,7 @@ class Circuits:
 
     def _failed(self, place: Place, ended: AttemptEnded) -> None:
         breaker = self._breakers.setdefault(place, Breaker())
-        if ended.released_at <= self._counted_at.get(place, -1.0):
+        if ended.released_at <= self._counted_at.get(place, -1.0) and not breaker.is_probing:
             return  # it was there already when the last one failed: one crash takes many calls, and counts once
         self._counted_at[place] = self._clock.wall_s()
         if breaker.failed(self._clock.mono_s()):

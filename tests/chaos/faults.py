@@ -63,12 +63,17 @@ async def _frozen(fleet: Fleet, target: str, rng: random.Random) -> None:
         fleet.resume(frozen)
 
 
-async def _stumbles(fleet: Fleet, target: str, rng: random.Random) -> None:
-    frozen = fleet.pause(target)
-    try:
-        await asyncio.sleep(rng.uniform(2.0, 6.0))
-    finally:
-        fleet.resume(frozen)
+def _asleep(at_least_s: float, at_most_s: float) -> Harm:
+    """SIGSTOP for so long."""
+
+    async def harm(fleet: Fleet, target: str, rng: random.Random) -> None:
+        frozen = fleet.pause(target)
+        try:
+            await asyncio.sleep(rng.uniform(at_least_s, at_most_s))
+        finally:
+            fleet.resume(frozen)
+
+    return harm
 
 
 async def _stopped(fleet: Fleet, target: str, rng: random.Random) -> None:
@@ -86,15 +91,6 @@ async def _wiped(fleet: Fleet, target: str, rng: random.Random) -> None:
     await fleet.kill(target, rng.uniform(0.3, 2.0))
     for entry in fleet.kept[target].folder.iterdir():
         shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
-
-
-async def _paused(fleet: Fleet, target: str, rng: random.Random) -> None:
-    """Longer than every lease and every timeout of a client."""
-    frozen = fleet.pause(target)
-    try:
-        await asyncio.sleep(rng.uniform(9.0, 20.0))
-    finally:
-        fleet.resume(frozen)
 
 
 async def _resets(fleet: Fleet, target: str, rng: random.Random) -> None:
@@ -172,10 +168,10 @@ FAULTS = (
     Fault("node's MCP servers killed", NODE, _servers_killed, 2),
     Fault("orchestrator killed", ORCHESTRATOR, _killed, 3),
     Fault("orchestrator stopped in order", ORCHESTRATOR, _stopped),
-    Fault("orchestrator frozen", ORCHESTRATOR, _stumbles),
+    Fault("orchestrator frozen", ORCHESTRATOR, _asleep(2.0, 6.0)),
     Fault("Redis killed, data kept", REDIS, _killed),
     Fault("Redis killed, data lost", REDIS, _wiped),
-    Fault("Redis paused", REDIS, _paused),
+    Fault("Redis paused", REDIS, _asleep(9.0, 20.0)),
     Fault("Redis emptied", REDIS, _emptied, 2),
     Fault("Redis connections reset", REDIS, _resets, 2),
     Fault("Redis out of memory", REDIS, _full),

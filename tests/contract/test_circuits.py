@@ -85,6 +85,19 @@ async def test_a_failed_probe_opens_it_for_another_minute(story: Story) -> None:
     assert len(await story.release()) == 1
 
 
+async def test_a_probe_that_was_cancelled_before_its_release_blocks_nobody(story: Story) -> None:
+    """The ledger refuses to release it, so no end of it is ever told."""
+    node = await story.join("a1")
+    await _fails(story, BROKEN)
+    gone = await story.accept(UNSAFE)
+    await _due(story, node)
+    await story.core.stores.ledger.cancel(gone.id, "default", story.clock.wall_s())
+    assert await story.release() == []
+    await story.accept(UNSAFE)
+    await _due(story, node)
+    assert len(await story.release()) == 1
+
+
 async def test_answers_and_busy_servers_open_nothing(story: Story) -> None:
     """A tool that says no is there; a server that says when to come again is asked then."""
     await story.join("a1")

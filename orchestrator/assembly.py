@@ -1,28 +1,23 @@
 """Makes every part of the orchestrator once, in the order they need each other.
 
-Stores, then the core that decides, then the doors. `bootstrap.py` runs what is made here.
+Stores, then the core that decides, then the doors. `leading.py` says what leading means,
+`bootstrap.py` runs it all.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import random
-import secrets
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from celery import Celery
 from prometheus_client import CollectorRegistry
 from redis import Redis as SyncRedis
-from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
@@ -34,7 +29,8 @@ from orchestrator.health.circuits import Circuits
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
-from orchestrator.leader import Leadership, Loop, every
+from orchestrator.leader import Leadership, Proof
+from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of
 from orchestrator.observability.flower_feed import FlowerFeed
@@ -50,47 +46,11 @@ from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
-from orchestrator.settling.sweep import Graces, Sweep
 from orchestrator.settling.waiting import as_waiting
 from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SystemClock
 from tasks.pool import Strategy
-
-LAPSE_EVERY_S = 0.25
-SWEEP_EVERY_S = 1.0
-RELOAD_EVERY_S = 2.0
-WAITING_PAGE = 5000
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Everything outside this process, and time."""
-
-    ledger: Ledger
-    redis: Redis
-    celery: Celery
-    blobs: DiskBlobs
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True)
-class Core:
-    """What decides."""
-
-    stores: Stores
-    policies: Policies
-    happenings: Happenings
-    watch: Watch
-    roster: Roster
-    attempts: OpenAttempts
-    dispatcher: Dispatcher
-    intake: Intake
-    settler: Settler
-    streams: NodeStreams
-    desk: NodeDesk
-    doubts: Doubts
-    circuits: Circuits
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +65,16 @@ class Orchestrator:
     """Before doors close: a call whose client is cut off then goes on."""
 
 
-async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -> Orchestrator:
+async def build(
+    settings: OrchestratorSettings, *, address: str, follows: Callable[[str | None], None], clock: Clock | None = None
+) -> Orchestrator:
     """Make every part.
+
+    Args:
+        settings: as read.
+        address: HOST:PORT of its doors, for other replicas.
+        follows: told where another replica leads.
+        clock: for tests.
 
     Raises:
         LedgerDown: the database does not answer.
@@ -114,10 +82,10 @@ async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -
     """
     stores = await _stores(settings, clock or SystemClock())
     sender = Sender(stores.celery)
-    core = await core_of(settings, stores, sender)
+    core = core_of(settings, stores, sender)
     views = views_of(core)
     fleet = fleet_of(core, views)
-    leadership = _leadership(settings, core)
+    leadership = leadership_of(settings, core, address, follows)
     registry = CollectorRegistry()
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
@@ -135,7 +103,8 @@ async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
-        lifespan=_lifespan(core, sender, leadership, front, feed),
+        lifespan=lifespan_of(core, sender, leadership, front, feed),
+        leads=core.proof.holds,
     )
     return Orchestrator(app, fleet, core, leadership, front.leave_calls_running)
 
@@ -151,19 +120,22 @@ async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     )
 
 
-async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -> Core:
+def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -> Core:
     """Everything that decides; nothing here listens or runs yet."""
     policies, roster, attempts = read_pools(settings.pools_file), Roster(), OpenAttempts()
     happenings, watch = Happenings(), Watch()
     happenings.listen(watch.hear)
     terms = terms_of(settings)
+    proof = Proof(stores.clock)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
     circuits = Circuits(incarnation_of=roster.incarnation_of, clock=stores.clock)
     happenings.listen(circuits.hear)
-    dispatcher = await _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
+    dispatcher = _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
-    streams = NodeStreams(stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock)
+    streams = NodeStreams(
+        stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock, leads=proof.holds
+    )
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -172,7 +144,7 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         terms=terms,
         clock=stores.clock,
         is_late=lambda pool: policies.of(pool).strategy is Strategy.LATE,
-        on_change=lambda: _fleet_changed(dispatcher, streams),
+        on_change=lambda: fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
         on_left=streams.forget_soon,
     )
@@ -191,10 +163,11 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         desk,
         doubts,
         circuits,
+        proof,
     )
 
 
-async def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
+def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
     stores: Stores,
     sender: Publisher,
     terms: Terms,
@@ -209,9 +182,8 @@ async def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
         books=stores.ledger,
         outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key),
         attempts=attempts,
-        affinity=Affinity(await stores.ledger.affinities()),
+        affinity=Affinity(),
         build_view=lambda paused: view_of(roster, policies, paused, circuits, stores.clock),
-        paused=await stores.ledger.paused(),
         clock=stores.clock,
         tell=happenings.tell,
         doubt=doubts.note,
@@ -258,11 +230,6 @@ def _intake(
     )
 
 
-def _fleet_changed(dispatcher: Dispatcher, streams: NodeStreams) -> None:
-    dispatcher.fleet_changed()
-    streams.ring_soon()
-
-
 def views_of(core: Core) -> Views:
     """The fleet shown."""
     return Views(
@@ -297,64 +264,6 @@ def fleet_of(core: Core, views: Views) -> Fleet:
     )
 
 
-def _leadership(settings: OrchestratorSettings, core: Core) -> Leadership:
-    def lost() -> None:
-        core.dispatcher.epoch = None
-
-    return Leadership(
-        epochs=core.stores.ledger,
-        holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
-        ttl_s=settings.leader_ttl_s,
-        gained=lead(core),
-        lost=lost,
-        loops=_loops(settings, core),
-    )
-
-
-def lead(core: Core) -> Callable[[int], Awaitable[None]]:
-    """What a new leader does first: remember nodes, open attempts, and everything that waits."""
-
-    async def gained(epoch: int) -> None:
-        ledger, roster = core.stores.ledger, core.roster
-        core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
-        for attempt in await ledger.outstanding():
-            core.attempts.add(attempt)
-        core.dispatcher.epoch = epoch
-        after: str | None = None
-        while page := await ledger.waiting(after=after, limit=WAITING_PAGE):
-            for waiting in page:
-                core.dispatcher.offer(waiting)
-            after = page[-1].id
-        _fleet_changed(core.dispatcher, core.streams)
-
-    return gained
-
-
-def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
-    graces = Graces(settings.grace_tools_s, settings.grace_agents_s)
-    sweep = Sweep(
-        attempts=core.attempts.all,
-        is_member=lambda name: core.roster.find(name) is not None,
-        fates=core.settler,
-        graces=graces,
-        clock=core.stores.clock,
-    )
-
-    async def report_loads() -> None:
-        core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
-
-    return [
-        core.dispatcher.run,
-        core.streams.run,
-        every(LAPSE_EVERY_S, core.desk.lapse, "lapse"),
-        every(SWEEP_EVERY_S, sweep.sweep, "sweep"),
-        every(SWEEP_EVERY_S, core.doubts.resolve, "doubts"),
-        every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
-        every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
-        every(RELOAD_EVERY_S, report_loads, "loads"),
-    ]
-
-
 def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
     if not settings.flower_feed:
         return None
@@ -362,28 +271,3 @@ def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> Fl
     feed = FlowerFeed(core.stores.celery, redis, nodes=views.nodes, clock=core.stores.clock)
     core.happenings.listen(feed.hear)
     return feed
-
-
-def _lifespan(
-    core: Core, sender: Sender, leadership: Leadership, front: McpFront, feed: FlowerFeed | None
-) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        sender.start()
-        if feed is not None:
-            feed.start()
-        leading = asyncio.create_task(leadership.run())
-        try:
-            await leadership.is_leader.wait()  # doors open on a roster and open attempts that are known
-            async with front.running():
-                yield
-        finally:
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
-            await asyncio.to_thread(sender.stop)
-            if feed is not None:
-                await asyncio.to_thread(feed.stop)
-            await core.stores.ledger.close()
-            await core.stores.redis.aclose()
-
-    return lifespan

@@ -6,19 +6,23 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType
 
 import structlog
 import uvicorn
 import uvloop
 
-from orchestrator.assembly import build
+from orchestrator.assembly import Orchestrator, build
 from orchestrator.leader import Leadership
+from orchestrator.relay import Relay
 from orchestrator.settings import OrchestratorSettings
 from tasks.telemetry import configure
 
 log = structlog.get_logger("mcpfleet.bootstrap")
+LEAVES_WITHIN_S = 5
+"""Open requests may take so long after SIGTERM."""
+ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 SWITCH_INTERVAL_S = 0.0005
 """Of the interpreter's threads: the default 5 ms would hold up a commit behind a busy event loop."""
 
@@ -29,21 +33,26 @@ def run(settings: OrchestratorSettings) -> None:
 
 
 async def serve(settings: OrchestratorSettings) -> None:
-    """Run until SIGTERM or SIGINT. The ready file, if asked for, is written once the doors are open."""
+    """Run until SIGTERM or SIGINT.
+
+    While another replica leads, connections go to that one. The ready file, if asked for, is written
+    once calls are answered here, by whichever.
+    """
     configure("orchestrator", level=settings.log_level.lower())
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    orchestrator = await build(settings)
     listening = _listen(settings)
+    relay = Relay(patience_s=2 * settings.leader_ttl_s)
+    orchestrator = await build(settings, address=_address(settings, listening), follows=relay.led_by)
     config = uvicorn.Config(
         orchestrator.app,
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=LEAVES_WITHIN_S,
         lifespan="on",
     )
-    server = _Announcing(config, settings, listening, orchestrator.leave_calls_running)
+    server = _Announcing(config, settings, listening, relay, orchestrator)
     ending = asyncio.create_task(_end_with_leadership(orchestrator.leadership, server))
     await server.serve(sockets=[listening])
     ending.cancel()
@@ -56,36 +65,74 @@ async def _end_with_leadership(leadership: Leadership, server: uvicorn.Server) -
 
 
 class _Announcing(uvicorn.Server):
-    """Writes the ready file after startup, when the doors answer; lets calls run on at the end."""
+    """Writes the ready file when calls are answered; lets calls run on at the end."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         settings: OrchestratorSettings,
         listening: socket.socket,
-        leave_calls_running: Callable[[], None],
+        relay: Relay,
+        orchestrator: Orchestrator,
     ) -> None:
         super().__init__(config)
-        self._settings, self._listening, self._leave_calls_running = settings, listening, leave_calls_running
+        self._settings, self._listening = settings, listening
+        self._relay, self._orchestrator = relay, orchestrator
+        self._loop = asyncio.get_running_loop()
+        self._leaving: Future[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """An orchestrator that stops is no caller that leaves: open MCP calls are not cancelled."""
-        if not self.started:
-            os._exit(0)  # a standby waits to lead: it holds nothing that needs an orderly end
-        self._leave_calls_running()
-        super().handle_exit(sig, frame)
+        if self.started:
+            self._orchestrator.leave_calls_running()
+            super().handle_exit(sig, frame)
+        elif self._leaving is None:
+            self._leaving = asyncio.run_coroutine_threadsafe(self._leave(), self._loop)
+
+    async def _leave(self) -> None:
+        """A standby waits to lead: it holds nothing but connections of others."""
+        self._orchestrator.leadership.is_over.set()
+        self._relay.close_door()
+        await self._relay.drained(LEAVES_WITHIN_S)
+        os._exit(0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """What uvicorn does, then say where we are."""
+        """What uvicorn does once this process leads; until then connections go where the leader is."""
+        await self._relay.open(self._listening)
+        standing_by = asyncio.create_task(self._stand_by())
         await super().startup(sockets=sockets)
+        standing_by.cancel()
+        self._relay.close_door()
+        self._relay.led_by(_dialable(self._listening))
+        self._announce("leader")
+
+    async def _stand_by(self) -> None:
+        await self._relay.reaches_leader()
+        self._announce("standby")
+
+    def _announce(self, role: str) -> None:
         host, port = self._listening.getsockname()[:2]
         url = f"http://{host}:{port}"
-        log.info("doors_open", url=url)
+        log.info("doors_open", url=url, role=role)
         ready = self._settings.ready_file
         if ready is not None:
             partial = ready.with_suffix(".partial")
             partial.write_text(f"{url}\n")
             partial.replace(ready)
+
+
+def _address(settings: OrchestratorSettings, listening: socket.socket) -> str:
+    """Where other replicas find this one."""
+    if settings.advertise:
+        return settings.advertise
+    host, port = listening.getsockname()[:2]
+    return f"{socket.gethostname() if host in ANY_HOST else host}:{port}"
+
+
+def _dialable(listening: socket.socket) -> str:
+    """Where this process itself finds its doors."""
+    host, port = listening.getsockname()[:2]
+    return f"{'127.0.0.1' if host in ANY_HOST else host}:{port}"
 
 
 def _listen(settings: OrchestratorSettings) -> socket.socket:

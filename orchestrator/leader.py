@@ -1,7 +1,9 @@
 """The leader lease, and the loops only the leader runs.
 
-One epoch per leadership. Losing it, or not being able to prove it, stops every loop at once; what
-was decided but not committed is refused by the ledger, because the commit names the epoch.
+One epoch per leadership. The ledger refuses every write of an epoch that is over. What is done
+without the ledger, granting leases to nodes and acknowledging what they told, is done only while
+`Proof` holds: as long as no other replica can lead. A leader that cannot prove it pauses; one that
+learns of its successor ends.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Protocol
 
 import structlog
 
+from orchestrator.ledger.errors import EpochLost
+from tasks.clock import Clock
 from tasks.errors import FleetError
 
 log = structlog.get_logger("mcpfleet.leader")
@@ -20,10 +24,27 @@ Loop = Callable[[], Awaitable[None]]
 
 
 class Epochs(Protocol):
-    """The ledger's leader row."""
+    """The ledger's leader row, and its guard."""
 
-    async def take_epoch(self, holder: str, ttl_s: float) -> int | None: ...
+    async def take_epoch(self, holder: str, ttl_s: float, address: str | None = None) -> int | None: ...
     async def renew_epoch(self, holder: str, epoch: int, ttl_s: float) -> bool: ...
+    async def leader_address(self) -> str | None: ...
+    def fence(self, epoch: int) -> None: ...
+
+
+class Proof:
+    """For how long, by this machine's monotonic clock, nobody else can lead."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._until_s = clock, 0.0
+
+    def extend(self, sent_at_s: float, ttl_s: float) -> None:
+        """Granted: counted from when it was asked for, so it ends before the ledger's own count does."""
+        self._until_s = sent_at_s + ttl_s
+
+    def holds(self) -> bool:
+        """Asked before whatever only a leader may do."""
+        return self._clock.mono_s() < self._until_s
 
 
 class Leadership:
@@ -34,41 +55,59 @@ class Leadership:
         *,
         epochs: Epochs,
         holder: str,
+        address: str,
         ttl_s: float,
+        proof: Proof,
+        clock: Clock,
         gained: Callable[[int], Awaitable[None]],
+        proved_again: Callable[[], None],
         lost: Callable[[], None],
+        follows: Callable[[str | None], None],
         loops: Sequence[Loop],
     ) -> None:
-        self._epochs, self._holder, self._ttl_s = epochs, holder, ttl_s
-        self._gained, self._lost, self._loops = gained, lost, loops
+        self._epochs, self._holder, self._address, self._ttl_s = epochs, holder, address, ttl_s
+        self._proof, self._clock = proof, clock
+        self._gained, self._proved_again, self._lost, self._loops = gained, proved_again, lost, loops
+        self._follows = follows
+        """Told where another replica leads, as far as is known."""
         self.is_leader = asyncio.Event()
         self.is_over = asyncio.Event()
         """Led once and no longer: what this process has in memory is stale, so it should end."""
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
+        """Until cancelled, or until it was over."""
+        while not self.is_over.is_set():
             try:
-                epoch = await self._epochs.take_epoch(self._holder, self._ttl_s)
+                epoch = await self._take()
                 if epoch is not None:
                     await self._lead(epoch)
+                else:
+                    address = await self._epochs.leader_address()
+                    self._follows(address if address != self._address else None)
             except FleetError as error:
                 log.warning("leadership_unavailable", error=error.message)
             except Exception:
                 log.exception("leadership_failed")
             await asyncio.sleep(self._ttl_s / 6)
 
+    async def _take(self) -> int | None:
+        sent_at_s = self._clock.mono_s()
+        epoch = await self._epochs.take_epoch(self._holder, self._ttl_s, self._address)
+        if epoch is not None:
+            self._epochs.fence(epoch)
+            self._proof.extend(sent_at_s, self._ttl_s)
+        return epoch
+
     async def _lead(self, epoch: int) -> None:
         log.info("leadership_gained", epoch=epoch)
         running: list[asyncio.Task[None]] = []
+        self._follows(None)
         try:
             await self._gained(epoch)
             running = [asyncio.create_task(_run(loop)) for loop in self._loops]
             self.is_leader.set()
-            while True:
+            while await self._renewed(epoch):  # noqa: ASYNC110 - a lease is renewed by the clock
                 await asyncio.sleep(self._ttl_s / 3)
-                if not await self._epochs.renew_epoch(self._holder, epoch, self._ttl_s):
-                    return
         finally:
             self.is_leader.clear()
             self.is_over.set()
@@ -79,6 +118,23 @@ class Leadership:
                 await asyncio.gather(*running, return_exceptions=True)
             await self._hand_over(epoch)
             log.info("leadership_ended", epoch=epoch)
+
+    async def _renewed(self, epoch: int) -> bool:
+        """False once another leads. A ledger that does not answer says neither: nobody can take over either."""
+        was_proved, sent_at_s = self._proof.holds(), self._clock.mono_s()
+        try:
+            if not await self._epochs.renew_epoch(self._holder, epoch, self._ttl_s):
+                return False
+        except EpochLost:
+            return False
+        except FleetError as error:
+            log.warning("leadership_not_renewed", error=error.message)
+            return True
+        self._proof.extend(sent_at_s, self._ttl_s)
+        if not was_proved:
+            log.info("leadership_proved_again", epoch=epoch)
+            self._proved_again()
+        return True
 
     async def _hand_over(self, epoch: int) -> None:
         """Whoever comes next need not wait for the lease to end."""

@@ -29,6 +29,8 @@ class OrchestratorSettings(BaseModel):
     """Loopback: a fleet is not exposed by accident."""
     port: int = Field(default=8700, ge=0, le=65535)
     """0 takes a free one, which the ready file names."""
+    advertise: str = Field(default="", pattern=r"^$|^\S+:\d+$")
+    """HOST:PORT at which other replicas reach this one; host and port when absent."""
     listen_fd: int | None = None
     """A listening socket inherited from the parent, instead of host and port."""
     allowed_hosts: str = ""

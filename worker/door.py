@@ -6,6 +6,7 @@ long it makes sense.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TypeVar
 
 import httpx
@@ -39,17 +40,18 @@ class Refused(Permanent):
 
 
 class Door:
-    """One HTTP connection pool to the orchestrator.
+    """One HTTP connection pool to the orchestrator, or to several replicas of it.
 
-    Every method raises OrchestratorDown (asking again may help), NotAllowed or Refused.
+    Every method raises OrchestratorDown (asking again may help), NotAllowed or Refused. Asking again
+    asks the next replica.
     """
 
-    def __init__(self, url: str, join_token: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._url = url.rstrip("/")
+    def __init__(self, urls: str, join_token: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._urls = deque(url.strip().rstrip("/") for url in urls.split(","))
         self._token = join_token
         self._node = ""
         # A renewal that takes longer than the time between two is as good as lost.
-        self._http = httpx.AsyncClient(base_url=self._url, timeout=RENEW_EVERY_S, transport=transport)
+        self._http = httpx.AsyncClient(timeout=RENEW_EVERY_S, transport=transport)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -95,15 +97,23 @@ class Door:
 
     async def _send(self, method: str, path: str, body: bytes | None, kind: str = "application/json") -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        url = self._urls[0]
         try:
-            response = await self._http.request(method, path, content=body, headers=headers)
+            response = await self._http.request(method, url + path, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise OrchestratorDown(self._url, str(error) or type(error).__name__) from error
+            self._turn_from(url)
+            raise OrchestratorDown(url, str(error) or type(error).__name__) from error
         status = response.status_code
         if status >= SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
-            raise OrchestratorDown(self._url, f"HTTP {status}")
+            self._turn_from(url)
+            raise OrchestratorDown(url, f"HTTP {status}")
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise NotAllowed(f"the orchestrator at {self._url} does not accept this node's token for {path}")
+            raise NotAllowed(f"the orchestrator at {url} does not accept this node's token for {path}")
         if response.is_error:
             raise Refused(path, status, response.text[:DETAIL_CHARS])
         return response
+
+    def _turn_from(self, url: str) -> None:
+        """The next request goes to the next replica; requests under way at once turn once."""
+        if self._urls[0] == url:
+            self._urls.rotate(-1)

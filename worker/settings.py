@@ -30,8 +30,8 @@ class NodeSettings(BaseModel):
     """Stands in queue names and in the journal's file name; the host's name when absent."""
     pool: str = Field("default", pattern=NAME_PATTERN)
     """Nodes of one shape."""
-    orchestrator_url: str = Field("http://127.0.0.1:8700", pattern=r"^https?://")
-    """Where to join."""
+    orchestrator_url: str = Field("http://127.0.0.1:8700", pattern=r"^https?://[^\s,]+(\s*,\s*https?://[^\s,]+)*$")
+    """Where to join; several replicas separated by commas."""
     join_token: SecretStr = Field(min_length=1)
     """The fleet's; exchanged at join for a token of this incarnation."""
     servers: Path | None = None

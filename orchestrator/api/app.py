@@ -21,6 +21,7 @@ from orchestrator.api.door import Door, trace_of
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
 from orchestrator.api.hosts import HostGuard
 from orchestrator.api.invocations import Invocations
+from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
@@ -47,9 +48,11 @@ def create_app(
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     lifespan: Lifespan | None = None,
+    leads: Callable[[], bool] | None = None,
 ) -> Starlette:
     """The application. `extra_routes` (the MCP door's) come after ours and guard themselves.
 
+    `leads` is asked before every request where there may be other orchestrators.
     `app.state.operations` holds the table it was made from.
     """
     service = Service(registry or CollectorRegistry(), settings)
@@ -64,6 +67,7 @@ def create_app(
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
     guard = [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
+    guard += [] if leads is None else [Middleware(LeaderGuard, leads=leads)]
     handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
     app = Starlette(
         routes=[*_routes(operations, verifier, settings.body_limit_bytes), *extra_routes],

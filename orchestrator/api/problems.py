@@ -13,7 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from orchestrator.api.reply import Reply
-from tasks.errors import FleetError, InvalidCall, NotAllowed, Permanent
+from tasks.errors import FleetError, InvalidCall, NotAllowed, Permanent, Retryable
 
 MEDIA_TYPE = b"application/problem+json"
 RETRY_AFTER_S = 1
@@ -43,6 +43,15 @@ class WrongHost(Permanent):
 
     code = "wrong_host"
     http_status = 421
+
+
+class NotLeading(Retryable):
+    """This orchestrator cannot prove that it leads, or another does."""
+
+    code = "not_leading"
+
+    def __init__(self) -> None:
+        super().__init__("this orchestrator does not lead, or cannot reach the ledger to prove it; ask again")
 
 
 class NoSuchPath(Permanent):

@@ -38,10 +38,15 @@ class Affinity:
     """Project → node."""
 
     def __init__(self, bound: Iterable[Bound] = ()) -> None:
-        self._bindings = {
+        self._bindings: dict[str, _Binding] = {}
+        self._dirty: set[str] = set()
+        self.recall(bound)
+
+    def recall(self, bound: Iterable[Bound]) -> None:
+        """Bindings as they were saved."""
+        self._bindings |= {
             project: _Binding(node, expires_at, saved_until=expires_at) for project, node, expires_at in bound
         }
-        self._dirty: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._bindings)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.dispatch.affinity import Affinity
+from orchestrator.dispatch.affinity import Affinity, Bound
 from orchestrator.dispatch.backlog import Backlog
 from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.records import Address, attempt_of, release_of, released_happening
@@ -66,7 +66,6 @@ class Dispatcher:
         attempts: OpenAttempts,
         affinity: Affinity,
         build_view: Callable[[frozenset[tuple[str, str]]], FleetView],
-        paused: Iterable[tuple[str, str]],
         clock: Clock,
         tell: Callable[[Happening], None],
         doubt: Callable[[str], None],
@@ -75,13 +74,19 @@ class Dispatcher:
         self._doubt, self._placed = doubt, placed
         self._books, self._outbox, self._attempts, self._affinity = books, outbox, attempts, affinity
         self._build_view, self._clock, self._tell = build_view, clock, tell
-        self._paused = set(paused)
-        self._fleet = build_view(frozenset(self._paused))
+        self._paused: set[tuple[str, str]] = set()
+        self._fleet = build_view(frozenset())
         self._backlog = Backlog(self._fleet)
         self._spread = Spread()
         self._wake = asyncio.Event()
         self._is_stale = False
         self.epoch: int | None = None
+
+    def recall(self, *, paused: Iterable[tuple[str, str]], bound: Iterable[Bound]) -> None:
+        """What the ledger remembers; a new leader begins with it."""
+        self._paused = set(paused)
+        self._affinity.recall(bound)
+        self.fleet_changed()
 
     def offer(self, waiting: Waiting) -> None:
         """A call waits: new, or tried again. Only a leader keeps it: to lead begins with reading all."""

@@ -71,6 +71,8 @@ class GroupCommit:
         self._inbox: queue.SimpleQueue[list[_Op] | None] = queue.SimpleQueue()
         self._is_closed = False
         self._session: Session | None = None
+        self.guard: Callable[[Tx], FleetError | None] | None = None
+        """Asked first in every transaction: what it answers is every operation's, and nothing is written."""
         self._thread = threading.Thread(target=self._run, name="mcpfleet-ledger", daemon=True)
         self._thread.start()
 
@@ -167,7 +169,12 @@ class GroupCommit:
         try:
             session = self._session = self._session or self._database.session()
             session.begin()
-            self._run_kinds(session.tx, ops)
+            refusal = self.guard(session.tx) if self.guard else None
+            if refusal is None:
+                self._run_kinds(session.tx, ops)
+            else:
+                for op in ops:
+                    op.answer = refusal
         except Exception as error:  # noqa: BLE001 - answered to the operations by the caller
             if self._undo() and was_connected:
                 return self._try(ops)  # A connection that had died unnoticed; nothing was committed on it.

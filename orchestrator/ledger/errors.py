@@ -6,12 +6,12 @@ from tasks.errors import Permanent, Retryable
 
 
 class EpochLost(Retryable):
-    """Another orchestrator leads now: this one must stop releasing."""
+    """Another orchestrator leads now: this one writes nothing more."""
 
     code = "epoch_lost"
 
     def __init__(self, epoch: int, current: int) -> None:
-        super().__init__(f"epoch {epoch} is over, {current} is current: another leads, nothing was released")
+        super().__init__(f"epoch {epoch} is over, {current} is current: another leads, nothing was written; ask again")
         self.epoch, self.current = epoch, current
 
 

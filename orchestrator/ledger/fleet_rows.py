@@ -9,26 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import bindparam, delete, literal_column, select, update
+from sqlalchemy import Double, bindparam, delete, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from orchestrator.ledger.dbtime import database_time
 from orchestrator.ledger.tables import AFFINITY, DEAD_LETTERS, EPOCH, NODES, PAUSES
 from orchestrator.ledger.transaction import Hot, Tx
 from orchestrator.ledger.values import NodeRow
 
 _E = EPOCH.c
 _ONLY = _E.id == literal_column("1")
-_LEADER = Hot(select(_E.epoch, _E.holder, _E.expires_at).where(_ONLY).with_for_update())
+_NOW, _ENDS = database_time(), database_time() + bindparam("p_ttl_s", type_=Double())
+# FOR SHARE, where the database has it: nobody takes the epoch between this and the commit.
+CURRENT = Hot(select(_E.epoch).where(_ONLY).with_for_update(read=True))
+_LEADER = Hot(select(_E.epoch, _E.holder, _E.expires_at > _NOW).where(_ONLY).with_for_update())
 _LEAD = Hot(
     update(EPOCH)
     .where(_ONLY)
-    .values(epoch=bindparam("p_epoch"), holder=bindparam("p_holder"), expires_at=bindparam("p_expires_at"))
+    .values(epoch=bindparam("p_epoch"), holder=bindparam("p_holder"), expires_at=_ENDS, address=bindparam("p_address"))
 )
 _RENEW = Hot(
     update(EPOCH)
     .where(_ONLY, _E.holder == bindparam("p_holder"), _E.epoch == bindparam("p_epoch"))
-    .values(expires_at=bindparam("p_expires_at"))
+    .values(expires_at=_ENDS)
 )
+_ADDRESS = Hot(select(_E.address).where(_ONLY, _E.expires_at > _NOW))
 
 _NODE_COLUMNS = tuple(column.name for column in NODES.columns)
 _node = insert(NODES)
@@ -56,24 +61,34 @@ _D = DEAD_LETTERS.c
 _DISCARD = Hot(delete(DEAD_LETTERS).where(_D.invocation_id == bindparam("p_id")))
 
 
-def take_epoch(tx: Tx, holder: str, now: float, ttl_s: float) -> int | None:
+def current_epoch(tx: Tx) -> int:
+    """Who leads now; it stays so until this transaction ends."""
+    return int(tx.all(CURRENT, {})[0][0])
+
+
+def take_epoch(tx: Tx, holder: str, ttl_s: float, address: str | None) -> int | None:
     """Lead, unless another holder's lease is good. The epoch grows by one whenever the holder changes.
 
-    Two clocks decide here, so the lease only spares a fight: what keeps two leaders apart is the
-    epoch, which every release compares.
+    The database's clock decides, so replicas need not agree on the time.
     """
-    epoch, leader, expires_at = tx.all(_LEADER, {})[0]
+    epoch, leader, is_good = tx.all(_LEADER, {})[0]
     if leader != holder:
-        if leader is not None and expires_at > now:
+        if leader is not None and is_good:
             return None
         epoch += 1
-    tx.put(_LEAD, [{"p_epoch": epoch, "p_holder": holder, "p_expires_at": now + ttl_s}])
+    tx.put(_LEAD, [{"p_epoch": epoch, "p_holder": holder, "p_ttl_s": ttl_s, "p_address": address}])
     return int(epoch)
 
 
-def renew_epoch(tx: Tx, holder: str, epoch: int, now: float, ttl_s: float) -> bool:
+def renew_epoch(tx: Tx, holder: str, epoch: int, ttl_s: float) -> bool:
     """Lead on. False once another holder took over; a lapsed lease that nobody took is good again."""
-    return bool(tx.counts(_RENEW, [{"p_holder": holder, "p_epoch": epoch, "p_expires_at": now + ttl_s}])[0])
+    return bool(tx.counts(_RENEW, [{"p_holder": holder, "p_epoch": epoch, "p_ttl_s": ttl_s}])[0])
+
+
+def leader_address(tx: Tx) -> str | None:
+    """Where the one is whose lease is good."""
+    found = tx.all(_ADDRESS, {})
+    return found[0][0] if found else None
 
 
 def save_node(tx: Tx, row: NodeRow) -> None:

@@ -15,6 +15,7 @@ from orchestrator.ledger import cancel as ends
 from orchestrator.ledger import database, fleet_rows, reads, schema
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.commit import GroupCommit, Kind
+from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.readers import Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
 from orchestrator.ledger.settle import settle
@@ -57,6 +58,11 @@ def _answer(tx: Tx, operation: _Small) -> object:
         return refusal
 
 
+def _superseded(epoch: int, tx: Tx) -> FleetError | None:
+    current = fleet_rows.current_epoch(tx)
+    return None if current == epoch else EpochLost(epoch, current)
+
+
 _ACCEPT = Kind("accept", accept)
 _RELEASE = Kind("release", release)
 _CLAIM = Kind("claim", claim)
@@ -81,7 +87,7 @@ class Ledger:
 
         Args:
             url: `sqlite:///PATH` or `postgresql://…`.
-            clock: its wall clock times the leader's lease and affinity.
+            clock: its wall clock times affinity.
             busy_timeout_s: how long SQLite waits for another process's lock.
 
         Raises:
@@ -111,15 +117,25 @@ class Ledger:
         """
         return await self._writer.submit(_ACCEPT, tuple(rows))
 
-    async def take_epoch(self, holder: str, ttl_s: float) -> int | None:
-        """Lead for `ttl_s`; None while another holder's lease is good."""
-        now = self._clock.wall_s()
-        return await self._small(lambda tx: fleet_rows.take_epoch(tx, holder, now, ttl_s))
+    async def take_epoch(self, holder: str, ttl_s: float, address: str | None = None) -> int | None:
+        """Lead for `ttl_s`, with doors at `address`; None while another holder's lease is good."""
+        return await self._small(lambda tx: fleet_rows.take_epoch(tx, holder, ttl_s, address))
 
     async def renew_epoch(self, holder: str, epoch: int, ttl_s: float) -> bool:
         """Lead on; False once another holder took over."""
-        now = self._clock.wall_s()
-        return await self._small(lambda tx: fleet_rows.renew_epoch(tx, holder, epoch, now, ttl_s))
+        return await self._small(lambda tx: fleet_rows.renew_epoch(tx, holder, epoch, ttl_s))
+
+    async def leader_address(self) -> str | None:
+        """Where the leader's doors are, while its lease is good."""
+        return await self._readers.run(lambda reader: fleet_rows.leader_address(reader.tx))
+
+    def fence(self, epoch: int) -> None:
+        """From now on every write fails with EpochLost unless this epoch is current.
+
+        A leader that has been superseded without noticing would otherwise accept, cancel or settle
+        what its successor, which read everything when it took over, never hears of.
+        """
+        self._writer.guard = partial(_superseded, epoch)
 
     async def release(self, wanted: Sequence[Release], epoch: int) -> list[Released | None]:
         """Move waiting → released, with a new attempt; None where the Invocation moved meanwhile.

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, false, func, insert, literal_column, or_, select, update
+from sqlalchemy import bindparam, false, func, insert, literal_column, or_, update
 
 from orchestrator.ledger.errors import EpochLost
+from orchestrator.ledger.fleet_rows import current_epoch
 from orchestrator.ledger.moves import sources
 from orchestrator.ledger.rows import dumps
-from orchestrator.ledger.tables import ATTEMPTS, EPOCH, INVOCATIONS, is_still
+from orchestrator.ledger.tables import ATTEMPTS, INVOCATIONS, is_still
 from orchestrator.ledger.transaction import Found, Hot, Tx
 from orchestrator.ledger.values import Release, Released, Started
 from tasks.errors import FleetError
@@ -24,8 +25,6 @@ _C, _A = INVOCATIONS.c, ATTEMPTS.c
 _THIS_FENCE = (_C.id == bindparam("p_id"), _C.fence == bindparam("p_fence"))
 _THIS_ATTEMPT = (_A.invocation_id == bindparam("p_id"), _A.fence == bindparam("p_fence"), _A.ended_at.is_(None))
 
-# FOR SHARE, where the database has it: no other orchestrator may take the epoch before this commits.
-_EPOCH = Hot(select(EPOCH.c.epoch).where(EPOCH.c.id == literal_column("1")).with_for_update(read=True))
 _RELEASE = Hot(
     update(INVOCATIONS)
     .where(*_THIS_FENCE, is_still(sources(State.RELEASED)))
@@ -104,7 +103,7 @@ class Claim:
 
 def release(tx: Tx, asked: Sequence[Releases]) -> list[list[Released | None] | FleetError]:
     """Release what is still waiting at the expected fence; None where it is not."""
-    current = int(tx.all(_EPOCH, {})[0][0])
+    current = current_epoch(tx)
     wanted = [one for ask in asked if ask.epoch == current for one in ask.wanted]
     found = tx.firsts(
         _RELEASE, [{"p_id": one.invocation_id, "p_fence": one.expected_fence, "p_node": one.node} for one in wanted]

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -149,8 +149,9 @@ EPOCH = Table(
     Column("epoch", Integer, nullable=False),
     Column("holder", Text),
     Column("expires_at", Double, nullable=False),
+    Column("address", Text),
 )
-"""One row, id 1, put there by the first migration."""
+"""One row, id 1, put there by the first migration. `expires_at` is on the database's clock."""
 
 NODES = Table(
     "mcpfleet_nodes",

@@ -234,6 +234,12 @@ class NodeDesk:
         for member in self._roster.members():
             member.lease.until_s += now_s - before
 
+    def forgive(self) -> None:
+        """No renewal was answered for a while: every lease is whole again."""
+        for member in self._roster.members():
+            if member.state is not NodeState.LOST:
+                member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
+
     async def _lose(self, member: Member) -> bool:
         """Durable first; False when a renewal came in the meantime."""
         await self._store.save_node(replace(row_of(member), state=NodeState.LOST.value, term=member.lease.term + 1))

@@ -53,8 +53,10 @@ class NodeStreams:
         nodes: Callable[[], Iterable[str]],
         tell: Callable[[Happening], None],
         clock: Clock,
+        leads: Callable[[], bool],
     ) -> None:
         self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
+        self._leads = leads
         self._clock = clock
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
@@ -122,6 +124,10 @@ class NodeStreams:
         async with asyncio.timeout(BLOCK_MS / 1000 + ANSWER_S):
             reply = await self._redis.xread(wanted, block=BLOCK_MS)
         if not reply:
+            return
+        if not self._leads():
+            # A successor may have released what these speak of: refused here, they would be acknowledged.
+            await asyncio.sleep(RETRY_S)
             return
         entries = {_text(stream): batch for stream, batch in _pairs(reply)}
         bell = entries.pop(DOORBELL, None)

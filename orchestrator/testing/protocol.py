@@ -13,9 +13,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from orchestrator.assembly import Core, Stores, core_of, lead
+from orchestrator.assembly import core_of
 from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.core import Core, Stores
 from orchestrator.dispatch.send import Letter
+from orchestrator.leading import lead
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.sweep import Graces, Sweep
@@ -86,7 +88,7 @@ class Story:
             blobs=DiskBlobs(folder / "blobs"),
             clock=clock,
         )
-        core = await core_of(chosen, stores, outgoing)
+        core = core_of(chosen, stores, outgoing)
         epoch = await stores.ledger.take_epoch("story", 1e9)
         assert epoch is not None, "nobody else leads here"
         await lead(core)(epoch)

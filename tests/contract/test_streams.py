@@ -19,7 +19,7 @@ from tasks.outcome import Outcome
 from tasks.queues import control_stream, events_stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from orchestrator.ledger.values import Started
 
@@ -55,13 +55,19 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+def _streams(
+    redis: Redis, judge: Judge, nodes: Callable[[], list[str]], leads: Callable[[], bool] = lambda: True
+) -> NodeStreams:
+    return NodeStreams(redis, settling=judge, nodes=nodes, tell=lambda _: None, clock=SystemClock(), leads=leads)
+
+
 async def _settled(redis: Redis, judge: Judge, *said: tuple[str, str]) -> list[tuple[str, str]]:
     """Nodes say that Invocations ended; who was told that which of them is settled."""
     nodes = list(dict.fromkeys(node for node, _ in said))
     for node, invocation in said:
         event: Any = pack([Finished(invocation, 1, 2.0, 1.0, DONE)])
         await redis.xadd(events_stream(node), {FIELD: event})
-    streams = NodeStreams(redis, settling=judge, nodes=lambda: nodes, tell=lambda _: None, clock=SystemClock())
+    streams = _streams(redis, judge, lambda: nodes)
     reading = asyncio.create_task(streams.run())
     told: list[tuple[str, str]] = []
     try:
@@ -102,10 +108,34 @@ async def test_a_reader_that_is_cancelled_ends(redis_url: str) -> None:
     """Whatever it was doing: an orchestrator that is to stop must not wait for a loop that goes on."""
     for turn in range(150):
         async with redis_of(redis_url) as redis:
-            streams = NodeStreams(redis, settling=Judge(), nodes=list, tell=lambda _: None, clock=SystemClock())
+            streams = _streams(redis, Judge(), list)
             reading = asyncio.create_task(streams.run())
             await asyncio.sleep(turn * 0.0001)
             reading.cancel()
             done, _ = await asyncio.wait([reading], timeout=10)
             reading.cancel()
             assert done, f"still reading after a cancel at {turn * 0.1:.1f} ms"
+
+
+async def test_who_cannot_prove_that_it_leads_acknowledges_nothing(redis: Redis) -> None:
+    """A successor may have released what a node speaks of; read again once it is proved."""
+    event: Any = pack([Finished("one", 1, 2.0, 1.0, DONE)])
+    await redis.xadd(events_stream("n1"), {FIELD: event})
+    judge, asked = Judge(), asyncio.Event()
+    proof = [False]
+
+    def leads() -> bool:
+        asked.set()
+        return proof[0]
+
+    reading = asyncio.create_task(_streams(redis, judge, lambda: ["n1"], leads).run())
+    async with asyncio.timeout(20):
+        await asked.wait()
+        assert judge.settled == []
+        proof[0] = True
+        while not judge.settled:  # noqa: ASYNC110 - the judge of these tests gives no event
+            await asyncio.sleep(0.01)
+    reading.cancel()
+    with suppress(asyncio.CancelledError):
+        await reading
+    assert judge.settled == ["one"]

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from orchestrator.assembly import Core, Stores, core_of, lead
+from orchestrator.assembly import core_of
+from orchestrator.core import Core, Stores
+from orchestrator.leading import lead
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.sweep import Graces, Sweep
 from orchestrator.testing.memory_ledger import LedgerFlaw, MemoryLedger
@@ -125,7 +127,7 @@ class World:
         stores = Stores(
             cast("Any", self.ledger), cast("Any", SilentRedis()), CELERY, cast("Any", Path("nowhere")), self.clock
         )
-        core = self.run(core_of(SETTINGS, stores, letters))
+        core = core_of(SETTINGS, stores, letters)
         self.run(lead(core)(self.ledger.lead()))
         getattr(core.attempts, "begin", lambda: None)()
         sweep = Sweep(

@@ -1,0 +1,56 @@
+"""The parts that an orchestrator is made of, under their names. `assembly.py` makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from celery import Celery
+from redis.asyncio import Redis
+
+from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.open_attempts import OpenAttempts
+from orchestrator.happenings import Happenings
+from orchestrator.health.circuits import Circuits
+from orchestrator.intake.check import Intake
+from orchestrator.intake.watch import Watch
+from orchestrator.leader import Proof
+from orchestrator.ledger.ledger import Ledger
+from orchestrator.pools import Policies
+from orchestrator.registry.desk import NodeDesk
+from orchestrator.registry.roster import Roster
+from orchestrator.settling.doubts import Doubts
+from orchestrator.settling.settler import Settler
+from orchestrator.settling.streams import NodeStreams
+from tasks.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Everything outside this process, and time."""
+
+    ledger: Ledger
+    redis: Redis
+    celery: Celery
+    blobs: DiskBlobs
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What decides."""
+
+    stores: Stores
+    policies: Policies
+    happenings: Happenings
+    watch: Watch
+    roster: Roster
+    attempts: OpenAttempts
+    dispatcher: Dispatcher
+    intake: Intake
+    settler: Settler
+    streams: NodeStreams
+    desk: NodeDesk
+    doubts: Doubts
+    circuits: Circuits
+    proof: Proof

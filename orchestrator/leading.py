@@ -1,0 +1,131 @@
+"""What leading means: what a new leader reads first, the loops it runs, and what runs beside the doors.
+
+`leader.py` holds the lease; `assembly.py` made the parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from starlette.applications import Starlette
+
+from orchestrator.core import Core
+from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.send import Sender
+from orchestrator.front.app import McpFront
+from orchestrator.leader import Leadership, Loop, every
+from orchestrator.observability.flower_feed import FlowerFeed
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.settling.streams import NodeStreams
+from orchestrator.settling.sweep import Graces, Sweep
+
+LAPSE_EVERY_S = 0.25
+SWEEP_EVERY_S = 1.0
+RELOAD_EVERY_S = 2.0
+WAITING_PAGE = 5000
+
+
+def leadership_of(
+    settings: OrchestratorSettings, core: Core, address: str, follows: Callable[[str | None], None]
+) -> Leadership:
+    """The lease of this process, not asked for yet."""
+
+    def lost() -> None:
+        core.dispatcher.epoch = None
+
+    return Leadership(
+        epochs=core.stores.ledger,
+        holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        address=address,
+        ttl_s=settings.leader_ttl_s,
+        proof=core.proof,
+        clock=core.stores.clock,
+        gained=lead(core),
+        proved_again=core.desk.forgive,
+        lost=lost,
+        follows=follows,
+        loops=_loops(settings, core),
+    )
+
+
+def lead(core: Core) -> Callable[[int], Awaitable[None]]:
+    """What a new leader does first: remember nodes, open attempts, and everything that waits."""
+
+    async def gained(epoch: int) -> None:
+        ledger, roster = core.stores.ledger, core.roster
+        core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
+        core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
+        for attempt in await ledger.outstanding():
+            core.attempts.add(attempt)
+        core.dispatcher.epoch = epoch
+        after: str | None = None
+        while page := await ledger.waiting(after=after, limit=WAITING_PAGE):
+            for waiting in page:
+                core.dispatcher.offer(waiting)
+            after = page[-1].id
+        fleet_changed(core.dispatcher, core.streams)
+
+    return gained
+
+
+def fleet_changed(dispatcher: Dispatcher, streams: NodeStreams) -> None:
+    """Nodes came, went, or offer something else."""
+    dispatcher.fleet_changed()
+    streams.ring_soon()
+
+
+def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
+    graces = Graces(settings.grace_tools_s, settings.grace_agents_s)
+    sweep = Sweep(
+        attempts=core.attempts.all,
+        is_member=lambda name: core.roster.find(name) is not None,
+        fates=core.settler,
+        graces=graces,
+        clock=core.stores.clock,
+    )
+
+    async def report_loads() -> None:
+        core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
+
+    return [
+        core.dispatcher.run,
+        core.streams.run,
+        every(LAPSE_EVERY_S, core.desk.lapse, "lapse"),
+        every(SWEEP_EVERY_S, sweep.sweep, "sweep"),
+        every(SWEEP_EVERY_S, core.doubts.resolve, "doubts"),
+        every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
+        every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
+        every(RELOAD_EVERY_S, report_loads, "loads"),
+    ]
+
+
+def lifespan_of(
+    core: Core, sender: Sender, leadership: Leadership, front: McpFront, feed: FlowerFeed | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """What begins before the doors open and ends after they closed."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        sender.start()
+        if feed is not None:
+            feed.start()
+        leading = asyncio.create_task(leadership.run())
+        try:
+            await leadership.is_leader.wait()  # doors open on a roster and open attempts that are known
+            async with front.running():
+                yield
+        finally:
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+            await asyncio.to_thread(sender.stop)
+            if feed is not None:
+                await asyncio.to_thread(feed.stop)
+            await core.stores.ledger.close()
+            await core.stores.redis.aclose()
+
+    return lifespan

@@ -188,6 +188,7 @@ def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
         tell=happenings.tell,
         doubt=doubts.note,
         placed=circuits.placed,
+        declared=roster.declared,
     )
 
 
@@ -206,8 +207,7 @@ def _settler(  # noqa: PLR0917 - one part, and everything it needs
         attempts=attempts,
         backlog=dispatcher,
         tool=roster.tool,
-        is_safe=roster.is_safe,
-        on_node_loss=roster.on_node_loss,
+        declared=roster.declared,
         doubts=doubts,
         successors=intake.successors,
         default_policy=retry_policy(settings),

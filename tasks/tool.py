@@ -6,7 +6,7 @@ Refuses to call anything.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,21 @@ class OnNodeLoss(StrEnum):
     """It fails once the grace is over, and is kept as a dead letter."""
     ASK = "ask"
     """It is lost once the grace is over: a person looks, then replays or discards the dead letter."""
+
+
+class Declared(NamedTuple):
+    """What decides whether a call of a tool may be repeated. Nothing declared: it may not."""
+
+    is_safe: bool = False
+    on_node_loss: OnNodeLoss = OnNodeLoss.ASK
+
+    def stricter(self, other: Declared) -> Declared:
+        """One doubt is enough not to repeat; where they differ on a loss, a person is asked."""
+        agreed = self.on_node_loss if self.on_node_loss is other.on_node_loss else OnNodeLoss.ASK
+        return Declared(self.is_safe and other.is_safe, agreed)
+
+
+UNDECLARED = Declared()
 
 
 class ToolPolicy(BaseModel):
@@ -97,6 +112,11 @@ class ToolSpec(BaseModel):
     def on_node_loss(self) -> OnNodeLoss:
         """What becomes of a call of it that a lost node may have been running."""
         return self.policy.on_node_loss or (OnNodeLoss.RERUN if self.is_safe else OnNodeLoss.ASK)
+
+    @property
+    def declared(self) -> Declared:
+        """Both of them."""
+        return Declared(self.is_safe, self.on_node_loss)
 
     @property
     def lane(self) -> Lane:

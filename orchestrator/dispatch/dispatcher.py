@@ -27,6 +27,7 @@ from tasks.errors import LedgerDown
 from tasks.invocation import State
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.placement import Placement, Refusal
+from tasks.tool import UNDECLARED, Declared
 from tasks.wire import BacklogView
 
 log = structlog.get_logger("mcpfleet.dispatch")
@@ -70,8 +71,9 @@ class Dispatcher:
         tell: Callable[[Happening], None],
         doubt: Callable[[str], None],
         placed: Callable[[str, str], None],
+        declared: Callable[[str], Declared | None],
     ) -> None:
-        self._doubt, self._placed = doubt, placed
+        self._doubt, self._placed, self._declared = doubt, placed, declared
         self._books, self._outbox, self._attempts, self._affinity = books, outbox, attempts, affinity
         self._build_view, self._clock, self._tell = build_view, clock, tell
         self._paused: set[tuple[str, str]] = set()
@@ -284,7 +286,8 @@ class Dispatcher:
         if address is None:
             self.fleet_changed()
             return None
-        return attempt_of(call, placement, address, self._clock.wall_s())
+        declared = self._declared(call.tool) or UNDECLARED
+        return attempt_of(call, placement, address, declared, self._clock.wall_s())
 
     async def _release(self, chosen: Sequence[tuple[Waiting, Outstanding, Placement]], epoch: int) -> None:
         wanted = [release_of(attempt, placement) for _call, attempt, placement in chosen]

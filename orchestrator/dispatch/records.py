@@ -8,6 +8,7 @@ from orchestrator.happenings import AttemptReleased
 from orchestrator.ledger.values import Outstanding, Release, Waiting
 from tasks.invocation import State
 from tasks.placement import Placement
+from tasks.tool import Declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Address:
     term: int
 
 
-def attempt_of(call: Waiting, placement: Placement, address: Address, at: float) -> Outstanding:
+def attempt_of(call: Waiting, placement: Placement, address: Address, declared: Declared, at: float) -> Outstanding:
     """The attempt this placement opens, with the next fence."""
     return Outstanding(
         invocation_id=call.id,
@@ -37,6 +38,7 @@ def attempt_of(call: Waiting, placement: Placement, address: Address, at: float)
         cancel_requested=False,
         tries=call.tries,
         is_chained=call.is_chained,
+        declared=declared,
     )
 
 
@@ -53,6 +55,7 @@ def release_of(attempt: Outstanding, placement: Placement) -> Release:
         queue=placement.queue,
         reasons=placement.reasons,
         at=attempt.released_at,
+        declared=attempt.declared,
     )
 
 

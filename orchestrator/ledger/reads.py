@@ -17,6 +17,7 @@ from orchestrator.ledger.transaction import Hot
 from orchestrator.ledger.values import DeadLetter, Filter, NodeRow, Outstanding, Waiting
 from tasks.errors import InvalidCall, NotFound
 from tasks.invocation import OUTSTANDING, Invocation, Lane, State
+from tasks.tool import Declared, OnNodeLoss
 
 _C, _A, _D = INVOCATIONS.c, ATTEMPTS.c, DEAD_LETTERS.c
 _ATTEMPT = tuple(column.name for column in ATTEMPTS.columns)
@@ -94,6 +95,8 @@ def outstanding(reader: Reader) -> list[Outstanding]:
             ),
             _C.rest_json,
             *(_A[name] for name in ("node", "incarnation", "term", "pool", "lane", "released_at", "started_at")),
+            _A.is_safe,
+            _A.on_node_loss,
         )
         .join_from(INVOCATIONS, ATTEMPTS, _OWN_ATTEMPT)
         .where(_C.state.in_(sorted(OUTSTANDING)))
@@ -217,6 +220,7 @@ def _outstanding(row: RowMapping) -> Outstanding:
         state=State(row["state"]),
         cancel_requested=bool(row["cancel_requested"]),
         is_chained=is_chained(row["rest_json"]),
+        declared=Declared(bool(row["is_safe"]), OnNodeLoss(row["on_node_loss"] or OnNodeLoss.ASK)),
         **plain,
     )
 

@@ -48,7 +48,20 @@ _RELEASE = Hot(
 )
 _NEW_ATTEMPT = Hot(
     insert(ATTEMPTS).inline(),
-    ("invocation_id", "fence", "node", "incarnation", "term", "pool", "lane", "queue", "released_at", "reasons_json"),
+    (
+        "invocation_id",
+        "fence",
+        "node",
+        "incarnation",
+        "term",
+        "pool",
+        "lane",
+        "queue",
+        "released_at",
+        "reasons_json",
+        "is_safe",
+        "on_node_loss",
+    ),
 )
 _RUNNING = Hot(
     update(INVOCATIONS)
@@ -164,6 +177,8 @@ def _attempt_row(one: Release) -> dict[str, object]:
         "queue": one.queue,
         "released_at": one.at,
         "reasons_json": dumps(one.reasons),
+        "is_safe": one.declared.is_safe,
+        "on_node_loss": one.declared.on_node_loss.value,
     }
 
 

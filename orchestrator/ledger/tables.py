@@ -121,6 +121,8 @@ ATTEMPTS = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("reasons_json", Text, nullable=False),
+    Column("is_safe", Boolean),
+    Column("on_node_loss", Text),
     PrimaryKeyConstraint("invocation_id", "fence"),
     sqlite_with_rowid=False,
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tasks.invocation import Invocation, Lane, State
 from tasks.outcome import ErrorInfo, Outcome
+from tasks.tool import UNDECLARED, Declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Release:
     queue: str
     reasons: tuple[str, ...]
     at: float
+    declared: Declared = UNDECLARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class Outstanding:
     cancel_requested: bool
     tries: int = 0
     is_chained: bool = False
+    declared: Declared = UNDECLARED
+    """Of its tool, when it was released: the node may take the tool back while its server is away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,8 +316,8 @@ class NodeDesk:
         if wanted is not member.state or request.offer is not None:
             member.state = wanted
             member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
-            await self._store.save_node(row_of(member))
             self._roster.changed()
+            await self._store.save_node(row_of(member))
             self._on_change()
 
     async def _apply(self, member: Member, comparison: Comparison) -> None:

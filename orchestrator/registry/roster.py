@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import reduce
 
 from orchestrator.registry.member import Member
 from tasks.errors import NotFound
 from tasks.node import NodeState
-from tasks.tool import OnNodeLoss, ToolSpec
+from tasks.tool import Declared, ToolSpec
 
 
 class Roster:
@@ -79,20 +80,15 @@ class Roster:
         """A tool some joined node offers; also of a node whose lease lapsed: it may come back."""
         return self._tools.get(name)
 
-    def is_safe(self, name: str) -> bool:
-        """Every node that offers it says that it may be repeated: one doubt is enough not to."""
-        offering = self.offering(name)
-        return bool(offering) and all(member.tools[name].is_safe for member in offering)
+    def declared(self, name: str) -> Declared | None:
+        """As every node that offers it agrees; None where nobody does now."""
+        said = [member.tools[name].declared for member in self.offering(name)]
+        return reduce(Declared.stricter, said) if said else None
 
     def incarnation_of(self, name: str) -> str | None:
         """Of the process that has this node's name now."""
         member = self._members.get(name)
         return None if member is None else member.incarnation
-
-    def on_node_loss(self, name: str) -> OnNodeLoss:
-        """As every node that offers it says; where they differ, or nobody does, a person is asked."""
-        said = {member.tools[name].on_node_loss for member in self.offering(name)}
-        return said.pop() if len(said) == 1 else OnNodeLoss.ASK
 
     def tools(self) -> dict[str, ToolSpec]:
         """Every tool of the fleet."""

@@ -21,7 +21,7 @@ from tasks.invocation import TERMINAL, Invocation, State
 from tasks.ledger_events import Finished
 from tasks.outcome import Outcome
 from tasks.retry import RetryPolicy
-from tasks.tool import OnNodeLoss, ToolSpec
+from tasks.tool import Declared, ToolSpec
 
 log = structlog.get_logger("mcpfleet.settling")
 Ref = tuple[str, int]
@@ -70,8 +70,7 @@ class Settler:
         attempts: Attempts,
         backlog: Backlog,
         tool: ToolLookup,
-        is_safe: Callable[[str], bool],
-        on_node_loss: Callable[[str], OnNodeLoss],
+        declared: Callable[[str], Declared | None],
         doubts: Doubted,
         successors: Successors,
         default_policy: RetryPolicy,
@@ -80,7 +79,7 @@ class Settler:
         tell: Callable[[Happening], None],
     ) -> None:
         self._books, self._attempts, self._backlog = books, attempts, backlog
-        self._tool, self._is_safe, self._on_node_loss, self._doubts = tool, is_safe, on_node_loss, doubts
+        self._tool, self._declared, self._doubts = tool, declared, doubts
         self._successors, self._default = successors, default_policy
         self._clock, self._draw, self._tell = clock, draw, tell
 
@@ -158,8 +157,9 @@ class Settler:
         declared = spec.policy.retry if spec else None
         policy = call.retry or (RetryPolicy(**declared.model_dump()) if declared else self._default)
         deaths = sum(1 for earlier in invocation.attempts if earlier.error_code in DEATHS)
-        is_safe, on_loss = self._is_safe(attempt.tool), self._on_node_loss(attempt.tool)
-        return Circumstances(policy, is_safe, self._clock.wall_s(), self._draw(), deaths, on_loss)
+        now = self._declared(attempt.tool)
+        holds = attempt.declared if now is None else attempt.declared.stricter(now)
+        return Circumstances(policy, holds.is_safe, self._clock.wall_s(), self._draw(), deaths, holds.on_node_loss)
 
     async def _apply(self, wanted: Sequence[Settlement]) -> None:
         if not wanted:

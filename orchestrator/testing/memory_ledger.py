@@ -179,4 +179,5 @@ def _outstanding(row: Row) -> Outstanding:
         expires_at=None,
         cancel_requested=False,
         tries=invocation.tries,
+        declared=release.declared,
     )

@@ -1,6 +1,6 @@
 """`make chaos`: hurt a real fleet for a while and check the books.
 
-    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--postgresql] [--keep DIR]
+    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--replicas N] [--postgresql] [--keep DIR]
     python -m tests.chaos --failover [--rounds N]
 
 Exit status: 0 all promises held, 1 some did not.
@@ -31,13 +31,14 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60.0, help="how long faults are injected")
     options.add_argument("--nodes", type=int, default=3)
     options.add_argument("--callers", type=int, default=6)
+    options.add_argument("--replicas", type=int, default=1, help="orchestrators on one ledger")
     options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
     options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
     options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
     options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
     faults = FAULTS + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
-    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, faults)
+    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, given.replicas, faults)
     begun_s = time.monotonic()
 
     def say(words: str) -> None:
@@ -47,7 +48,7 @@ def main() -> int:
     if given.failover:
         asyncio.run(compare(given.rounds, say))
         return 0
-    say(f"seed {plan.seed}, {plan.seconds:g} s of faults, {plan.nodes} nodes")
+    say(f"seed {plan.seed}, {plan.seconds:g} s of faults, {plan.nodes} nodes, {plan.replicas} orchestrators")
     with ExitStack() as stack:
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-chaos-")))
         folder.mkdir(parents=True, exist_ok=True)

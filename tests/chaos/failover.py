@@ -53,9 +53,9 @@ async def _fleet() -> float | None:
         try:
             await fleet.start()
             body = {"tool": "effects.put", "arguments": {"key": "k", "seconds": WORK_S}}
-            accepted = (await fleet.http.post("/v1/invocations", json=body)).raise_for_status().json()["id"]
+            accepted = (await fleet.ask("POST", "/v1/invocations", json=body)).raise_for_status().json()["id"]
             await _marked(fleet.marks, 1, LIMIT_S)
-            node = (await fleet.http.get(f"/v1/invocations/{accepted}")).raise_for_status().json()["node"]
+            node = (await fleet.ask("GET", f"/v1/invocations/{accepted}")).raise_for_status().json()["node"]
             killed_at = time.time()
             await fleet.kill(node, away_s=2 * LIMIT_S)
             return await _second(fleet.marks, killed_at)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from tests.chaos.fleet import ORCHESTRATOR, REDIS, Fleet
+from tests.chaos.fleet import REDIS, Fleet
 
 LEDGER = "ledger"
 Harm = Callable[[Fleet, str, random.Random], Awaitable[None]]
@@ -26,7 +26,7 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        target: a process, `node` for any node, or `ledger`.
+        target: `redis`, `ledger`, or `node` or `orchestrator` for any of them.
         weight: how often, beside the others.
     """
 
@@ -158,7 +158,8 @@ async def _play_again(fleet: Fleet, rng: random.Random) -> None:
             await redis.lpush(queue, message)
 
 
-NODE = "node"
+NODE, ORCHESTRATOR = "node", "orchestrator"
+"""Any one of them."""
 FAULTS = (
     Fault("node killed, back at once", NODE, _killed, 3),
     Fault("node vanishes", NODE, _vanishes, 3),

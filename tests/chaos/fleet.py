@@ -7,6 +7,7 @@ processes and files in one folder; refuses to know what the faults are.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -28,7 +29,7 @@ from orchestrator.local.redis_server import RedisPlace, find_server, settings_te
 from orchestrator.testing.postgres import Cluster
 
 EFFECTS_SERVER = Path(__file__).with_name("effects_server.py")
-ORCHESTRATOR, REDIS = "orchestrator", "redis"
+REDIS = "redis"
 PORTS = range(15_000, 32_000)
 """Below the ports that outgoing connections get: a port stays ours while its server is away."""
 KEEP_EVERY_S = 0.1
@@ -65,6 +66,8 @@ class Fleet:
     node_names: tuple[str, ...]
     cluster: Cluster | None = None
     """PostgreSQL, running; SQLite where absent."""
+    replicas: int = 1
+    """Orchestrators; one leads, callers ask any."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     join_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     captured: list[tuple[str, bytes]] = field(default_factory=list)
@@ -72,15 +75,16 @@ class Fleet:
 
     def __post_init__(self) -> None:
         self.redis_place = RedisPlace(_free_port(), secrets.token_urlsafe(16))
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.orchestrators = {f"o{n}": f"http://127.0.0.1:{_free_port()}" for n in range(1, self.replicas + 1)}
+        self._doors = itertools.cycle(self.orchestrators.values())
         self.marks = self.folder / "marks.jsonl"
         self.marks.touch()
-        self.kept: dict[str, Kept] = {REDIS: self._redis(), ORCHESTRATOR: self._orchestrator()}
+        self.kept: dict[str, Kept] = {REDIS: self._redis()}
+        self.kept |= {name: self._orchestrator(name) for name in self.orchestrators}
         self.kept |= {name: self._node(name) for name in self.node_names}
         self._keeping: asyncio.Task[None] | None = None
-        self.http = httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30, trust_env=False
-        )
+        head = {"Authorization": f"Bearer {self.token}"}
+        self._http = httpx.AsyncClient(headers=head, timeout=30, trust_env=False)
 
     # ------------------------------------------------------------------------------ life
 
@@ -98,9 +102,13 @@ class Fleet:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
-        for names in (self.node_names, (ORCHESTRATOR,), (REDIS,)):
+        for names in (self.node_names, self.orchestrators, (REDIS,)):
             await asyncio.gather(*(self._end(self.kept[name]) for name in names))
-        await self.http.aclose()
+        await self._http.aclose()
+
+    async def ask(self, method: str, path: str, **how: Any) -> httpx.Response:
+        """One request at the next orchestrator in turn, whoever leads."""
+        return await self._http.request(method, next(self._doors) + path, **how)
 
     async def healed(self, within_s: float) -> None:
         """Until all nodes are active and offer what they have."""
@@ -110,8 +118,8 @@ class Fleet:
 
     async def _is_whole(self) -> bool:
         try:
-            nodes = (await self.http.get("/v1/nodes")).raise_for_status().json()["items"]
-            tools = (await self.http.get("/v1/tools")).raise_for_status().json()["items"]
+            nodes = (await self.ask("GET", "/v1/nodes")).raise_for_status().json()["items"]
+            tools = (await self.ask("GET", "/v1/tools")).raise_for_status().json()["items"]
         except (httpx.HTTPError, ValueError):
             return False
         active = {node["name"] for node in nodes if node["state"] == "active"}
@@ -217,20 +225,19 @@ class Fleet:
         command = [find_server(os.environ.get("PATH", "")), "-"]
         return Kept(command, _environ(), settings_text(self.redis_place, folder), folder)
 
-    def _orchestrator(self) -> Kept:
-        folder = self.folder / ORCHESTRATOR
+    def _orchestrator(self, name: str) -> Kept:
         return Kept(
             [sys.executable, "-P", "-m", "orchestrator.cli.main", "serve"],
             _environ(
                 MCPFLEET_DATABASE_URL=self._ledger_url(),
                 MCPFLEET_REDIS_URL=self.redis_place.url,
-                MCPFLEET_BLOB_DIR=str(folder / "blobs"),
+                MCPFLEET_BLOB_DIR=str(self.folder / "blobs"),
                 MCPFLEET_TOKEN=self.token,
                 MCPFLEET_JOIN_TOKEN=self.join_token,
-                MCPFLEET_PORT=self.url.rsplit(":", 1)[1],
+                MCPFLEET_PORT=self.orchestrators[name].rsplit(":", 1)[1],
                 MCPFLEET_FLOWER_FEED="false",
             ),
-            folder=folder,
+            folder=self.folder / name,
         )
 
     def _node(self, name: str) -> Kept:
@@ -246,7 +253,7 @@ class Fleet:
         return Kept(
             [sys.executable, "-P", "-m", "worker.cli", *words],
             _environ(
-                MCPFLEET_NODE_ORCHESTRATOR_URL=self.url,
+                MCPFLEET_NODE_ORCHESTRATOR_URL=",".join(self.orchestrators.values()),
                 MCPFLEET_NODE_JOIN_TOKEN=self.join_token,
                 MCPFLEET_NODE_STATE_DIR=str(folder),
                 MCPFLEET_NODE_DRAIN_S="2",
@@ -262,7 +269,7 @@ class Fleet:
     @property
     def ledger_file(self) -> Path:
         """Of SQLite."""
-        return self.folder / ORCHESTRATOR / "ledger.db"
+        return self.folder / "ledger.db"
 
 
 def _environ(**ours: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from orchestrator.testing.postgres import Cluster
 from tasks.queues import DOORBELL
 from tests.chaos.books import Books, check
-from tests.chaos.faults import FAULTS, NODE, OF_SQLITE, Fault
+from tests.chaos.faults import FAULTS, NODE, OF_SQLITE, ORCHESTRATOR, Fault
 from tests.chaos.fleet import Fleet
 from tests.chaos.traffic import Callers
 
@@ -36,6 +36,7 @@ class Plan:
     seconds: float
     nodes: int = 3
     callers: int = 6
+    replicas: int = 1
     faults: tuple[Fault, ...] = FAULTS + OF_SQLITE
 
 
@@ -54,7 +55,7 @@ class Report:
 async def run(plan: Plan, folder: Path, say: Callable[[str], None], cluster: Cluster | None = None) -> Report:
     """Do it. The folder keeps the logs of every process; the ledger is in `cluster`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), cluster)
+    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), cluster, plan.replicas)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
     gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
     begun_s = time.monotonic()
@@ -99,7 +100,8 @@ class Gremlins:
 
     async def _harm_once(self) -> None:
         fault = self._rng.choices(self._plan.faults, [each.weight for each in self._plan.faults])[0]
-        target = self._rng.choice(self._fleet.node_names) if fault.target == NODE else fault.target
+        anyone = {NODE: self._fleet.node_names, ORCHESTRATOR: tuple(self._fleet.orchestrators)}
+        target = self._rng.choice(anyone.get(fault.target, (fault.target,)))
         if target in self._busy:
             return
         self._busy.add(target)

@@ -97,7 +97,7 @@ class Callers:
         timeout_s = 0.01 if asked.hung_up else 10.0
         while asked.id is None:
             try:
-                answer = await self._fleet.http.post("/v1/invocations", json=body, timeout=timeout_s)
+                answer = await self._fleet.ask("POST", "/v1/invocations", json=body, timeout=timeout_s)
             except httpx.HTTPError:
                 answer = None
             if answer is not None and answer.is_success:
@@ -111,9 +111,8 @@ class Callers:
 
     async def _ask(self, asked: Asked, wait_s: float) -> None:
         try:
-            answer = await self._fleet.http.get(
-                f"/v1/invocations/{asked.id}", params={"wait": round(max(wait_s, 0.0), 1)}, timeout=wait_s + 5.0
-            )
+            query = {"wait": round(max(wait_s, 0.0), 1)}
+            answer = await self._fleet.ask("GET", f"/v1/invocations/{asked.id}", params=query, timeout=wait_s + 5.0)
         except httpx.HTTPError:
             await asyncio.sleep(AGAIN_EVERY_S)
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.testing.protocol import TOOLS, UNSAFE, endings
 from tasks.invocation import State
 from tasks.node import LEASE_TTL_S
-from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
+from tasks.tool import Declared, OnNodeLoss, ToolPolicy, ToolSpec
 
 if TYPE_CHECKING:
     from orchestrator.testing.protocol import Story
@@ -44,8 +44,8 @@ async def test_nodes_that_differ_on_a_loss_leave_it_to_a_person(story: Story) ->
     """One says rerun, one says nothing: one doubt is enough not to."""
     await story.join("a1", tools=_declared(OnNodeLoss.RERUN))
     await story.join("b1")
-    assert story.core.roster.on_node_loss(UNSAFE) is OnNodeLoss.ASK
-    assert story.core.roster.on_node_loss("no.such") is OnNodeLoss.ASK
+    assert story.core.roster.declared(UNSAFE) == Declared(on_node_loss=OnNodeLoss.ASK)
+    assert story.core.roster.declared("no.such") is None
 
 
 def _declared(what: OnNodeLoss) -> tuple[ToolSpec, ...]:

@@ -12,7 +12,7 @@ from tasks.errors import LedgerDown
 from tasks.invocation import Invocation, Lane, State
 from tasks.node import LEASE_TTL_S, JoinRequest, LeaveRequest, NodeState, Offer, Phase, Ref
 from tasks.outcome import ErrorInfo, Failure, Outcome
-from tasks.tool import ToolPolicy
+from tasks.tool import Declared, OnNodeLoss, ToolPolicy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -372,5 +372,5 @@ async def test_one_nodes_annotation_is_not_enough_to_repeat(story: Story) -> Non
     """Two nodes disagree whether a tool is safe: then it is not."""
     await story.join("b1", tools=tuple(tool.model_copy(update={"policy": ToolPolicy(is_safe=True)}) for tool in TOOLS))
     await story.join("a1")
-    assert story.core.roster.is_safe(SAFE) is True
-    assert story.core.roster.is_safe(UNSAFE) is False
+    assert story.core.roster.declared(SAFE) == Declared(is_safe=True, on_node_loss=OnNodeLoss.RERUN)
+    assert story.core.roster.declared(UNSAFE) == Declared()

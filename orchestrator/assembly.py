@@ -61,8 +61,8 @@ class Orchestrator:
     fleet: Fleet
     core: Core
     leadership: Leadership
-    leave_calls_running: Callable[[], None]
-    """Before doors close: a call whose client is cut off then goes on."""
+    leave: Callable[[], None]
+    """Before doors close: another replica may lead, who waits is answered, what runs goes on."""
 
 
 async def build(
@@ -106,7 +106,13 @@ async def build(
         lifespan=lifespan_of(core, sender, leadership, front, feed),
         leads=core.proof.holds,
     )
-    return Orchestrator(app, fleet, core, leadership, front.leave_calls_running)
+
+    def leave() -> None:
+        front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
+        leadership.step_down()
+        core.watch.end()
+
+    return Orchestrator(app, fleet, core, leadership, leave)
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
@@ -150,21 +156,9 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
-        stores,
-        policies,
-        happenings,
-        watch,
-        roster,
-        attempts,
-        dispatcher,
-        intake,
-        settler,
-        streams,
-        desk,
-        doubts,
-        circuits,
-        proof,
-    )
+        stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
+        circuits, proof,
+    )  # fmt: skip
 
 
 def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs

@@ -82,16 +82,16 @@ class _Announcing(uvicorn.Server):
         self._leaving: Future[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """An orchestrator that stops is no caller that leaves: open MCP calls are not cancelled."""
+        """SIGTERM or SIGINT."""
         if self.started:
-            self._orchestrator.leave_calls_running()
+            self._loop.call_soon_threadsafe(self._orchestrator.leave)
             super().handle_exit(sig, frame)
         elif self._leaving is None:
             self._leaving = asyncio.run_coroutine_threadsafe(self._leave(), self._loop)
 
     async def _leave(self) -> None:
         """A standby waits to lead: it holds nothing but connections of others."""
-        self._orchestrator.leadership.is_over.set()
+        self._orchestrator.leadership.step_down()
         self._relay.close_door()
         await self._relay.drained(LEAVES_WITHIN_S)
         os._exit(0)

@@ -149,7 +149,8 @@ class Fleet:
         """The Invocation once it ended, or as it stands when the time is over.
 
         Subscribes, then reads, and re-reads every few seconds: a missed telling costs time, never
-        the answer. Whoever waits for what was just accepted here costs the ledger no read.
+        the answer. Whoever waits for what was just accepted here costs the ledger no read. An
+        orchestrator that ends answers at once whoever said how long to wait: they ask again.
         """
         deadline_s = None if timeout_s is None else self._clock.mono_s() + timeout_s
         while True:
@@ -163,7 +164,8 @@ class Fleet:
                 if view is not None:
                     return view
             invocation = await self._books.get(invocation_id, principal.tenant)
-            if invocation.state in TERMINAL or (deadline_s is not None and self._clock.mono_s() >= deadline_s):
+            is_late = deadline_s is not None and (self._watch.is_over or self._clock.mono_s() >= deadline_s)
+            if invocation.state in TERMINAL or is_late:
                 return invocation
             if not self._dispatch.knows(invocation_id):
                 await self._watch.wait(invocation_id, min(UNKNOWN_REREAD_S, max(left_s, 0.0)))

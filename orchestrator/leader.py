@@ -42,6 +42,10 @@ class Proof:
         """Granted: counted from when it was asked for, so it ends before the ledger's own count does."""
         self._until_s = sent_at_s + ttl_s
 
+    def end(self) -> None:
+        """Given up."""
+        self._until_s = 0.0
+
     def holds(self) -> bool:
         """Asked before whatever only a leader may do."""
         return self._clock.mono_s() < self._until_s
@@ -73,6 +77,7 @@ class Leadership:
         self.is_leader = asyncio.Event()
         self.is_over = asyncio.Event()
         """Led once and no longer: what this process has in memory is stale, so it should end."""
+        self._stepping_down = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled, or until it was over."""
@@ -90,6 +95,12 @@ class Leadership:
                 log.exception("leadership_failed")
             await asyncio.sleep(self._ttl_s / 6)
 
+    def step_down(self) -> None:
+        """Let another replica lead at once, while what was asked here is still answered."""
+        self._proof.end()
+        self.is_over.set()
+        self._stepping_down.set()
+
     async def _take(self) -> int | None:
         sent_at_s = self._clock.mono_s()
         epoch = await self._epochs.take_epoch(self._holder, self._ttl_s, self._address)
@@ -106,10 +117,11 @@ class Leadership:
             await self._gained(epoch)
             running = [asyncio.create_task(_run(loop)) for loop in self._loops]
             self.is_leader.set()
-            while await self._renewed(epoch):  # noqa: ASYNC110 - a lease is renewed by the clock
-                await asyncio.sleep(self._ttl_s / 3)
+            while await self._renewed(epoch) and not await self._steps_down_within(self._ttl_s / 3):
+                pass
         finally:
             self.is_leader.clear()
+            self._proof.end()
             self.is_over.set()
             self._lost()
             for task in running:
@@ -135,6 +147,12 @@ class Leadership:
             log.info("leadership_proved_again", epoch=epoch)
             self._proved_again()
         return True
+
+    async def _steps_down_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stepping_down.wait()
+        return self._stepping_down.is_set()
 
     async def _hand_over(self, epoch: int) -> None:
         """Whoever comes next need not wait for the lease to end."""

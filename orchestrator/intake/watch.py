@@ -35,9 +35,11 @@ class Watch:
     """A listener of `Happenings` that wakes waiters."""
 
     def __init__(self) -> None:
-        self._waiters: defaultdict[str, set[asyncio.Future[Ended]]] = defaultdict(set)
+        self._waiters: defaultdict[str, set[asyncio.Future[Ended | None]]] = defaultdict(set)
         self._readers: defaultdict[str, set[asyncio.Queue[Happening]]] = defaultdict(set)
         self._ended: OrderedDict[str, Ended] = OrderedDict()
+        self.is_over = False
+        """Nothing is told here any more: the process ends."""
 
     def hear(self, happening: Happening) -> None:
         """Wake whoever this concerns."""
@@ -54,13 +56,20 @@ class Watch:
             case Accepted():
                 return
 
+    def end(self) -> None:
+        """Wake whoever waits: they are to ask again, where it will be told."""
+        self.is_over = True
+        for waiter in [waiter for waiters in self._waiters.values() for waiter in waiters]:
+            if not waiter.done():
+                waiter.set_result(None)
+
     def ended(self, invocation_id: str) -> Ended | None:
         """How it ended, if that was told lately."""
         return self._ended.get(invocation_id)
 
     async def wait(self, invocation_id: str, timeout_s: float) -> Ended | None:
         """The end, or None after `timeout_s` without having been told."""
-        waiter: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
         self._waiters[invocation_id].add(waiter)
         try:
             async with asyncio.timeout(timeout_s):
@@ -93,7 +102,7 @@ class Watch:
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
 
-    def _forget(self, invocation_id: str, waiter: asyncio.Future[Ended]) -> None:
+    def _forget(self, invocation_id: str, waiter: asyncio.Future[Ended | None]) -> None:
         waiters = self._waiters.get(invocation_id)
         if waiters is not None:
             waiters.discard(waiter)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos.failover import compare
-from tests.chaos.faults import FAULTS, OF_POSTGRESQL, OF_SQLITE
+from tests.chaos.faults import FAULTS, OF_POSTGRESQL, OF_REPLICAS, OF_SQLITE
 from tests.chaos.run import Plan, Report, percentile, run
 
 
@@ -38,6 +38,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
     faults = FAULTS + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
+    faults += OF_REPLICAS if given.replicas > 1 else ()
     plan = Plan(given.seed, given.seconds, given.nodes, given.callers, given.replicas, faults)
     begun_s = time.monotonic()
 
@@ -78,6 +79,8 @@ def told(report: Report) -> str:
     lines = ["", f"{report.calls} calls in {report.took_s:.0f} s, {report.faults.total()} faults:"]
     lines += [f"  {count:4d}  {name}" for name, count in report.faults.most_common()]
     lines.append("ends: " + ", ".join(f"{count} {state}" for state, count in books.states.most_common()))
+    accepted = report.accepted_after_s
+    lines.append(f"accepted after: p50 {percentile(accepted, 0.5):.2f} s, p99 {percentile(accepted, 0.99):.2f} s")
     lines.append(f"safe calls whose effect happened more than once: {books.repeated}")
     lines.append("refused: " + (", ".join(f"{n} {name}" for name, n in report.refused.items()) or "nothing"))
     if books.failovers_s:

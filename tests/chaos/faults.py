@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from orchestrator.testing.postgres import Cluster
 from tests.chaos.fleet import REDIS, Fleet
 
 LEDGER = "ledger"
+ROLLS_WITHIN_S = 60.0
 Harm = Callable[[Fleet, str, random.Random], Awaitable[None]]
 
 
@@ -130,16 +132,26 @@ async def _locked(fleet: Fleet, target: str, rng: random.Random) -> None:
 async def _database_killed(fleet: Fleet, target: str, rng: random.Random) -> None:
     """As by a crash: in the middle of whatever it was committing."""
     del target
-    assert fleet.cluster is not None
-    await asyncio.to_thread(fleet.cluster.stop, "immediate")
+    assert isinstance(fleet.database, Cluster)
+    await asyncio.to_thread(fleet.database.stop, "immediate")
     await asyncio.sleep(rng.uniform(0.0, 4.0))
-    await asyncio.to_thread(fleet.cluster.start)
+    await asyncio.to_thread(fleet.database.start)
 
 
 async def _database_cut(fleet: Fleet, target: str, rng: random.Random) -> None:
     del target, rng
-    assert fleet.cluster is not None
-    await asyncio.to_thread(fleet.cluster.cut)
+    assert isinstance(fleet.database, Cluster)
+    await asyncio.to_thread(fleet.database.cut)
+
+
+async def _rolled_out(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """A deployment: one orchestrator after the other is stopped, and back before the next is."""
+    del target, rng
+    for name in fleet.orchestrators:
+        await fleet.stop(name)
+        async with asyncio.timeout(ROLLS_WITHIN_S):
+            while not await fleet.answers(name):  # noqa: ASYNC110 - another process gives no event
+                await asyncio.sleep(0.1)
 
 
 async def _capture(fleet: Fleet) -> None:
@@ -178,6 +190,7 @@ FAULTS = (
     Fault("Redis out of memory", REDIS, _full),
     Fault("old deliveries again", REDIS, _replayed),
 )
+OF_REPLICAS = (Fault("orchestrators restarted one after the other", "rollout", _rolled_out, 3),)
 OF_SQLITE = (Fault("SQLite locked by another process", LEDGER, _locked),)
 OF_POSTGRESQL = (
     Fault("PostgreSQL killed, back at once or later", LEDGER, _database_killed, 2),

@@ -64,8 +64,8 @@ class Fleet:
 
     folder: Path
     node_names: tuple[str, ...]
-    cluster: Cluster | None = None
-    """PostgreSQL, running; SQLite where absent."""
+    database: Cluster | str | None = None
+    """Of the ledger: PostgreSQL, running, to be hurt; or a URL; SQLite in the folder where absent."""
     replicas: int = 1
     """Orchestrators; one leads, callers ask any."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
@@ -110,6 +110,13 @@ class Fleet:
         """One request at the next orchestrator in turn, whoever leads."""
         return await self._http.request(method, next(self._doors) + path, **how)
 
+    async def answers(self, name: str) -> bool:
+        """This orchestrator does, itself or through the one that leads."""
+        try:
+            return (await self._http.get(f"{self.orchestrators[name]}/health", timeout=1.0)).is_success
+        except httpx.HTTPError:
+            return False
+
     async def healed(self, within_s: float) -> None:
         """Until all nodes are active and offer what they have."""
         async with asyncio.timeout(within_s):
@@ -140,9 +147,10 @@ class Fleet:
     async def stop(self, name: str) -> None:
         """SIGTERM, and it comes back after it ended."""
         kept = self.kept[name]
-        if kept.pid is not None and kept.process is not None:
-            kept.process.terminate()
-            await kept.process.wait()
+        process = kept.process
+        if kept.pid is not None and process is not None:
+            process.terminate()
+            await process.wait()
 
     def pause(self, name: str) -> list[int]:
         """SIGSTOP for the process and all it started; answers whom to wake."""
@@ -262,9 +270,9 @@ class Fleet:
         )
 
     def _ledger_url(self) -> str:
-        if self.cluster is None:
+        if self.database is None:
             return f"sqlite:///{self.ledger_file}"
-        return self.cluster.url.replace("postgresql://", "postgresql+psycopg://")
+        return self.database.url if isinstance(self.database, Cluster) else self.database
 
     @property
     def ledger_file(self) -> Path:

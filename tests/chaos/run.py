@@ -48,14 +48,15 @@ class Report:
     books: Books
     faults: Counter[str]
     calls: int
+    accepted_after_s: list[float]
     refused: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
 
 
-async def run(plan: Plan, folder: Path, say: Callable[[str], None], cluster: Cluster | None = None) -> Report:
-    """Do it. The folder keeps the logs of every process; the ledger is in `cluster`, or in SQLite."""
+async def run(plan: Plan, folder: Path, say: Callable[[str], None], database: Cluster | str | None = None) -> Report:
+    """Do it. The folder keeps the logs of every process; the ledger is in `database`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), cluster, plan.replicas)
+    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), database, plan.replicas)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
     gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
     begun_s = time.monotonic()
@@ -78,7 +79,8 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None], cluster: Clu
     books.violations += leftovers
     books.violations += [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
     took_s = time.monotonic() - begun_s
-    return Report(plan, books, gremlins.done, len(callers.asked), _refused(folder), took_s)
+    accepted_after_s = [asked.accepted_after_s for asked in callers.asked if asked.id]
+    return Report(plan, books, gremlins.done, len(callers.asked), accepted_after_s, _refused(folder), took_s)
 
 
 class Gremlins:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.chaos.books import check
-from tests.chaos.faults import FAULTS, OF_SQLITE
+from tests.chaos.faults import FAULTS, OF_REPLICAS, OF_SQLITE, ORCHESTRATOR
 from tests.chaos.run import Plan, run
 from tests.chaos.traffic import SAFE, UNSAFE, Asked
 
@@ -28,6 +28,19 @@ def test_nothing_is_lost_and_nothing_runs_twice(tmp_path: Path) -> None:
     report = asyncio.run(run(Plan(seed=11, seconds=SECONDS, nodes=2, faults=faults), tmp_path, said.append))
     assert report.books.violations == [], "\n".join(said)
     assert report.faults.total() > 2
+    assert report.books.states["succeeded"] > 0
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.live("postgres")
+def test_two_orchestrators_are_as_good_as_one(tmp_path: Path, postgres_url: str) -> None:
+    """They are killed, frozen, and restarted one after the other, while callers ask either."""
+    said: list[str] = []
+    faults = tuple(fault for fault in FAULTS if fault.target == ORCHESTRATOR) + OF_REPLICAS
+    plan = Plan(seed=3, seconds=SECONDS, nodes=1, replicas=2, faults=faults)
+    report = asyncio.run(run(plan, tmp_path, said.append, postgres_url))
+    assert report.books.violations == [], "\n".join(said)
+    assert report.faults.total() > 0
     assert report.books.states["succeeded"] > 0
 
 

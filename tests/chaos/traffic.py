@@ -35,6 +35,8 @@ class Asked:
     id: str | None = None
     view: dict[str, Any] | None = None
     hung_up: bool = False
+    accepted_after_s: float = 0.0
+    """Since it was asked for the first time."""
 
     @property
     def is_safe(self) -> bool:
@@ -94,14 +96,14 @@ class Callers:
         }
         if asked.is_safe and not asked.mischief:
             body["retry"] = {"attempts": ATTEMPTS, "first_wait_s": 0.2, "cap_s": 1.0}
-        timeout_s = 0.01 if asked.hung_up else 10.0
+        timeout_s, begun_s = 0.01 if asked.hung_up else 10.0, time.monotonic()
         while asked.id is None:
             try:
                 answer = await self._fleet.ask("POST", "/v1/invocations", json=body, timeout=timeout_s)
             except httpx.HTTPError:
                 answer = None
             if answer is not None and answer.is_success:
-                asked.id = answer.json()["id"]
+                asked.id, asked.accepted_after_s = answer.json()["id"], time.monotonic() - begun_s
             elif answer is not None and answer.status_code < 500 and answer.status_code != 429:
                 # No node offers the tool while all of them are away: an honest answer, and worth asking again.
                 self.refusals.append(f"{answer.status_code} {answer.text[:200]}")

@@ -69,7 +69,7 @@ async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> N
         attempts=OpenAttempts(),
         affinity=Affinity(),
         build_view=lambda _paused: view,
-        paused=(),
+        declared=lambda _tool: None,
         clock=clock,
         tell=lambda _happening: None,
         placed=lambda _node, _tool: None,

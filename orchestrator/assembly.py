@@ -45,6 +45,7 @@ from orchestrator.pools import Policies, read_pools
 from orchestrator.redis_client import redis_of
 from orchestrator.registry.desk import NodeDesk, Terms
 from orchestrator.registry.roster import Roster
+from orchestrator.retention import Days, Retention
 from orchestrator.seats import view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
@@ -60,6 +61,8 @@ from tasks.pool import Strategy
 LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
+FORGET_EVERY_S = 600.0
+BLOBS_EVERY_S = 6 * 3600.0
 WAITING_PAGE = 5000
 
 
@@ -343,6 +346,8 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     async def report_loads() -> None:
         core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
 
+    days = Days(settings.retention_days, settings.retention_dead_days)
+    retention = Retention(books=core.stores.ledger, blobs=core.stores.blobs, days=days, clock=core.stores.clock)
     return [
         core.dispatcher.run,
         core.streams.run,
@@ -352,6 +357,8 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
+        every(FORGET_EVERY_S, retention.forget_ended, "retention"),
+        every(BLOBS_EVERY_S, retention.forget_blobs, "blobs"),
     ]
 
 

@@ -20,6 +20,7 @@ from orchestrator.dispatch.send import Sender
 from orchestrator.front.app import McpFront
 from orchestrator.leader import Leadership, Loop, every
 from orchestrator.observability.flower_feed import FlowerFeed
+from orchestrator.retention import Days, Retention
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.sweep import Graces, Sweep
@@ -27,6 +28,8 @@ from orchestrator.settling.sweep import Graces, Sweep
 LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
+FORGET_EVERY_S = 600.0
+BLOBS_EVERY_S = 6 * 3600.0
 WAITING_PAGE = 5000
 
 
@@ -92,6 +95,8 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     async def report_loads() -> None:
         core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
 
+    days = Days(settings.retention_days, settings.retention_dead_days)
+    retention = Retention(books=core.stores.ledger, blobs=core.stores.blobs, days=days, clock=core.stores.clock)
     return [
         core.dispatcher.run,
         core.streams.run,
@@ -101,6 +106,8 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
+        every(FORGET_EVERY_S, retention.forget_ended, "retention"),
+        every(BLOBS_EVERY_S, retention.forget_blobs, "blobs"),
     ]
 
 

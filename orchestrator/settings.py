@@ -61,6 +61,10 @@ class OrchestratorSettings(BaseModel):
     """Larger results are refused by the node."""
     max_backlog: int = Field(default=1_000_000, ge=1)
     """Calls that may wait; each costs about 1 KB of memory."""
+    retention_days: float = Field(default=30.0, ge=0)
+    """An ended call is kept so long, with its result, its attempts and its idempotency key; 0: for ever."""
+    retention_dead_days: float = Field(default=90.0, ge=0)
+    """The same for one whose dead letter nobody replayed or discarded; never shorter than `retention_days`."""
     retry_attempts: int = Field(default=3, ge=1)
     """Tries of a call that declares nothing."""
     retry_first_wait_s: float = Field(default=1.0, ge=0)

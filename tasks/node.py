@@ -116,6 +116,9 @@ class JoinRequest(_Wire):
     finished: tuple[Ref, ...] = ()
     """From that journal: ended, not settled; their `Finished` events follow on the stream.
     What `resumes` names and neither list holds was never started there."""
+    unstarted: tuple[str, ...] = ()
+    """From that journal: incarnations that came after `resumes`, may have joined, and died before they could
+    start anything. Where the orchestrator last knew one of them, the lists above are complete all the same."""
 
 
 class JoinReply(_Wire):

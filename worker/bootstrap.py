@@ -128,7 +128,9 @@ class Node:
             resumes=left.resumes,
             interrupted=_refs(left.interrupted),
             finished=_refs(left.finished),
+            unstarted=left.unstarted,
         )
+        self._journal.joining(self.incarnation)
         self.reply, lease = await join(self.door, request, self._clock, random.random)
         self._journal.adopt(self.incarnation, boot_id())
         self._assemble(self._journal)

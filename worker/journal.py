@@ -27,6 +27,8 @@ Entry = NewType("Entry", int)
 PAGE_BYTES = 4096
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 """Written to the WAL before it is folded back: every few seconds at 1,000 calls a second."""
+UNSTARTED_MAX = 100
+"""Incarnations in a row that die while they join; the orchestrator knows one of the last."""
 FORGET_WITHIN_S = 0.05
 """Saves a light load one of its three commits per call."""
 _SCHEMA = """
@@ -90,6 +92,8 @@ class Recovered:
     """Its incarnation, where the journal provably holds everything it started."""
     interrupted: tuple[Kept, ...]
     finished: tuple[Kept, ...]
+    unstarted: tuple[str, ...]
+    """Incarnations since then that may have joined, and died before they made this journal theirs."""
 
 
 class Journal:
@@ -143,6 +147,11 @@ class Journal:
         kept = recovered.interrupted + recovered.finished
         return cls(db, recovered, 1 + max((row.entry for row in kept), default=0))
 
+    def joining(self, incarnation: str) -> None:
+        """Call before the join: should we die before `adopt`, the next process knows that we started nothing."""
+        names = [*self.recovered.unstarted, incarnation][-UNSTARTED_MAX:]
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('unstarted', ?)", (" ".join(names),))
+
     def adopt(self, incarnation: str, boot_id: str) -> None:
         """From now on this journal is that of `incarnation`. Call when joined, before any work.
 
@@ -151,7 +160,7 @@ class Journal:
         interrupted = [(row.entry,) for row in self.recovered.interrupted]
         self._db.execute("BEGIN")
         self._db.executemany("DELETE FROM entry WHERE id = ?", interrupted)
-        rows = [("incarnation", incarnation), ("boot_id", boot_id), ("closed", "")]
+        rows = [("incarnation", incarnation), ("boot_id", boot_id), ("closed", ""), ("unstarted", "")]
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
         self._db.execute("COMMIT")
 
@@ -300,6 +309,7 @@ def _recover(db: sqlite3.Connection, boot_id: str) -> Recovered:
         resumes=meta.get("incarnation") if is_complete else None,
         interrupted=tuple(row for row in rows if row.finished is None),
         finished=tuple(row for row in rows if row.finished is not None),
+        unstarted=tuple((meta.get("unstarted") or "").split()),
     )
 
 

@@ -91,6 +91,30 @@ class DiskBlobs:
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield chunk
 
+    async def forget(self, *, older_than: float, is_kept: Callable[[str], bool]) -> int:
+        """Delete what was last stored before `older_than`, wall clock, and is not kept; how many.
+
+        What is stored again while this looks stays: storing renews a blob's time.
+        """
+        return await asyncio.to_thread(self._forget, older_than, is_kept)
+
+    def _forget(self, older_than: float, is_kept: Callable[[str], bool]) -> int:
+        for draft in self._aside.iterdir():  # of a process that died while it wrote
+            if draft.stat().st_mtime < older_than:
+                draft.unlink(missing_ok=True)
+        blobs = [path for path in self._folder.glob("??/*") if path.stat().st_mtime < older_than]
+        return sum(self._condemn(path, older_than) for path in blobs if not is_kept(path.parent.name + path.name))
+
+    def _condemn(self, path: Path, older_than: float) -> bool:
+        """Out of sight first: who stores it from now on writes a new file. Back, if its time was renewed meanwhile."""
+        aside = self._aside / secrets.token_hex(16)
+        path.replace(aside)
+        if aside.stat().st_mtime >= older_than:
+            aside.replace(path)
+            return False
+        aside.unlink()
+        return True
+
     async def _has(self, digest: str) -> bool:
         return await asyncio.to_thread(self._path(digest).is_file)
 
@@ -101,7 +125,7 @@ class DiskBlobs:
 
     def _write(self, digest: str, data: bytes) -> None:
         path = self._path(digest)
-        if path.is_file():
+        if _renewed(path):
             return
         aside = self._aside / secrets.token_hex(16)
         try:
@@ -122,6 +146,15 @@ class DiskBlobs:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+
+def _renewed(path: Path) -> bool:
+    """It is there; and counts as stored now, so that nobody forgets it before it is referred to."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _sync(handle: int, flush: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from orchestrator.ledger import database, fleet_rows, reads, schema
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
+from orchestrator.ledger.purge import purge
 from orchestrator.ledger.readers import Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
 from orchestrator.ledger.settle import settle
@@ -28,6 +29,8 @@ from orchestrator.ledger.values import (
     NewInvocation,
     NodeRow,
     Outstanding,
+    Purge,
+    Purged,
     Release,
     Released,
     Settled,
@@ -214,6 +217,14 @@ class Ledger:
         """Delete dead letters, not their Invocations; how many there were."""
         wanted = tuple(ids)
         return await self._small(lambda tx: fleet_rows.discard_dead(tx, wanted))
+
+    async def purge(self, wanted: Purge) -> Purged:
+        """Forget a slice of what ended long ago, with attempts and dead letters."""
+        return await self._small(lambda tx: purge(tx, wanted))
+
+    async def blob_references(self, *, after: int, limit: int) -> tuple[list[str], int | None]:
+        """Digests that rows refer to, after the row with number `after`; and where the next page begins."""
+        return await self._readers.run(partial(reads.blob_references, after=after, limit=limit))
 
     async def save_node(self, row: NodeRow) -> None:
         """Remember a node, replacing what was known."""

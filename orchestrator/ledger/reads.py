@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, select
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, or_, select
 
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.rows import LIGHT, READ, attempt_of, error_of, invocation_of, is_chained, strings_of
@@ -120,6 +120,16 @@ def dead_letters(
         query = query.where(_D.reason == reason)
     rows, following = _page(reader, query, _D.seq, cursor, limit)
     return [_dead_letter(row) for row in rows], following
+
+
+def blob_references(reader: Reader, after: int, limit: int) -> tuple[list[str], int | None]:
+    """One page of blob digests, in the order of acceptance of the rows that name them."""
+    query = select(_C.seq, _C.arguments_blob, _C.result_blob).where(
+        _C.seq > after, or_(_C.arguments_blob.is_not(None), _C.result_blob.is_not(None))
+    )
+    rows = reader.core.execute(query.order_by(_C.seq).limit(limit)).all()
+    digests = [digest for row in rows for digest in (row.arguments_blob, row.result_blob) if digest is not None]
+    return digests, int(rows[-1].seq) if len(rows) == limit else None
 
 
 def nodes(reader: Reader) -> list[NodeRow]:

@@ -201,6 +201,25 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Purge:
+    """Wanted: forget what ended, among the `limit` rows that come next after `after`, a row's number."""
+
+    after: int
+    limit: int
+    ended_before: float
+    dead_before: float
+    """The same for what has a dead letter that nobody answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many went, and where the next slice begins; None at the end of what is old enough."""
+
+    deleted: int
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRow:
     """A node as the ledger remembers it across restarts of the orchestrator."""
 

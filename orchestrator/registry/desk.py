@@ -144,8 +144,8 @@ class NodeDesk:
             state=NodeState.CORDONED if before and before.state is NodeState.CORDONED else NodeState.ACTIVE,
         )
         await self._store.save_node(row_of(member))
+        self._roster.put(member)  # first: what settling sets free may be released to it, and not to who is gone
         await self._settle_earlier(request, before)
-        self._roster.put(member)
         log.info(
             "node_joined", node=offer.name, pool=offer.pool, incarnation=request.incarnation, tools=len(offer.tools)
         )
@@ -290,8 +290,7 @@ class NodeDesk:
     async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
         name = request.offer.name
         held = self._attempts.of_node(name)
-        is_repeated = before is not None and before.incarnation == request.incarnation
-        if before is None or not (is_repeated or request.resumes == before.incarnation):
+        if before is None or not _speaks_for(request, before.incarnation):
             message = f"node {name} came back without its journal"
             await self._fates.lost(held, code="node_replaced", message=message)
             return
@@ -360,6 +359,13 @@ class NodeDesk:
             inline_limit_bytes=self._terms.inline_limit_bytes,
             result_limit_bytes=self._terms.result_limit_bytes,
         )
+
+
+def _speaks_for(request: JoinRequest, incarnation: str) -> bool:
+    """What this join says of a journal is all there is to say of that incarnation."""
+    if incarnation == request.incarnation:
+        return True
+    return request.resumes is not None and incarnation in {request.resumes, *request.unstarted}
 
 
 def row_of(member: Member) -> NodeRow:

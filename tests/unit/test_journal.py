@@ -80,6 +80,25 @@ async def test_a_process_that_never_joined_does_not_take_over(path: Path) -> Non
     assert Journal.open(path, boot_id="b").recovered.resumes == "inc-1"
 
 
+async def test_processes_that_died_while_joining_are_remembered(path: Path) -> None:
+    """Each may have joined and none has started anything; once one has adopted the journal they are history."""
+    journal = Journal.open(path, boot_id="b")
+    journal.adopt("inc-1", "b")
+    await journal.close()
+    for incarnation in ("inc-2", "inc-3"):
+        journal = Journal.open(path, boot_id="b")
+        journal.joining(incarnation)
+        await journal.close()
+    journal = Journal.open(path, boot_id="b")
+    assert (journal.recovered.resumes, journal.recovered.unstarted) == ("inc-1", ("inc-2", "inc-3"))
+    journal.joining("inc-4")
+    journal.adopt("inc-4", "b")
+    await journal.close()
+    again = Journal.open(path, boot_id="b")
+    assert (again.recovered.resumes, again.recovered.unstarted) == ("inc-4", ())
+    await again.close()
+
+
 async def test_interrupted_entries_are_told_once(path: Path) -> None:
     """What a join has told the orchestrator is not told again by the next."""
     journal = Journal.open(path, boot_id="b")

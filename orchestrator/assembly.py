@@ -39,8 +39,9 @@ from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
 from orchestrator.redis_client import redis_of
-from orchestrator.registry.desk import NodeDesk, Terms
+from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
+from orchestrator.registry.terms import Terms
 from orchestrator.seats import view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
@@ -150,6 +151,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
         terms=terms,
         clock=stores.clock,
         is_late=lambda pool: policies.of(pool).strategy is Strategy.LATE,
+        is_doubtful=doubts.has,
         on_change=lambda: fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
         on_left=streams.forget_soon,
@@ -255,6 +257,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         clock=core.stores.clock,
         tell=core.happenings.tell,
         as_waiting=as_waiting,
+        doubt=core.doubts.note,
     )
 
 

@@ -19,7 +19,7 @@ from orchestrator.ledger.values import Accepted as AcceptedRow
 from orchestrator.ledger.values import Cancelled, DeadLetter, Filter, NewInvocation, Waiting
 from orchestrator.views import Views
 from tasks.clock import Clock
-from tasks.errors import FleetError, NotFound, WrongState
+from tasks.errors import FleetError, LedgerDown, NotFound, WrongState
 from tasks.invocation import OUTSTANDING, TERMINAL, Attempt, Call, Invocation, Principal, State
 from tasks.node import NodeState
 from tasks.outcome import Outcome
@@ -28,6 +28,7 @@ from tasks.tool import ToolSpec
 from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
 
 DEAD_BATCH = 1000
+DEAD = frozenset({State.FAILED, State.EXPIRED, State.LOST})
 RECENT_KEPT = 10_000
 """Accepted lately, without arguments: about 10 MB, and saves a read of the ledger per call."""
 UNKNOWN_REREAD_S = 0.5
@@ -112,11 +113,12 @@ class Fleet:
         clock: Clock,
         tell: Callable[[Happening], None],
         as_waiting: Callable[[Invocation], Waiting],
+        doubt: Callable[[str], None],
     ) -> None:
         self._intake, self._books, self._dispatch, self._nodes = intake, books, dispatch, nodes
         self._attempts = attempts
         self._tools, self._voice, self._blobs, self._watch = tools, voice, blobs, watch
-        self._views, self._clock, self._tell, self._as_waiting = views, clock, tell, as_waiting
+        self._views, self._clock, self._tell, self._as_waiting, self._doubt = views, clock, tell, as_waiting, doubt
         self._story = Story(books=books, watch=watch)
         self._recent: OrderedDict[str, Invocation] = OrderedDict()
 
@@ -212,7 +214,8 @@ class Fleet:
             old.call,
             arguments_json=arguments or "{}",
             invocation_id=None,
-            idempotency_key=None,
+            # A letter is answered once, whoever asks, and however often: the earlier replay stands for it.
+            idempotency_key=f"replay-of:{invocation_id}" if old.state in DEAD else None,
             trace_id=None,
             not_before=None,
             expires_at=None,
@@ -305,7 +308,12 @@ class Fleet:
                 return chosen
 
     async def _write(self, rows: Sequence[NewInvocation], principal: Principal) -> list[Invocation]:
-        accepted = await self._books.accept(rows)
+        try:
+            accepted = await self._books.accept(rows)
+        except LedgerDown:
+            for row in rows:
+                self._doubt(row.invocation.id)  # the commit may have been kept, and only its answer lost
+            raise
         answer = []
         for row, took in zip(rows, accepted, strict=True):
             if not took.is_new:

@@ -22,12 +22,14 @@ from orchestrator.leader import Leadership, Loop, every
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.retention import Days, Retention
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.settling.audit import Audit
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.sweep import Graces, Sweep
 
 LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
+AUDIT_EVERY_S = 5.0
 FORGET_EVERY_S = 600.0
 BLOBS_EVERY_S = 6 * 3600.0
 WAITING_PAGE = 5000
@@ -95,6 +97,9 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     async def report_loads() -> None:
         core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
 
+    audit = Audit(
+        books=core.stores.ledger, knows=core.dispatcher.knows, doubt=core.doubts.note, clock=core.stores.clock
+    )
     days = Days(settings.retention_days, settings.retention_dead_days)
     retention = Retention(books=core.stores.ledger, blobs=core.stores.blobs, days=days, clock=core.stores.clock)
     return [
@@ -106,6 +111,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
+        every(AUDIT_EVERY_S, audit.look, "audit"),
         every(FORGET_EVERY_S, retention.forget_ended, "retention"),
         every(BLOBS_EVERY_S, retention.forget_blobs, "blobs"),
     ]

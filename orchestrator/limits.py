@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from orchestrator.api.settings import ApiSettings, hosts_for
 from orchestrator.front.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, FrontSettings
-from orchestrator.registry.desk import Terms
+from orchestrator.registry.terms import Terms
 from orchestrator.settings import OrchestratorSettings
 from tasks.retry import RetryPolicy
 

@@ -96,6 +96,16 @@ class OrchestratorDown(Retryable):
         )
 
 
+class Late(Permanent):
+    """A request of a node that a later one of the same process has overtaken."""
+
+    code = "late"
+    http_status = 409
+
+    def __init__(self, what: str, node: str) -> None:
+        super().__init__(f"a later {what} of the same process of node {node!r} was here before this one; ignored")
+
+
 class InvalidCall(Permanent):
     """The call itself is wrong."""
 

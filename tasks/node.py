@@ -107,6 +107,9 @@ class JoinRequest(_Wire):
     wire_version: int = WIRE_VERSION
     incarnation: str
     """New at every process start."""
+    number: int = 0
+    """Grows with every try of this process to join; 0 from one that does not count. A copy of an earlier
+    try, late in the network, must not undo what a later one began."""
     offer: Offer
     resumes: str | None = None
     """The incarnation whose journal this process recovered. Without it, or with another than the
@@ -148,6 +151,9 @@ class RenewRequest(_Wire):
     """POST /v1/nodes/{name}/renewals. Sent one after the other, never two at once."""
 
     incarnation: str
+    number: int = 0
+    """Grows with every renewal of this process; 0 from one that does not count. What comes after a later
+    one is late, and says what was."""
     load: Load = Load()
     inventory: tuple[Held, ...] = ()
     """Everything this node holds. What it leaves out it does not have."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Protocol
 
 import structlog
@@ -83,11 +84,11 @@ async def join(
     Raises:
         NotAllowed, Refused: trying again cannot help.
     """
-    wait_s = JOIN_FIRST_S
+    wait_s, numbers = JOIN_FIRST_S, count(1)
     while True:
         sent_at_s = clock.mono_s()
         try:
-            reply = await door.join(request)
+            reply = await door.join(request.model_copy(update={"number": next(numbers)}))
         except OrchestratorDown as error:
             pause_s = wait_s * (0.5 + draw() / 2)
             _log.warning("join_waits", detail=str(error), again_in_s=round(pause_s, 2))
@@ -126,7 +127,7 @@ class Membership:
         self._load = load
         self._on_state = on_state
         self._clock = clock
-        self._heard = 0
+        self._heard = self._number = 0
         self._nudge = asyncio.Event()
 
     def nudge(self) -> None:
@@ -152,8 +153,10 @@ class Membership:
     async def _renew(self, sent_at_s: float) -> float:
         """One renewal; answers the seconds until the next."""
         inventory, offer = self._executor.held(), self._offer()
+        self._number += 1
         request = RenewRequest(
             incarnation=self._incarnation,
+            number=self._number,
             load=self._load(),
             inventory=inventory,
             heard=self._heard,

@@ -303,7 +303,6 @@ class Dispatcher:
             if released is None:
                 self._refused(attempt)
                 continue
-            self._attempts.add(attempt)
             self._outbox.post(attempt, released, placement.queue)
             self._tell(released_happening(call, attempt, placement))
 

@@ -22,7 +22,8 @@ WHOLE_NODE = ""
 SERVER_FAULTS = frozenset({"connection_lost", "server_error"})
 """Not `tool_timeout`: callers choose timeouts, and one in a hurry must not close a server for all. Not
 `server_unavailable`: nothing was started, retries come again, and a restart of a second must not cost a minute."""
-NODE_FAULTS = frozenset({"node_error", "journal_failed", "blob_unavailable"})
+NODE_FAULTS = frozenset({"node_error"})
+"""Not `blob_unavailable`: the store is the orchestrator's, and would close every node at once."""
 ANSWERS = frozenset({Failure.TOOL_ERROR, Failure.PERMANENT})
 """The server spoke: whatever it said, it is there."""
 

@@ -167,6 +167,8 @@ NODES = Table(
     Column("delivery_key", Text, nullable=False),
     Column("token_digest", Text, nullable=False),
     Column("joined_at", Double, nullable=False),
+    Column("join_number", Integer),
+    Column("wish", Text),
 )
 
 AFFINITY = Table(

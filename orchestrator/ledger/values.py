@@ -232,3 +232,6 @@ class NodeRow:
     delivery_key: str
     token_digest: str
     joined_at: float
+    join_number: int | None = None
+    wish: str | None = None
+    """NodeState that an operator wants; absent in rows of the version before."""

@@ -12,8 +12,7 @@ import hmac
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -23,8 +22,10 @@ from orchestrator.ledger.values import NodeRow, Outstanding
 from orchestrator.registry.inventory import Comparison, compare
 from orchestrator.registry.member import Lease, Member, Ref
 from orchestrator.registry.roster import Roster
+from orchestrator.registry.rows import member_of, row_of
+from orchestrator.registry.terms import Terms
 from tasks.clock import Clock
-from tasks.errors import NotAllowed, WrongState
+from tasks.errors import Late, NotAllowed, WrongState
 from tasks.invocation import Lane, State
 from tasks.node import (
     WIRE_VERSION,
@@ -34,7 +35,6 @@ from tasks.node import (
     JoinRequest,
     LeaveRequest,
     NodeState,
-    Offer,
     RenewReply,
     RenewRequest,
 )
@@ -71,31 +71,6 @@ class Fates(Protocol):
     async def running(self, refs: Sequence[Ref], *, node: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What every node is told at join.
-
-    Attributes:
-        redis_url: broker and streams, as the nodes reach it.
-        lease_ttl_s: seconds a lease is good for.
-        renew_every_s: seconds between renewals.
-        inline_limit_bytes: a larger result goes to the blob store.
-        result_limit_bytes: a larger result is refused.
-        pool_secret: pool keys are derived from it.
-    """
-
-    redis_url: str
-    lease_ttl_s: float
-    renew_every_s: float
-    inline_limit_bytes: int
-    result_limit_bytes: int
-    pool_secret: bytes
-
-    def pool_key(self, pool: str) -> bytes:
-        """The key of late-bound deliveries of one pool."""
-        return hmac.digest(self.pool_secret, pool.encode(), sha256)
-
-
 class NodeDesk:
     """Satisfies the API's node port."""
 
@@ -109,12 +84,13 @@ class NodeDesk:
         terms: Terms,
         clock: Clock,
         is_late: Callable[[str], bool],
+        is_doubtful: Callable[[str], bool],
         on_change: Callable[[], None],
         on_claim: Callable[[str | None, str], None],
         on_left: Callable[[str], None],
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
-        self._terms, self._clock, self._is_late = terms, clock, is_late
+        self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self._on_left = on_change, on_claim, on_left
         self._joining: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._looked_at_s: float | None = None
@@ -124,6 +100,7 @@ class NodeDesk:
 
         Raises:
             WrongState: it speaks another wire version.
+            Late: a later try of the same process was admitted already.
         """
         offer = request.offer
         if request.wire_version != WIRE_VERSION:
@@ -133,6 +110,10 @@ class NodeDesk:
 
     async def _admit(self, request: JoinRequest) -> JoinReply:
         offer, before = request.offer, self._roster.find(request.offer.name)
+        is_again = before is not None and before.incarnation == request.incarnation
+        if before and is_again and 0 < request.number <= before.join_number:
+            raise Late("join", offer.name)
+        wish = NodeState.CORDONED if before and before.wish is NodeState.CORDONED else NodeState.ACTIVE
         token, key = new_token("node"), secrets.token_bytes(32)
         member = Member(
             offer=offer,
@@ -141,7 +122,9 @@ class NodeDesk:
             token_digest=digest(token),
             lease=Lease(before.lease.term + 1 if before else 1, self._clock.mono_s() + self._terms.lease_ttl_s),
             joined_at=self._clock.wall_s(),
-            state=NodeState.CORDONED if before and before.state is NodeState.CORDONED else NodeState.ACTIVE,
+            state=wish,
+            wish=wish,
+            join_number=request.number,
         )
         await self._store.save_node(row_of(member))
         self._roster.put(member)  # first: what settling sets free may be released to it, and not to who is gone
@@ -153,21 +136,29 @@ class NodeDesk:
         return self._reply(member, token)
 
     async def renew(self, name: str, request: RenewRequest) -> RenewReply:
-        """Extend the lease and reconcile what the node holds with what was released to it."""
+        """Extend the lease and reconcile what the node holds with what was released to it.
+
+        Raises:
+            Late: a later renewal was here before it. What it says is over, and its sender has given it up.
+        """
         member = self._roster.find(name)
         if member is None or member.incarnation != request.incarnation:
             return RenewReply(granted=False)
+        if 0 < request.number <= member.renewal_number:
+            raise Late("renewal", name)
+        member.renewal_number = request.number
         await self._take_news(member, request)
-        heard = request.heard == member.reply_number and member.reply_number > 0
+        heard = request.heard == member.reply_number
         comparison = compare(
             request.inventory,
             self._attempts.of_node(name),
-            term=member.lease.term,
+            heard_term=member.reply_term if heard else 0,
+            is_doubtful=self._is_doubtful,
             suspects=member.suspects if heard else frozenset(),
             previous_at=member.previous_renewal_at if heard else None,
         )
         member.suspects, member.previous_renewal_at = comparison.suspects, self._clock.wall_s()
-        member.reply_number += 1
+        member.reply_number, member.reply_term = member.reply_number + 1, member.lease.term
         await self._apply(member, comparison)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
         return self._renewed(member, comparison)
@@ -205,7 +196,9 @@ class NodeDesk:
     async def set_state(self, name: str, state: NodeState) -> None:
         """An operator's wish: cordon, drain, or active again."""
         member = self._roster.get(name)
-        member.state = state
+        member.wish = state
+        if member.state is not NodeState.LOST:
+            member.state = state
         await self._store.save_node(row_of(member))
         self._roster.changed()
         self._on_change()
@@ -259,17 +252,7 @@ class NodeDesk:
         Their leases start anew: time in which no registry could serve renewals does not count.
         """
         for row in rows:
-            self._roster.put(
-                Member(
-                    offer=Offer.model_validate_json(row.offer_json),
-                    incarnation=row.incarnation,
-                    delivery_key=bytes.fromhex(row.delivery_key),
-                    token_digest=row.token_digest,
-                    lease=Lease(row.term, self._clock.mono_s() + self._terms.lease_ttl_s),
-                    joined_at=row.joined_at,
-                    state=NodeState(row.state),
-                )
-            )
+            self._roster.put(member_of(row, self._clock.mono_s() + self._terms.lease_ttl_s))
 
     def node_of(self, token_digest: str) -> str | None:
         """Which node a token's digest belongs to."""
@@ -292,6 +275,8 @@ class NodeDesk:
         held = self._attempts.of_node(name)
         if before is None or not _speaks_for(request, before.incarnation):
             message = f"node {name} came back without its journal"
+            told = {(ref.invocation, ref.fence) for ref in request.finished}  # it says so itself, on its stream
+            held = [a for a in held if (a.invocation_id, a.fence) not in told]
             await self._fates.lost(held, code="node_replaced", message=message)
             return
         interrupted = {(ref.invocation, ref.fence) for ref in request.interrupted}
@@ -306,7 +291,7 @@ class NodeDesk:
         member.load = request.load
         wanted = member.state
         if member.state is NodeState.LOST:
-            wanted = NodeState.ACTIVE
+            wanted = member.wish
             log.info("node_is_back", node=member.name, term=member.lease.term)
         if request.is_draining:
             wanted = NodeState.DRAINING
@@ -366,21 +351,6 @@ def _speaks_for(request: JoinRequest, incarnation: str) -> bool:
     if incarnation == request.incarnation:
         return True
     return request.resumes is not None and incarnation in {request.resumes, *request.unstarted}
-
-
-def row_of(member: Member) -> NodeRow:
-    """The durable part of a member."""
-    return NodeRow(
-        name=member.name,
-        pool=member.offer.pool,
-        incarnation=member.incarnation,
-        term=member.lease.term,
-        state=member.state,
-        offer_json=member.offer.model_dump_json(),
-        delivery_key=member.delivery_key.hex(),
-        token_digest=member.token_digest,
-        joined_at=member.joined_at,
-    )
 
 
 def _wire(refs: Iterable[Ref]) -> tuple[WireRef, ...]:

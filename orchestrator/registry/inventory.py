@@ -6,7 +6,7 @@ argument why two inventories are needed is docs/adr/0003-leases.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.ledger.values import Outstanding
@@ -41,29 +41,32 @@ def compare(
     inventory: Iterable[Held],
     released: Iterable[Outstanding],
     *,
-    term: int,
+    heard_term: int,
     suspects: frozenset[Ref],
     previous_at: float | None,
+    is_doubtful: Callable[[str], bool] = lambda _invocation: False,
 ) -> Comparison:
     """Compare one renewal's inventory with the open attempts of that node.
 
     Args:
         inventory: everything the node holds.
         released: open attempts of this node.
-        term: the lease's term as this renewal's reply will carry it. A delivery of an older term
-            can never start once the node has the reply, and until then its lease is not good.
+        heard_term: the term of its lease that the node surely knew when it wrote this; 0 where that is not
+            sure. From then on a delivery of an older term cannot start there. Before it could: an inventory
+            may be written just before the lease ends, and arrive after.
         suspects: refs that the reply to the previous renewal voided as missing.
         previous_at: when that previous renewal was received, same clock as `released_at`; attempts
             released after it may still be on their way and are not judged.
+        is_doubtful: whether the ledger is being asked about an Invocation; nothing is said of it until then.
     """
     held = {(line.invocation, line.fence): line.phase for line in inventory}
     open_refs = {(attempt.invocation_id, attempt.fence): attempt for attempt in released}
     missing = [attempt for ref, attempt in open_refs.items() if ref not in held]
-    stale = [a for a in missing if a.term < term or a.state is State.UNREACHABLE]
+    stale = [a for a in missing if a.term < heard_term]
     unheard = [a for a in missing if a not in stale and previous_at is not None and a.released_at < previous_at]
     conclusive = [a for a in unheard if (a.invocation_id, a.fence) in suspects]
     doubtful = frozenset((a.invocation_id, a.fence) for a in unheard if a not in conclusive)
-    not_ours = [ref for ref in held if ref not in open_refs]
+    not_ours = [ref for ref in held if ref not in open_refs and not is_doubtful(ref[0])]
     return Comparison(
         void=(*doubtful, *(ref for ref in not_ours if held[ref] is not Phase.FINISHED)),
         disowned=(*stale, *conclusive),

@@ -5,6 +5,7 @@ Owns the lease's arithmetic; refuses to talk to the ledger or to the node.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -40,7 +41,14 @@ class Member:
     joined_at: float
     state: NodeState = NodeState.ACTIVE
     load: Load = field(default_factory=Load)
-    reply_number: int = 0
+    wish: NodeState = NodeState.ACTIVE
+    """An operator's; a lapse does not forget it."""
+    join_number: int = 0
+    renewal_number: int = 0
+    reply_number: int = field(default_factory=lambda: secrets.randbelow(2**31) + 1)
+    """Not from 1 under every leader: a node repeats the last one it heard, from whomever."""
+    reply_term: int = 0
+    """Of the lease, in the last reply."""
     suspects: frozenset[Ref] = frozenset()
     previous_renewal_at: float | None = None
 

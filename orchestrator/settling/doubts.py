@@ -52,6 +52,10 @@ class Doubts:
         """This one has to be looked up."""
         self._ids.add(invocation_id)
 
+    def has(self, invocation_id: str) -> bool:
+        """It will be looked up: until then memory says nothing about it."""
+        return invocation_id in self._ids
+
     async def resolve(self) -> None:
         """Look up what was noted. What cannot be read now stays noted.
 

@@ -13,7 +13,16 @@ import structlog
 
 from orchestrator.happenings import AttemptEnded, AttemptRunning, Ended, Happening
 from orchestrator.ledger.values import NewInvocation, Outstanding, Settled, Settlement, Started, Waiting
-from orchestrator.settling.verdict import DEATHS, SUCCEEDED, Circumstances, on_disowned, on_finished, on_lapsed, on_lost
+from orchestrator.settling.verdict import (
+    LOSSES,
+    SUCCEEDED,
+    Circumstances,
+    is_death,
+    on_disowned,
+    on_finished,
+    on_lapsed,
+    on_lost,
+)
 from orchestrator.settling.waiting import as_waiting
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
@@ -54,6 +63,7 @@ class Doubted(Protocol):
     """Ids to be looked up again."""
 
     def note(self, invocation_id: str) -> None: ...
+    def has(self, invocation_id: str) -> bool: ...
 
 
 Successors = Callable[[Invocation, Outcome], Awaitable[tuple[NewInvocation, ...]]]
@@ -83,23 +93,26 @@ class Settler:
         self._successors, self._default = successors, default_policy
         self._clock, self._draw, self._tell = clock, draw, tell
 
-    async def finished(self, events: Sequence[tuple[str, Finished]]) -> None:
-        """Nodes reported ends. Afterwards every one of them is settled or was refused for good.
+    async def finished(self, events: Sequence[tuple[str, Finished]]) -> list[tuple[str, Finished]]:
+        """Nodes reported ends. Those that are answered are settled now, or were refused for good.
 
         Args:
-            events: node and what it said. A stale fence, or another node's, is refused and logged.
+            events: node and what it said. A stale fence, or another node's, is refused and logged. What is
+                being looked up in the ledger is neither: its node says it again.
 
         Raises:
             LedgerDown: nothing was settled; call again with the same events.
         """
         wanted = []
-        for node, event in events:
+        sure = [(node, event) for node, event in events if not self._doubts.has(event.invocation)]
+        for node, event in sure:
             attempt = self._attempts.current(event.invocation, event.fence)
             if attempt is None or attempt.node != node:
                 log.info("outcome_refused", invocation=event.invocation, fence=event.fence, node=node)
                 continue
             wanted.append(await self._judged(attempt, node, event))
         await self._apply(wanted)
+        return sure
 
     async def running(self, refs: Sequence[Ref], *, node: str) -> None:
         """A node runs these, says its inventory or a Started event."""
@@ -156,10 +169,14 @@ class Settler:
         call = invocation.call
         declared = spec.policy.retry if spec else None
         policy = call.retry or (RetryPolicy(**declared.model_dump()) if declared else self._default)
-        deaths = sum(1 for earlier in invocation.attempts if earlier.error_code in DEATHS)
+        earlier = [one for one in invocation.attempts if one.fence != attempt.fence]
+        deaths = sum(is_death(one.error_code, one.started_at) for one in earlier)
+        losses = sum(one.error_code in LOSSES for one in earlier)
         now = self._declared(attempt.tool)
         holds = attempt.declared if now is None else attempt.declared.stricter(now)
-        return Circumstances(policy, holds.is_safe, self._clock.wall_s(), self._draw(), deaths, holds.on_node_loss)
+        return Circumstances(
+            policy, holds.is_safe, self._clock.wall_s(), self._draw(), deaths, losses, holds.on_node_loss
+        )
 
     async def _apply(self, wanted: Sequence[Settlement]) -> None:
         if not wanted:
@@ -180,6 +197,8 @@ class Settler:
             self._backlog.credit_returned(removed)
         if settled.state not in TERMINAL:
             self._doubts.note(settled.invocation_id)
+        for successor in settlement.successors:
+            self._doubts.note(successor.invocation.id)  # written by the commit whose answer was lost, or not at all
 
     async def _took(self, settlement: Settlement, settled: Settled) -> None:
         if settled.state is State.UNREACHABLE:

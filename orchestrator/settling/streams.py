@@ -28,6 +28,8 @@ log = structlog.get_logger("mcpfleet.streams")
 E = TypeVar("E", StartedRow, Finished)
 BLOCK_MS = 1000
 RETRY_S = 0.5
+READ_MAX_ENTRIES = 256
+"""Of one stream at a time: what piled up while nobody read is read in parts that Redis sends in time."""
 CONTROL_MAX_ENTRIES = 1000
 """A node that is away hears the same from its next renewal, so older entries may go."""
 TRIM_EVERY_ENTRIES = 64
@@ -38,7 +40,7 @@ SAY_EVERY_S = 0.05
 class Settling(Protocol):
     """Who judges events."""
 
-    async def finished(self, events: Sequence[tuple[str, Finished]]) -> None: ...
+    async def finished(self, events: Sequence[tuple[str, Finished]]) -> list[tuple[str, Finished]]: ...
     async def started(self, events: Sequence[tuple[str, StartedRow]]) -> None: ...
 
 
@@ -122,7 +124,7 @@ class NodeStreams:
         wanted: dict[Any, Any] = {stream: self._seen.get(stream, b"0") for stream in by_stream}
         wanted[DOORBELL] = self._rung
         async with asyncio.timeout(BLOCK_MS / 1000 + ANSWER_S):
-            reply = await self._redis.xread(wanted, block=BLOCK_MS)
+            reply = await self._redis.xread(wanted, count=READ_MAX_ENTRIES, block=BLOCK_MS)
         if not reply:
             return
         if not self._leads():
@@ -195,11 +197,12 @@ class NodeStreams:
 
 
 async def _each_apart(
-    act: Callable[[Sequence[tuple[str, E]]], Awaitable[None]], events: Sequence[tuple[str, E]]
+    act: Callable[[Sequence[tuple[str, E]]], Awaitable[list[tuple[str, E]] | None]], events: Sequence[tuple[str, E]]
 ) -> list[tuple[str, E]]:
     """Act on all at once; where that fails, on one after the other. Answers those that were acted on.
 
-    One event that cannot be taken holds up no other: its node tells an outcome again.
+    That is all of them where `act` does not say. One event that cannot be taken holds up no other: its
+    node tells an outcome again.
 
     Raises:
         LedgerDown: nothing can be written now; the same events are to come again.
@@ -207,7 +210,7 @@ async def _each_apart(
     if not events:
         return []
     try:
-        await act(events)
+        acted = await act(events)
     except LedgerDown:
         raise
     except Exception:
@@ -215,7 +218,7 @@ async def _each_apart(
             log.exception("event_not_taken", node=events[0][0], told=type(events[0][1]).__name__)
             return []
         return [taken for event in events for taken in await _each_apart(act, [event])]
-    return list(events)
+    return list(events) if acted is None else acted
 
 
 def _control_fields(control: Control) -> dict[Any, Any]:

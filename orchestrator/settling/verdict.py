@@ -15,9 +15,12 @@ from tasks.retry import Again, RetryPolicy, next_attempt
 from tasks.tool import OnNodeLoss
 
 SUCCEEDED = State.SUCCEEDED.value
-DEATHS = frozenset({"node_restarted", "node_replaced"})
-"""Error codes of attempts during which the worker process died; a lost network is no death."""
 POISON_AFTER_DEATHS = 2
+LOSSES = frozenset({"node_lost", "node_restarted", "node_replaced", "node_left"})
+"""Error codes of attempts that their node was lost with. They use up no retries: the fleet's troubles are
+not the call's."""
+LOSSES_MAX = 10
+"""A call that took so many nodes with it, or had such luck, is tried no more."""
 _ENDINGS = {state.value: state for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)}
 
 
@@ -32,6 +35,7 @@ class Circumstances:
         now_s: wall clock.
         draw: uniform in [0, 1), for the backoff.
         deaths: earlier attempts of it during which the worker process died.
+        losses: earlier attempts of it that were lost with their nodes, deaths included.
     """
 
     policy: RetryPolicy
@@ -39,7 +43,13 @@ class Circumstances:
     now_s: float
     draw: float
     deaths: int = 0
+    losses: int = 0
     on_node_loss: OnNodeLoss = OnNodeLoss.ASK
+
+
+def is_death(code: str | None, started_at: float | None) -> bool:
+    """The worker process died while it ran this. A lost network is no death; nor is what only waited there."""
+    return code == "node_restarted" or (code == "node_replaced" and started_at is not None)
 
 
 def on_finished(
@@ -96,7 +106,7 @@ def on_lost(attempt: Outstanding, *, given: Circumstances, code: str, message: s
     It is tried again, fails, or is lost, as declared for its tool.
     """
     reruns = given.on_node_loss is OnNodeLoss.RERUN
-    is_poison = reruns and code in DEATHS and given.deaths + 1 >= POISON_AFTER_DEATHS
+    is_poison = reruns and is_death(code, attempt.started_at) and given.deaths + 1 >= POISON_AFTER_DEATHS
     failure = Failure.POISON if is_poison else Failure.MAYBE_STARTED
     error = ErrorInfo(code, message, failure)
     if reruns:
@@ -130,10 +140,12 @@ def on_disowned(attempt: Outstanding, *, now_s: float, why: str = "disowned") ->
 
 
 def _rerun(attempt: Outstanding, error: ErrorInfo, given: Circumstances) -> Settlement:
-    """By the retry policy, like any try that may be repeated."""
+    """With the retry policy's wait, and at no cost in tries."""
+    if given.losses + 1 >= LOSSES_MAX:
+        error = replace(error, failure=Failure.POISON)
     again = replace(given, is_safe=True)
     outcome = Outcome("failed", error=error)
-    return _failed(attempt, outcome, error, node=None, started_at=attempt.started_at, given=again)
+    return _failed(attempt, outcome, error, node=None, started_at=attempt.started_at, given=again, counted=False)
 
 
 def _failed(
@@ -144,8 +156,9 @@ def _failed(
     node: str | None,
     started_at: float | None,
     given: Circumstances,
+    counted: bool = True,
 ) -> Settlement:
-    counted = error.failure is not Failure.WAIT_UNTIL
+    counted = counted and error.failure is not Failure.WAIT_UNTIL
     tries = attempt.tries + (1 if counted else 0)
     decision = next_attempt(error, tries=tries, is_safe=given.is_safe, policy=given.policy, draw=given.draw)
     retry = decision if isinstance(decision, Again) else None

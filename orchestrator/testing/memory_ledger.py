@@ -6,9 +6,10 @@ conditions, to see that the model of the protocol notices. Refuses to be durable
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from typing import Any
 
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
@@ -158,6 +159,28 @@ class MemoryLedger:
             last = replace(invocation.attempts[-1], ending=one.attempt_ending, ended_at=one.at, error_code=code)
             row.invocation = replace(row.invocation, attempts=(*invocation.attempts[:-1], last))
         return Settled(one.invocation_id, one.fence, took=True, state=one.to)
+
+
+class FencedLedger:
+    """The same ledger as one leader writes to it: nothing, once another leads."""
+
+    _WRITES = frozenset({"accept", "mark_started", "settle", "expire", "save_node", "forget_node"})
+    """`release` names its epoch itself."""
+
+    def __init__(self, ledger: MemoryLedger, epoch: int) -> None:
+        self._ledger, self._epoch = ledger, epoch
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the ledger has
+        found = getattr(self._ledger, name)
+        return self._fenced(found) if name in self._WRITES else found
+
+    def _fenced(self, write: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def fenced(*given: Any, **more: Any) -> Any:  # noqa: ANN401 - as above
+            if self._epoch != self._ledger.epoch:
+                raise EpochLost(self._epoch, self._ledger.epoch)
+            return await write(*given, **more)
+
+        return fenced
 
 
 def _outstanding(row: Row) -> Outstanding:

@@ -13,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.testing import new
-from orchestrator.settling.verdict import DEATHS
+from orchestrator.settling.verdict import LOSSES_MAX, is_death
 from orchestrator.settling.waiting import as_waiting
 from orchestrator.testing.protocol import SAFE, UNSAFE
+from tasks.errors import Late
 from tasks.invocation import OUTSTANDING, TERMINAL, State
 from tasks.node import LEASE_TTL_S
 from tasks.pool import PoolPolicy
@@ -176,6 +177,14 @@ class ProtocolMachine(World, RuleBasedStateMachine):
             place.disk = Disk()
         self.boot(place, is_told_twice=is_told_twice)
 
+    @step(at=WHERE, which=st.integers(0, 3))
+    def join_late(self, at: int, which: int) -> None:
+        """A copy of a join that was tried again, or answered long ago, arrives."""
+        place = self.place(at)
+        if place.node is not None and place.joins:
+            with suppress(Late):
+                self.run(self.leader.core.desk.join(place.joins[which % len(place.joins)]))
+
     @step(at=WHERE)
     def die(self, at: int) -> None:
         """Kill -9 of a node; whoever renews or restarts it comes later."""
@@ -183,14 +192,17 @@ class ProtocolMachine(World, RuleBasedStateMachine):
 
     @step()
     def change_leader(self) -> None:
-        """Another replica leads; the old one has not noticed."""
+        """Another replica leads. The old one has not noticed: it acts on what reached it while it led."""
         self.zombie = self.leader
+        self.zombie.has_read = {place.name: list(place.stream) for place in self.places.values()}
+        for flight in self.flights:
+            flight.leader = flight.leader or self.zombie
         self.leader = self.elected()
 
     @precondition(lambda self: self.zombie is not None)
     @step(at=WHERE)
     def act_as_before(self, at: int) -> None:
-        """What an old leader may still do: release, and read what nodes told."""
+        """What an old leader may still try: release, and settle what nodes told it."""
         assert self.zombie is not None
         with suppress(EpochLost):
             self.run(self.zombie.core.dispatcher.turn())
@@ -251,8 +263,8 @@ class ProtocolMachine(World, RuleBasedStateMachine):
         for key, row in self.ledger.rows.items():
             one = row.invocation
             assert one.state in TERMINAL, f"{key} never ends: {one.state}, {row.release}"
-            deaths = sum(1 for attempt in one.attempts if attempt.error_code in DEATHS)
-            is_poison = one.state is State.FAILED and deaths > 1
+            deaths = sum(is_death(attempt.error_code, attempt.started_at) for attempt in one.attempts)
+            is_poison = one.state is State.FAILED and (deaths > 1 or len(one.attempts) > LOSSES_MAX)
             if one.call.tool == SAFE and not is_poison:
                 assert one.state is State.SUCCEEDED, f"{key} may be repeated, and ended {one.state}"
 

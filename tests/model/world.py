@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 from orchestrator.assembly import core_of
 from orchestrator.core import Core, Stores
 from orchestrator.leading import lead
+from orchestrator.ledger.errors import EpochLost
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.sweep import Graces, Sweep
-from orchestrator.testing.memory_ledger import LedgerFlaw, MemoryLedger
+from orchestrator.testing.memory_ledger import FencedLedger, LedgerFlaw, MemoryLedger
 from orchestrator.testing.protocol import SAFE, TOOLS, UNSAFE, CapturedLetters
 from tasks.app import make_app
+from tasks.errors import Late
 from tasks.invocation import Lane
 from tasks.node import Offer
 from tasks.testing.clock import FakeClock
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from tasks.ledger_events import Finished
-    from tasks.node import RenewReply, RenewRequest
+    from tasks.node import JoinRequest, RenewReply, RenewRequest
 
 NAMES = ("a", "b")
 SLOTS = 1
@@ -71,6 +73,8 @@ class Leader:
     core: Core
     letters: CapturedLetters
     sweep: Sweep
+    has_read: dict[str, list[Finished]] = field(default_factory=dict)
+    """By node: what it read of its stream while it led, and did not act on yet."""
 
 
 @dataclass
@@ -81,6 +85,8 @@ class Flight:
     request: RenewRequest
     sent_at_s: float
     reply: RenewReply | None = None
+    leader: Leader | None = None
+    """Whom it reached while that one led; absent: whoever leads when it arrives."""
 
 
 @dataclass
@@ -94,6 +100,8 @@ class Place:
     letters: list[tuple[str, str]] = field(default_factory=list)
     stream: list[Finished] = field(default_factory=list)
     newest: Flight | None = None
+    joins: list[JoinRequest] = field(default_factory=list)
+    """Copies that may still come, late."""
 
 
 class World:
@@ -123,12 +131,13 @@ class World:
 
     def elected(self) -> Leader:
         """A new orchestrator process, on the same ledger."""
-        letters = CapturedLetters()
+        letters, epoch = CapturedLetters(), self.ledger.lead()
+        fenced = FencedLedger(self.ledger, epoch)
         stores = Stores(
-            cast("Any", self.ledger), cast("Any", SilentRedis()), CELERY, cast("Any", Path("nowhere")), self.clock
+            cast("Any", fenced), cast("Any", SilentRedis()), CELERY, cast("Any", Path("nowhere")), self.clock
         )
         core = core_of(SETTINGS, stores, letters)
-        self.run(lead(core)(self.ledger.lead()))
+        self.run(lead(core)(epoch))
         getattr(core.attempts, "begin", lambda: None)()
         sweep = Sweep(
             attempts=core.attempts.all,
@@ -145,9 +154,12 @@ class World:
         offer = Offer(name=place.name, pool="east", slots={Lane.TOOLS: SLOTS}, tools=TOOLS)
         incarnation = f"{place.name}/{place.incarnations}"
         node = ModelNode(offer, incarnation, place.disk, self.clock, self.planted.node)
-        request = node.join()
+        request = node.join().model_copy(update={"number": 1})
+        place.joins = [request]
         if is_told_twice:
             self.run(self.leader.core.desk.join(request))
+            request = request.model_copy(update={"number": 2})
+            place.joins.append(request)
         reply = self.run(self.leader.core.desk.join(request))
         place.stream += node.joined(reply, self.clock.mono_s())
         place.node = node
@@ -165,8 +177,12 @@ class World:
         leader.letters.letters.clear()
 
     def arrive(self, flight: Flight) -> None:
-        """The leader answers a renewal."""
-        reply = self.run(self.leader.core.desk.renew(flight.node.offer.name, flight.request))
+        """The leader answers a renewal; one that came late it refuses."""
+        leader = flight.leader or self.leader
+        try:
+            reply = self.run(leader.core.desk.renew(flight.node.offer.name, flight.request))
+        except (Late, EpochLost):
+            return
         place = self.places[flight.node.offer.name]
         if reply.granted:
             flight.reply = reply
@@ -181,10 +197,16 @@ class World:
 
     def settle(self, leader: Leader, place: Place, *, is_acknowledged: bool) -> None:
         """The leader reads what a node told."""
-        events, place.stream = place.stream, []
-        self.run(leader.core.settler.finished([(place.name, event) for event in events]))
+        if leader is self.leader:
+            events, place.stream = place.stream, []
+        else:
+            events = leader.has_read.pop(place.name, [])
+        try:
+            taken = self.run(leader.core.settler.finished([(place.name, event) for event in events]))
+        except EpochLost:
+            return
         if is_acknowledged and place.node is not None:
-            for event in events:
+            for _name, event in taken:
                 place.node.settled((event.invocation, event.fence))
 
     def sent(self, place: Place) -> Flight | None:

@@ -50,6 +50,8 @@ class Case:
     released: tuple[Outstanding, ...] = ()
     suspects: frozenset[tuple[str, int]] = frozenset()
     previous_at: float | None = LATER
+    heard_term: int = 1
+    doubtful: frozenset[str] = frozenset()
     void: set[tuple[str, int]] = field(default_factory=set)
     disowned: set[str] = field(default_factory=set)
     running: set[tuple[str, int]] = field(default_factory=set)
@@ -80,11 +82,25 @@ CASES = [
         suspects=frozenset({("x", 1)}),
         void={("x", 2)},
     ),
-    Case("an older term can never start", released=(attempt("x", term=0, at=LATER + 1),), disowned={"x"}),
+    Case(
+        "an older term can never start, once the node knows the newer one",
+        released=(attempt("x", term=0, at=LATER + 1),),
+        disowned={"x"},
+    ),
+    Case(
+        "an older term may have started after the inventory was written, where the newer one was not heard",
+        released=(attempt("x", term=0, at=LATER + 1),),
+        heard_term=0,
+    ),
     Case(
         "unreachable and not held: its delivery is void by its term",
-        released=(attempt("x", state=State.UNREACHABLE),),
+        released=(attempt("x", term=0, state=State.UNREACHABLE),),
         disowned={"x"},
+    ),
+    Case(
+        "the ledger is being asked: nothing is said of it",
+        inventory=(held("x", Phase.FINISHED), held("y", Phase.RUNNING)),
+        doubtful=frozenset({"x", "y"}),
     ),
     Case(
         "unreachable and held: it came back",
@@ -118,7 +134,12 @@ CASES = [
 def test_inventory_changes_what_it_proves_and_no_more(case: Case) -> None:
     """Nothing is released again unless its node surely never started it."""
     seen: Comparison = compare(
-        case.inventory, case.released, term=1, suspects=case.suspects, previous_at=case.previous_at
+        case.inventory,
+        case.released,
+        heard_term=case.heard_term,
+        suspects=case.suspects,
+        previous_at=case.previous_at,
+        is_doubtful=case.doubtful.__contains__,
     )
     assert set(seen.void) == case.void
     assert {a.invocation_id for a in seen.disowned} == case.disowned

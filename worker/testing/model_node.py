@@ -49,7 +49,7 @@ class ModelNode:
     ) -> None:
         self.offer, self.incarnation = offer, incarnation
         self._disk, self._clock, self._flaws = disk, clock, flaws
-        self._heard = 0
+        self._heard = self._renewals = 0
         self._early: list[Delivery] = []
         self._queue: dict[Ref, Delivery] = {}
         self.running: dict[Ref, Delivery] = {}
@@ -134,7 +134,9 @@ class ModelNode:
         waiting += [Held(invocation=ref[0], fence=ref[1], phase=Phase.WAITING) for ref in self._queue]
         running = [Held(invocation=ref[0], fence=ref[1], phase=Phase.RUNNING) for ref in self.running]
         ended = [Held(invocation=ref[0], fence=ref[1], phase=Phase.FINISHED) for ref in self._disk.ended]
-        return RenewRequest(incarnation=self.incarnation, inventory=(*waiting, *running, *ended), heard=self._heard)
+        inventory = (*waiting, *running, *ended)
+        self._renewals += 1
+        return RenewRequest(incarnation=self.incarnation, number=self._renewals, inventory=inventory, heard=self._heard)
 
     def hear(self, request: RenewRequest, reply: RenewReply, sent_at_s: float) -> None:
         """The reply to a renewal: what to forget and to stop first, then the lease."""

@@ -1,4 +1,4 @@
-"""Where the leader's doors are, for its replicas; what a tool declared when a call of it was released."""
+"""Where the leader's doors are; what a tool declared when a call of it was released; more of a node."""
 
 from __future__ import annotations
 
@@ -14,3 +14,5 @@ def upgrade() -> None:
     op.add_column("mcpfleet_epoch", sa.Column("address", sa.Text))
     op.add_column("mcpfleet_attempts", sa.Column("is_safe", sa.Boolean))
     op.add_column("mcpfleet_attempts", sa.Column("on_node_loss", sa.Text))
+    op.add_column("mcpfleet_nodes", sa.Column("join_number", sa.Integer))
+    op.add_column("mcpfleet_nodes", sa.Column("wish", sa.Text))

@@ -1,0 +1,39 @@
+"""A member as the ledger keeps it, and back."""
+
+from __future__ import annotations
+
+from orchestrator.ledger.values import NodeRow
+from orchestrator.registry.member import Lease, Member
+from tasks.node import NodeState, Offer
+
+
+def row_of(member: Member) -> NodeRow:
+    """The durable part of a member."""
+    return NodeRow(
+        name=member.name,
+        pool=member.offer.pool,
+        incarnation=member.incarnation,
+        term=member.lease.term,
+        state=member.state,
+        offer_json=member.offer.model_dump_json(),
+        delivery_key=member.delivery_key.hex(),
+        token_digest=member.token_digest,
+        joined_at=member.joined_at,
+        join_number=member.join_number,
+        wish=member.wish,
+    )
+
+
+def member_of(row: NodeRow, lease_until_s: float) -> Member:
+    """A node of an earlier orchestrator process, with a whole lease: nobody could serve its renewals."""
+    return Member(
+        offer=Offer.model_validate_json(row.offer_json),
+        incarnation=row.incarnation,
+        delivery_key=bytes.fromhex(row.delivery_key),
+        token_digest=row.token_digest,
+        lease=Lease(row.term, lease_until_s),
+        joined_at=row.joined_at,
+        state=NodeState(row.state),
+        wish=NodeState(row.wish or NodeState.ACTIVE),
+        join_number=row.join_number or 0,
+    )

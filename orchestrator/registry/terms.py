@@ -1,0 +1,32 @@
+"""What every node is told at join."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from hashlib import sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every node is told at join.
+
+    Attributes:
+        redis_url: broker and streams, as the nodes reach it.
+        lease_ttl_s: seconds a lease is good for.
+        renew_every_s: seconds between renewals.
+        inline_limit_bytes: a larger result goes to the blob store.
+        result_limit_bytes: a larger result is refused.
+        pool_secret: pool keys are derived from it.
+    """
+
+    redis_url: str
+    lease_ttl_s: float
+    renew_every_s: float
+    inline_limit_bytes: int
+    result_limit_bytes: int
+    pool_secret: bytes
+
+    def pool_key(self, pool: str) -> bytes:
+        """The key of late-bound deliveries of one pool."""
+        return hmac.digest(self.pool_secret, pool.encode(), sha256)

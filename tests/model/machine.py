@@ -53,14 +53,15 @@ class ProtocolMachine(World, RuleBasedStateMachine):
     # ------------------------------------------------------------------------------ rules
 
     @precondition(lambda self: len(self.ledger.rows) < CALLS_MAX)
-    @step(which=st.integers(0, 2))
-    def accept(self, which: int) -> None:
-        """A call is accepted, and released if there is room."""
+    @step(which=st.integers(0, 2), is_released=st.booleans())
+    def accept(self, which: int, is_released: bool = True) -> None:
+        """A call is accepted, and released if there is room; or the leader's turn comes later."""
         tool = self.planted.tools[which % len(self.planted.tools)]
         row = new(invocation_id=f"i{len(self.ledger.rows)}", tool=tool, retry=PATIENT, at=self.clock.wall_s())
         self.run(self.ledger.accept([row]))
         self.leader.core.dispatcher.offer(as_waiting(row.invocation))
-        self.release()
+        if is_released:
+            self.release()
 
     @step()
     def release(self) -> None:

@@ -23,7 +23,7 @@ from orchestrator.testing.memory_ledger import FencedLedger, LedgerFlaw, MemoryL
 from orchestrator.testing.protocol import SAFE, TOOLS, UNSAFE, CapturedLetters
 from tasks.app import make_app
 from tasks.errors import Late
-from tasks.invocation import Lane
+from tasks.invocation import Lane, State
 from tasks.node import Offer
 from tasks.testing.clock import FakeClock
 from worker.testing.model_node import Disk, ModelNode, NodeFlaw
@@ -218,10 +218,13 @@ class World:
         return flight
 
     def start_and_count(self, place: Place) -> None:
-        """A tool is started, if the node may."""
+        """A tool is started, if the node may. Then nobody has given that attempt up, and nobody may have."""
         delivery = place.node.start() if place.node else None
         if delivery is not None:
             self.starts[delivery.invocation] += 1
+            one = self.ledger.rows[delivery.invocation].invocation
+            is_given_up = one.fence != delivery.fence or one.state is not State.RELEASED
+            assert not is_given_up, f"{one.id} was started at fence {delivery.fence}, and is {one.state} at {one.fence}"
 
     def answer(self, place: Place, ref: tuple[str, int]) -> None:
         """A tool answers."""

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
+from uuid import NAMESPACE_OID, uuid5
 
 import orjson
 
@@ -121,6 +122,8 @@ class Intake:
         raw = orjson.dumps(arguments)
         call = replace(
             first,
+            # Derived: where the answer to a settlement is lost and it is judged again, it is the same call.
+            invocation_id=first.invocation_id or str(uuid5(NAMESPACE_OID, f"{invocation.id}/then")),
             arguments_json=raw.decode(),
             then=tuple(rest),
             trace_id=invocation.call.trace_id,

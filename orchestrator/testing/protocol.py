@@ -130,6 +130,12 @@ class Story:
         self.core.dispatcher.offer(as_waiting(row.invocation))
         return row.invocation
 
+    async def accept_unoffered(self, tool: str = SAFE) -> str:
+        """A row that its acceptance never told the dispatcher of; its id."""
+        row = await self.core.intake.admit(Call(tool), WHO)
+        await self.core.stores.ledger.accept([row])
+        return row.invocation.id
+
     async def release(self) -> list[Delivery]:
         """One turn of the dispatcher; what it posted, opened with the key of its node."""
         self._outgoing.letters.clear()
@@ -138,9 +144,13 @@ class Story:
 
     async def finish(self, node: str, delivery: Delivery, outcome: Outcome) -> None:
         """The node reports an end."""
+        await self.said(node, delivery, outcome)
+
+    async def said(self, node: str, delivery: Delivery, outcome: Outcome) -> list[tuple[str, Finished]]:
+        """The same; which of it is acknowledged."""
         now_s = self.clock.wall_s()
         event = Finished(delivery.invocation, delivery.fence, now_s, now_s - 0.1, outcome)
-        await self.core.settler.finished([(node, event)])
+        return await self.core.settler.finished([(node, event)])
 
     async def get(self, invocation: str) -> Invocation:
         """What the ledger says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,3 +65,25 @@ async def test_a_letter_that_cannot_be_replayed_is_named_and_the_rest_stay(story
         await fleet.replay_dead(None, WHO)
     assert f"nothing was replayed, because of dead letter {gone}" in refused.value.message
     assert sorted(await _unanswered(story)) == sorted([gone, fine])
+
+
+async def test_a_letter_is_replayed_once_whoever_asks(story: Story) -> None:
+    """Two at once, and again by its id: the answer that was lost is given again, and no second call."""
+    await story.join("a1")
+    fleet = fleet_of(story.core, views_of(story.core))
+    dead = await _dead(story, UNSAFE)
+    (one,), (other,) = await asyncio.gather(fleet.replay_dead(None, WHO), fleet.replay_dead([dead], WHO))
+    again = await fleet.replay(dead, WHO)
+    assert one.id == other.id == again.id
+    assert again.replay_of == dead
+    assert len(await story.release()) == 1
+
+
+async def test_what_succeeded_may_be_asked_for_again_and_again(story: Story) -> None:
+    """No letter is answered there: each replay is a call of its own."""
+    await story.join("a1")
+    fleet = fleet_of(story.core, views_of(story.core))
+    call = await story.accept(SAFE)
+    (delivery,) = await story.release()
+    await story.finish("a1", delivery, Outcome("succeeded", result_json='{"content":[]}'))
+    assert (await fleet.replay(call.id, WHO)).id != (await fleet.replay(call.id, WHO)).id

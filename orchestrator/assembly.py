@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from celery import Celery
 from prometheus_client import CollectorRegistry
@@ -45,7 +46,6 @@ from orchestrator.pools import Policies, read_pools
 from orchestrator.redis_client import redis_of
 from orchestrator.registry.desk import NodeDesk, Terms
 from orchestrator.registry.roster import Roster
-from orchestrator.retention import Days, Retention
 from orchestrator.seats import view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
@@ -53,6 +53,7 @@ from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.sweep import Graces, Sweep
 from orchestrator.settling.waiting import as_waiting
+from orchestrator.upkeep import upkeep
 from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SystemClock
@@ -61,8 +62,6 @@ from tasks.pool import Strategy
 LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
-FORGET_EVERY_S = 600.0
-BLOBS_EVERY_S = 6 * 3600.0
 WAITING_PAGE = 5000
 
 
@@ -177,7 +176,7 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         is_late=lambda pool: policies.of(pool).strategy is Strategy.LATE,
         on_change=lambda: _fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
-        on_left=streams.forget_soon,
+        on_left=partial(_node_gone, attempts=attempts, streams=streams),
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
@@ -259,6 +258,11 @@ def _intake(
         waiting=dispatcher.waiting,
         has_pool=lambda name: name in roster.pools() or policies.has(name),
     )
+
+
+def _node_gone(node: str, *, attempts: OpenAttempts, streams: NodeStreams) -> None:
+    attempts.forget(node)
+    streams.forget_soon(node)
 
 
 def _fleet_changed(dispatcher: Dispatcher, streams: NodeStreams) -> None:
@@ -346,9 +350,8 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     async def report_loads() -> None:
         core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
 
-    days = Days(settings.retention_days, settings.retention_dead_days)
-    retention = Retention(books=core.stores.ledger, blobs=core.stores.blobs, days=days, clock=core.stores.clock)
     return [
+        *upkeep(settings, core),
         core.dispatcher.run,
         core.streams.run,
         every(LAPSE_EVERY_S, core.desk.lapse, "lapse"),
@@ -357,8 +360,6 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
-        every(FORGET_EVERY_S, retention.forget_ended, "retention"),
-        every(BLOBS_EVERY_S, retention.forget_blobs, "blobs"),
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from redis import Redis as SyncRedis
@@ -154,7 +155,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
         is_doubtful=doubts.has,
         on_change=lambda: fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
-        on_left=streams.forget_soon,
+        on_left=partial(_node_gone, attempts=attempts, streams=streams),
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
@@ -224,6 +225,11 @@ def _intake(
         waiting=dispatcher.waiting,
         has_pool=lambda name: name in roster.pools() or policies.has(name),
     )
+
+
+def _node_gone(node: str, *, attempts: OpenAttempts, streams: NodeStreams) -> None:
+    attempts.forget(node)
+    streams.forget_soon(node)
 
 
 def views_of(core: Core) -> Views:

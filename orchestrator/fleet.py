@@ -30,7 +30,7 @@ from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, 
 DEAD_BATCH = 1000
 DEAD = frozenset({State.FAILED, State.EXPIRED, State.LOST})
 RECENT_KEPT = 10_000
-"""Accepted lately, without arguments: about 10 MB, and saves a read of the ledger per call."""
+"""Accepted lately, without arguments and later calls: about 10 MB, and saves a read of the ledger per call."""
 UNKNOWN_REREAD_S = 0.5
 """Between reads of an Invocation that another replica dispatches."""
 
@@ -329,7 +329,7 @@ class Fleet:
         return answer
 
     def _remember(self, invocation: Invocation) -> None:
-        call = replace(invocation.call, arguments_json="{}", meta_json=None)
+        call = replace(invocation.call, arguments_json="{}", meta_json=None, then=())
         self._recent[invocation.id] = replace(invocation, call=call)
         if len(self._recent) > RECENT_KEPT:
             self._recent.popitem(last=False)

@@ -20,18 +20,16 @@ from orchestrator.dispatch.send import Sender
 from orchestrator.front.app import McpFront
 from orchestrator.leader import Leadership, Loop, every
 from orchestrator.observability.flower_feed import FlowerFeed
-from orchestrator.retention import Days, Retention
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.audit import Audit
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.sweep import Graces, Sweep
+from orchestrator.upkeep import upkeep
 
 LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
 AUDIT_EVERY_S = 5.0
-FORGET_EVERY_S = 600.0
-BLOBS_EVERY_S = 6 * 3600.0
 WAITING_PAGE = 5000
 
 
@@ -100,8 +98,6 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     audit = Audit(
         books=core.stores.ledger, knows=core.dispatcher.knows, doubt=core.doubts.note, clock=core.stores.clock
     )
-    days = Days(settings.retention_days, settings.retention_dead_days)
-    retention = Retention(books=core.stores.ledger, blobs=core.stores.blobs, days=days, clock=core.stores.clock)
     return [
         core.dispatcher.run,
         core.streams.run,
@@ -112,8 +108,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
-        every(FORGET_EVERY_S, retention.forget_ended, "retention"),
-        every(BLOBS_EVERY_S, retention.forget_blobs, "blobs"),
+        *upkeep(settings, core),
     ]
 
 

@@ -51,6 +51,8 @@ class OrchestratorSettings(BaseModel):
     """An unreachable unsafe `tools` call is lost after this; its caller is waiting."""
     grace_agents_s: float = Field(default=180.0, ge=0)
     """An unreachable unsafe agent run is lost after this; it survives a lost minute."""
+    forget_node_after_s: float = Field(default=7 * 86_400.0, ge=60)
+    """A lost node that stays away is forgotten, with its queues; it may join again as a new one."""
     leader_ttl_s: float = Field(default=6.0, gt=1)
     """Another replica takes over this long after the leader fell silent."""
     inline_limit_bytes: int = Field(default=64 * 1024, ge=1024)

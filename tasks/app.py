@@ -11,7 +11,7 @@ from __future__ import annotations
 from celery import Celery
 from kombu.entity import Queue
 
-from tasks.queues import PREFIX
+from tasks.queues import EXCHANGE, PREFIX
 
 HEALTH_CHECK_S = 5
 SOCKET_TIMEOUT_S = 15
@@ -32,7 +32,7 @@ def make_app(redis_url: str, *, queues: tuple[str, ...] = ()) -> Celery:
         task_ignore_result=True,
         task_acks_late=False,
         task_create_missing_queues=True,
-        task_default_queue=f"{PREFIX}.none",
+        task_default_queue=EXCHANGE,
         task_send_sent_event=False,
         worker_send_task_events=False,
         worker_enable_remote_control=False,

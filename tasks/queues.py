@@ -12,6 +12,17 @@ TASK_NAME = f"{PREFIX}.invoke"
 DOORBELL = f"{PREFIX}.doorbell"
 """A stream of one entry: rung when a node joined, so that the orchestrator reads its stream at once."""
 
+EXCHANGE = f"{PREFIX}.none"
+"""kombu wants one; messages go to queues by name."""
+BINDINGS = (f"_kombu.binding.{EXCHANGE}", f"_kombu.binding_permanent.{EXCHANGE}")
+"""Sets in which kombu notes every queue that was ever consumed, and never takes one out."""
+
+
+def binding_of(queue: str) -> str:
+    """How kombu notes it there. Source: kombu.transport.redis.Channel._queue_bind."""
+    separator = "\x06\x16"
+    return separator.join((queue, "", queue))
+
 
 def node_queue(node: str, lane: Lane) -> str:
     """The Celery queue of one node and lane."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Protocol
 
@@ -86,6 +87,13 @@ class Blobs:
     def drop(self, sha256: str) -> None:
         """Settled: the store has it."""
         self._path(sha256).unlink(missing_ok=True)
+
+    def drop_all_but(self, wanted: AbstractSet[str]) -> int:
+        """At the start: results that a process wrote and died before it journaled them; how many there were."""
+        strays = [path for path in self._directory.iterdir() if path.name not in wanted]
+        for path in strays:
+            path.unlink(missing_ok=True)
+        return len(strays)
 
     async def _get(self, sha256: str) -> bytes | None:
         wait_s = RETRY_FIRST_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -18,8 +19,12 @@ from tasks.clock import Clock
 from tasks.ledger_events import FIELD, Progress, Started, pack
 from worker.admit import Ref
 
-RESEND_S = 5.0
-"""An outcome that was not acknowledged for so long is sent again."""
+RESEND_S, RESEND_CAP_S = 5.0, 60.0
+"""An outcome that was not acknowledged for so long is sent again; then after twice as long, up to the cap:
+an orchestrator that is away for a night must not find its Redis full of the same outcomes."""
+KEEP_S = 600.0
+"""Older entries may go from the stream, by the clock of Redis: what they say and is not settled was said again."""
+assert KEEP_S > 5 * RESEND_CAP_S, "an unread outcome is always on the stream"
 SWEEP_S = 1.0
 GATHER_S = 0.002
 """Between two writes: a light load never waits for it, a heavy one writes 500 times a second at most."""
@@ -40,6 +45,13 @@ class Stream(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Sent:
+    bare: bytes
+    at_s: float
+    wait_s: float = RESEND_S
+
+
 class Reporter:
     """The writer of one node's events stream."""
 
@@ -49,7 +61,9 @@ class Reporter:
         self._stream = stream
         self._clock = clock
         self._outbox: list[bytes] = []
-        self._unsettled: dict[Ref, tuple[bytes, float]] = {}
+        self._unsettled: dict[Ref, _Sent] = {}
+        self._newest_ms = 0
+        """Of the stream's entries, by the clock of Redis."""
         self._sent_at_s = 0.0
         self._wake = asyncio.Event()
 
@@ -65,7 +79,7 @@ class Reporter:
     def finished(self, ref: Ref, packed: bytes) -> None:
         """Send, and again until `settled`. `packed` is what the journal holds: a list of one event."""
         bare = _bare(packed)
-        self._unsettled[ref] = (bare, self._clock.mono_s())
+        self._unsettled[ref] = _Sent(bare, self._clock.mono_s())
         self._put(bare)
 
     def settled(self, ref: Ref) -> None:
@@ -107,7 +121,11 @@ class Reporter:
     async def _send(self, batch: list[bytes]) -> None:
         for value in _entries(batch):
             async with asyncio.timeout(ANSWER_S):
-                await self._redis.execute_command("XADD", self._stream, "*", FIELD, value)
+                oldest_ms = max(0, self._newest_ms - int(KEEP_S * 1000))
+                added = await self._redis.execute_command(
+                    "XADD", self._stream, "MINID", "~", str(oldest_ms), "*", FIELD, value
+                )
+                self._newest_ms = _millis(added)
         if batch and not self.is_redis_up:
             self.is_redis_up = True
             _log.info("redis_is_back", stream=self._stream, unsettled=len(self._unsettled))
@@ -119,31 +137,39 @@ class Reporter:
                 "redis_away", stream=self._stream, detail=str(error), effect="outcomes are kept and sent later"
             )
         await asyncio.sleep(RETRY_S)
-        self._resend(older_than_s=0.0)
+        self.resend(is_all=True)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            self._resend(older_than_s=RESEND_S)
+            self.resend()
 
-    def _resend(self, older_than_s: float) -> None:
-        """Replaces the outbox: every outcome in it is unsettled, and the rest may be lost."""
+    def resend(self, *, is_all: bool = False) -> None:
+        """Send again what was not acknowledged in time.
+
+        Args:
+            is_all: Redis was away. Replaces the outbox: every outcome in it is unsettled, the rest may be lost.
+        """
         now_s = self._clock.mono_s()
-        late = [ref for ref, (_, sent_s) in self._unsettled.items() if now_s - sent_s >= older_than_s]
-        if not late:
-            return
-        if older_than_s == 0.0:
+        if is_all:
             self._outbox.clear()
-        for ref in late:
-            bare, _ = self._unsettled[ref]
-            self._unsettled[ref] = (bare, now_s)
-            self._outbox.append(bare)
-        self._wake.set()
+        for sent in self._unsettled.values():
+            if not is_all and now_s - sent.at_s < sent.wait_s:
+                continue
+            sent.at_s, sent.wait_s = now_s, RESEND_S if is_all else min(RESEND_CAP_S, sent.wait_s * 2)
+            self._outbox.append(sent.bare)
+        if self._outbox:
+            self._wake.set()
 
 
 def _bare(packed: bytes) -> bytes:
     """The event without the list around it, so that several join into one list without parsing."""
     return packed[1:-1]
+
+
+def _millis(entry_id: object) -> int:
+    text = entry_id.decode() if isinstance(entry_id, bytes) else str(entry_id)
+    return int(text.partition("-")[0])
 
 
 def _entries(batch: list[bytes]) -> Iterator[bytes]:

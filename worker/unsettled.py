@@ -62,7 +62,11 @@ class Unsettled:
         committed.add_done_callback(then)
 
     def recover(self, rows: Iterable[Kept]) -> None:
-        """Report again what an earlier process finished and nobody acknowledged."""
+        """Report again what an earlier process finished and nobody acknowledged. The first thing asked for."""
+        rows = list(rows)
+        strays = self._blobs.drop_all_but({blob for row in rows if (blob := _blob_of(row.finished or b""))})
+        if strays:
+            _log.info("stray_results_dropped", files=strays)
         for row in rows:
             assert row.finished is not None, "only finished rows are reported"
             ref = (row.invocation, row.fence)

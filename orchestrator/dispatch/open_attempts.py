@@ -110,5 +110,14 @@ class OpenAttempts:
         self._by_id[invocation_id] = replace(attempt, state=state, started_at=started_at or attempt.started_at)
         return True
 
+    def forget(self, node: str) -> None:
+        """The node is gone. While something of it is open, its places are kept."""
+        if self._by_node.get(node):
+            return
+        self._by_node.pop(node, None)
+        for lane in Lane:
+            self._seats.pop((node, lane), None)
+            self._sizes[lane].pop(node, None)
+
     def _measure(self, node: str, lane: Lane) -> None:
         self._sizes[lane][node] = len(self._seats[node, lane])

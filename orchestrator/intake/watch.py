@@ -29,6 +29,8 @@ QUEUE_MAX_EVENTS = 256
 """Events a slow reader may fall behind; the oldest progress is dropped past it, never the end."""
 ENDED_KEPT = 4096
 """Recently ended Invocations that answer a late waiter without a read of the ledger."""
+ENDED_KEPT_BYTES = 32 * 1024 * 1024
+"""Of their results together: each may be as long as the inline limit."""
 
 
 class Watch:
@@ -40,6 +42,7 @@ class Watch:
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self.is_over = False
         """Nothing is told here any more: the process ends."""
+        self._ended_bytes = 0
 
     def hear(self, happening: Happening) -> None:
         """Wake whoever this concerns."""
@@ -98,9 +101,13 @@ class Watch:
             queue.put_nowait(happening)
 
     def _keep(self, ended: Ended) -> None:
+        if ended.invocation_id in self._ended:
+            self._ended_bytes -= _bytes(self._ended.pop(ended.invocation_id))
         self._ended[ended.invocation_id] = ended
-        if len(self._ended) > ENDED_KEPT:
-            self._ended.popitem(last=False)
+        self._ended_bytes += _bytes(ended)
+        while len(self._ended) > ENDED_KEPT or self._ended_bytes > ENDED_KEPT_BYTES:
+            _, oldest = self._ended.popitem(last=False)
+            self._ended_bytes -= _bytes(oldest)
 
     def _forget(self, invocation_id: str, waiter: asyncio.Future[Ended | None]) -> None:
         waiters = self._waiters.get(invocation_id)
@@ -108,3 +115,8 @@ class Watch:
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[invocation_id]
+
+
+def _bytes(ended: Ended) -> int:
+    """About: its result is all that can be long."""
+    return 0 if ended.outcome is None else len(ended.outcome.result_json or "")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -91,8 +91,9 @@ class NodeDesk:
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
-        self._on_change, self._on_claim, self._on_left = on_change, on_claim, on_left
-        self._joining: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._on_change, self._on_claim, self.on_left = on_change, on_claim, on_left
+        self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Each lives as long as somebody joins under that name."""
         self._looked_at_s: float | None = None
 
     async def join(self, request: JoinRequest) -> JoinReply:
@@ -105,7 +106,8 @@ class NodeDesk:
         offer = request.offer
         if request.wire_version != WIRE_VERSION:
             raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
-        async with self._joining[offer.name]:
+        joining = self._joining.setdefault(offer.name, asyncio.Lock())
+        async with joining:
             return await self._admit(request)
 
     async def _admit(self, request: JoinRequest) -> JoinReply:
@@ -189,7 +191,7 @@ class NodeDesk:
         await self._fates.lost(self._attempts.of_node(name), code="node_left", message=f"node {name} left while it ran")
         self._roster.remove(name)
         await self._store.forget_node(name)
-        self._on_left(name)
+        self.on_left(name)
         log.info("node_left", node=name, returned=len(returned))
         self._on_change()
 

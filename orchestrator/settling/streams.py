@@ -20,9 +20,10 @@ from orchestrator.ledger.values import Started as StartedRow
 from orchestrator.redis_client import ANSWER_S
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
+from tasks.invocation import Lane
 from tasks.ledger_events import FIELD, Event, Finished, Progress, Started, unpack
 from tasks.node import Control, Ref
-from tasks.queues import DOORBELL, control_stream, events_stream
+from tasks.queues import BINDINGS, DOORBELL, binding_of, control_stream, events_stream, node_queue
 
 log = structlog.get_logger("mcpfleet.streams")
 E = TypeVar("E", StartedRow, Finished)
@@ -113,9 +114,13 @@ class NodeStreams:
     async def forget(self, node: str) -> None:
         """The node left: its streams and queues have no owner any more."""
         self._seen.pop(events_stream(node), None)
+        self._read_since_trim.pop(events_stream(node), None)
+        queues = [node_queue(node, lane) for lane in Lane]
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._redis.delete(events_stream(node), control_stream(node))
+                await self._redis.delete(events_stream(node), control_stream(node), *queues)
+                for bindings in BINDINGS:
+                    await self._redis.srem(bindings, *map(binding_of, queues))
         except (RedisError, OSError) as error:
             log.warning("streams_not_deleted", node=node, error=str(error))
 
@@ -190,7 +195,7 @@ class NodeStreams:
             fields = _control_fields(Control(kind="settled", refs=tuple(refs)))
             pipeline.xadd(control_stream(node), fields, maxlen=CONTROL_MAX_ENTRIES, approximate=True)
         for stream in trims:
-            if self._read_since_trim[stream] >= TRIM_EVERY_ENTRIES:
+            if self._read_since_trim.get(stream, 0) >= TRIM_EVERY_ENTRIES:
                 self._read_since_trim[stream] = 0
                 pipeline.xtrim(stream, minid=self._seen[stream], approximate=False)
         return pipeline

@@ -10,12 +10,13 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ class SteppedFleet:
             return False
         held = [health.get("unsettled"), *health.get("running", {}).values(), *health.get("waiting", {}).values()]
         return bool(health["ok"]) and not any(held)
+
+    def leave(self) -> None:
+        """SIGTERM for the node: it settles, leaves, and stays away."""
+        _end(self.keepers.pop())
+
+    def journal_rows(self) -> int:
+        """What the node would still remember, once it has left."""
+        with closing(sqlite3.connect(self.folder / "state" / f"{NODE}.db")) as journal:
+            return int(journal.execute("SELECT count(*) FROM entry").fetchone()[0])
 
     # ------------------------------------------------------------------------------ dying
 

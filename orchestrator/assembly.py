@@ -54,7 +54,7 @@ from orchestrator.settling.sweep import Graces, Sweep
 from orchestrator.settling.waiting import as_waiting
 from orchestrator.views import Views
 from tasks.app import make_app
-from tasks.clock import Clock, SystemClock
+from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
 
 LAPSE_EVERY_S = 0.25
@@ -112,7 +112,7 @@ async def build(settings: OrchestratorSettings, *, clock: Clock | None = None) -
         LedgerDown: the database does not answer.
         SettingsError: a file that a setting names is wrong.
     """
-    stores = await _stores(settings, clock or SystemClock())
+    stores = await _stores(settings, clock or SteadyClock(SystemClock()))
     sender = Sender(stores.celery)
     core = await core_of(settings, stores, sender)
     views = views_of(core)

@@ -158,6 +158,7 @@ class NodeDesk:
         if member is None or member.incarnation != request.incarnation:
             return RenewReply(granted=False)
         await self._take_news(member, request)
+        now = self._clock.wall_s()
         heard = request.heard == member.reply_number and member.reply_number > 0
         comparison = compare(
             request.inventory,
@@ -165,8 +166,9 @@ class NodeDesk:
             term=member.lease.term,
             suspects=member.suspects if heard else frozenset(),
             previous_at=member.previous_renewal_at if heard else None,
+            now=now,
         )
-        member.suspects, member.previous_renewal_at = comparison.suspects, self._clock.wall_s()
+        member.suspects, member.previous_renewal_at = comparison.suspects, now
         member.reply_number += 1
         await self._apply(member, comparison)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
@@ -333,6 +335,7 @@ class NodeDesk:
             void=_wire(comparison.void),
             cancel=_wire((a.invocation_id, a.fence) for a in held if a.cancel_requested),
             settled=_wire(comparison.forgotten),
+            now=self._clock.wall_s(),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:
@@ -353,6 +356,7 @@ class NodeDesk:
             control_stream=control_stream(name),
             inline_limit_bytes=self._terms.inline_limit_bytes,
             result_limit_bytes=self._terms.result_limit_bytes,
+            now=self._clock.wall_s(),
         )
 
 

@@ -6,6 +6,7 @@ argument why two inventories are needed is docs/adr/0003-leases.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,7 @@ def compare(
     term: int,
     suspects: frozenset[Ref],
     previous_at: float | None,
+    now: float = math.inf,
 ) -> Comparison:
     """Compare one renewal's inventory with the open attempts of that node.
 
@@ -55,12 +57,16 @@ def compare(
         suspects: refs that the reply to the previous renewal voided as missing.
         previous_at: when that previous renewal was received, same clock as `released_at`; attempts
             released after it may still be on their way and are not judged.
+        now: same clock. What was released in the future was released before the clock was set back, or by
+            a leader whose clock is fast: long ago.
     """
     held = {(line.invocation, line.fence): line.phase for line in inventory}
     open_refs = {(attempt.invocation_id, attempt.fence): attempt for attempt in released}
     missing = [attempt for ref, attempt in open_refs.items() if ref not in held]
     stale = [a for a in missing if a.term < term or a.state is State.UNREACHABLE]
-    unheard = [a for a in missing if a not in stale and previous_at is not None and a.released_at < previous_at]
+    unheard = [
+        a for a in missing if a not in stale and previous_at is not None and not previous_at <= a.released_at <= now
+    ]
     conclusive = [a for a in unheard if (a.invocation_id, a.fence) in suspects]
     doubtful = frozenset((a.invocation_id, a.fence) for a in unheard if a not in conclusive)
     not_ours = [ref for ref in held if ref not in open_refs]

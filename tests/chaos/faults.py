@@ -28,12 +28,14 @@ class Fault:
     Attributes:
         target: a process, `node` for any node, or `ledger`.
         weight: how often, beside the others.
+        is_loss: the node is away past its lease, and failover is measured from then.
     """
 
     name: str
     target: str
     harm: Harm
     weight: int = 1
+    is_loss: bool = False
 
 
 async def _killed(fleet: Fleet, target: str, rng: random.Random) -> None:
@@ -161,7 +163,7 @@ async def _play_again(fleet: Fleet, rng: random.Random) -> None:
 NODE = "node"
 FAULTS = (
     Fault("node killed, back at once", NODE, _killed, 3),
-    Fault("node vanishes", NODE, _vanishes, 3),
+    Fault("node vanishes", NODE, _vanishes, 3, is_loss=True),
     Fault("node killed, disk lost", NODE, _disk_lost),
     Fault("node frozen past its lease", NODE, _frozen, 3),
     Fault("node stopped in order", NODE, _stopped),

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from orchestrator.local.guard import birth, descendants
 from orchestrator.local.redis_server import RedisPlace, find_server, settings_text
 from orchestrator.testing.postgres import Cluster
+from tests.chaos.ground import Ground
 
 EFFECTS_SERVER = Path(__file__).with_name("effects_server.py")
 ORCHESTRATOR, REDIS = "orchestrator", "redis"
@@ -65,14 +66,15 @@ class Fleet:
     node_names: tuple[str, ...]
     cluster: Cluster | None = None
     """PostgreSQL, running; SQLite where absent."""
+    ground: Ground = field(default_factory=Ground)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     join_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     captured: list[tuple[str, bytes]] = field(default_factory=list)
     """Deliveries seen on their way, to be played again: queue and message."""
 
     def __post_init__(self) -> None:
-        self.redis_place = RedisPlace(_free_port(), secrets.token_urlsafe(16))
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.redis_place = RedisPlace(_free_port(), secrets.token_urlsafe(16), self.ground.host)
+        self.url = f"http://{self.ground.host}:{_free_port()}"
         self.marks = self.folder / "marks.jsonl"
         self.marks.touch()
         self.kept: dict[str, Kept] = {REDIS: self._redis(), ORCHESTRATOR: self._orchestrator()}
@@ -126,8 +128,8 @@ class Fleet:
         kept.not_before = time.monotonic() + away_s
         await self._kill(kept)
         if is_disk_lost:
-            shutil.rmtree(kept.folder, ignore_errors=True)
-            kept.folder.mkdir()
+            shutil.rmtree(kept.folder, ignore_errors=True)  # the folder itself stays where it is a disk
+            kept.folder.mkdir(exist_ok=True)
 
     async def stop(self, name: str) -> None:
         """SIGTERM, and it comes back after it ended."""
@@ -177,7 +179,7 @@ class Fleet:
         kept.not_before = time.monotonic() + BACK_AFTER_S
         kept.starts += 1
         kept.process = await asyncio.create_subprocess_exec(
-            *kept.command,
+            *self.ground.command(kept.folder.name, kept.command),
             env=kept.environ,
             cwd=kept.folder,
             stdin=asyncio.subprocess.DEVNULL if kept.stdin is None else asyncio.subprocess.PIPE,
@@ -227,6 +229,7 @@ class Fleet:
                 MCPFLEET_BLOB_DIR=str(folder / "blobs"),
                 MCPFLEET_TOKEN=self.token,
                 MCPFLEET_JOIN_TOKEN=self.join_token,
+                MCPFLEET_HOST=self.ground.host,
                 MCPFLEET_PORT=self.url.rsplit(":", 1)[1],
                 MCPFLEET_FLOWER_FEED="false",
             ),
@@ -244,7 +247,7 @@ class Fleet:
         servers.write_text(json.dumps(form))
         words = ["run", "--name", name, "--servers", str(servers), "--slots-tools", str(SLOTS)]
         return Kept(
-            [sys.executable, "-P", "-m", "worker.cli", *words],
+            [sys.executable, "-P", "-m", *self.ground.node_module(name), *words],
             _environ(
                 MCPFLEET_NODE_ORCHESTRATOR_URL=self.url,
                 MCPFLEET_NODE_JOIN_TOKEN=self.join_token,

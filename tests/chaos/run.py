@@ -19,9 +19,11 @@ from tasks.queues import DOORBELL
 from tests.chaos.books import Books, check
 from tests.chaos.faults import FAULTS, NODE, OF_SQLITE, Fault
 from tests.chaos.fleet import Fleet
+from tests.chaos.ground import Ground
 from tests.chaos.traffic import Callers
 
 GREMLINS = 2
+PLAIN = Ground()
 HEALS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 120.0
 AWAY_AT_LEAST_S = 10.0
@@ -38,6 +40,11 @@ class Plan:
     callers: int = 6
     faults: tuple[Fault, ...] = FAULTS + OF_SQLITE
 
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """Of all nodes."""
+        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+
 
 @dataclass
 class Report:
@@ -51,10 +58,12 @@ class Report:
     took_s: float = 0.0
 
 
-async def run(plan: Plan, folder: Path, say: Callable[[str], None], cluster: Cluster | None = None) -> Report:
+async def run(
+    plan: Plan, folder: Path, say: Callable[[str], None], cluster: Cluster | None = None, ground: Ground = PLAIN
+) -> Report:
     """Do it. The folder keeps the logs of every process; the ledger is in `cluster`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), cluster)
+    fleet = Fleet(folder, plan.node_names, cluster, ground)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
     gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
     begun_s = time.monotonic()
@@ -105,7 +114,7 @@ class Gremlins:
         self._busy.add(target)
         self.done[fault.name] += 1
         self._say(f"{fault.name}: {target}")
-        if fault.name == "node vanishes":
+        if fault.is_loss:
             self.gone_at[target].append(time.time())
         try:
             await fault.harm(self._fleet, target, random.Random(self._rng.random()))

@@ -10,8 +10,10 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from tests.chaos.owner import is_orphan, owned
@@ -69,11 +71,18 @@ class Disks:
         (folder / BALLAST).unlink(missing_ok=True)
 
 
+@cache
 def why_not() -> str | None:
     """What this machine lacks for it."""
     if os.geteuid() != 0:
         return "small disks: not root"
-    return None if shutil.which("mount") else "small disks: no mount here (apt-get install mount)"
+    if shutil.which("mount") is None:
+        return "small disks: no mount here (apt-get install mount)"
+    try:
+        with tempfile.TemporaryDirectory(prefix="mcpfleet-disk-") as folder, Disks.mounted([Path(folder)]):
+            return None
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"small disks: not allowed here ({error})"
 
 
 def _unmount(folder: Path) -> None:

@@ -48,26 +48,16 @@ async def _dies_cut_off(fleet: Fleet, target: str, rng: random.Random) -> None:
 
 
 async def _sockets_lost(fleet: Fleet, target: str, rng: random.Random) -> None:
-    """Cut for a moment, and the other end of its connections forgets them with what is still on its way."""
+    """Cut for a moment, and its connections are gone afterwards, with what is on its way on them."""
     network = fleet.ground.network
     assert network is not None
     try:
         await asyncio.to_thread(_silence, network, target)
         await asyncio.sleep(rng.uniform(0.5, 2.0))
-        await drop_sockets(fleet, network.address(target))
+        await asyncio.to_thread(network.forget_sockets, target)
         await asyncio.sleep(rng.uniform(0.0, 2.0))
     finally:
         await asyncio.to_thread(network.plug, target)
-
-
-async def drop_sockets(fleet: Fleet, address: str) -> int:
-    """Redis closes every connection from there; how many."""
-    async with fleet.redis() as redis:
-        clients = await redis.client_list()
-        theirs = [client["id"] for client in clients if client["addr"].rpartition(":")[0] == address]
-        for each in theirs:
-            await redis.execute_command("CLIENT", "KILL", "ID", each)
-    return len(theirs)
 
 
 def _silence(network: Network, target: str) -> None:

@@ -23,6 +23,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.chaos.owner import is_orphan, owned
@@ -89,10 +90,6 @@ class Network:
             _remove(space)
         return found
 
-    def address(self, name: str) -> str:
-        """Of a node."""
-        return self._cables[name].address
-
     def command(self, name: str, words: Sequence[str]) -> list[str]:
         """To run it there; the process keeps its number. What is no node stays on this side."""
         cable = self._cables.get(name)
@@ -109,6 +106,14 @@ class Network:
         _ip("-n", cable.space, "neigh", "flush", "to", self.host, "dev", DEVICE, "nud", "permanent")
         _ip("-n", cable.space, "link", "set", DEVICE, "up")
 
+    def forget_sockets(self, name: str) -> int:
+        """The node's connections to this side are gone at once; how many.
+
+        What still comes on them is answered by a reset. 0 also where the kernel has no INET_DIAG_DESTROY.
+        """
+        space = f"--net={NAMESPACES / self._cables[name].space}"
+        return len(_run("nsenter", space, "ss", "-HKt", "dst", self.host, is_checked=False).splitlines())
+
     def deafen(self, name: str) -> None:
         """Nothing reaches the node; what it says is heard."""
         cable = self._cables[name]
@@ -120,11 +125,12 @@ class Network:
         _ip("-n", space, "neigh", "replace", self.host, "lladdr", NOBODY, "dev", DEVICE, "nud", "permanent")
 
 
+@cache
 def why_not() -> str | None:
     """What this machine lacks for it."""
     if os.geteuid() != 0:
         return "network namespaces: not root"
-    missing = [name for name in ("ip", "nsenter") if shutil.which(name) is None]
+    missing = [name for name in ("ip", "nsenter", "ss") if shutil.which(name) is None]
     if missing:
         return f"network namespaces: no {' and no '.join(missing)} here (apt-get install iproute2 util-linux)"
     try:

@@ -94,6 +94,19 @@ async def _clock_set(fleet: Fleet, target: str, rng: random.Random) -> None:
         fleet.ground.set_clock(target, 0.0)
 
 
+async def _orchestrators_clock_set(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """While it runs. Should it end meanwhile, its next process starts right: see docs/adr/0010-fleet-clock.md."""
+    starts = fleet.kept[target].starts
+    fleet.ground.set_clock(target, rng.choice((FIVE_MINUTES_S, -FIVE_MINUTES_S)))
+    try:
+        for _ in range(rng.randrange(20, 100)):
+            await asyncio.sleep(0.1)
+            if fleet.kept[target].pid is None or fleet.kept[target].starts != starts:
+                return
+    finally:
+        fleet.ground.set_clock(target, 0.0)
+
+
 OF_NETWORK = (
     Fault("node's network cut past its lease", NODE, _cut(11.0, 16.0, Network.unplug, _silence), 4, is_loss=True),
     Fault("node's network cut for a moment", NODE, _cut(2.0, 5.0, Network.unplug, _silence), 3),
@@ -105,4 +118,7 @@ OF_DISKS = (
     Fault("node's disk full", NODE, _full(3.0, 10.0), 5),
     Fault("SQLite's disk full", LEDGER, _full(2.0, 7.0), 5),
 )
-OF_CLOCKS = (Fault("node's clock five minutes off", NODE, _clock_set, 5),)
+OF_CLOCKS = (
+    Fault("node's clock five minutes off", NODE, _clock_set, 5),
+    Fault("orchestrator's clock set", ORCHESTRATOR, _orchestrators_clock_set, 3),
+)

@@ -222,7 +222,7 @@ class Fleet:
     def _orchestrator(self) -> Kept:
         folder = self.folder / ORCHESTRATOR
         return Kept(
-            [sys.executable, "-P", "-m", "orchestrator.cli.main", "serve"],
+            [sys.executable, "-P", "-m", *self.ground.module(ORCHESTRATOR, "orchestrator.cli.main"), "serve"],
             _environ(
                 MCPFLEET_DATABASE_URL=self._ledger_url(),
                 MCPFLEET_REDIS_URL=self.redis_place.url,
@@ -247,7 +247,7 @@ class Fleet:
         servers.write_text(json.dumps(form))
         words = ["run", "--name", name, "--servers", str(servers), "--slots-tools", str(SLOTS)]
         return Kept(
-            [sys.executable, "-P", "-m", *self.ground.node_module(name), *words],
+            [sys.executable, "-P", "-m", *self.ground.module(name, "worker.cli"), *words],
             _environ(
                 MCPFLEET_NODE_ORCHESTRATOR_URL=self.url,
                 MCPFLEET_NODE_JOIN_TOKEN=self.join_token,

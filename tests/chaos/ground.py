@@ -18,7 +18,7 @@ class Ground:
     Attributes:
         network: nodes are on cables.
         disks: some folders are small disks.
-        clocks: folder of the files that say how wrong each node's clock is.
+        clocks: folder of the files that say how wrong each process' clock is.
     """
 
     network: Network | None = None
@@ -34,18 +34,18 @@ class Ground:
         """To start a process of that name."""
         return [*words] if self.network is None else self.network.command(name, words)
 
-    def node_module(self, name: str) -> list[str]:
-        """Which Python module a node is."""
+    def module(self, name: str, module: str) -> list[str]:
+        """What to run a Python module as, so that its clock can be set."""
         if self.clocks is None:
-            return ["worker.cli"]
+            return [module]
         self.set_clock(name, 0.0)
-        return ["tasks.testing.wrong_clock", str(self.clock_file(name)), "worker.cli"]
+        return ["tasks.testing.wrong_clock", str(self.clock_file(name)), module]
 
     def clock_file(self, name: str) -> Path:
-        """Of a node."""
+        """Of a process."""
         assert self.clocks is not None
         return self.clocks / f"{name}.ahead"
 
     def set_clock(self, name: str, ahead_s: float) -> None:
-        """A node's wall clock is wrong by so much from now on."""
+        """A process' wall clock is wrong by so much from now on."""
         set_ahead(self.clock_file(name), ahead_s)

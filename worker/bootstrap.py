@@ -27,6 +27,7 @@ from tasks.ids import new_id
 from tasks.invocation import Lane
 from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref
 from tasks.queues import pool_queue
+from tasks.redis_reset import told_of_resets
 from tasks.tool import ToolSpec
 from worker.admit import Admission
 from worker.attempt import Limits, Runner
@@ -328,8 +329,10 @@ def _redis(url: str) -> Redis:
     client's backoff would keep a node from Redis for seconds after it is back.
     """
     no_retry = Retry(NoBackoff(), 0)
-    return Redis.from_url(
-        url, socket_connect_timeout=CONNECT_S, socket_timeout=None, retry=no_retry, single_connection_client=True
+    return told_of_resets(
+        Redis.from_url(
+            url, socket_connect_timeout=CONNECT_S, socket_timeout=None, retry=no_retry, single_connection_client=True
+        )
     )
 
 

@@ -309,6 +309,7 @@ class NodeDesk:
             wanted = NodeState.DRAINING
         if request.offer is not None and request.offer.name == member.name:
             member.take_offer(request.offer)
+            self._roster.changed()  # before anything is awaited: it names who offers what
         if wanted is not member.state or request.offer is not None:
             member.state = wanted
             member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s

@@ -27,6 +27,17 @@ PLAIN = Ground()
 HEALS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 120.0
 AWAY_AT_LEAST_S = 10.0
+DEFECTS = (
+    "node_failed",
+    "attempt_failed_in_node",
+    "loop_failed",
+    "streams_turn_failed",
+    "event_not_taken",
+    "publish_failed",
+    "leadership_failed",
+    "ledger.group_failed",
+)
+"""What the logs call an error that nobody expected: whatever the books say, it is one of ours."""
 REFUSED = ("outcome_refused", "settlement_refused", "delivery_refused")
 
 
@@ -82,11 +93,12 @@ async def run(
     finally:
         await fleet.close()
     leftovers += _processes_of(folder)
+    leftovers += [f"{count} times in the logs: {name}" for name, count in _named(folder, DEFECTS).items()]
     books = check(callers.asked, _effects(fleet.marks), gremlins.gone_at, AWAY_AT_LEAST_S)
     books.violations += leftovers
     books.violations += [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
     took_s = time.monotonic() - begun_s
-    return Report(plan, books, gremlins.done, len(callers.asked), _refused(folder), took_s)
+    return Report(plan, books, gremlins.done, len(callers.asked), _named(folder, REFUSED), took_s)
 
 
 class Gremlins:
@@ -158,12 +170,12 @@ def _effects(marks: Path) -> Counter[str]:
     return Counter(line["key"] for line in lines if line["what"] == "effect")
 
 
-def _refused(folder: Path) -> Counter[str]:
-    """What the logs say was refused: old words of old attempts."""
+def _named(folder: Path, names: Sequence[str]) -> Counter[str]:
+    """How often the logs name these events."""
     found: Counter[str] = Counter()
     for log in folder.glob("*.log"):
         for line in log.read_text(errors="replace").splitlines():
-            found.update(name for name in REFUSED if name in line)
+            found.update(name for name in names if f'"{name}"' in line)
     return found
 
 

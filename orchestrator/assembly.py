@@ -51,7 +51,7 @@ from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.waiting import as_waiting
 from orchestrator.views import Views
 from tasks.app import make_app
-from tasks.clock import Clock, SystemClock
+from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
 
 
@@ -82,7 +82,7 @@ async def build(
         LedgerDown: the database does not answer.
         SettingsError: a file that a setting names is wrong.
     """
-    stores = await _stores(settings, clock or SystemClock())
+    stores = await _stores(settings, clock or SteadyClock(SystemClock()))
     sender = Sender(stores.celery)
     core = core_of(settings, stores, sender)
     views = views_of(core)

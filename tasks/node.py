@@ -145,6 +145,8 @@ class JoinReply(_Wire):
     control_stream: str
     inline_limit_bytes: int
     result_limit_bytes: int
+    now: float | None = None
+    """The orchestrator's wall clock when it answered; absent from one of before ADR 0010."""
 
 
 class RenewRequest(_Wire):
@@ -180,6 +182,8 @@ class RenewReply(_Wire):
     cancel: tuple[Ref, ...] = ()
     settled: tuple[Ref, ...] = ()
     """Finished entries the journal may forget."""
+    now: float | None = None
+    """As in JoinReply."""
 
 
 class ClaimRequest(_Wire):

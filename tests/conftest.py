@@ -24,6 +24,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from orchestrator.testing.postgres import Cluster, postgres_bin
+from tests.chaos import disks, network
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN_S = 15.0
@@ -59,6 +60,8 @@ NEEDS = {
     "servers": (lambda: tool("mcp-server-time") is not None, "the PyPI servers are not installed (make servers)"),
     "docker": (_docker_answers, "no Docker daemon answers"),
     "root": (lambda: os.geteuid() == 0, "not root"),
+    "namespaces": (lambda: network.why_not() is None, "no network namespaces of our own (root, ip, nsenter)"),
+    "small-disks": (lambda: disks.why_not() is None, "no small disks to fill (root, mount)"),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

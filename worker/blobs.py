@@ -1,15 +1,18 @@
 """Payloads over the inline limit: arguments are fetched, results are kept on disk, then uploaded.
 
 A result is a file of this node before its outcome is journaled, and is deleted when the outcome is
-settled, so that neither a crash nor an orchestrator that is away loses it. Content-addressed: the
-name is the SHA-256, checked on every read. Refuses names that are not one.
+settled, so that neither a crash nor an orchestrator that is away loses it. Where the disk has no room it
+is brought to the store before its attempt ends. Content-addressed: the name is the SHA-256, checked on
+every read. Refuses names that are not one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Protocol
@@ -61,22 +64,26 @@ class Blobs:
         return data
 
     async def keep(self, text: str) -> str:
-        """Write a result to this node's disk; answers its name.
-
-        Raises:
-            OSError: disk full.
-        """
-        return await asyncio.to_thread(self._write, text.encode())
+        """Write a result to this node's disk, or else bring it to the store at once; answers its name."""
+        data = text.encode()
+        sha256 = hashlib.sha256(data).hexdigest()
+        try:
+            await asyncio.to_thread(self._write, sha256, data)
+        except OSError as error:
+            _log.error("result_not_on_disk", sha256=sha256, detail=str(error), effect="it is uploaded at once")
+            await self._bring(sha256, lambda: data)
+        return sha256
 
     async def upload(self, sha256: str) -> None:
         """Bring a kept result to the store, however long that takes. Nothing to do where it is gone."""
-        path, wait_s = self._path(sha256), RETRY_FIRST_S
+        with contextlib.suppress(FileNotFoundError):
+            await self._bring(sha256, self._path(sha256).read_bytes)
+
+    async def _bring(self, sha256: str, read: Callable[[], bytes]) -> None:
+        wait_s = RETRY_FIRST_S
         while True:
             try:
-                data = await asyncio.to_thread(path.read_bytes)
-                await self._door.put_blob(sha256, data)
-            except FileNotFoundError:
-                return
+                await self._door.put_blob(sha256, await asyncio.to_thread(read))
             except OrchestratorDown as error:
                 _log.warning("blob_upload_waits", sha256=sha256, detail=str(error), again_in_s=wait_s)
                 await asyncio.sleep(wait_s)
@@ -108,14 +115,16 @@ class Blobs:
             wait_s *= 2
         return None
 
-    def _write(self, data: bytes) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
+    def _write(self, sha256: str, data: bytes) -> None:
         path = self._path(sha256)
-        if not path.exists():
-            draft = path.with_suffix(".part")
+        if path.exists():
+            return
+        draft = path.with_suffix(".part")
+        try:
             draft.write_bytes(data)
             draft.replace(path)
-        return sha256
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
         if not _NAME.fullmatch(sha256):

@@ -23,11 +23,11 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tasks.clock import Clock
 from tasks.ids import new_id
 from tasks.invocation import Lane
 from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref
 from tasks.queues import pool_queue
+from tasks.redis_reset import told_of_resets
 from tasks.tool import ToolSpec
 from worker.admit import Admission
 from worker.attempt import Limits, Runner
@@ -39,6 +39,7 @@ from worker.door import Door
 from worker.drain import drain
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
+from worker.fleet_clock import FleetClock
 from worker.journal import Journal, Kept
 from worker.membership import Membership, join
 from worker.reporter import Reporter
@@ -83,7 +84,7 @@ class Node:
         settings: NodeSettings,
         servers: Servers,
         *,
-        clock: Clock,
+        clock: FleetClock,
         transport: httpx.AsyncBaseTransport | None = None,
         redis_of: Callable[[str], Redis] | None = None,
     ) -> None:
@@ -219,6 +220,7 @@ class Node:
             "redis": "ok" if self._reporter.is_redis_up else "away",
             "journal": self._journal.trouble or "ok",
             "unsettled": self._unsettled_count(),
+            "clock_ahead_s": round(self._clock.off_s(), 3),
             "servers": sorted(self.servers.capabilities()),
             "running": self.executor.counts(Phase.RUNNING),
             "waiting": self.executor.counts(Phase.WAITING),
@@ -329,8 +331,10 @@ def _redis(url: str) -> Redis:
     client's backoff would keep a node from Redis for seconds after it is back.
     """
     no_retry = Retry(NoBackoff(), 0)
-    return Redis.from_url(
-        url, socket_connect_timeout=CONNECT_S, socket_timeout=None, retry=no_retry, single_connection_client=True
+    return told_of_resets(
+        Redis.from_url(
+            url, socket_connect_timeout=CONNECT_S, socket_timeout=None, retry=no_retry, single_connection_client=True
+        )
     )
 
 

@@ -19,12 +19,13 @@ import typer
 from mcp_types import Implementation
 
 from tasks import telemetry
-from tasks.clock import SystemClock
+from tasks.clock import Clock, SystemClock
 from tasks.errors import FleetError
 from tasks.ids import new_id
 from tasks.node import Visibility
 from tasks.settings import read, variable_of
 from worker.bootstrap import our_version
+from worker.fleet_clock import FleetClock
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
 from worker.process import Exit, McpSide, NodeProcess
 from worker.settings import PREFIX, NodeSettings
@@ -92,7 +93,7 @@ def mcp(
     telemetry.configure("node mcp", level="warning")
     named = servers or os.environ.get(variable_of("servers", PREFIX))
     try:
-        upstreams = _upstreams(Path(named) if named else None)
+        upstreams = _upstreams(Path(named) if named else None, SystemClock())
         asyncio.run(_serve_stdio(upstreams))
     except FleetError as error:
         print(f"mcpfleet-worker: {error.message}", file=sys.stderr)
@@ -121,17 +122,18 @@ def _assemble(settings: NodeSettings) -> NodeProcess:
             return (), nullcontext()
         return _node_mcp(upstreams).http(token=token, allowed_hosts=hosts)
 
-    upstreams = _upstreams(settings.servers)
-    return NodeProcess(settings, upstreams, mcp_side, SystemClock())
+    clock = FleetClock(SystemClock())
+    upstreams = _upstreams(settings.servers, clock)
+    return NodeProcess(settings, upstreams, mcp_side, clock)
 
 
-def _upstreams(servers: Path | None) -> Upstreams:
+def _upstreams(servers: Path | None, clock: Clock) -> Upstreams:
     if servers is not None:
         config = load_servers(servers, os.environ)
     else:
         config = parse_servers('{"mcpServers": {}}', source="no servers file", environ=os.environ)
     client = Implementation(name="mcpfleet-worker", version=our_version())
-    return Upstreams(config, clock=SystemClock(), draw=random.random, client_info=client)
+    return Upstreams(config, clock=clock, draw=random.random, client_info=client)
 
 
 def _node_mcp(upstreams: Upstreams, ready: Callable[[], Awaitable[None]] | None = None) -> NodeMcp:

@@ -31,6 +31,8 @@ UNSTARTED_MAX = 100
 """Incarnations in a row that die while they join; the orchestrator knows one of the last."""
 FORGET_WITHIN_S = 0.05
 """Saves a light load one of its three commits per call."""
+_PROBE = "INSERT OR REPLACE INTO meta VALUES ('probe', hex(zeroblob(2048)))"
+"""As much as a call needs: a file that exists and is empty says nothing about the disk."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
   id INTEGER PRIMARY KEY, invocation TEXT NOT NULL, fence INTEGER NOT NULL, started_at REAL, finished BLOB
@@ -108,6 +110,7 @@ class Journal:
         self._inserts: list[tuple[int, str, int, float | None, bytes | None]] = []
         self._updates: list[tuple[bytes, int]] = []
         self._deletes: list[tuple[int]] = []
+        self._adoption: list[tuple[str, str]] = []
         self._turn: asyncio.Future[None] | None = None
         self._is_scheduled = False
         self._unfolded_bytes = 0
@@ -137,6 +140,7 @@ class Journal:
             db.execute("BEGIN IMMEDIATE")
             db.execute("COMMIT")
             db.executescript(_SCHEMA)
+            db.execute(_PROBE)
             recovered = _recover(db, boot_id)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
@@ -155,14 +159,12 @@ class Journal:
     def adopt(self, incarnation: str, boot_id: str) -> None:
         """From now on this journal is that of `incarnation`. Call when joined, before any work.
 
-        What was interrupted has been told to the orchestrator by the join and is forgotten here.
+        What was interrupted has been told to the orchestrator by the join and is forgotten here. On a full
+        disk this waits with the rest: until it is written `trouble` is set, and nothing starts.
         """
-        interrupted = [(row.entry,) for row in self.recovered.interrupted]
-        self._db.execute("BEGIN")
-        self._db.executemany("DELETE FROM entry WHERE id = ?", interrupted)
-        rows = [("incarnation", incarnation), ("boot_id", boot_id), ("closed", ""), ("unstarted", "")]
-        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
-        self._db.execute("COMMIT")
+        self._deletes += [(row.entry,) for row in self.recovered.interrupted]
+        self._adoption = [("incarnation", incarnation), ("boot_id", boot_id), ("closed", ""), ("unstarted", "")]
+        self._flush()
 
     def started(self, invocation: str, fence: int, at: float) -> tuple[Entry, asyncio.Future[None]]:
         """Await the future before the tool is called. Never cancel it: the whole turn shares it.
@@ -176,7 +178,10 @@ class Journal:
     def finished(
         self, entry: Entry | None, invocation: str, fence: int, event: bytes
     ) -> tuple[Entry, asyncio.Future[None]]:
-        """Keep an outcome; `entry` is None where the tool never started."""
+        """Keep an outcome; `entry` is None where the tool never started.
+
+        The future raises JournalFailed; the outcome of what started is then written as soon as that works.
+        """
         if entry is None:
             entry = self._take_id()
             self._inserts.append((entry, invocation, fence, None, event))
@@ -249,6 +254,8 @@ class Journal:
         execute, executemany = self._db.execute, self._db.executemany
         execute("BEGIN")
         try:
+            if self._adoption:
+                executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", self._adoption)
             if self._inserts:
                 executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", self._inserts)
             if self._updates:
@@ -256,7 +263,7 @@ class Journal:
             if self._deletes:
                 executemany("DELETE FROM entry WHERE id = ?", self._deletes)
             if self.trouble is not None:
-                execute("INSERT OR REPLACE INTO meta VALUES ('probe', hex(zeroblob(2048)))")
+                execute(_PROBE)
             execute("COMMIT")
         except sqlite3.Error:
             if self._db.in_transaction:
@@ -264,19 +271,19 @@ class Journal:
             raise
         outcomes_bytes = sum(len(event) for event, _ in self._updates)
         self._unfolded_bytes += PAGE_BYTES * (1 + len(self._inserts) // 32) + outcomes_bytes
+        self._adoption.clear()
         self._inserts.clear()
         self._updates.clear()
         self._deletes.clear()
 
     def _refused(self, detail: str, turn: asyncio.Future[None] | None) -> None:
-        """Nothing of the turn was kept. What was to be deleted is tried again with the next turn."""
+        """Nothing of the turn was kept. No call starts; what ended meanwhile is written once there is room."""
         if self.trouble is None:
             _log.error(
                 "journal_refused", detail=detail, effect="this node starts nothing until it can be written again"
             )
         self.trouble = detail
         self._inserts.clear()
-        self._updates.clear()
         if turn is not None and not turn.done():
             turn.set_exception(JournalFailed(detail))
 

@@ -40,6 +40,14 @@ class Superseded(Permanent):
         )
 
 
+class FleetTime(Clock, Protocol):
+    """The node's clock, as answers teach it the orchestrator's."""
+
+    def learn(self, fleet_wall_s: float | None, *, sent_at_s: float) -> None:
+        """An answer has just come."""
+        ...
+
+
 class Renewals(Protocol):
     """The orchestrator, for leases."""
 
@@ -77,7 +85,7 @@ class Holder(Protocol):
 
 
 async def join(
-    door: Renewals, request: JoinRequest, clock: Clock, draw: Callable[[], float]
+    door: Renewals, request: JoinRequest, clock: FleetTime, draw: Callable[[], float]
 ) -> tuple[JoinReply, Lease]:
     """Join, however long it takes until the orchestrator is there.
 
@@ -95,6 +103,7 @@ async def join(
             await asyncio.sleep(pause_s)
             wait_s = min(JOIN_CAP_S, wait_s * 2)
         else:
+            clock.learn(reply.now, sent_at_s=sent_at_s)
             _log.info("joined", node=reply.node, term=reply.term, queues=reply.queues)
             return reply, Lease(reply.term, reply.lease_ttl_s, sent_at_s)
 
@@ -113,7 +122,7 @@ class Membership:
         offer: Callable[[], Offer],
         load: Callable[[], Load],
         on_state: Callable[[NodeState], None],
-        clock: Clock,
+        clock: FleetTime,
     ) -> None:
         self.is_draining = False
         self.is_reachable = True
@@ -172,6 +181,7 @@ class Membership:
             raise Superseded(self._node) from error
         if not reply.granted:
             raise Superseded(self._node)
+        self._clock.learn(reply.now, sent_at_s=sent_at_s)
         self._offered = offer
         self._granted(reply, inventory, sent_at_s)
         return max(0.0, self._renew_every_s - (self._clock.mono_s() - sent_at_s))

@@ -21,11 +21,11 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from tasks.clock import Clock
 from tasks.errors import FleetError
 from worker.bootstrap import Node, Servers, pool_queues
 from worker.bridge import CelerySide, Inbox, preload
 from worker.exporter import routes
+from worker.fleet_clock import FleetClock
 from worker.membership import Superseded
 from worker.serve import HttpServer
 from worker.settings import NodeSettings
@@ -58,7 +58,7 @@ McpSide = tuple[Sequence[BaseRoute], AbstractAsyncContextManager[None]]
 class NodeProcess:
     """Runs one node from start to exit code."""
 
-    def __init__(self, settings: NodeSettings, servers: Servers, mcp: Callable[[], McpSide], clock: Clock) -> None:
+    def __init__(self, settings: NodeSettings, servers: Servers, mcp: Callable[[], McpSide], clock: FleetClock) -> None:
         self._settings = settings
         self._servers = servers
         self._mcp = mcp

@@ -49,10 +49,9 @@ class Unsettled:
         row, committed = self._journal.finished(entry, *ref, event)
 
         def then(turn: asyncio.Future[None]) -> None:
-            if not turn.cancelled() and turn.exception() is not None:
-                _log.error(
-                    "outcome_not_journaled", invocation=ref[0], fence=ref[1], effect="it is reported all the same"
-                )
+            if not turn.cancelled() and turn.exception() is not None and entry is not None:
+                effect = "it is reported all the same, and written when the disk has room"
+                _log.error("outcome_not_journaled", invocation=ref[0], fence=ref[1], effect=effect)
             if kept():
                 self._kept[ref] = Kept(row, *ref, None, event)
                 self._report(ref, event)

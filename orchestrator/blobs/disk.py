@@ -7,15 +7,18 @@ names it. Storing the same bytes again costs one look. Refuses to know who refer
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.errors import InvalidCall, NotFound, PayloadTooLarge
+from tasks.errors import InvalidCall, NotFound, PayloadTooLarge, Retryable
 
 CHUNK_BYTES = 1 << 20
+DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 _DIGEST_CHARS = 64
 _HEX = frozenset("0123456789abcdef")
 
@@ -29,6 +32,17 @@ class DigestMismatch(InvalidCall):
         super().__init__(f"the bytes have the SHA-256 {found}, not {expected}; nothing was stored")
 
 
+class BlobsDown(Retryable):
+    """The disk refuses: it is full, or broken."""
+
+    code = "blobs_down"
+
+    def __init__(self, folder: Path, detail: str) -> None:
+        super().__init__(
+            f"the blob store {folder} cannot be written ({detail}); free some disk space, call again later"
+        )
+
+
 class DiskBlobs:
     """Blobs under one folder, two hex digits a shelf. Files are readable by their owner only."""
 
@@ -37,9 +51,10 @@ class DiskBlobs:
         self._aside.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     async def put(self, data: bytes) -> str:
-        """Keep these bytes; their digest. Durable when it returns."""
+        """Keep these bytes; their digest. Durable when it returns. Raises BlobsDown."""
         digest = hashlib.sha256(data).hexdigest()
-        await asyncio.to_thread(self._write, digest, data)
+        with self._said():
+            await asyncio.to_thread(self._write, digest, data)
         return digest
 
     async def get(self, digest: str) -> bytes:
@@ -57,12 +72,13 @@ class DiskBlobs:
         """Keep what is streamed, if it is what `digest` says; its number of bytes.
 
         Raises:
+            BlobsDown: the disk refuses.
             DigestMismatch: it is not.
             PayloadTooLarge: more than `limit_bytes`.
         """
         aside, found, size = self._aside / secrets.token_hex(16), hashlib.sha256(), 0
         try:
-            with await asyncio.to_thread(aside.open, "xb") as file:
+            with self._said(), await asyncio.to_thread(aside.open, "xb") as file:
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > limit_bytes:
@@ -72,7 +88,8 @@ class DiskBlobs:
                 if found.hexdigest() != digest:
                     raise DigestMismatch(digest, found.hexdigest())
                 await asyncio.to_thread(_sync, file.fileno(), file.flush)
-            await asyncio.to_thread(self._shelve, aside, self._path(digest))
+            with self._said():
+                await asyncio.to_thread(self._shelve, aside, self._path(digest))
         finally:
             await asyncio.to_thread(aside.unlink, missing_ok=True)
         return size
@@ -114,6 +131,16 @@ class DiskBlobs:
             return False
         aside.unlink()
         return True
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        """What the disk says, as an error of ours."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in DISK_TROUBLE:
+                raise  # the caller hung up, for example
+            raise BlobsDown(self._folder, os.strerror(error.errno)) from error
 
     async def _has(self, digest: str) -> bool:
         return await asyncio.to_thread(self._path(digest).is_file)

@@ -28,11 +28,12 @@ class RedisPlace:
 
     port: int
     password: str
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
         """With the password: a secret."""
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        return f"redis://:{self.password}@{self.host}:{self.port}/0"
 
 
 def find_server(search_path: str) -> str:
@@ -88,7 +89,7 @@ def settings_text(place: RedisPlace, folder: Path) -> str:
         raise ValueError(f"{folder} holds a quote, a backslash or a newline; choose another MCPFLEET_STATE_DIR")
     return "\n".join(
         (
-            "bind 127.0.0.1",
+            f"bind {place.host}",
             f"port {place.port}",
             "protected-mode yes",
             f"requirepass {place.password}",
@@ -114,7 +115,7 @@ def free_port() -> int:
 async def answers(place: RedisPlace) -> bool:
     """Whether it takes our password and is done loading."""
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", place.port), ANSWER_S)
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(place.host, place.port), ANSWER_S)
     except (OSError, TimeoutError):
         return False
     try:

@@ -150,6 +150,7 @@ class NodeDesk:
             raise Late("renewal", name)
         member.renewal_number = request.number
         await self._take_news(member, request)
+        now = self._clock.wall_s()
         heard = request.heard == member.reply_number
         comparison = compare(
             request.inventory,
@@ -158,8 +159,9 @@ class NodeDesk:
             is_doubtful=self._is_doubtful,
             suspects=member.suspects if heard else frozenset(),
             previous_at=member.previous_renewal_at if heard else None,
+            now=now,
         )
-        member.suspects, member.previous_renewal_at = comparison.suspects, self._clock.wall_s()
+        member.suspects, member.previous_renewal_at = comparison.suspects, now
         member.reply_number, member.reply_term = member.reply_number + 1, member.lease.term
         await self._apply(member, comparison)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
@@ -302,7 +304,7 @@ class NodeDesk:
         if wanted is not member.state or request.offer is not None:
             member.state = wanted
             member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
-            self._roster.changed()
+            self._roster.changed()  # before anything is awaited: it names who offers what
             await self._store.save_node(row_of(member))
             self._on_change()
 
@@ -325,6 +327,7 @@ class NodeDesk:
             void=_wire(comparison.void),
             cancel=_wire((a.invocation_id, a.fence) for a in held if a.cancel_requested),
             settled=_wire(comparison.forgotten),
+            now=self._clock.wall_s(),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:
@@ -345,6 +348,7 @@ class NodeDesk:
             control_stream=control_stream(name),
             inline_limit_bytes=self._terms.inline_limit_bytes,
             result_limit_bytes=self._terms.result_limit_bytes,
+            now=self._clock.wall_s(),
         )
 
 

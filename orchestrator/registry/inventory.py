@@ -6,6 +6,7 @@ argument why two inventories are needed is docs/adr/0003-leases.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +46,7 @@ def compare(
     suspects: frozenset[Ref],
     previous_at: float | None,
     is_doubtful: Callable[[str], bool] = lambda _invocation: False,
+    now: float = math.inf,
 ) -> Comparison:
     """Compare one renewal's inventory with the open attempts of that node.
 
@@ -58,12 +60,16 @@ def compare(
         previous_at: when that previous renewal was received, same clock as `released_at`; attempts
             released after it may still be on their way and are not judged.
         is_doubtful: whether the ledger is being asked about an Invocation; nothing is said of it until then.
+        now: same clock. What was released in the future was released before the clock was set back, or by
+            a leader whose clock is fast: long ago.
     """
     held = {(line.invocation, line.fence): line.phase for line in inventory}
     open_refs = {(attempt.invocation_id, attempt.fence): attempt for attempt in released}
     missing = [attempt for ref, attempt in open_refs.items() if ref not in held]
     stale = [a for a in missing if a.term < heard_term]
-    unheard = [a for a in missing if a not in stale and previous_at is not None and a.released_at < previous_at]
+    unheard = [
+        a for a in missing if a not in stale and previous_at is not None and not previous_at <= a.released_at <= now
+    ]
     conclusive = [a for a in unheard if (a.invocation_id, a.fence) in suspects]
     doubtful = frozenset((a.invocation_id, a.fence) for a in unheard if a not in conclusive)
     not_ours = [ref for ref in held if ref not in open_refs and not is_doubtful(ref[0])]

@@ -1,6 +1,7 @@
 """`make chaos`: hurt a real fleet for a while and check the books.
 
     python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--replicas N] [--postgresql] [--keep DIR]
+                           [--namespaces] [--disks] [--clocks] [--only WORDS]
     python -m tests.chaos --failover [--rounds N]
 
 Exit status: 0 all promises held, 1 some did not.
@@ -19,8 +20,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orchestrator.testing.postgres import Cluster, postgres_bin
+from tests.chaos import disks, network
 from tests.chaos.failover import compare
-from tests.chaos.faults import FAULTS, OF_POSTGRESQL, OF_REPLICAS, OF_SQLITE
+from tests.chaos.faults import FAULTS, LEDGER, OF_POSTGRESQL, OF_REPLICAS, OF_SQLITE, Fault
+from tests.chaos.faults_machine import OF_CLOCKS, OF_DISKS, OF_NETWORK
+from tests.chaos.ground import Ground
 from tests.chaos.run import Plan, Report, percentile, run
 
 
@@ -33,13 +37,15 @@ def main() -> int:
     options.add_argument("--callers", type=int, default=6)
     options.add_argument("--replicas", type=int, default=1, help="orchestrators on one ledger")
     options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
+    options.add_argument("--namespaces", action="store_true", help="nodes on cables that are cut; as root")
+    options.add_argument("--disks", action="store_true", help="nodes and ledger on small disks that fill up; as root")
+    options.add_argument("--clocks", action="store_true", help="nodes' wall clocks are five minutes off at times")
+    options.add_argument("--only", help="only faults with these words in their name")
     options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
     options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
     options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
-    faults = FAULTS + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
-    faults += OF_REPLICAS if given.replicas > 1 else ()
-    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, given.replicas, faults)
+    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, given.replicas, _faults(given))
     begun_s = time.monotonic()
 
     def say(words: str) -> None:
@@ -53,9 +59,38 @@ def main() -> int:
     with ExitStack() as stack:
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-chaos-")))
         folder.mkdir(parents=True, exist_ok=True)
-        report = asyncio.run(run(plan, folder, say, stack.enter_context(_cluster()) if given.postgresql else None))
+        cluster = stack.enter_context(_cluster()) if given.postgresql else None
+        report = asyncio.run(run(plan, folder, say, cluster, _ground(given, plan, folder, stack)))
     sys.stdout.write(told(report))
     return 1 if report.books.violations else 0
+
+
+def _faults(given: argparse.Namespace) -> tuple[Fault, ...]:
+    faults = FAULTS + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
+    faults += OF_REPLICAS * (given.replicas > 1)
+    faults += OF_NETWORK * given.namespaces + OF_CLOCKS * given.clocks
+    faults += tuple(fault for fault in OF_DISKS * given.disks if fault.target != LEDGER or not given.postgresql)
+    chosen = tuple(fault for fault in faults if (given.only or "") in fault.name)
+    if not chosen:
+        raise SystemExit(f"--only {given.only!r}: none of " + "; ".join(fault.name for fault in faults))
+    return chosen
+
+
+def _ground(given: argparse.Namespace, plan: Plan, folder: Path, stack: ExitStack) -> Ground:
+    for is_wanted, option, why_not in (
+        (given.namespaces, "--namespaces", network.why_not),
+        (given.disks, "--disks", disks.why_not),
+    ):
+        if is_wanted and (why := why_not()) is not None:
+            raise SystemExit(f"{option}: {why}")
+    folders = [folder / name for name in (*plan.node_names, LEDGER)]
+    clocks = folder / "clocks"
+    clocks.mkdir(exist_ok=True)
+    return Ground(
+        stack.enter_context(network.Network.laid(plan.node_names)) if given.namespaces else None,
+        stack.enter_context(disks.Disks.mounted(folders)) if given.disks else None,
+        clocks if given.clocks else None,
+    )
 
 
 @contextmanager

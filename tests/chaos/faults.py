@@ -30,12 +30,14 @@ class Fault:
     Attributes:
         target: `redis`, `ledger`, or `node` or `orchestrator` for any of them.
         weight: how often, beside the others.
+        is_loss: the node is away past its lease, and failover is measured from then.
     """
 
     name: str
     target: str
     harm: Harm
     weight: int = 1
+    is_loss: bool = False
 
 
 async def _killed(fleet: Fleet, target: str, rng: random.Random) -> None:
@@ -174,7 +176,7 @@ NODE, ORCHESTRATOR = "node", "orchestrator"
 """Any one of them."""
 FAULTS = (
     Fault("node killed, back at once", NODE, _killed, 3),
-    Fault("node vanishes", NODE, _vanishes, 3),
+    Fault("node vanishes", NODE, _vanishes, 3, is_loss=True),
     Fault("node killed, disk lost", NODE, _disk_lost),
     Fault("node frozen past its lease", NODE, _frozen, 3),
     Fault("node stopped in order", NODE, _stopped),

@@ -27,6 +27,7 @@ from redis.asyncio import Redis
 from orchestrator.local.guard import birth, descendants
 from orchestrator.local.redis_server import RedisPlace, find_server, settings_text
 from orchestrator.testing.postgres import Cluster
+from tests.chaos.ground import Ground
 
 EFFECTS_SERVER = Path(__file__).with_name("effects_server.py")
 REDIS = "redis"
@@ -68,17 +69,20 @@ class Fleet:
     """Of the ledger: PostgreSQL, running, to be hurt; or a URL; SQLite in the folder where absent."""
     replicas: int = 1
     """Orchestrators; one leads, callers ask any."""
+    ground: Ground = field(default_factory=Ground)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     join_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     captured: list[tuple[str, bytes]] = field(default_factory=list)
     """Deliveries seen on their way, to be played again: queue and message."""
 
     def __post_init__(self) -> None:
-        self.redis_place = RedisPlace(_free_port(), secrets.token_urlsafe(16))
-        self.orchestrators = {f"o{n}": f"http://127.0.0.1:{_free_port()}" for n in range(1, self.replicas + 1)}
+        self.redis_place = RedisPlace(_free_port(), secrets.token_urlsafe(16), self.ground.host)
+        names = [f"o{number}" for number in range(1, self.replicas + 1)]
+        self.orchestrators = {name: f"http://{self.ground.host}:{_free_port()}" for name in names}
         self._doors = itertools.cycle(self.orchestrators.values())
         self.marks = self.folder / "marks.jsonl"
         self.marks.touch()
+        self.ledger_folder.mkdir(exist_ok=True)
         self.kept: dict[str, Kept] = {REDIS: self._redis()}
         self.kept |= {name: self._orchestrator(name) for name in self.orchestrators}
         self.kept |= {name: self._node(name) for name in self.node_names}
@@ -141,8 +145,8 @@ class Fleet:
         kept.not_before = time.monotonic() + away_s
         await self._kill(kept)
         if is_disk_lost:
-            shutil.rmtree(kept.folder, ignore_errors=True)
-            kept.folder.mkdir()
+            shutil.rmtree(kept.folder, ignore_errors=True)  # the folder itself stays where it is a disk
+            kept.folder.mkdir(exist_ok=True)
 
     async def stop(self, name: str) -> None:
         """SIGTERM, and it comes back after it ended."""
@@ -193,7 +197,7 @@ class Fleet:
         kept.not_before = time.monotonic() + BACK_AFTER_S
         kept.starts += 1
         kept.process = await asyncio.create_subprocess_exec(
-            *kept.command,
+            *self.ground.command(kept.folder.name, kept.command),
             env=kept.environ,
             cwd=kept.folder,
             stdin=asyncio.subprocess.DEVNULL if kept.stdin is None else asyncio.subprocess.PIPE,
@@ -235,13 +239,14 @@ class Fleet:
 
     def _orchestrator(self, name: str) -> Kept:
         return Kept(
-            [sys.executable, "-P", "-m", "orchestrator.cli.main", "serve"],
+            [sys.executable, "-P", "-m", *self.ground.module(name, "orchestrator.cli.main"), "serve"],
             _environ(
                 MCPFLEET_DATABASE_URL=self._ledger_url(),
                 MCPFLEET_REDIS_URL=self.redis_place.url,
-                MCPFLEET_BLOB_DIR=str(self.folder / "blobs"),
+                MCPFLEET_BLOB_DIR=str(self.ledger_folder / "blobs"),
                 MCPFLEET_TOKEN=self.token,
                 MCPFLEET_JOIN_TOKEN=self.join_token,
+                MCPFLEET_HOST=self.ground.host,
                 MCPFLEET_PORT=self.orchestrators[name].rsplit(":", 1)[1],
                 MCPFLEET_FLOWER_FEED="false",
             ),
@@ -259,7 +264,7 @@ class Fleet:
         servers.write_text(json.dumps(form))
         words = ["run", "--name", name, "--servers", str(servers), "--slots-tools", str(SLOTS)]
         return Kept(
-            [sys.executable, "-P", "-m", "worker.cli", *words],
+            [sys.executable, "-P", "-m", *self.ground.module(name, "worker.cli"), *words],
             _environ(
                 MCPFLEET_NODE_ORCHESTRATOR_URL=",".join(self.orchestrators.values()),
                 MCPFLEET_NODE_JOIN_TOKEN=self.join_token,
@@ -275,9 +280,14 @@ class Fleet:
         return self.database.url if isinstance(self.database, Cluster) else self.database
 
     @property
+    def ledger_folder(self) -> Path:
+        """Of SQLite, and of large payloads."""
+        return self.folder / "ledger"
+
+    @property
     def ledger_file(self) -> Path:
         """Of SQLite."""
-        return self.folder / "ledger.db"
+        return self.ledger_folder / "ledger.db"
 
 
 def _environ(**ours: str) -> dict[str, str]:

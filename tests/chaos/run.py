@@ -19,12 +19,25 @@ from tasks.queues import DOORBELL
 from tests.chaos.books import Books, check
 from tests.chaos.faults import FAULTS, NODE, OF_SQLITE, ORCHESTRATOR, Fault
 from tests.chaos.fleet import Fleet
+from tests.chaos.ground import Ground
 from tests.chaos.traffic import Callers
 
 GREMLINS = 2
+PLAIN = Ground()
 HEALS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 120.0
 AWAY_AT_LEAST_S = 10.0
+DEFECTS = (
+    "node_failed",
+    "attempt_failed_in_node",
+    "loop_failed",
+    "streams_turn_failed",
+    "event_not_taken",
+    "publish_failed",
+    "leadership_failed",
+    "ledger.group_failed",
+)
+"""What the logs call an error that nobody expected: whatever the books say, it is one of ours."""
 REFUSED = ("outcome_refused", "settlement_refused", "delivery_refused")
 
 
@@ -38,6 +51,11 @@ class Plan:
     callers: int = 6
     replicas: int = 1
     faults: tuple[Fault, ...] = FAULTS + OF_SQLITE
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """Of all nodes."""
+        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
 
 
 @dataclass
@@ -53,10 +71,16 @@ class Report:
     took_s: float = 0.0
 
 
-async def run(plan: Plan, folder: Path, say: Callable[[str], None], database: Cluster | str | None = None) -> Report:
+async def run(
+    plan: Plan,
+    folder: Path,
+    say: Callable[[str], None],
+    database: Cluster | str | None = None,
+    ground: Ground = PLAIN,
+) -> Report:
     """Do it. The folder keeps the logs of every process; the ledger is in `database`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), database, plan.replicas)
+    fleet = Fleet(folder, plan.node_names, database, plan.replicas, ground)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
     gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
     begun_s = time.monotonic()
@@ -75,12 +99,13 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None], database: Cl
     finally:
         await fleet.close()
     leftovers += _processes_of(folder)
+    leftovers += [f"{count} times in the logs: {name}" for name, count in _named(folder, DEFECTS).items()]
     books = check(callers.asked, _effects(fleet.marks), gremlins.gone_at, AWAY_AT_LEAST_S)
     books.violations += leftovers
     books.violations += [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
     took_s = time.monotonic() - begun_s
     accepted_after_s = [asked.accepted_after_s for asked in callers.asked if asked.id]
-    return Report(plan, books, gremlins.done, len(callers.asked), accepted_after_s, _refused(folder), took_s)
+    return Report(plan, books, gremlins.done, len(callers.asked), accepted_after_s, _named(folder, REFUSED), took_s)
 
 
 class Gremlins:
@@ -109,7 +134,7 @@ class Gremlins:
         self._busy.add(target)
         self.done[fault.name] += 1
         self._say(f"{fault.name}: {target}")
-        if fault.name == "node vanishes":
+        if fault.is_loss:
             self.gone_at[target].append(time.time())
         try:
             await fault.harm(self._fleet, target, random.Random(self._rng.random()))
@@ -153,12 +178,12 @@ def _effects(marks: Path) -> Counter[str]:
     return Counter(line["key"] for line in lines if line["what"] == "effect")
 
 
-def _refused(folder: Path) -> Counter[str]:
-    """What the logs say was refused: old words of old attempts."""
+def _named(folder: Path, names: Sequence[str]) -> Counter[str]:
+    """How often the logs name these events."""
     found: Counter[str] = Counter()
     for log in folder.glob("*.log"):
         for line in log.read_text(errors="replace").splitlines():
-            found.update(name for name in REFUSED if name in line)
+            found.update(name for name in names if f'"{name}"' in line)
     return found
 
 

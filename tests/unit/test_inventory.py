@@ -11,7 +11,7 @@ from orchestrator.registry.inventory import Comparison, compare
 from tasks.invocation import Lane, State
 from tasks.node import Held, Phase
 
-EARLIER, LATER = 100.0, 200.0
+EARLIER, LATER, NOW = 100.0, 200.0, 300.0
 
 
 def attempt(
@@ -69,6 +69,11 @@ CASES = [
         disowned={"x"},
     ),
     Case("released after the previous renewal: may be on its way", released=(attempt("x", at=LATER + 1),)),
+    Case(
+        "released in the future, so the clock was set back: as good as released before",
+        released=(attempt("x", at=NOW + 1),),
+        void={("x", 1)},
+    ),
     Case("first renewal after a restart judges nothing", released=(attempt("x"),), previous_at=None),
     Case(
         "a reply that was not heard proves nothing",
@@ -140,6 +145,7 @@ def test_inventory_changes_what_it_proves_and_no_more(case: Case) -> None:
         suspects=case.suspects,
         previous_at=case.previous_at,
         is_doubtful=case.doubtful.__contains__,
+        now=NOW,
     )
     assert set(seen.void) == case.void
     assert {a.invocation_id for a in seen.disowned} == case.disowned

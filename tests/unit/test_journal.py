@@ -143,6 +143,45 @@ async def test_full_disk_is_said_and_noticed_when_over(path: Path) -> None:
     assert left.finished == ()
 
 
+def _full(journal: Journal) -> None:
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+async def test_an_outcome_that_found_the_disk_full_is_written_when_there_is_room(path: Path) -> None:
+    """Until then it is told from memory; afterwards a crash does not turn it into 'may have started'."""
+    journal = Journal.open(path, boot_id="b")
+    journal.adopt("inc-1", "b")
+    entry, committed = journal.started("ran", 1, 10.0)
+    await committed
+    _full(journal)
+    with pytest.raises(JournalFailed):
+        await journal.finished(entry, "ran", 1, b"x" * 100_000)[1]
+    with pytest.raises(JournalFailed):
+        await journal.started("never", 1, 11.0)[1]
+    journal._db.execute("PRAGMA max_page_count = 100000")
+    journal.probe()
+    await journal.close()
+    left = Journal.open(path, boot_id="b").recovered
+    assert ([row.invocation for row in left.finished], left.interrupted) == (["ran"], ())
+
+
+async def test_a_journal_that_cannot_be_adopted_yet_starts_nothing_and_is_adopted_later(path: Path) -> None:
+    """The disk filled up between opening and joining: the node waits for room instead of dying."""
+    journal = Journal.open(path, boot_id="b")
+    _full(journal)
+    journal._db.execute("CREATE TRIGGER full BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    journal.adopt("inc-1", "b")
+    assert journal.trouble is not None
+    journal._db.execute("DROP TRIGGER full")
+    journal._db.execute("PRAGMA max_page_count = 100000")
+    journal.probe()
+    await journal.started("one", 1, 10.0)[1]
+    assert journal.trouble is None
+    await journal.close()
+    assert Journal.open(path, boot_id="b").recovered.resumes == "inc-1"
+
+
 async def test_journal_goes_on_while_it_is_folded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folding the WAL back happens beside the loop; what comes meanwhile is committed after."""
     monkeypatch.setattr("worker.journal.CHECKPOINT_BYTES", 10_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -56,6 +57,8 @@ class FakeOrchestrator:
     inline_limit_bytes: int = 10_000
     result_limit_bytes: int = 100_000
     url: str = ""
+    wall_s: Callable[[], float] | None = time.time
+    """What it says the time is; None: as older ones, nothing."""
     is_away: bool = False
     """Every request is answered with 503."""
     turned_away: int = 0
@@ -161,6 +164,7 @@ class FakeOrchestrator:
             control_stream=control_stream(offer.name),
             inline_limit_bytes=self.inline_limit_bytes,
             result_limit_bytes=self.result_limit_bytes,
+            now=self._now(),
         )
 
     async def renew(self, request: Request) -> Response:
@@ -174,6 +178,7 @@ class FakeOrchestrator:
             lease_ttl_s=self.lease_ttl_s,
             void=tuple(self.void),
             cancel=tuple(self.cancel),
+            now=self._now(),
         )
         await self._note(lambda: self.renewals.append(form))
         return _json(reply.model_dump_json())
@@ -207,6 +212,9 @@ class FakeOrchestrator:
             return Response(status_code=503)
 
         return answer
+
+    def _now(self) -> float | None:
+        return None if self.wall_s is None else self.wall_s()
 
     def _turn_away(self) -> None:
         self.turned_away += 1

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -72,6 +72,7 @@ async def node_process(
     state_dir: Path,
     environ: Mapping[str, str],
     *options: str,
+    module: Sequence[str] = ("worker.cli",),
     is_joining: bool = True,
     drain_s: float = 30.0,
 ) -> AsyncIterator[NodeUnderTest]:
@@ -85,7 +86,7 @@ async def node_process(
         "MCPFLEET_NODE_DRAIN_S": str(drain_s),
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "worker.cli", "run", "--name", "a1", *options, env=variables
+        sys.executable, "-P", "-m", *module, "run", "--name", "a1", *options, env=variables
     )
     node = NodeUnderTest(process, fake)
     try:

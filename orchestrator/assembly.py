@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from celery import Celery
 from prometheus_client import CollectorRegistry
-from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
@@ -42,7 +41,7 @@ from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
-from orchestrator.redis_client import redis_of
+from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk, Terms
 from orchestrator.registry.roster import Roster
 from orchestrator.seats import view_of
@@ -56,6 +55,7 @@ from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SystemClock
 from tasks.pool import Strategy
+from tasks.redis_clients import sync_client
 
 LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
@@ -358,7 +358,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
 def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
     if not settings.flower_feed:
         return None
-    redis = SyncRedis.from_url(settings.redis_url.get_secret_value())
+    redis = sync_client(settings.redis_url.get_secret_value(), answer_s=ANSWER_S)
     feed = FlowerFeed(core.stores.celery, redis, nodes=views.nodes, clock=core.stores.clock)
     core.happenings.listen(feed.hear)
     return feed

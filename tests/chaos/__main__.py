@@ -1,6 +1,7 @@
 """`make chaos`: hurt a real fleet for a while and check the books.
 
-    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--postgresql] [--keep DIR]
+    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--postgresql] [--sentinel]
+                         [--keep DIR]
     python -m tests.chaos --failover [--rounds N]
 
 Exit status: 0 all promises held, 1 some did not.
@@ -21,6 +22,7 @@ from pathlib import Path
 from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos.failover import compare
 from tests.chaos.faults import FAULTS, OF_POSTGRESQL, OF_SQLITE
+from tests.chaos.faults_sentinel import FAULTS_WITH_SENTINEL
 from tests.chaos.run import Plan, Report, percentile, run
 
 
@@ -32,12 +34,13 @@ def main() -> int:
     options.add_argument("--nodes", type=int, default=3)
     options.add_argument("--callers", type=int, default=6)
     options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
+    options.add_argument("--sentinel", action="store_true", help="Redis is a set that three sentinels watch")
     options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
     options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
     options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
-    faults = FAULTS + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
-    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, faults)
+    faults = (FAULTS_WITH_SENTINEL if given.sentinel else FAULTS) + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
+    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, faults, is_sentinel=given.sentinel)
     begun_s = time.monotonic()
 
     def say(words: str) -> None:
@@ -85,7 +88,8 @@ def told(report: Report) -> str:
     lines += [f"VIOLATION  {words}" for words in books.violations]
     lines.append("" if books.violations else "the books are right: nothing lost, nothing twice")
     if books.violations:
-        lines.append(f"again: make chaos ARGS='--seed {report.plan.seed} --seconds {report.plan.seconds:g}'")
+        more = " --sentinel" if report.plan.is_sentinel else ""
+        lines.append(f"again: make chaos ARGS='--seed {report.plan.seed} --seconds {report.plan.seconds:g}{more}'")
     return "\n".join(lines) + "\n"
 
 

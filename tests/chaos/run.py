@@ -37,6 +37,8 @@ class Plan:
     nodes: int = 3
     callers: int = 6
     faults: tuple[Fault, ...] = FAULTS + OF_SQLITE
+    is_sentinel: bool = False
+    """Redis is a set that three sentinels watch."""
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Report:
 async def run(plan: Plan, folder: Path, say: Callable[[str], None], cluster: Cluster | None = None) -> Report:
     """Do it. The folder keeps the logs of every process; the ledger is in `cluster`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), cluster)
+    fleet = Fleet(folder, tuple(f"n{number}" for number in range(1, plan.nodes + 1)), cluster, plan.is_sentinel)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
     gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
     begun_s = time.monotonic()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry
-from redis import Redis as SyncRedis
 from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
@@ -39,7 +38,7 @@ from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
-from orchestrator.redis_client import redis_of
+from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.terms import Terms
@@ -53,6 +52,7 @@ from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
+from tasks.redis_clients import sync_client
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
 def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
     if not settings.flower_feed:
         return None
-    redis = SyncRedis.from_url(settings.redis_url.get_secret_value())
+    redis = sync_client(settings.redis_url.get_secret_value(), answer_s=ANSWER_S)
     feed = FlowerFeed(core.stores.celery, redis, nodes=views.nodes, clock=core.stores.clock)
     core.happenings.listen(feed.hear)
     return feed

@@ -9,6 +9,7 @@ from orchestrator.api.settings import ApiSettings, hosts_for
 from orchestrator.front.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, FrontSettings
 from orchestrator.registry.terms import Terms
 from orchestrator.settings import OrchestratorSettings
+from tasks.redis_url import parse
 from tasks.retry import RetryPolicy
 
 
@@ -18,10 +19,16 @@ def retry_policy(settings: OrchestratorSettings) -> RetryPolicy:
 
 
 def terms_of(settings: OrchestratorSettings) -> Terms:
-    """What every node is told at join."""
+    """What every node is told at join.
+
+    Raises:
+        SettingsError: the address of Redis is wrong.
+    """
     secret = settings.pool_secret or settings.join_token
+    redis_url = (settings.redis_url_for_nodes or settings.redis_url).get_secret_value()
+    parse(redis_url)  # a wrong one is to stop this start, not that of every node
     return Terms(
-        redis_url=(settings.redis_url_for_nodes or settings.redis_url).get_secret_value(),
+        redis_url=redis_url,
         lease_ttl_s=settings.lease_ttl_s,
         renew_every_s=settings.renew_every_s,
         inline_limit_bytes=settings.inline_limit_bytes,

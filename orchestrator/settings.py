@@ -20,7 +20,7 @@ class OrchestratorSettings(BaseModel):
     database_url: str = "sqlite:///mcpfleet.db"
     """The ledger. SQLAlchemy URL: sqlite or postgresql+psycopg."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """Broker and streams, as the orchestrator reaches it."""
+    """Broker and streams, as the orchestrator reaches it; redis:// or sentinel://, see docs/redis.md."""
     redis_url_for_nodes: SecretStr | None = None
     """The same Redis as the nodes reach it; `redis_url` when absent."""
     blob_dir: Path = Path("blobs")

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-call"
+# mypy: disable-error-code="no-untyped-call,misc"
 # kombu ships types for a part of itself only.
 """The only Celery configuration. Producer and consumer use the same one.
 
@@ -8,24 +8,45 @@ costs more than half of the worker's CPU. Source: docs/adr/0002-celery-only-carr
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
+from kombu.connection import Connection
 from kombu.entity import Queue
 
 from tasks.queues import EXCHANGE, PREFIX
+from tasks.redis_clients import SENTINEL_TRANSPORT, broker
 
 HEALTH_CHECK_S = 5
 SOCKET_TIMEOUT_S = 15
 """With the health check, a half-open connection is noticed in about 11 s instead of 51 s."""
+RECONNECT_S = {"interval_start": 0.5, "interval_step": 0.25, "interval_max": 1.0}
+"""Work waits for us as soon as the broker, or another master, is there."""
+
+
+class BrokerConnection(Connection):
+    """Tried every second, by publishers and consumers; kombu's own waits grow to 30 s."""
+
+    resolve_aliases = {**Connection.resolve_aliases, SENTINEL_TRANSPORT: "sentinel"}  # noqa: RUF012 - kombu's
+
+    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - kombu is untyped
+        return super()._ensure_connection(*args, **(RECONNECT_S | kwargs))
 
 
 def make_app(redis_url: str, *, queues: tuple[str, ...] = ()) -> Celery:
-    """A Celery app bound to one Redis.
+    """A Celery app bound to one Redis, or to one set of them that Sentinel watches.
 
     Args:
-        redis_url: broker URL.
+        redis_url: what MCPFLEET_REDIS_URL may say.
         queues: what this process consumes; empty for a producer.
+
+    Raises:
+        SettingsError: the address is wrong.
     """
-    app = Celery(PREFIX, broker=redis_url, set_as_current=False)
+    found = broker(redis_url)
+    app = Celery(PREFIX, broker=found.url, set_as_current=False)
+    if found.transport is not None:
+        app.conf.broker_transport = found.transport
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -46,7 +67,9 @@ def make_app(redis_url: str, *, queues: tuple[str, ...] = ()) -> Celery:
             "priority_steps": [0],
             "health_check_interval": HEALTH_CHECK_S,
             "socket_timeout": SOCKET_TIMEOUT_S,
+            **found.options,
         },
     )
+    app.amqp.Connection = BrokerConnection
     app.conf.task_queues = [Queue(name, routing_key=name, no_ack=True) for name in queues]
     return app

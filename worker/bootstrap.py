@@ -20,14 +20,12 @@ import httpx
 import psutil
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from tasks.ids import new_id
 from tasks.invocation import Lane
 from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref
 from tasks.queues import pool_queue
-from tasks.redis_reset import told_of_resets
+from tasks.redis_clients import async_client
 from tasks.tool import ToolSpec
 from worker.admit import Admission
 from worker.attempt import Limits, Runner
@@ -49,8 +47,6 @@ from worker.watch import Watch
 from worker.work import Stop
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-CONNECT_S = 5.0
-"""To Redis."""
 _log = structlog.get_logger()
 
 
@@ -325,17 +321,8 @@ def pool_queues(settings: NodeSettings) -> dict[Lane, str]:
 
 
 def _redis(url: str) -> Redis:
-    """One connection, without the client's own timeouts and retries.
-
-    Each caller has both around its command: a socket timeout costs a task per command, and the
-    client's backoff would keep a node from Redis for seconds after it is back.
-    """
-    no_retry = Retry(NoBackoff(), 0)
-    return told_of_resets(
-        Redis.from_url(
-            url, socket_connect_timeout=CONNECT_S, socket_timeout=None, retry=no_retry, single_connection_client=True
-        )
-    )
+    """One connection. The client's own waits would keep a node from Redis for seconds after it is back."""
+    return async_client(url, is_single=True)
 
 
 def _refs(rows: tuple[Kept, ...]) -> tuple[Ref, ...]:

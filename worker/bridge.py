@@ -22,7 +22,6 @@ import structlog
 from celery import Celery, bootsteps, signals
 from celery.exceptions import SecurityWarning, WorkerShutdown, WorkerTerminate
 from celery.worker import state as celery_state
-from kombu.connection import Connection
 
 from tasks.app import make_app
 from tasks.invocation import Lane
@@ -32,19 +31,9 @@ from tasks.queues import TASK_NAME
 PRELOADED = ("celery.bin.celery", "celery.apps.worker", "celery.worker.consumer", "kombu.transport.redis")
 GATHER_S = 0.001
 """Commits of one delivery cost five times what they cost shared by eight."""
-RECONNECT_S = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
-"""To the broker: work waits for us as soon as it is back."""
 BRPOP_S = 0.2
 """With a pool queue: a paused or resumed queue takes effect when the outstanding BRPOP ends."""
 _log = structlog.get_logger()
-
-
-class _Impatient(Connection):
-    """A broker connection that is tried every second or two; kombu's own waits grow to 30 s."""
-
-    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - kombu is untyped
-        """As kombu's."""
-        return super().ensure_connection(*args, **(RECONNECT_S | kwargs))  # type: ignore[no-untyped-call]
 
 
 class Inbox:
@@ -149,7 +138,6 @@ class CelerySide:
         app = make_app(redis_url, queues=queues)
         if self._pool_queues:
             app.conf.broker_transport_options = {**app.conf.broker_transport_options, "polling_interval": BRPOP_S}
-        app.amqp.Connection = _Impatient
         register(app, put)
         app.tasks[TASK_NAME].Strategy = _hand_over(put)
         side = self

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.findings import Finding, Health
 from orchestrator.local.logfile import masked
+from tasks.errors import SettingsError
+
+if TYPE_CHECKING:
+    from tasks.redis_url import Sentinels
 
 ANSWER_S = 3.0
 VERSION_MIN = (6, 2)
@@ -21,7 +26,17 @@ def check_redis(url: str | None) -> Iterator[Finding]:
         return
     import redis
 
-    client = redis.Redis.from_url(url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S)
+    from tasks.redis_clients import sync_client
+    from tasks.redis_url import parse
+
+    try:
+        found = parse(url)
+    except SettingsError as error:
+        yield Finding(check="redis", health=Health.FAIL, detail=error.message, mend="correct MCPFLEET_REDIS_URL")
+        return
+    if found is not None:
+        yield _sentinels(found)
+    client = sync_client(url, answer_s=ANSWER_S)
     try:
         facts = client.info()
         policy = client.config_get("maxmemory-policy")
@@ -36,6 +51,22 @@ def check_redis(url: str | None) -> Iterator[Finding]:
     yield _version(facts, masked(url))
     yield _eviction(str(policy.get("maxmemory-policy", "unknown")))
     yield _persistence(facts)
+
+
+def _sentinels(found: Sentinels) -> Finding:
+    from tasks.sentinel import ask
+
+    known, wanted = ask(found, is_all=True), len(found.hosts)
+    heard = f"{known.answers} of {wanted} sentinels answer"
+    if known.master is None:
+        detail = f"no master of {found.master!r}; {heard}"
+        mend = "SENTINEL CKQUORUM on one of them says what they lack; correct MCPFLEET_REDIS_URL if the name is wrong"
+        return Finding(check="redis sentinel", health=Health.FAIL, detail=detail, mend=mend)
+    detail = f"the master of {found.master!r} is {known.master[0]}:{known.master[1]}; {heard}"
+    if known.answers < wanted:
+        mend = "start those that do not: without a majority nobody replaces a master that dies"
+        return Finding(check="redis sentinel", health=Health.WARN, detail=detail, mend=mend)
+    return Finding(check="redis sentinel", health=Health.OK, detail=detail)
 
 
 def _version(facts: dict[str, object], where: str) -> Finding:

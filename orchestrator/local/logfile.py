@@ -12,7 +12,7 @@ from pathlib import Path
 
 LIMIT_BYTES = 8 * 1024 * 1024
 TAIL_BYTES = 64 * 1024
-_SECRETS = re.compile(r"(://[^:@/\s]*:)[^@/\s]+@")
+_SECRETS = re.compile(r"(://[^:@/\s]*:)[^@/\s]+(?=@)|(sentinel_password=)[^&\s'\"]+")
 
 
 class LogFile:
@@ -67,4 +67,4 @@ class LogFile:
 
 def masked(text: str) -> str:
     """Text with the password of every address replaced by stars."""
-    return _SECRETS.sub(r"\1***@", text)
+    return _SECRETS.sub(r"\1\2***", text)

@@ -34,6 +34,8 @@ READ_MAX_ENTRIES = 256
 CONTROL_MAX_ENTRIES = 1000
 """A node that is away hears the same from its next renewal, so older entries may go."""
 TRIM_EVERY_ENTRIES = 64
+LOOK_BACK_EVERY_S = 5.0
+"""One entry per node: its reporter tells again as often."""
 SAY_EVERY_S = 0.05
 """At light load this saves a round trip per call; a node tells again only after seconds."""
 
@@ -68,6 +70,7 @@ class NodeStreams:
         self._unsaid: defaultdict[str, list[Ref]] = defaultdict(list)
         self._unsaid_trims: set[str] = set()
         self._saying: asyncio.Task[None] | None = None
+        self._look_back_at_s = clock.mono_s() + LOOK_BACK_EVERY_S
 
     async def run(self) -> None:
         """Until cancelled. Redis or ledger down: waits and goes on where it was."""
@@ -126,6 +129,8 @@ class NodeStreams:
 
     async def _turn(self) -> None:
         by_stream = {events_stream(node): node for node in self._nodes()}
+        if self._clock.mono_s() >= self._look_back_at_s:
+            await self._look_back(by_stream)
         wanted: dict[Any, Any] = {stream: self._seen.get(stream, b"0") for stream in by_stream}
         wanted[DOORBELL] = self._rung
         async with asyncio.timeout(BLOCK_MS / 1000 + ANSWER_S):
@@ -151,6 +156,24 @@ class NodeStreams:
             self._seen[stream] = batch[-1][0]
             self._read_since_trim[stream] += len(batch)
         self._answer(settled, entries)
+
+    async def _look_back(self, streams: Iterable[str]) -> None:
+        """Read again from the start what has become older than what was read of it.
+
+        A master that took over, or a server without its data, numbers entries by its own clock. Where
+        that is behind, what it takes now would go unread until the clock has caught up. Nobody says when
+        that happens: the client connects again by itself.
+        """
+        seen = {stream: self._seen[stream] for stream in streams if stream in self._seen}
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for stream in seen:
+            pipeline.xrevrange(stream, count=1)
+        async with asyncio.timeout(ANSWER_S):
+            newest = await pipeline.execute()
+        for (stream, read), entries in zip(seen.items(), newest, strict=True):
+            if not entries or _order(entries[0][0]) < _order(read):
+                self._seen.pop(stream, None)
+        self._look_back_at_s = self._clock.mono_s() + LOOK_BACK_EVERY_S
 
     async def _act(self, events: Sequence[tuple[str, Event]]) -> list[tuple[str, Finished]]:
         started = [
@@ -242,6 +265,12 @@ def _pairs(reply: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401 - RESP2 gives a
     if isinstance(reply, dict):
         return [(stream, batches[0]) for stream, batches in reply.items()]
     return [(stream, batch) for stream, batch in reply]
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    """Of stream entries: milliseconds, then a number."""
+    at_ms, _, number = _text(entry_id).partition("-")
+    return int(at_ms), int(number or 0)
 
 
 def _text(value: bytes | str) -> str:

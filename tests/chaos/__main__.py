@@ -1,7 +1,7 @@
 """`make chaos`: hurt a real fleet for a while and check the books.
 
-    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--replicas N] [--postgresql] [--keep DIR]
-                           [--namespaces] [--disks] [--clocks] [--only WORDS]
+    python -m tests.chaos [--seed N] [--seconds S] [--nodes N] [--callers N] [--replicas N] [--postgresql]
+                           [--sentinel] [--namespaces] [--disks] [--clocks] [--only WORDS] [--keep DIR]
     python -m tests.chaos --failover [--rounds N]
 
 Exit status: 0 all promises held, 1 some did not.
@@ -24,6 +24,7 @@ from tests.chaos import disks, network
 from tests.chaos.failover import compare
 from tests.chaos.faults import FAULTS, LEDGER, OF_POSTGRESQL, OF_REPLICAS, OF_SQLITE, Fault
 from tests.chaos.faults_machine import OF_CLOCKS, OF_DISKS, OF_NETWORK
+from tests.chaos.faults_sentinel import FAULTS_WITH_SENTINEL
 from tests.chaos.ground import Ground
 from tests.chaos.run import Plan, Report, percentile, run
 
@@ -37,6 +38,7 @@ def main() -> int:
     options.add_argument("--callers", type=int, default=6)
     options.add_argument("--replicas", type=int, default=1, help="orchestrators on one ledger")
     options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
+    options.add_argument("--sentinel", action="store_true", help="Redis is a set that three sentinels watch")
     options.add_argument("--namespaces", action="store_true", help="nodes on cables that are cut; as root")
     options.add_argument("--disks", action="store_true", help="nodes and ledger on small disks that fill up; as root")
     options.add_argument("--clocks", action="store_true", help="nodes' wall clocks are five minutes off at times")
@@ -45,7 +47,8 @@ def main() -> int:
     options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
     options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
-    plan = Plan(given.seed, given.seconds, given.nodes, given.callers, given.replicas, _faults(given))
+    size = (given.nodes, given.callers, given.replicas)
+    plan = Plan(given.seed, given.seconds, *size, _faults(given), is_sentinel=given.sentinel)
     begun_s = time.monotonic()
 
     def say(words: str) -> None:
@@ -66,7 +69,7 @@ def main() -> int:
 
 
 def _faults(given: argparse.Namespace) -> tuple[Fault, ...]:
-    faults = FAULTS + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
+    faults = (FAULTS_WITH_SENTINEL if given.sentinel else FAULTS) + (OF_POSTGRESQL if given.postgresql else OF_SQLITE)
     faults += OF_REPLICAS * (given.replicas > 1)
     faults += OF_NETWORK * given.namespaces + OF_CLOCKS * given.clocks
     faults += tuple(fault for fault in OF_DISKS * given.disks if fault.target != LEDGER or not given.postgresql)
@@ -77,6 +80,10 @@ def _faults(given: argparse.Namespace) -> tuple[Fault, ...]:
 
 
 def _ground(given: argparse.Namespace, plan: Plan, folder: Path, stack: ExitStack) -> Ground:
+    if given.namespaces and given.sentinel:
+        raise SystemExit(
+            "--namespaces and --sentinel: the set listens on loopback, where nodes on cables do not reach it"
+        )
     for is_wanted, option, why_not in (
         (given.namespaces, "--namespaces", network.why_not),
         (given.disks, "--disks", disks.why_not),
@@ -124,7 +131,8 @@ def told(report: Report) -> str:
     lines += [f"VIOLATION  {words}" for words in books.violations]
     lines.append("" if books.violations else "the books are right: nothing lost, nothing twice")
     if books.violations:
-        lines.append(f"again: make chaos ARGS='--seed {report.plan.seed} --seconds {report.plan.seconds:g}'")
+        more = " --sentinel" if report.plan.is_sentinel else ""
+        lines.append(f"again: make chaos ARGS='--seed {report.plan.seed} --seconds {report.plan.seconds:g}{more}'")
     return "\n".join(lines) + "\n"
 
 

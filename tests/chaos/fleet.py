@@ -27,7 +27,9 @@ from redis.asyncio import Redis
 from orchestrator.local.guard import birth, descendants
 from orchestrator.local.redis_server import RedisPlace, find_server, settings_text
 from orchestrator.testing.postgres import Cluster
+from tasks.redis_clients import async_client
 from tests.chaos.ground import Ground
+from tests.chaos.sentinel import SentinelSet
 
 EFFECTS_SERVER = Path(__file__).with_name("effects_server.py")
 REDIS = "redis"
@@ -70,6 +72,8 @@ class Fleet:
     replicas: int = 1
     """Orchestrators; one leads, callers ask any."""
     ground: Ground = field(default_factory=Ground)
+    is_sentinel: bool = False
+    """Redis is a Sentinel set instead of one server."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     join_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     captured: list[tuple[str, bytes]] = field(default_factory=list)
@@ -83,7 +87,9 @@ class Fleet:
         self.marks = self.folder / "marks.jsonl"
         self.marks.touch()
         self.ledger_folder.mkdir(exist_ok=True)
-        self.kept: dict[str, Kept] = {REDIS: self._redis()}
+        self.sentinels = SentinelSet(self.folder, _redis_binary(), _free_port) if self.is_sentinel else None
+        self.kept: dict[str, Kept] = self._redis_set() if self.sentinels else {REDIS: self._redis()}
+        self.redis_names = tuple(self.kept)
         self.kept |= {name: self._orchestrator(name) for name in self.orchestrators}
         self.kept |= {name: self._node(name) for name in self.node_names}
         self._keeping: asyncio.Task[None] | None = None
@@ -106,7 +112,7 @@ class Fleet:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
-        for names in (self.node_names, self.orchestrators, (REDIS,)):
+        for names in (self.node_names, self.orchestrators, self.redis_names):
             await asyncio.gather(*(self._end(self.kept[name]) for name in names))
         await self._http.aclose()
 
@@ -180,7 +186,12 @@ class Fleet:
 
     def redis(self) -> Redis:
         """A client; the caller closes it."""
-        return Redis.from_url(self.redis_place.url, socket_timeout=2.0, socket_connect_timeout=2.0)
+        return async_client(self.redis_url, retries=1, answer_s=2.0)
+
+    @property
+    def redis_url(self) -> str:
+        """As the fleet is told it."""
+        return self.sentinels.url if self.sentinels else self.redis_place.url
 
     # ------------------------------------------------------------------------------ processes
 
@@ -234,15 +245,19 @@ class Fleet:
 
     def _redis(self) -> Kept:
         folder = self.folder / REDIS
-        command = [find_server(os.environ.get("PATH", "")), "-"]
-        return Kept(command, _environ(), settings_text(self.redis_place, folder), folder)
+        return Kept([_redis_binary(), "-"], _environ(), settings_text(self.redis_place, folder), folder)
+
+    def _redis_set(self) -> dict[str, Kept]:
+        assert self.sentinels is not None
+        found = self.sentinels
+        return {name: Kept(found.command(name), _environ(), folder=found.folder_of(name)) for name in found.ports}
 
     def _orchestrator(self, name: str) -> Kept:
         return Kept(
             [sys.executable, "-P", "-m", *self.ground.module(name, "orchestrator.cli.main"), "serve"],
             _environ(
                 MCPFLEET_DATABASE_URL=self._ledger_url(),
-                MCPFLEET_REDIS_URL=self.redis_place.url,
+                MCPFLEET_REDIS_URL=self.redis_url,
                 MCPFLEET_BLOB_DIR=str(self.ledger_folder / "blobs"),
                 MCPFLEET_TOKEN=self.token,
                 MCPFLEET_JOIN_TOKEN=self.join_token,
@@ -292,6 +307,10 @@ class Fleet:
 
 def _environ(**ours: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("MCPFLEET_")} | ours
+
+
+def _redis_binary() -> str:
+    return find_server(os.environ.get("PATH", ""))
 
 
 def _feed(process: asyncio.subprocess.Process, text: str) -> None:

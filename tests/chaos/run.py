@@ -51,6 +51,8 @@ class Plan:
     callers: int = 6
     replicas: int = 1
     faults: tuple[Fault, ...] = FAULTS + OF_SQLITE
+    is_sentinel: bool = False
+    """Redis is a set that three sentinels watch."""
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ async def run(
 ) -> Report:
     """Do it. The folder keeps the logs of every process; the ledger is in `database`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, plan.node_names, database, plan.replicas, ground)
+    fleet = Fleet(folder, plan.node_names, database, plan.replicas, ground, plan.is_sentinel)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
     gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
     begun_s = time.monotonic()

@@ -49,11 +49,14 @@ class Asked:
 class Callers:
     """Several at once, each one call after the other."""
 
-    def __init__(self, fleet: Fleet, rng: random.Random, callers: int) -> None:
+    def __init__(
+        self, fleet: Fleet, rng: random.Random, callers: int, *, mischief_share: float = MISCHIEF_SHARE
+    ) -> None:
         self.asked: list[Asked] = []
         self.refusals: list[str] = []
         """Answers that were neither an acceptance nor a reason to ask again."""
         self._fleet, self._rng, self._callers = fleet, rng, callers
+        self._mischief_share = mischief_share
 
     async def run(self, until_s: float) -> None:
         """Call until then; returns when every call is known to be accepted."""
@@ -80,7 +83,7 @@ class Callers:
             asked = Asked(
                 key=f"{number}-{rng.getrandbits(48):012x}",
                 tool=rng.choice((SAFE, UNSAFE)),
-                mischief=rng.choice(MISCHIEF) if rng.random() < MISCHIEF_SHARE else "",
+                mischief=rng.choice(MISCHIEF) if rng.random() < self._mischief_share else "",
                 hung_up=rng.random() < 0.2,
             )
             self.asked.append(asked)

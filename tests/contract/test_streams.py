@@ -104,6 +104,35 @@ async def test_a_ledger_that_is_away_loses_nothing(redis: Redis) -> None:
     assert sorted(judge.settled) == ["one", "two"]
 
 
+async def test_a_master_whose_clock_is_behind_is_heard(redis: Redis) -> None:
+    """After a failover entries are counted by another clock: what it takes now is older than what was read."""
+    judge, far_ahead = Judge(), "9999999999999-5"
+    nodes = ["a1", "b1"]
+    streams = NodeStreams(redis, settling=judge, nodes=lambda: nodes, tell=lambda _: None, clock=SystemClock())
+    reading = asyncio.create_task(streams.run())
+    try:
+        for node in nodes:
+            await redis.xadd(events_stream(node), _ended(f"{node} before"), id=far_ahead)
+        await _heard(judge, 2)
+        await redis.delete(events_stream("a1"))
+        await redis.xadd(events_stream("a1"), _ended("a1 after"))
+        await _heard(judge, 3)
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    assert sorted(judge.settled) == ["a1 after", "a1 before", "b1 before"], "and nothing is read twice for it"
+
+
+def _ended(invocation: str) -> dict[Any, Any]:
+    return {FIELD: pack([Finished(invocation, 1, 2.0, 1.0, DONE)])}
+
+
+async def _heard(judge: Judge, events: int) -> None:
+    async with asyncio.timeout(20):
+        while len(judge.settled) < events:  # noqa: ASYNC110 - the judge gives no event
+            await asyncio.sleep(0.01)
+
+
 async def test_a_reader_that_is_cancelled_ends(redis_url: str) -> None:
     """Whatever it was doing: an orchestrator that is to stop must not wait for a loop that goes on."""
     for turn in range(150):

@@ -20,8 +20,9 @@ from tasks.tool import ToolSpec
 from worker.upstreams.errors import unknown_tool
 from worker.upstreams.http import HttpLink
 from worker.upstreams.inprocess import InProcessServer, find_server
+from worker.upstreams.life import Limits
 from worker.upstreams.probe import Probe
-from worker.upstreams.remote import Limits, RemoteServer
+from worker.upstreams.remote import RemoteServer
 from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
 from worker.upstreams.stdio import StdioLink
 from worker.upstreams.upstream import Alarm, Ask, Progress, ServerStatus, Upstream
@@ -74,8 +75,21 @@ class Upstreams:
             task.cancel()
         await asyncio.gather(*(server.close() for server in self._servers.values()), return_exceptions=True)
 
+    def unhealthy(self) -> dict[str, str]:
+        """Servers whose tools are offered and should not be called for now, and why."""
+        return {
+            status.name: status.unhealthy
+            for server in self._servers.values()
+            if (status := server.status()).unhealthy is not None and server.tools()
+        }
+
+    def quiet_s(self, tool: str) -> float | None:
+        """Seconds since the server of this tool was last heard of; None where there is nothing to be heard."""
+        server = self._servers.get(tool.partition(".")[0])
+        return None if server is None else server.quiet_s()
+
     def tools(self) -> tuple[ToolSpec, ...]:
-        """What can be called right now, from every server that is ready."""
+        """What this node offers: the tools of every server that was ready, also while one is away (`unhealthy`)."""
         version, specs = self._known
         if version != self.version:
             specs = tuple(spec for server in self._servers.values() for spec in server.tools())

@@ -158,7 +158,9 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
     happenings.listen(watch.hear)
     terms = terms_of(settings)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
-    circuits = Circuits(incarnation_of=roster.incarnation_of, clock=stores.clock)
+    circuits = Circuits(
+        incarnation_of=roster.incarnation_of, broker_down=lambda: sender.down_because, clock=stores.clock
+    )
     happenings.listen(circuits.hear)
     dispatcher = await _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)

@@ -82,6 +82,7 @@ class Views:
             url=offer.url,
             projects=self._projects_of(member.name),
             circuits=dict(self._circuits(member.name, member.incarnation)),
+            unhealthy=member.unhealthy(),
         )
 
     def pools(self) -> list[PoolView]:

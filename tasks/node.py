@@ -99,6 +99,9 @@ class Offer(_Wire):
     version: str = ""
     url: str = ""
     """Where the node's own MCP server, `/health` and `/metrics` answer."""
+    unhealthy: dict[str, str] = Field(default_factory=dict)
+    """MCP server → why nothing should be placed on it for now, though its tools are offered; `""` stands for
+    the whole node. Reasons hold no counts and times: a changed offer is written down."""
 
 
 class JoinRequest(_Wire):

@@ -268,6 +268,8 @@ class NodeView(_Out):
     """Projects bound to it by affinity."""
     circuits: dict[str, str] = Field(default_factory=dict)
     """Open circuits: MCP server → why nothing goes there now; `""` stands for the whole node."""
+    unhealthy: dict[str, str] = Field(default_factory=dict)
+    """What failed its health checks, in the same form."""
 
 
 class PoolView(_Out):

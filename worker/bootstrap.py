@@ -74,6 +74,10 @@ class Servers(Callee, Protocol):
         """Names of live servers."""
         ...
 
+    def unhealthy(self) -> dict[str, str]:
+        """Servers that are offered and should be passed by, and why."""
+        ...
+
 
 class Node:
     """One node without Celery. `start`, then `deliver`, then `drain` and `close`."""
@@ -198,6 +202,7 @@ class Node:
             weight=settings.weight,
             version=our_version(),
             url=self.url,
+            unhealthy=self.servers.unhealthy(),
         )
 
     def health(self) -> dict[str, object]:
@@ -218,6 +223,7 @@ class Node:
             "journal": self._journal.trouble or "ok",
             "unsettled": self._unsettled_count(),
             "servers": sorted(self.servers.capabilities()),
+            "unhealthy": self.offer().unhealthy,
             "running": self.executor.counts(Phase.RUNNING),
             "waiting": self.executor.counts(Phase.WAITING),
         }

@@ -63,6 +63,7 @@ class Seat:
         is_open: active, with a good lease.
         state: for the reasons only.
         circuits: server → why nothing goes there now; `""` stands for all of its servers.
+        unhealthy: the same for what failed its health checks.
     """
 
     node: str
@@ -76,10 +77,18 @@ class Seat:
     is_open: bool = True
     state: NodeState = NodeState.ACTIVE
     circuits: Mapping[str, str] = field(default_factory=dict)
+    unhealthy: Mapping[str, str] = field(default_factory=dict)
 
     def broken(self, tool: str) -> str | None:
         """Why the tool is passed by here for now; None if it is not."""
-        return (self.circuits.get("") or self.circuits.get(tool.partition(".")[0])) if self.circuits else None
+        if not self.circuits and not self.unhealthy:
+            return None
+        server = tool.partition(".")[0]
+        for reasons, whose in ((self.unhealthy, "unhealthy: "), (self.circuits, "")):
+            why = reasons.get("") or reasons.get(server)
+            if why is not None:
+                return whose + why
+        return None
 
     def lacks(self, shape: Shape) -> tuple[str, ...]:
         """What this node would need to run the shape; empty if it can."""

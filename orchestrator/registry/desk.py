@@ -25,6 +25,7 @@ from orchestrator.registry.member import Lease, Member, Ref
 from orchestrator.registry.roster import Roster
 from tasks.clock import Clock
 from tasks.errors import NotAllowed, WrongState
+from tasks.health import HEALTHY, UNHEALTHY
 from tasks.invocation import Lane, State
 from tasks.node import (
     WIRE_VERSION,
@@ -158,6 +159,7 @@ class NodeDesk:
         if member is None or member.incarnation != request.incarnation:
             return RenewReply(granted=False)
         await self._take_news(member, request)
+        self._feel_better(member)
         heard = request.heard == member.reply_number and member.reply_number > 0
         comparison = compare(
             request.inventory,
@@ -242,7 +244,7 @@ class NodeDesk:
             return False
         member.state = NodeState.LOST
         member.lease.term += 1
-        member.suspects = frozenset()
+        member.suspects, member.health = frozenset(), UNHEALTHY
         self._roster.changed()
         self._on_change()
         return True
@@ -262,6 +264,7 @@ class NodeDesk:
                     lease=Lease(row.term, self._clock.mono_s() + self._terms.lease_ttl_s),
                     joined_at=row.joined_at,
                     state=NodeState(row.state),
+                    health=UNHEALTHY if row.state == NodeState.LOST else HEALTHY,
                 )
             )
 
@@ -314,9 +317,20 @@ class NodeDesk:
             self._roster.changed()
             self._on_change()
 
+    def _feel_better(self, member: Member) -> None:
+        """It renewed: after a lapse that is one of the two in a row that it needs."""
+        before, member.health = member.health, member.health.after(is_good=True)
+        if not before.is_healthy:
+            self._roster.changed()
+            self._on_change()
+
     async def _apply(self, member: Member, comparison: Comparison) -> None:
-        if comparison.disowned:
-            await self._fates.disowned(comparison.disowned, why="disowned")
+        lost = [a for a in comparison.disowned if a.term == member.lease.term and a.state is not State.UNREACHABLE]
+        void = [a for a in comparison.disowned if a not in lost]
+        if void:
+            await self._fates.disowned(void, why="older_term")
+        if lost:
+            await self._fates.disowned(lost, why="disowned")
         back = [(a.invocation_id, a.fence) for a in comparison.returned]
         running = [*comparison.running, *(ref for ref in back if ref not in comparison.running)]
         if running:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tasks.health import GOOD_IN_A_ROW, HEALTHY, Health
 from tasks.invocation import Lane
 from tasks.node import Load, NodeState, Offer
 from tasks.tool import ToolSpec
@@ -43,6 +44,8 @@ class Member:
     reply_number: int = 0
     suspects: frozenset[Ref] = frozenset()
     previous_renewal_at: float | None = None
+    health: Health = HEALTHY
+    """Of its lease: a lapse is three missed renewals, and two in a row make up for it."""
 
     @property
     def name(self) -> str:
@@ -68,6 +71,14 @@ class Member:
     def is_open(self, now_s: float) -> bool:
         """Work may be placed on it."""
         return self.state is NodeState.ACTIVE and self.lease.is_good(now_s)
+
+    def unhealthy(self) -> dict[str, str]:
+        """Server → why nothing is placed on it now, as the node says; `""` is the whole node, as its lease says too."""
+        if self.health.is_healthy:
+            return self.offer.unhealthy
+        renewed = GOOD_IN_A_ROW - self.health.missing
+        why = f"its lease had lapsed; it has renewed {renewed} of {GOOD_IN_A_ROW} times in a row since"
+        return {**self.offer.unhealthy, "": why}
 
     def slots(self, lane: Lane) -> int:
         """How many attempts of a lane it runs at once."""

@@ -134,11 +134,13 @@ async def test_unsafe_work_goes_on_when_its_node_comes_back(story: Story) -> Non
 
 
 async def test_a_delivery_still_in_the_queue_of_a_returned_node_is_void_by_its_term(story: Story) -> None:
-    """The node does not hold it, its term is over, so it surely never starts: released again at once."""
+    """The node does not hold it, its term is over, so it surely never starts: it waits again at once."""
     node = await story.join("a1")
     await story.accept(UNSAFE)
     (stuck,) = await story.release()
     await story.lapse(LEASE_TTL_S + 0.1)
+    await story.renew(node)
+    assert (await story.get(stuck.invocation)).state is State.WAITING
     await story.renew(node)
     (again,) = await story.release()
     assert (stuck.term, again.term, again.fence) == (1, 2, 2)

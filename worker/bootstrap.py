@@ -37,6 +37,7 @@ from worker.claims import ClaimBatch
 from worker.control import ControlReader
 from worker.door import Door
 from worker.drain import drain
+from worker.ear import Ear
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.journal import Journal, Kept
@@ -48,6 +49,8 @@ from worker.watch import Watch
 from worker.work import Stop
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+WHOLE_NODE = ""
+"""In an offer's `unhealthy`: not one server, all of them."""
 CONNECT_S = 5.0
 """To Redis."""
 _log = structlog.get_logger()
@@ -98,6 +101,8 @@ class Node:
         self.incarnation = new_id()
         self.drain_wanted = asyncio.Event()
         """The orchestrator wants this node drained."""
+        self.ear: Ear | None = None
+        """Set where Celery consumes."""
         self.reply: JoinReply
         self.executor: Executor
         self.membership: Membership
@@ -202,11 +207,19 @@ class Node:
             weight=settings.weight,
             version=our_version(),
             url=self.url,
-            unhealthy=self.servers.unhealthy(),
+            unhealthy=self.servers.unhealthy() | ({WHOLE_NODE: self._deaf} if self._deaf else {}),
         )
 
+    @property
+    def _deaf(self) -> str | None:
+        return None if self.ear is None else self.ear.trouble
+
     def health(self) -> dict[str, object]:
-        """What `/health` answers; `ok` says whether this node may start work."""
+        """What `/health` answers; `ok` says whether this node may start work.
+
+        A consumer that does not move leaves it ok: without Redis none does, and to be restarted for that would cost
+        a node what it runs.
+        """
         assert self._journal is not None
         if self._reporter is None:
             return {"ok": False, "node": self.settings.name, "why": "it has not joined yet"}
@@ -219,6 +232,7 @@ class Node:
             "is_draining": self.executor.is_draining,
             "lease": {"left_s": round(left_s, 3), "term": self.executor.lease.term},
             "orchestrator": "ok" if self.membership.is_reachable else "away",
+            "consumer": self._deaf or "ok",
             "redis": "ok" if self._reporter.is_redis_up else "away",
             "journal": self._journal.trouble or "ok",
             "unsettled": self._unsettled_count(),
@@ -264,6 +278,8 @@ class Node:
     def _member(self, journal: Journal) -> Membership:
         def load() -> Load:
             journal.probe()
+            if self.ear is not None:
+                self.ear.look()
             return Load(
                 cpu=psutil.cpu_percent() / 100,
                 memory=psutil.virtual_memory().percent / 100,

@@ -299,6 +299,27 @@ async def test_outcomes_survive_the_loss_of_redis(tmp_path: Path) -> None:
         await valkey.kill()
 
 
+async def test_a_consumer_that_does_not_move_is_told_of(tmp_path: Path) -> None:
+    """The node renews all the while, and says itself that it takes nothing; and when it does again."""
+    valkey = KillableValkey(tmp_path)
+    await valkey.start()
+    try:
+        fake = FakeOrchestrator(valkey.url)
+        async with fake.serving(), node_process(fake, tmp_path / "state", os.environ) as node:
+            assert (await node.health())["consumer"] == "ok"
+            await valkey.kill()
+            await fake.until(lambda: [r for r in fake.renewals if r.offer and "" in r.offer.unhealthy])
+            said = await node.health()
+            assert "does not move" in str(said["consumer"])
+            assert said["ok"], "nobody should restart a node because Redis is away"
+            await valkey.start()
+            seen = len(fake.renewals)
+            await fake.until(lambda: [r for r in fake.renewals[seen:] if r.offer and not r.offer.unhealthy])
+            assert (await node.health())["consumer"] == "ok"
+    finally:
+        await valkey.kill()
+
+
 async def test_node_waits_for_orchestrator_and_broker(tmp_path: Path) -> None:
     """Started first of all, a node joins when the orchestrator is there, and consumes when the broker is."""
     valkey = KillableValkey(tmp_path)

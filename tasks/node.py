@@ -63,6 +63,8 @@ class Held(_Wire):
     invocation: str
     fence: int
     phase: Phase
+    quiet_s: float | None = None
+    """Of a running one: seconds since its MCP server was last heard of. None where that cannot be known."""
 
 
 class Ref(_Wire):

@@ -161,6 +161,8 @@ class AttemptView(_Out):
     ending: str | None
     error: ErrorView | None = None
     reasons: list[str] = Field(default_factory=list)
+    heard_at: float | None = None
+    """While it runs: when its MCP server was last heard of, as far as its node said so."""
 
 
 class InvocationView(_Out):

@@ -60,6 +60,7 @@ class Servers(Callee, Protocol):
     """This node's MCP servers, as the node's life needs them."""
 
     version: int
+    on_change: Callable[[], None]
 
     async def start(self) -> None:
         """Start them."""
@@ -261,6 +262,7 @@ class Node:
             clock=self._clock,
         )
         self.membership = self._member(journal)
+        self.servers.on_change = self.membership.nudge
         control = ControlReader(self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel)
         self.metrics.watch(self._gauges())
         self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]

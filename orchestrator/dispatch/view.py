@@ -141,6 +141,7 @@ class Bench:
 @dataclass(slots=True)
 class _Cache:
     capable: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
+    usable: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
     benches: dict[Shape, tuple[Bench, ...]] = field(default_factory=dict)
     ranks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -207,14 +208,21 @@ class FleetView:
             known[shape] = tuple(sorted(node for node, seat in self.seats.items() if not seat.lacks(shape)))
         return known[shape]
 
+    def usable(self, shape: Shape) -> tuple[str, ...]:
+        """Those of them that are not passed by for it."""
+        known = self._cache.usable
+        if shape not in known:
+            _make_room(known, CACHED_SHAPES_MAX)
+            known[shape] = tuple(n for n in self.capable(shape) if self.seats[n].broken(shape.tool) is None)
+        return known[shape]
+
     def benches(self, shape: Shape) -> tuple[Bench, ...]:
         """Pools that take work of this shape now, by name, each with its stands."""
         known = self._cache.benches
         if shape not in known:
             _make_room(known, CACHED_SHAPES_MAX)
-            able = frozenset(self.capable(shape))
+            able = frozenset(self.usable(shape))
             pools = sorted({self.seats[node].pool for node in able})
-            able = frozenset(node for node in able if self.seats[node].broken(shape.tool) is None)
             made = (self._bench(pool, shape.lane, able) for pool in pools if not self.is_pool_paused(pool))
             known[shape] = tuple(bench for bench in made if bench.stands)
         return known[shape]

@@ -160,6 +160,7 @@ class NodeDesk:
             return RenewReply(granted=False)
         await self._take_news(member, request)
         self._feel_better(member)
+        member.hear(request.inventory, self._clock.wall_s())
         heard = request.heard == member.reply_number and member.reply_number > 0
         comparison = compare(
             request.inventory,

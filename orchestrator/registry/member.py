@@ -5,12 +5,13 @@ Owns the lease's arithmetic; refuses to talk to the ledger or to the node.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from tasks.health import GOOD_IN_A_ROW, HEALTHY, Health
 from tasks.invocation import Lane
-from tasks.node import Load, NodeState, Offer
+from tasks.node import Held, Load, NodeState, Offer
 from tasks.tool import ToolSpec
 
 Ref = tuple[str, int]
@@ -46,6 +47,13 @@ class Member:
     previous_renewal_at: float | None = None
     health: Health = HEALTHY
     """Of its lease: a lapse is three missed renewals, and two in a row make up for it."""
+
+    heard_at: dict[Ref, float] = field(default_factory=dict)
+    """What runs on it → wall clock of the last word of its MCP server, as the last inventory says."""
+
+    def hear(self, inventory: Iterable[Held], now_s: float) -> None:
+        """A renewal's inventory came."""
+        self.heard_at = {(h.invocation, h.fence): now_s - h.quiet_s for h in inventory if h.quiet_s is not None}
 
     @property
     def name(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.assembly import views_of
+from orchestrator.assembly import fleet_of, views_of
 from orchestrator.health.breaker import RETRY_AFTER_S, THRESHOLD
 from orchestrator.health.circuits import EAR_RETRY_S
-from orchestrator.testing.protocol import SAFE, TOOLS, UNSAFE, held
+from orchestrator.testing.protocol import SAFE, TOOLS, UNSAFE, WHO, held
 from tasks.health import BAD_IN_A_ROW
 from tasks.invocation import State
 from tasks.node import LEASE_TTL_S, Phase
@@ -50,6 +50,19 @@ async def test_a_server_that_fails_five_times_is_passed_by_and_why_says_so(story
     assert await story.release() == []
     said = " ".join(story.core.dispatcher.why(call.id))
     assert "node a1 is passed by: its circuit is open after 5 failures in a row; a probe may go in 60 s" in said
+
+
+async def test_a_broken_server_holds_up_no_other_one_on_its_node(story: Story) -> None:
+    """Calls for it wait, first in line; calls for its neighbour are placed."""
+    shop = ToolSpec(server="shop", definition={"name": "buy"})
+    await story.join("a1", slots=20, tools=(*TOOLS, shop))
+    await _fails(story, BROKEN)
+    for _ in range(10):
+        await story.accept(UNSAFE)
+        await story.accept("shop.buy")
+        story.clock.advance(0.01)
+    assert {delivery.tool for delivery in await story.release()} == {"shop.buy"}
+    assert len(story.outgoing.letters) == 10
 
 
 async def test_another_node_takes_over_at_once(story: Story) -> None:
@@ -239,6 +252,17 @@ async def test_an_unhealthy_server_is_passed_by_and_its_calls_wait(story: Story)
     await story.renew(node, held(delivery, Phase.RUNNING), unhealthy={})
     (delivery,) = await story.release()
     assert delivery.invocation == call.id
+
+
+async def test_people_see_when_the_server_of_a_running_call_was_last_heard_of(story: Story) -> None:
+    """The inventory says it, with every renewal; no message of its own."""
+    node = await story.join("a1")
+    call = await story.accept(UNSAFE)
+    (delivery,) = await story.release()
+    await story.renew(node, held(delivery, Phase.RUNNING).model_copy(update={"quiet_s": 40.0}))
+    now_s = story.clock.wall_s()
+    shown = await fleet_of(story.core, views_of(story.core)).get(call.id, WHO)
+    assert shown.attempts[-1].heard_at == now_s - 40.0
 
 
 async def test_operators_see_open_circuits_on_the_node(story: Story) -> None:

@@ -54,7 +54,9 @@ class Upstreams:
             self._servers[entry.name] = self._make(entry)
         self._starting: set[asyncio.Task[None]] = set()
         self.version = 0
-        """Changes when tools or capabilities change."""
+        """Changes when tools, capabilities or health change."""
+        self.on_change: Callable[[], None] = _nobody
+        """Told then: the fleet should know at once."""
         self._known: tuple[int, tuple[ToolSpec, ...]] = (-1, ())
 
     def add_server(self, name: str, server: Server[Any]) -> None:
@@ -130,6 +132,7 @@ class Upstreams:
 
     def _changed(self) -> None:
         self.version += 1
+        self.on_change()
 
     def _make(self, entry: ServerEntry) -> Upstream:
         if isinstance(entry, ModuleEntry):
@@ -164,3 +167,7 @@ class Upstreams:
             result_bytes=self._limits.result_bytes,
             start_s=self._limits.start_s,
         )
+
+
+def _nobody() -> None:
+    """Nobody listens yet."""

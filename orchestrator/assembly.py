@@ -158,10 +158,7 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
     happenings.listen(watch.hear)
     terms = terms_of(settings)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
-    circuits = Circuits(
-        incarnation_of=roster.incarnation_of, broker_down=lambda: sender.down_because, clock=stores.clock
-    )
-    happenings.listen(circuits.hear)
+    circuits = _circuits(stores, sender, roster, happenings)
     dispatcher = await _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
@@ -194,6 +191,14 @@ async def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publis
         doubts,
         circuits,
     )
+
+
+def _circuits(stores: Stores, sender: Publisher, roster: Roster, happenings: Happenings) -> Circuits:
+    circuits = Circuits(
+        incarnation_of=roster.incarnation_of, broker_down=lambda: sender.down_because, clock=stores.clock
+    )
+    happenings.listen(circuits.hear)
+    return circuits
 
 
 async def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs

@@ -136,8 +136,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
     terms = terms_of(settings)
     proof = Proof(stores.clock)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
-    circuits = Circuits(incarnation_of=roster.incarnation_of, clock=stores.clock)
-    happenings.listen(circuits.hear)
+    circuits = _circuits(stores, sender, roster, happenings)
     dispatcher = _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
@@ -162,6 +161,14 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof,
     )  # fmt: skip
+
+
+def _circuits(stores: Stores, sender: Publisher, roster: Roster, happenings: Happenings) -> Circuits:
+    circuits = Circuits(
+        incarnation_of=roster.incarnation_of, broker_down=lambda: sender.down_because, clock=stores.clock
+    )
+    happenings.listen(circuits.hear)
+    return circuits
 
 
 def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs

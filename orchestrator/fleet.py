@@ -145,7 +145,7 @@ class Fleet:
         Raises:
             NotFound: there is none, or it is another tenant's.
         """
-        return await self._books.get(invocation_id, principal.tenant)
+        return self._views.with_life(await self._books.get(invocation_id, principal.tenant))
 
     async def wait(self, invocation_id: str, principal: Principal, timeout_s: float | None) -> Invocation:
         """The Invocation once it ended, or as it stands when the time is over.

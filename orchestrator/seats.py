@@ -30,6 +30,7 @@ def view_of(
             is_open=member.is_open(now_s),
             state=member.state,
             circuits=circuits.open_at(member.name, member.incarnation),
+            unhealthy=member.unhealthy(),
         )
         for member in roster.members()
     }

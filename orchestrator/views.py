@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from orchestrator.registry.member import Member
 from orchestrator.registry.roster import Roster
 from tasks.clock import Clock
 from tasks.errors import BrokerDown
-from tasks.invocation import Lane
+from tasks.invocation import Invocation, Lane, State
 from tasks.node import NodeState
 from tasks.pool import PoolPolicy, Strategy
 from tasks.queues import node_queue, pool_queue
@@ -82,7 +83,17 @@ class Views:
             url=offer.url,
             projects=self._projects_of(member.name),
             circuits=dict(self._circuits(member.name, member.incarnation)),
+            unhealthy=member.unhealthy(),
         )
+
+    def with_life(self, invocation: Invocation) -> Invocation:
+        """The same, and when the MCP server of what runs was last heard of."""
+        if invocation.state is not State.RUNNING or not invocation.attempts:
+            return invocation
+        *earlier, last = invocation.attempts
+        member = self._roster.find(last.node or "")
+        heard_at = None if member is None else member.heard_at.get((last.invocation_id, last.fence))
+        return replace(invocation, attempts=(*earlier, replace(last, heard_at=heard_at)))
 
     def pools(self) -> list[PoolView]:
         """Every pool some node is in."""

@@ -121,6 +121,8 @@ class Attempt:
     error_code: str | None = None
     error_message: str | None = None
     reasons: tuple[str, ...] = ()
+    heard_at: float | None = None
+    """While it runs: when its MCP server was last heard of, as its node last said. Never stored."""
 
 
 @dataclass(frozen=True, slots=True)

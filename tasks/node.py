@@ -63,6 +63,8 @@ class Held(_Wire):
     invocation: str
     fence: int
     phase: Phase
+    quiet_s: float | None = None
+    """Of a running one: seconds since its MCP server was last heard of. None where that cannot be known."""
 
 
 class Ref(_Wire):
@@ -99,6 +101,9 @@ class Offer(_Wire):
     version: str = ""
     url: str = ""
     """Where the node's own MCP server, `/health` and `/metrics` answer."""
+    unhealthy: dict[str, str] = Field(default_factory=dict)
+    """MCP server → why nothing should be placed on it for now, though its tools are offered; `""` stands for
+    the whole node. Reasons hold no counts and times: a changed offer is written down."""
 
 
 class JoinRequest(_Wire):

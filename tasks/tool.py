@@ -74,6 +74,9 @@ class ToolPolicy(BaseModel):
     on_node_loss: OnNodeLoss | None = None
     """`rerun` for what may be repeated and `ask` for everything else, when absent."""
     timeout_s: float | None = Field(default=None, gt=0)
+    silence_limit_s: float | None = Field(default=None, ge=0)
+    """Its server is given up when it said nothing at all for so long while the tool ran; 0: never. When
+    absent a default holds, for servers that were seen to answer while the tool ran (worker/upstreams/pulse.py)."""
     retry: DeclaredRetry | None = None
 
 

@@ -161,6 +161,8 @@ class AttemptView(_Out):
     ending: str | None
     error: ErrorView | None = None
     reasons: list[str] = Field(default_factory=list)
+    heard_at: float | None = None
+    """While it runs: when its MCP server was last heard of, as far as its node said so."""
 
 
 class InvocationView(_Out):
@@ -268,6 +270,8 @@ class NodeView(_Out):
     """Projects bound to it by affinity."""
     circuits: dict[str, str] = Field(default_factory=dict)
     """Open circuits: MCP server → why nothing goes there now; `""` stands for the whole node."""
+    unhealthy: dict[str, str] = Field(default_factory=dict)
+    """What failed its health checks, in the same form."""
 
 
 class PoolView(_Out):

@@ -39,6 +39,10 @@ class Upstreams(Protocol):
         """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
         ...
 
+    def quiet_s(self, tool: str) -> float | None:
+        """Seconds since the tool's server was last heard of."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -35,6 +35,7 @@ from worker.claims import ClaimBatch
 from worker.control import ControlReader
 from worker.door import Door
 from worker.drain import drain
+from worker.ear import Ear
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
@@ -47,6 +48,8 @@ from worker.watch import Watch
 from worker.work import Stop
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+WHOLE_NODE = ""
+"""In an offer's `unhealthy`: not one server, all of them."""
 _log = structlog.get_logger()
 
 
@@ -54,6 +57,7 @@ class Servers(Callee, Protocol):
     """This node's MCP servers, as the node's life needs them."""
 
     version: int
+    on_change: Callable[[], None]
 
     async def start(self) -> None:
         """Start them."""
@@ -69,6 +73,10 @@ class Servers(Callee, Protocol):
 
     def capabilities(self) -> frozenset[str]:
         """Names of live servers."""
+        ...
+
+    def unhealthy(self) -> dict[str, str]:
+        """Servers that are offered and should be passed by, and why."""
         ...
 
 
@@ -91,6 +99,8 @@ class Node:
         self.incarnation = new_id()
         self.drain_wanted = asyncio.Event()
         """The orchestrator wants this node drained."""
+        self.ear: Ear | None = None
+        """Set where Celery consumes."""
         self.reply: JoinReply
         self.executor: Executor
         self.membership: Membership
@@ -197,10 +207,19 @@ class Node:
             weight=settings.weight,
             version=our_version(),
             url=self.url,
+            unhealthy=self.servers.unhealthy() | ({WHOLE_NODE: self._deaf} if self._deaf else {}),
         )
 
+    @property
+    def _deaf(self) -> str | None:
+        return None if self.ear is None else self.ear.trouble
+
     def health(self) -> dict[str, object]:
-        """What `/health` answers; `ok` says whether this node may start work."""
+        """What `/health` answers; `ok` says whether this node may start work.
+
+        A consumer that does not move leaves it ok: without Redis none does, and to be restarted for that would cost
+        a node what it runs.
+        """
         assert self._journal is not None
         if self._reporter is None:
             return {"ok": False, "node": self.settings.name, "why": "it has not joined yet"}
@@ -213,11 +232,13 @@ class Node:
             "is_draining": self.executor.is_draining,
             "lease": {"left_s": round(left_s, 3), "term": self.executor.lease.term},
             "orchestrator": "ok" if self.membership.is_reachable else "away",
+            "consumer": self._deaf or "ok",
             "redis": "ok" if self._reporter.is_redis_up else "away",
             "journal": self._journal.trouble or "ok",
             "unsettled": self._unsettled_count(),
             "clock_ahead_s": round(self._clock.off_s(), 3),
             "servers": sorted(self.servers.capabilities()),
+            "unhealthy": self.offer().unhealthy,
             "running": self.executor.counts(Phase.RUNNING),
             "waiting": self.executor.counts(Phase.WAITING),
         }
@@ -241,6 +262,7 @@ class Node:
             clock=self._clock,
         )
         self.membership = self._member(journal)
+        self.servers.on_change = self.membership.nudge
         control = ControlReader(self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel)
         self.metrics.watch(self._gauges())
         self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]
@@ -258,6 +280,8 @@ class Node:
     def _member(self, journal: Journal) -> Membership:
         def load() -> Load:
             journal.probe()
+            if self.ear is not None:
+                self.ear.look()
             return Load(
                 cpu=psutil.cpu_percent() / 100,
                 memory=psutil.virtual_memory().percent / 100,

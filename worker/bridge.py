@@ -123,6 +123,10 @@ class CelerySide:
         queue = self._pool_queues[lane]
         self._on_hub(lambda: self._app.send_task(TASK_NAME, (body, mac), queue=queue, retry=False))
 
+    def knock(self, answer: Callable[[], None]) -> None:
+        """Have `answer` called in Celery's thread, if that moves."""
+        self._on_hub(answer)
+
     def _on_hub(self, callback: Callable[[], object]) -> None:
         worker = self._worker
         if worker is not None and worker.hub is not None:

@@ -116,12 +116,15 @@ class Executor:
     def held(self) -> tuple[Held, ...]:
         """The inventory: everything waiting, running, or finished and not settled."""
         works = [
-            Held(invocation=ref[0], fence=ref[1], phase=work.phase)
+            Held(invocation=ref[0], fence=ref[1], phase=work.phase, quiet_s=self._quiet_s(work))
             for ref, work in self._works.items()
             if not work.is_claiming  # not ours yet: the orchestrator would call it a stranger's and void it
         ]
         ended = [Held(invocation=ref[0], fence=ref[1], phase=Phase.FINISHED) for ref in self._unsettled.refs()]
         return (*works, *ended)
+
+    def _quiet_s(self, work: Work) -> float | None:
+        return self._runner.upstreams.quiet_s(work.delivery.tool) if work.is_calling else None
 
     def counts(self, phase: Phase) -> dict[Lane, int]:
         """How many attempts of each lane are waiting or running."""

@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute
 from tasks.errors import FleetError
 from worker.bootstrap import Node, Servers, pool_queues
 from worker.bridge import CelerySide, Inbox, preload
+from worker.ear import Ear
 from worker.exporter import routes
 from worker.fleet_clock import FleetClock
 from worker.membership import Superseded
@@ -148,6 +149,7 @@ class NodeProcess:
             return Exit.LEFT
         self._celery = self._make_celery(node)
         node.executor.gate = self._celery
+        node.ear = Ear(self._celery.knock, self._clock)
         self._joined.set()
         try:
             if await self._first(node.wait(), self._drain.wait(), node.drain_wanted.wait()) == 0:

@@ -59,6 +59,7 @@ def attempt(value: Attempt) -> dict[str, object]:
         "ending": value.ending,
         "error": error,
         "reasons": value.reasons,
+        "heard_at": value.heard_at,
     }
 
 

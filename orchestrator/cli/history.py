@@ -94,6 +94,7 @@ def _facts(view: InvocationView) -> list[tuple[str, str]]:
     optional = [
         ("deadline", clock(view.expires_at)),
         ("not before", clock(view.not_before) if view.state is State.WAITING else ""),
+        ("heard", clock(view.attempts[-1].heard_at) if view.attempts else ""),
         ("replay of", short(view.replay_of) if view.replay_of else ""),
         ("trace", view.trace_id or ""),
         ("cancel", "asked for" if view.cancel_requested and view.state not in TERMINAL else ""),

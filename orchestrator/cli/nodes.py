@@ -55,7 +55,7 @@ def nodes(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         columns, [_node_row(desk, view) for view in found], empty="no node has joined; `mcpfleet-worker run` starts one"
     )
     for view in found:
-        for server, why in view.circuits.items():
+        for server, why in [*view.unhealthy.items(), *view.circuits.items()]:
             where = f"server {server} of {view.name}" if server else f"node {view.name}"
             desk.screen.note(f"[yellow]![/] {escape(where)} is passed by: {escape(why)}")
 

@@ -29,8 +29,8 @@ from tasks.placement import Hold, Refusal
 class Fleet(Protocol):
     """What the backlog needs of the fleet. `FleetView` satisfies it."""
 
-    def capable(self, shape: Shape) -> tuple[str, ...]:
-        """Joined nodes that can run the shape, open or not, by name."""
+    def usable(self, shape: Shape) -> tuple[str, ...]:
+        """Joined nodes that can run the shape and are not passed by for it, open or not, by name."""
         ...
 
     def is_open(self, node: str) -> bool:
@@ -278,7 +278,7 @@ class Backlog:
         can_run: dict[Shape, bool] = {}
         for line in list(self._parked[spot]):
             if line.shape not in can_run:
-                can_run[line.shape] = spot[0] in self._fleet.capable(line.shape)
+                can_run[line.shape] = spot[0] in self._fleet.usable(line.shape)
             if not can_run[line.shape]:
                 self._wake_line(line)
 
@@ -306,7 +306,7 @@ class Backlog:
         self._show(arena)
 
     def _arena_for(self, shape: Shape) -> Arena:
-        key = (shape.lane, self._fleet.capable(shape))
+        key = (shape.lane, self._fleet.usable(shape))
         arena = self._arenas.get(key)
         if arena is None:
             arena = self._arenas[key] = Arena(key)
@@ -350,7 +350,7 @@ class Backlog:
     def _wanted(self, shapes: Iterable[Shape]) -> dict[ArenaKey, list[Shape]]:
         wanted: dict[ArenaKey, list[Shape]] = {}
         for shape in shapes:
-            wanted.setdefault((shape.lane, self._fleet.capable(shape)), []).append(shape)
+            wanted.setdefault((shape.lane, self._fleet.usable(shape)), []).append(shape)
         return wanted
 
     def _move(self, arena: Arena, shapes: Iterable[Shape]) -> None:

@@ -27,7 +27,8 @@ from tasks.invocation import Lane
 ProjectKey = tuple[str, str | None]
 """Tenant and project. Calls without a project share their tenant's own turn."""
 ArenaKey = tuple[Lane, tuple[str, ...]]
-"""Lane and the nodes that can run it, by name."""
+"""Lane and the nodes that can run it, by name. One that is passed by is not among them: what waits for a broken
+server alone must not hold up what the same nodes' other servers can do."""
 
 LAG_MAX = 1.0
 """Turns a flow may catch up after it was parked. None would send it to the back each time its warm

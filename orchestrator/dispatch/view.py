@@ -63,6 +63,7 @@ class Seat:
         is_open: active, with a good lease.
         state: for the reasons only.
         circuits: server → why nothing goes there now; `""` stands for all of its servers.
+        unhealthy: the same for what failed its health checks.
     """
 
     node: str
@@ -76,10 +77,18 @@ class Seat:
     is_open: bool = True
     state: NodeState = NodeState.ACTIVE
     circuits: Mapping[str, str] = field(default_factory=dict)
+    unhealthy: Mapping[str, str] = field(default_factory=dict)
 
     def broken(self, tool: str) -> str | None:
         """Why the tool is passed by here for now; None if it is not."""
-        return (self.circuits.get("") or self.circuits.get(tool.partition(".")[0])) if self.circuits else None
+        if not self.circuits and not self.unhealthy:
+            return None
+        server = tool.partition(".")[0]
+        for reasons, whose in ((self.unhealthy, "unhealthy: "), (self.circuits, "")):
+            why = reasons.get("") or reasons.get(server)
+            if why is not None:
+                return whose + why
+        return None
 
     def lacks(self, shape: Shape) -> tuple[str, ...]:
         """What this node would need to run the shape; empty if it can."""
@@ -132,6 +141,7 @@ class Bench:
 @dataclass(slots=True)
 class _Cache:
     capable: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
+    usable: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
     benches: dict[Shape, tuple[Bench, ...]] = field(default_factory=dict)
     ranks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -198,14 +208,21 @@ class FleetView:
             known[shape] = tuple(sorted(node for node, seat in self.seats.items() if not seat.lacks(shape)))
         return known[shape]
 
+    def usable(self, shape: Shape) -> tuple[str, ...]:
+        """Those of them that are not passed by for it."""
+        known = self._cache.usable
+        if shape not in known:
+            _make_room(known, CACHED_SHAPES_MAX)
+            known[shape] = tuple(n for n in self.capable(shape) if self.seats[n].broken(shape.tool) is None)
+        return known[shape]
+
     def benches(self, shape: Shape) -> tuple[Bench, ...]:
         """Pools that take work of this shape now, by name, each with its stands."""
         known = self._cache.benches
         if shape not in known:
             _make_room(known, CACHED_SHAPES_MAX)
-            able = frozenset(self.capable(shape))
+            able = frozenset(self.usable(shape))
             pools = sorted({self.seats[node].pool for node in able})
-            able = frozenset(node for node in able if self.seats[node].broken(shape.tool) is None)
             made = (self._bench(pool, shape.lane, able) for pool in pools if not self.is_pool_paused(pool))
             known[shape] = tuple(bench for bench in made if bench.stands)
         return known[shape]

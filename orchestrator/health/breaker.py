@@ -17,6 +17,9 @@ RETRY_AFTER_S = 60.0
 class Breaker:
     """One circuit. Every method that may change what is allowed answers whether it did."""
 
+    threshold: int = THRESHOLD
+    """Failures in a row that open this one."""
+    retry_after_s: float = RETRY_AFTER_S
     failures: int = 0
     opened_at_s: float | None = None
     probe_at_s: float | None = None
@@ -36,7 +39,7 @@ class Breaker:
     def left_s(self, now_s: float) -> float:
         """Seconds until a probe, or another one, is allowed."""
         since_s = self.opened_at_s if self.probe_at_s is None else self.probe_at_s
-        return 0.0 if since_s is None else max(0.0, since_s + RETRY_AFTER_S - now_s)
+        return 0.0 if since_s is None else max(0.0, since_s + self.retry_after_s - now_s)
 
     def failed(self, now_s: float) -> bool:
         """A call failed in a way that blames this circuit."""
@@ -44,7 +47,7 @@ class Breaker:
             return False  # placed before it opened
         self.failures += 1
         is_reopened = self.opened_at_s is not None
-        if is_reopened or self.failures >= THRESHOLD:
+        if is_reopened or self.failures >= self.threshold:
             self.opened_at_s, self.probe_at_s, self.was_half_open = now_s, None, False
             return True
         return False

@@ -2,6 +2,11 @@
 
 `route` passes by what is open (`dispatch/view.py`). Keeps a breaker only for what failed; a success or
 a new process of the node forgets it. Decides nothing about the call itself: retries do.
+
+A node has a second one, for what it never took: it renews, and its inventories disown what was sent to
+it. That is what a node looks like whose Celery consumer is deaf. It is also what every node looks like
+once after Redis was emptied: so of attempts that were under way together one counts, and none while
+nothing can be published.
 """
 
 from __future__ import annotations
@@ -11,21 +16,28 @@ from typing import NamedTuple
 
 import structlog
 
-from orchestrator.happenings import AttemptEnded, Happening
-from orchestrator.health.breaker import THRESHOLD, Breaker
+from orchestrator.happenings import AttemptEnded, AttemptRunning, Happening
+from orchestrator.health.breaker import Breaker
 from tasks.clock import Clock
+from tasks.health import BAD_IN_A_ROW
 from tasks.invocation import State
 from tasks.outcome import Failure
 
 log = structlog.get_logger("mcpfleet.health")
 WHOLE_NODE = ""
-SERVER_FAULTS = frozenset({"connection_lost", "server_error"})
+SERVER_FAULTS = frozenset({"connection_lost", "server_error", "silent"})
 """Not `tool_timeout`: callers choose timeouts, and one in a hurry must not close a server for all. Not
 `server_unavailable`: nothing was started, retries come again, and a restart of a second must not cost a minute."""
 NODE_FAULTS = frozenset({"node_error"})
 """Not `blob_unavailable`: the store is the orchestrator's, and would close every node at once."""
 ANSWERS = frozenset({Failure.TOOL_ERROR, Failure.PERMANENT})
 """The server spoke: whatever it said, it is there."""
+DISOWNED = "disowned"
+"""How an attempt ends that was sent to a node and never arrived there."""
+EAR_RETRY_S = 15.0
+"""A probe that is not taken costs its call some seconds and no try: it may go sooner than others."""
+TAKEN = frozenset({"succeeded", "failed", "cancelled", "expired", "handed_back"})
+"""How attempts end that did arrive."""
 
 
 class Place(NamedTuple):
@@ -34,13 +46,17 @@ class Place(NamedTuple):
     node: str
     incarnation: str
     server: str
+    is_ear: bool = False
+    """For what the process should take from its queues, not for how it ends."""
 
 
 class Circuits:
     """All breakers."""
 
-    def __init__(self, *, incarnation_of: Callable[[str], str | None], clock: Clock) -> None:
-        self._incarnation_of, self._clock = incarnation_of, clock
+    def __init__(
+        self, *, incarnation_of: Callable[[str], str | None], broker_down: Callable[[], str | None], clock: Clock
+    ) -> None:
+        self._incarnation_of, self._broker_down, self._clock = incarnation_of, broker_down, clock
         self._breakers: dict[Place, Breaker] = {}
         self._counted_at: dict[Place, float] = {}
         """Wall clock of the last failure that counted."""
@@ -48,9 +64,15 @@ class Circuits:
         """Told when what may be used changed."""
 
     def hear(self, happening: Happening) -> None:
-        """An attempt ended."""
+        """An attempt ended, or runs."""
+        if isinstance(happening, AttemptRunning):
+            self._taken(happening.node)
         if not isinstance(happening, AttemptEnded) or happening.node is None:
             return
+        if happening.ending == DISOWNED:
+            self._not_taken(happening.node, happening)
+            return
+        self._taken(happening.node, is_sure=happening.ending in TAKEN)
         server = happening.tool.partition(".")[0]
         blamed = _blamed(happening, server)
         if blamed is None and not self._breakers:
@@ -68,8 +90,9 @@ class Circuits:
         if not self._breakers:
             return
         incarnation = self._incarnation_of(node) or ""
-        for server in (tool.partition(".")[0], WHOLE_NODE):
-            breaker = self._breakers.get(Place(node, incarnation, server))
+        whole = Place(node, incarnation, WHOLE_NODE)
+        for place in (Place(node, incarnation, tool.partition(".")[0]), whole, whole._replace(is_ear=True)):
+            breaker = self._breakers.get(place)
             if breaker is not None and breaker.placed(self._clock.mono_s()):
                 self.on_change()
 
@@ -81,7 +104,7 @@ class Circuits:
             self._forget(place)
         due = [place for place, breaker in self._breakers.items() if breaker.half_opened(now_s)]
         for place in due:
-            log.info("circuit_half_open", node=place.node, server=place.server or "all")
+            log.info("circuit_half_open", node=place.node, server=place.server or "all", is_ear=place.is_ear)
         if due or gone:
             self.on_change()
 
@@ -89,18 +112,35 @@ class Circuits:
         """Server → why nothing goes there now; `""` stands for all of the node's servers."""
         now_s = self._clock.mono_s()
         return {
-            place.server: _why(breaker, now_s)
+            place.server: _why(breaker, now_s, is_ear=place.is_ear)
             for place, breaker in self._breakers.items()
             if place.node == node and place.incarnation == incarnation and breaker.is_open(now_s)
         }
 
+    def _not_taken(self, node: str, ended: AttemptEnded) -> None:
+        """It was sent, and the node says that it never came."""
+        incarnation = self._incarnation_of(node)
+        if incarnation is None:
+            return
+        ear = Place(node, incarnation, WHOLE_NODE, is_ear=True)
+        if self._broker_down() is None:
+            self._failed(ear, ended)
+        for each in (Place(node, incarnation, ended.tool.partition(".")[0]), Place(node, incarnation, WHOLE_NODE)):
+            self._not_failed(each, has_answered=False)
+
+    def _taken(self, node: str, *, is_sure: bool = True) -> None:
+        """Something that was sent to this node arrived there; or its end does not say whether it did."""
+        if self._breakers:
+            ear = Place(node, self._incarnation_of(node) or "", WHOLE_NODE, is_ear=True)
+            self._not_failed(ear, has_answered=is_sure)
+
     def _failed(self, place: Place, ended: AttemptEnded) -> None:
-        breaker = self._breakers.setdefault(place, Breaker())
+        breaker = self._breakers.setdefault(place, _breaker_of(place))
         if ended.released_at <= self._counted_at.get(place, -1.0) and not breaker.is_probing:
             return  # it was there already when the last one failed: one crash takes many calls, and counts once
         self._counted_at[place] = self._clock.wall_s()
         if breaker.failed(self._clock.mono_s()):
-            code = ended.error.code if ended.error else None
+            code = ended.error.code if ended.error else ended.ending
             log.warning("circuit_opened", node=place.node, server=place.server or "all", error=code)
             self.on_change()
 
@@ -125,6 +165,10 @@ def _nobody() -> None:
     """Nobody listens yet."""
 
 
+def _breaker_of(place: Place) -> Breaker:
+    return Breaker(BAD_IN_A_ROW, EAR_RETRY_S) if place.is_ear else Breaker()
+
+
 def _blamed(ended: AttemptEnded, server: str) -> str | None:
     """Which circuit this end speaks against; a server that asks us to wait is busy, not broken."""
     error = ended.error
@@ -139,10 +183,9 @@ def _has_answered(ended: AttemptEnded) -> bool:
     return ended.to is State.SUCCEEDED or (ended.error is not None and ended.error.failure in ANSWERS)
 
 
-def _why(breaker: Breaker, now_s: float) -> str:
+def _why(breaker: Breaker, now_s: float, *, is_ear: bool) -> str:
+    count = max(breaker.failures, breaker.threshold)
+    what = f"after it took none of {count} deliveries in a row" if is_ear else f"after {count} failures in a row"
     if breaker.is_probing:
-        return f"its circuit is open after {breaker.failures} failures in a row; a probe is on its way"
-    return (
-        f"its circuit is open after {max(breaker.failures, THRESHOLD)} failures in a row; "
-        f"a probe may go in {breaker.left_s(now_s):.0f} s"
-    )
+        return f"its circuit is open {what}; a probe is on its way"
+    return f"its circuit is open {what}; a probe may go in {breaker.left_s(now_s):.0f} s"

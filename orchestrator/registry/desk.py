@@ -26,6 +26,7 @@ from orchestrator.registry.rows import member_of, row_of
 from orchestrator.registry.terms import Terms
 from tasks.clock import Clock
 from tasks.errors import Late, NotAllowed, WrongState
+from tasks.health import UNHEALTHY
 from tasks.invocation import Lane, State
 from tasks.node import (
     WIRE_VERSION,
@@ -150,7 +151,9 @@ class NodeDesk:
             raise Late("renewal", name)
         member.renewal_number = request.number
         await self._take_news(member, request)
+        self._feel_better(member)
         now = self._clock.wall_s()
+        member.hear(request.inventory, now)
         heard = request.heard == member.reply_number
         comparison = compare(
             request.inventory,
@@ -245,7 +248,7 @@ class NodeDesk:
             return False
         member.state = NodeState.LOST
         member.lease.term += 1
-        member.suspects = frozenset()
+        member.suspects, member.health = frozenset(), UNHEALTHY
         self._roster.changed()
         self._on_change()
         return True
@@ -308,9 +311,20 @@ class NodeDesk:
             await self._store.save_node(row_of(member))
             self._on_change()
 
+    def _feel_better(self, member: Member) -> None:
+        """It renewed: after a lapse that is one of the two in a row that it needs."""
+        before, member.health = member.health, member.health.after(is_good=True)
+        if not before.is_healthy:
+            self._roster.changed()
+            self._on_change()
+
     async def _apply(self, member: Member, comparison: Comparison) -> None:
-        if comparison.disowned:
-            await self._fates.disowned(comparison.disowned, why="disowned")
+        lost = [a for a in comparison.disowned if a.term == member.lease.term and a.state is not State.UNREACHABLE]
+        void = [a for a in comparison.disowned if a not in lost]
+        if void:
+            await self._fates.disowned(void, why="older_term")
+        if lost:
+            await self._fates.disowned(lost, why="disowned")
         back = [(a.invocation_id, a.fence) for a in comparison.returned]
         running = [*comparison.running, *(ref for ref in back if ref not in comparison.running)]
         if running:

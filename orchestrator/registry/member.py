@@ -6,11 +6,13 @@ Owns the lease's arithmetic; refuses to talk to the ledger or to the node.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tasks.health import GOOD_IN_A_ROW, HEALTHY, Health
 from tasks.invocation import Lane
-from tasks.node import Load, NodeState, Offer
+from tasks.node import Held, Load, NodeState, Offer
 from tasks.tool import ToolSpec
 
 Ref = tuple[str, int]
@@ -51,6 +53,15 @@ class Member:
     """Of the lease, in the last reply."""
     suspects: frozenset[Ref] = frozenset()
     previous_renewal_at: float | None = None
+    health: Health = HEALTHY
+    """Of its lease: a lapse is three missed renewals, and two in a row make up for it."""
+
+    heard_at: dict[Ref, float] = field(default_factory=dict)
+    """What runs on it → wall clock of the last word of its MCP server, as the last inventory says."""
+
+    def hear(self, inventory: Iterable[Held], now_s: float) -> None:
+        """A renewal's inventory came."""
+        self.heard_at = {(h.invocation, h.fence): now_s - h.quiet_s for h in inventory if h.quiet_s is not None}
 
     @property
     def name(self) -> str:
@@ -76,6 +87,14 @@ class Member:
     def is_open(self, now_s: float) -> bool:
         """Work may be placed on it."""
         return self.state is NodeState.ACTIVE and self.lease.is_good(now_s)
+
+    def unhealthy(self) -> dict[str, str]:
+        """Server → why nothing is placed on it now, as the node says; `""` is the whole node, as its lease says too."""
+        if self.health.is_healthy:
+            return self.offer.unhealthy
+        renewed = GOOD_IN_A_ROW - self.health.missing
+        why = f"its lease had lapsed; it has renewed {renewed} of {GOOD_IN_A_ROW} times in a row since"
+        return {**self.offer.unhealthy, "": why}
 
     def slots(self, lane: Lane) -> int:
         """How many attempts of a lane it runs at once."""

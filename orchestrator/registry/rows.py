@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.ledger.values import NodeRow
 from orchestrator.registry.member import Lease, Member
+from tasks.health import HEALTHY, UNHEALTHY
 from tasks.node import NodeState, Offer
 
 
@@ -36,4 +37,5 @@ def member_of(row: NodeRow, lease_until_s: float) -> Member:
         state=NodeState(row.state),
         wish=NodeState(row.wish or NodeState.ACTIVE),
         join_number=row.join_number or 0,
+        health=UNHEALTHY if row.state == NodeState.LOST else HEALTHY,
     )

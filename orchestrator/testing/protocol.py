@@ -63,7 +63,7 @@ class Story:
     """One orchestrator core and the nodes a test plays."""
 
     def __init__(self, core: Core, clock: FakeClock, outgoing: CapturedLetters) -> None:
-        self.core, self.clock, self._outgoing = core, clock, outgoing
+        self.core, self.clock, self.outgoing = core, clock, outgoing
         self.sweep = Sweep(
             attempts=core.attempts.all,
             is_member=lambda name: core.roster.find(name) is not None,
@@ -115,9 +115,14 @@ class Story:
         reply = await self.core.desk.join(JoinRequest(incarnation=incarnation, offer=offer, **more))
         return PlayedNode(name, incarnation, reply, term=reply.term)
 
-    async def renew(self, node: PlayedNode, *held: Held, is_heard: bool = True) -> RenewReply:
-        """A renewal; `is_heard` says whether its reply reached the node."""
-        request = RenewRequest(incarnation=node.incarnation, inventory=held, heard=node.heard)
+    async def renew(
+        self, node: PlayedNode, *held: Held, is_heard: bool = True, unhealthy: dict[str, str] | None = None
+    ) -> RenewReply:
+        """A renewal; `is_heard` says whether its reply reached the node, `unhealthy` changes its offer."""
+        offer = None
+        if unhealthy is not None:
+            offer = self.core.roster.get(node.name).offer.model_copy(update={"unhealthy": unhealthy})
+        request = RenewRequest(incarnation=node.incarnation, inventory=held, heard=node.heard, offer=offer)
         reply = await self.core.desk.renew(node.name, request)
         if is_heard:
             node.heard, node.term = reply.number, reply.term
@@ -138,9 +143,9 @@ class Story:
 
     async def release(self) -> list[Delivery]:
         """One turn of the dispatcher; what it posted, opened with the key of its node."""
-        self._outgoing.letters.clear()
+        self.outgoing.letters.clear()
         await self.core.dispatcher.turn()
-        return [self._opened(letter) for letter in self._outgoing.letters]
+        return [self._opened(letter) for letter in self.outgoing.letters]
 
     async def finish(self, node: str, delivery: Delivery, outcome: Outcome) -> None:
         """The node reports an end."""

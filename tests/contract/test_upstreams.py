@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tasks.outcome import Failure
 from worker.testing.upstreams_kit import Kit, is_alive, noted, running, scripted, until
-from worker.upstreams.remote import Limits
+from worker.upstreams.life import Limits
 
 
 @pytest.fixture
@@ -91,13 +91,14 @@ async def test_the_era_that_worked_is_remembered(kit: Kit, notes: Path) -> None:
     assert kit.status("s").protocol == "2025-06-18"
 
 
-async def test_a_killed_server_is_not_offered_and_its_calls_were_not_started(notes: Path) -> None:
-    """While it is away its tools are not in the offer, and a call is told that nothing was started."""
+async def test_a_killed_server_is_offered_as_unhealthy_and_its_calls_were_not_started(notes: Path) -> None:
+    """While it is away calls for it can wait: its tools stay known. One that comes here learns that nothing started."""
     async with running({"mcpServers": {"s": scripted(notes)}}, draw=1.0) as kit:
         os.kill(int(noted(notes, "pid")[0]), signal.SIGKILL)
         await until(lambda: kit.status("s").state == "waiting")
-        assert "s.echo" not in kit.names()
+        assert "s.echo" in kit.names()
         assert kit.upstreams.capabilities() == {"probe"}
+        assert kit.upstreams.unhealthy() == {"s": "it is not running (the process was killed by signal 9)"}
         error = await kit.refusal("s.echo")
         assert (error.code, error.failure) == ("server_unavailable", Failure.NOT_STARTED)
         assert "killed by signal 9" in error.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from tasks.node import Phase, Ref
 from tasks.outcome import Failure
 from worker.testing.fake_orchestrator import FakeOrchestrator
 from worker.testing.node_process import node_process
+from worker.testing.upstreams_kit import noted, scripted
 from worker.testing.valkey import KillableValkey
 
 LONG = '{"seconds": 600, "steps": 1}'
@@ -297,6 +299,41 @@ async def test_outcomes_survive_the_loss_of_redis(tmp_path: Path) -> None:
             await _holds(fake)
     finally:
         await valkey.kill()
+
+
+async def test_a_consumer_that_does_not_move_is_told_of(tmp_path: Path) -> None:
+    """The node renews all the while, and says itself that it takes nothing; and when it does again."""
+    valkey = KillableValkey(tmp_path)
+    await valkey.start()
+    try:
+        fake = FakeOrchestrator(valkey.url)
+        async with fake.serving(), node_process(fake, tmp_path / "state", os.environ) as node:
+            assert (await node.health())["consumer"] == "ok"
+            await valkey.kill()
+            await fake.until(lambda: [r for r in fake.renewals if r.offer and "" in r.offer.unhealthy])
+            said = await node.health()
+            assert "does not move" in str(said["consumer"])
+            assert said["ok"], "nobody should restart a node because Redis is away"
+            await valkey.start()
+            seen = len(fake.renewals)
+            await fake.until(lambda: [r for r in fake.renewals[seen:] if r.offer and not r.offer.unhealthy])
+            assert (await node.health())["consumer"] == "ok"
+    finally:
+        await valkey.kill()
+
+
+async def test_a_server_that_is_away_is_told_of_at_once(redis_url: str, tmp_path: Path) -> None:
+    """Long before the next renewal is due, the node says what should be passed by; and when it is back."""
+    path = tmp_path / "servers.json"
+    path.write_text(json.dumps({"mcpServers": {"s": scripted(tmp_path / "notes") | {"env": {}}}}))
+    fake = FakeOrchestrator(redis_url, lease_ttl_s=600.0, renew_every_s=200.0)
+    async with fake.serving(), node_process(fake, tmp_path, os.environ, "--servers", str(path)):
+        await fake.until(lambda: fake.renewals)
+        os.kill(int(noted(tmp_path / "notes", "pid")[0]), signal.SIGKILL)
+        await fake.until(lambda: [r for r in fake.renewals if r.offer and "s" in r.offer.unhealthy])
+        (told,) = [r.offer for r in fake.renewals if r.offer and "s" in r.offer.unhealthy]
+        assert "s" in {tool.server for tool in told.tools}, "its calls wait for it"
+        await fake.until(lambda: fake.renewals[-1].offer and not fake.renewals[-1].offer.unhealthy)
 
 
 async def test_node_waits_for_orchestrator_and_broker(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from orchestrator.settling.verdict import LOSSES_MAX, is_death
 from orchestrator.settling.waiting import as_waiting
 from orchestrator.testing.protocol import SAFE, UNSAFE
 from tasks.errors import Late
+from tasks.health import GOOD_IN_A_ROW
 from tasks.invocation import OUTSTANDING, TERMINAL, State
 from tasks.node import LEASE_TTL_S
 from tasks.pool import PoolPolicy
@@ -158,8 +159,9 @@ class ProtocolMachine(World, RuleBasedStateMachine):
     def blackout(self) -> None:
         """Every node is silent past its lease and comes back within the grace."""
         self.pass_time(int(LEASE_TTL_S) + 1)
-        for at in range(len(self.places)):
-            self.renew(at, is_heard=True)
+        for _ in range(GOOD_IN_A_ROW):  # then they are used again
+            for at in range(len(self.places)):
+                self.renew(at, is_heard=True)
         self.pass_time(1)
 
     @step()

@@ -49,6 +49,11 @@ class FakeServers:
             raise answer
         return str(answer)
 
+    def quiet_s(self, tool: str) -> float | None:
+        """As if it had just said something."""
+        del tool
+        return 0.0
+
 
 @dataclass
 class FakeReporter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,14 @@ NAMES = [
     "grow",
     "spawn",
     "chat",
+    "block",
+    "mute",
+    "fade",
     "not allowed",
 ]
+
+pings = {"mute": 0, "fade": -1}
+"""How many more pings it does not answer; after how many more answers it goes deaf (below 0: never)."""
 
 
 def note(text: str) -> None:
@@ -56,7 +63,7 @@ def tools(cursor: str | None) -> dict[str, Any]:
     return page
 
 
-def call(  # noqa: C901 - one case per tool
+def call(  # noqa: C901, PLR0912 - one case per tool
     number: object, name: str, arguments: dict[str, Any], meta: dict[str, Any]
 ) -> dict[str, Any] | None:
     """The result, or None where no result is sent."""
@@ -65,6 +72,13 @@ def call(  # noqa: C901 - one case per tool
             return {"content": [], "structuredContent": {"arguments": arguments, "meta": meta}, "_meta": {"kept": 1}}
         case "hang":
             note(f"hangs {number}")
+            return None
+        case "block":
+            signal.sigtimedwait([], arguments["seconds"])
+        case "mute":
+            pings["mute"] = arguments["pings"]
+        case "fade":
+            pings["fade"] = arguments["pings"]
             return None
         case "die":
             os._exit(3)
@@ -95,6 +109,21 @@ def call(  # noqa: C901 - one case per tool
     return {"content": [{"type": "text", "text": name}], "isError": False}
 
 
+def ping(number: object) -> None:
+    """As it was told to: answered, passed over, or the last thing it ever reads."""
+    if pings["mute"] > 0:
+        pings["mute"] -= 1
+        note(f"mute {number}")
+        return
+    note(f"ping {number}")
+    send({"id": number, "result": {}})
+    pings["fade"] -= 1
+    if pings["fade"] == 0:
+        note("deaf now")
+        while True:
+            signal.pause()
+
+
 def answer(message: dict[str, Any]) -> None:
     """One request or notification."""
     method, number, params = message.get("method"), message.get("id"), message.get("params") or {}
@@ -113,6 +142,8 @@ def answer(message: dict[str, Any]) -> None:
         result = call(number, params["name"], params.get("arguments") or {}, params.get("_meta") or {})
         if result is not None:
             send({"id": number, "result": result})
+    elif method == "ping":
+        ping(number)
     elif method == "notifications/cancelled":
         note(f"cancelled {params['requestId']}")
     elif number is not None:

@@ -101,6 +101,11 @@ def unknown_tool(tool: str) -> UpstreamError:
     return not_started("tool_unavailable", f"this node does not offer the tool {tool!r} now")
 
 
+def silent(server: str, why: str) -> UpstreamError:
+    """Nothing was heard of the server for too long while the call ran; it is started again."""
+    return maybe_started("silent", f"server {server}: {why}; it was given up and is started again")
+
+
 def too_large(what: str, limit_bytes: int) -> UpstreamError:
     """A result over the limit: the tool ran, and would answer the same again."""
     message = f"the result of {what} is larger than {limit_bytes} bytes; let the tool write it to a file or page it"
@@ -128,6 +133,12 @@ def from_rpc(server: str, tool: str, error: MCPError, *, limit_bytes: int) -> Up
     if error.code == METHOD_NOT_FOUND:
         return permanent("unknown_tool", f"{what}: {text}")
     return permanent("server_error", f"{what}: {text} (JSON-RPC error {error.code})")
+
+
+def is_outage(data: object) -> bool:
+    """This error's `data` comes from a transport of ours: not the server spoke. One that says that it is busy did."""
+    fault = _fault_in(data)
+    return fault is not None and fault.code != "server_busy"
 
 
 def _fault_in(data: object) -> Fault | None:

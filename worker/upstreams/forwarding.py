@@ -1,20 +1,23 @@
-"""What a call carries past the SDK's session: `tools/call` built from an `Ask`, capabilities as the caller's.
+"""What passes by the SDK's session: `tools/call` built from an `Ask`, capabilities as the caller's, signs of life.
 
 The SDK's session says the client's capabilities once, for itself. Here the client at the fleet's door
 is another one for every call, so its capabilities ride in a key of their own and are put in place
-on the way out. Legacy sessions declare none, and the key is dropped.
+on the way out. Legacy sessions declare none, and the key is dropped. On the way in every message of the
+server is told of, before the session looks at it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from mcp.client._transport import TransportStreams, WriteStream
+from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 from mcp.shared.message import SessionMessage
-from mcp_types import CLIENT_CAPABILITIES_META_KEY, CallToolRequest, CallToolRequestParams, JSONRPCRequest
+from mcp_types import CLIENT_CAPABILITIES_META_KEY, CallToolRequest, CallToolRequestParams, JSONRPCError, JSONRPCRequest
 
+from worker.upstreams.errors import is_outage
 from worker.upstreams.upstream import Ask
 
 CARRIED_KEY = "mcpfleet/client-capabilities"
@@ -39,19 +42,62 @@ def call_request(tool: str, arguments: dict[str, Any], ask: Ask) -> CallToolRequ
 
 
 class Forwarding:
-    """A transport whose outgoing requests get the carried capabilities put in place."""
+    """A transport whose outgoing requests get the carried capabilities put in place.
 
-    def __init__(self, inner: AbstractAsyncContextManager[TransportStreams]) -> None:
-        self._inner = inner
+    Args:
+        inner: the transport itself.
+        heard: told of every message that the server sent, and not of faults that our own transports word as one.
+    """
+
+    def __init__(self, inner: AbstractAsyncContextManager[TransportStreams], heard: Callable[[], None]) -> None:
+        self._inner, self._heard = inner, heard
 
     async def __aenter__(self) -> TransportStreams:
         read, write = await self._inner.__aenter__()
-        return read, _Placing(write)
+        return _Hearing(read, self._heard), _Placing(write)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return await self._inner.__aexit__(kind, error, trace)
+
+
+class _Hearing:
+    def __init__(self, inner: ReadStream[SessionMessage | Exception], heard: Callable[[], None]) -> None:
+        self._inner, self._heard = inner, heard
+
+    @property
+    def last_context(self) -> object:
+        """The SDK looks for it on its own streams: the sender's context variables."""
+        return getattr(self._inner, "last_context", None)
+
+    async def receive(self) -> SessionMessage | Exception:
+        return self._told(await self._inner.receive())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        return self._told(await anext(self._inner))
+
+    def _told(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+        if isinstance(item, SessionMessage):
+            message = item.message
+            if not (isinstance(message, JSONRPCError) and is_outage(message.error.data)):
+                self._heard()
+        return item
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._inner.__aexit__(kind, error, trace)
 
 
 class _Placing:

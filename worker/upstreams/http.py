@@ -34,6 +34,8 @@ CONNECTIONS_MAX = 256
 KEEPALIVE_S = 3.0
 """Idle connections are dropped before servers drop them (uvicorn and Node: 5 s): a request that meets
 a closing connection may or may not have been read."""
+FAREWELL_S = 2.0
+"""To say that a session is over. A server that is deaf is not waited for."""
 LINGER_S, LINGER_CHUNKS = 0.2, 16
 """How long, and how much, a server may take to end a stream after its answer."""
 RETRY_AFTER_MAX_S = 3600.0
@@ -106,6 +108,8 @@ class _FaultTransport(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport(limits=limits, verify=tls)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method == "DELETE":
+            return await self._farewell(request)
         if request.method != "POST":
             return await self._inner.handle_async_request(request)
         try:
@@ -131,6 +135,13 @@ class _FaultTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+    async def _farewell(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            async with asyncio.timeout(FAREWELL_S):
+                return await self._inner.handle_async_request(request)
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout("no answer to the end of the session", request=request) from error
 
     def _judge(self, request: httpx2.Request, response: httpx2.Response) -> Fault | None:
         status = response.status_code

@@ -92,6 +92,10 @@ class InProcessServer:
         """As listed at start."""
         return self._specs
 
+    def quiet_s(self) -> float | None:
+        """It runs in the node: if that is alive, so is this."""
+        return None
+
     def status(self) -> ServerStatus:
         """For people."""
         return ServerStatus(

@@ -1,7 +1,7 @@
 """One MCP server outside the node's own code: one kept-open session, and the task that keeps it so.
 
-The supervising task starts the server, lists its tools, lists them again when they change, notices
-its end, and starts it again after a growing wait. The session is entered and left inside that one
+The supervising task starts the server, lists its tools, lists them again when they change, checks its
+health, notices its end, and starts it again after a growing wait. The session is entered and left inside that one
 task: its cancel scopes allow nothing else. Calls come from any task and share the session.
 
 Refuses to decide about retries and timeouts of calls; their caller cancels, and the server is told.
@@ -11,27 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from mcp import Client
-from mcp.client._transport import Transport
-from mcp.client.session import IncomingMessage
 from mcp.shared.exceptions import MCPError
-from mcp_types import Implementation, ToolListChangedNotification
+from mcp_types import Implementation
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from tasks.clock import Clock
+from tasks.health import BAD_IN_A_ROW, HEALTHY, UNHEALTHY
 from tasks.retry import RetryPolicy, delay_s
 from tasks.tool import ToolPolicy, ToolSpec
-from worker.upstreams.errors import from_rpc, maybe_started, permanent, unavailable, unknown_tool
-from worker.upstreams.forwarding import Forwarding, call_request
+from worker.upstreams import alive
+from worker.upstreams.errors import from_rpc, maybe_started, permanent, silent, unavailable, unknown_tool
+from worker.upstreams.forwarding import call_request
+from worker.upstreams.life import ERROR_CHARS, Life, Limits, MakeLink, ServerEnded, ServerUnwell, listening
 from worker.upstreams.listing import ListingBroken, RawResult, list_tools
 from worker.upstreams.result import result_text
-from worker.upstreams.upstream import Alarm, Ask, ServerStatus
+from worker.upstreams.upstream import Ask, ServerStatus
 
 log = structlog.get_logger()
 
@@ -40,65 +40,6 @@ STABLE_S = 60.0
 """A session that lasted this long clears the count of failures."""
 DRAIN_S = 30.0
 """An HTTP server that stopped answering: its running calls get this long before the session is closed."""
-ERROR_CHARS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one server may take. Seconds and bytes."""
-
-    start_s: float = 30.0
-    """From starting the process to its tools being listed."""
-    health_every_s: float = 30.0
-    """An idle server is asked for its tools this often; HTTP servers need it to notice changes too."""
-    health_answer_s: float = 10.0
-    result_bytes: int = 16_000_000
-    close_s: float = 10.0
-    """Above the sum of the waits of a process that has to be killed."""
-
-
-class Link(Transport, Protocol):
-    """A transport that can say what it knows of its end."""
-
-    kind: str
-
-    def kill(self) -> None:
-        """At once, without waiting."""
-        ...
-
-    def outage(self) -> str | None:
-        """What kept the server from answering at some time of the session."""
-        ...
-
-    def why_ended(self, error: BaseException | None, /) -> str | None:
-        """For people; None when it knows nothing."""
-        ...
-
-
-MakeLink = Callable[[Alarm], Link]
-
-
-class ServerEnded(Exception):
-    """The session is over; the message says why, for people."""
-
-
-class _Life:
-    """One session, from its start to its end."""
-
-    def __init__(self, make_link: MakeLink) -> None:
-        self.wake = asyncio.Event()
-        self.is_down = self.wants_list = self.is_ready = self.was_ready = False
-        self.in_flight = 0
-        self.client: Client | None = None
-        self.link = make_link(self)
-
-    def down(self) -> None:
-        self.is_down = True
-        self.wake.set()
-
-    def changed(self) -> None:
-        self.wants_list = True
-        self.wake.set()
 
 
 class RemoteServer:
@@ -120,7 +61,7 @@ class RemoteServer:
         self.name, self._kind, self._make_link = name, kind, make_link
         self._policy_of, self._on_change = policy_of, on_change
         self._clock, self._draw, self._limits, self._client_info = clock, draw, limits, client_info
-        self._life: _Life | None = None
+        self._life: Life | None = None
         self._specs: tuple[ToolSpec, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
@@ -130,6 +71,9 @@ class RemoteServer:
         self._protocol: str | None = None
         self._starts = 0
         self._last_success_s: float | None = None
+        self._health, self._ill_because = HEALTHY, ""
+        self._proven: set[str] = set()
+        """Tools during which it has been seen to answer heartbeats."""
 
     # -- the Upstream
 
@@ -151,8 +95,12 @@ class RemoteServer:
         self._state = "closed"
 
     def tools(self) -> tuple[ToolSpec, ...]:
-        """Nothing unless ready."""
-        return self._specs if self._state == "ready" else ()
+        """As listed last. While it is being started again too: calls for it wait, see `status().unhealthy`."""
+        return self._specs if self._state != "closed" else ()
+
+    def quiet_s(self) -> float | None:
+        """Seconds since it was last heard of."""
+        return None if self._life is None else self._life.pulse.quiet_s(self._clock.mono_s())
 
     def status(self) -> ServerStatus:
         """For people."""
@@ -165,7 +113,14 @@ class RemoteServer:
             error=self._error,
             protocol=self._protocol,
             last_success_s=self._last_success_s,
+            unhealthy=self._unhealthy(),
         )
+
+    def _unhealthy(self) -> str | None:
+        # Compared by the orchestrator from renewal to renewal: no counts and times in it.
+        if self._state != "ready":
+            return f"it is not running ({self._error or self._state})"
+        return None if self._health.is_healthy else f"it is back after {self._ill_because}, and not trusted yet"
 
     async def call(self, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
         """One call over the shared session.
@@ -178,17 +133,17 @@ class RemoteServer:
             raise unavailable(self.name, self._state, self._error)
         if tool not in self._names:
             raise unknown_tool(f"{self.name}.{tool}")
-        life.in_flight += 1
+        flight = life.pulse.began(tool, self._clock.mono_s())
         try:
-            raw = await self._send(life.client, tool, arguments, ask)
+            raw = await self._send(life, life.client, tool, arguments, ask)
         finally:
-            life.in_flight -= 1
+            life.pulse.flights.discard(flight)
             if life.is_down:
                 life.wake.set()
         self._last_success_s = self._clock.mono_s()
         return result_text(raw, what=f"{self.name}.{tool}", limit_bytes=self._limits.result_bytes)
 
-    async def _send(self, client: Client, tool: str, arguments: dict[str, Any], ask: Ask) -> dict[str, Any]:
+    async def _send(self, life: Life, client: Client, tool: str, arguments: dict[str, Any], ask: Ask) -> dict[str, Any]:
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             ask.on_progress(progress, total, message)
 
@@ -201,9 +156,11 @@ class RemoteServer:
         try:
             return (await client.session.send_request(request, RawResult, progress_callback=on_progress)).root
         except MCPError as error:
+            if life.silence is not None:
+                raise silent(self.name, life.silence) from error
             failure = from_rpc(self.name, tool, error, limit_bytes=self._limits.result_bytes)
-            if failure.info.code == "tool_changed" and self._life is not None:
-                self._life.changed()
+            if failure.info.code == "tool_changed":
+                life.changed()
             raise failure from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -247,7 +204,7 @@ class RemoteServer:
         # Asked for an unknown method before `initialize` some old servers break, so the era that worked is
         # remembered; until a start fails, for the server may have been updated.
         is_legacy = self._protocol is not None and self._protocol not in MODERN_PROTOCOL_VERSIONS
-        life = self._life = _Life(self._make_link)
+        life = self._life = Life(self._make_link, limits=self._limits, proven=self._proven, clock=self._clock)
         try:
             await self._serve(life, mode="legacy" if is_legacy else "auto")
         except asyncio.CancelledError:
@@ -257,12 +214,14 @@ class RemoteServer:
             self._protocol = self._protocol if life.was_ready else None
         finally:
             life.is_ready, self._life = False, None
+            if life.beat is not None:
+                life.beat.cancel()
 
-    async def _serve(self, life: _Life, mode: str) -> None:
+    async def _serve(self, life: Life, mode: str) -> None:
         async with contextlib.AsyncExitStack() as stack:
             # A native timeout and not an anyio one: the client's own scopes outlive this block.
             async with asyncio.timeout(self._limits.start_s):
-                life.client = await stack.enter_async_context(self._client(life, mode))
+                life.client = await stack.enter_async_context(life.client_for(mode, self._client_info))
                 specs = await list_tools(life.client.session, self.name, self._policy_of)
             outage = life.link.outage()
             if outage is not None:
@@ -273,49 +232,93 @@ class RemoteServer:
             life.is_ready = life.was_ready = True
             self._offer(specs)
             log.info("server_ready", server=self.name, tools=len(specs), protocol=self._protocol)
-            await stack.enter_async_context(_listening(life))
+            await stack.enter_async_context(listening(life))
             try:
                 await self._watch(life)
             finally:
                 life.is_ready = False
                 self._enter("ending")
 
-    def _client(self, life: _Life, mode: str) -> Client:
-        async def on_message(message: IncomingMessage) -> None:
-            if isinstance(message, ToolListChangedNotification):
-                life.changed()
-
-        return Client(
-            Forwarding(life.link), mode=mode, cache=None, message_handler=on_message, client_info=self._client_info
-        )
-
-    async def _watch(self, life: _Life) -> None:
+    async def _watch(self, life: Life) -> None:
         """Returns never; raises when the session is over."""
         assert life.client is not None
+        life.check_at_s = self._clock.mono_s() + self._check_in_s()
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.health_every_s):
-                    await life.wake.wait()
-            life.wake.clear()
+            await life.rest()
             if life.is_down:
                 await self._drain(life)
                 raise ServerEnded(life.link.why_ended(None) or "the connection ended")
-            if life.wants_list or life.in_flight == 0:
+            if life.pulse.flights:
+                self._feel(life, life.client)
+            is_due = self._clock.mono_s() >= life.check_at_s
+            if life.wants_list or (is_due and not life.pulse.flights):
                 life.wants_list = False
-                await self._list_again(life.client)
+                await self._check(life, life.client)
 
-    async def _list_again(self, client: Client) -> None:
+    def _check_in_s(self) -> float:
+        is_certain = self._health.is_healthy and not self._health.bad
+        return self._limits.health_every_s if is_certain else self._limits.recheck_s
+
+    async def _check(self, life: Life, client: Client) -> None:
+        """Ask it something small, and for its tools."""
+        why: str | None = None
         try:
             async with asyncio.timeout(self._limits.health_answer_s):
+                await alive.ask(client.session)
                 specs = await list_tools(client.session, self.name, self._policy_of)
         except TimeoutError:
-            if self._life is not None and self._life.in_flight:
+            if life.pulse.flights:
                 return  # Busy, perhaps single-threaded: no verdict while calls run.
-            raise ServerEnded(f"did not answer tools/list within {self._limits.health_answer_s:g} s") from None
-        if specs != self._specs:
+            why = f"it did not answer within {self._limits.health_answer_s:g} s"
+        except (MCPError, ValidationError, ListingBroken, OSError) as error:
+            why = f"it could not be asked for its tools ({str(error)[:ERROR_CHARS]})"
+        if life.is_down:
+            return
+        life.bad_checks = life.bad_checks + 1 if why else 0
+        self._judge(why)
+        life.check_at_s = self._clock.mono_s() + self._check_in_s()
+        if life.bad_checks >= BAD_IN_A_ROW:
+            self._give_up(f"{BAD_IN_A_ROW} failed checks in a row: {why}")
+        if why is None and specs != self._specs:
             self._offer(specs)
 
-    async def _drain(self, life: _Life) -> None:
+    def _feel(self, life: Life, client: Client) -> None:
+        """While calls run: end them if it has been silent for too long, else a heartbeat."""
+        now_s = self._clock.mono_s()
+        over = life.pulse.look(now_s)
+        if over is not None:
+            silent_s = now_s - max(life.pulse.heard_s, over.began_s)
+            life.silence = f"nothing was heard of it for {silent_s:.0f} s while {self.name}.{over.tool} ran"
+            self._give_up(life.silence)
+        # One at a time: a server that cannot answer now must not find a pipe full of them.
+        if life.beat is None or life.beat.done():
+            life.beat = asyncio.create_task(self._beat(life, client))
+
+    async def _beat(self, life: Life, client: Client) -> None:
+        asked_during = frozenset(life.pulse.flights)
+        try:
+            await alive.ask(client.session)
+        except (MCPError, ValidationError, OSError) as error:
+            log.debug("heartbeat_failed", server=self.name, error=str(error)[:ERROR_CHARS])
+            return
+        life.pulse.answered(asked_during)
+        self._judge(None)
+
+    def _judge(self, why_bad: str | None) -> None:
+        """One more check has ended."""
+        before, self._health = self._health, self._health.after(is_good=why_bad is None)
+        self._ill_because = why_bad or self._ill_because
+        if why_bad is not None:
+            log.warning("server_check_failed", server=self.name, why=why_bad, in_a_row=self._health.bad)
+        if before.is_healthy is not self._health.is_healthy:
+            log.info("server_health_changed", server=self.name, is_healthy=self._health.is_healthy)
+            self._on_change()
+
+    def _give_up(self, why: str) -> None:
+        self._health, self._ill_because = UNHEALTHY, why
+        raise ServerUnwell(why)
+
+    async def _drain(self, life: Life) -> None:
         """Take no new calls; where the end of one connection is not the end of all, let the others finish."""
         life.is_ready = False
         self._enter("ending")
@@ -323,24 +326,34 @@ class RemoteServer:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                while life.in_flight:
+                while life.pulse.flights:
                     await life.wake.wait()
                     life.wake.clear()
 
-    def _record(self, life: _Life, error: Exception) -> None:
+    def _record(self, life: Life, error: Exception) -> None:
         cause = _first_cause(error)
         expected = isinstance(cause, ServerEnded | TimeoutError | OSError | MCPError | ListingBroken | ValidationError)
         if isinstance(cause, TimeoutError):
             said = f"did not answer within {self._limits.start_s:g} s"
             note = life.link.why_ended(cause)
             said = f"{said}; {note}" if note else said
+        elif isinstance(cause, ServerUnwell):
+            said = str(cause)
         else:
             said = life.link.why_ended(cause) or str(cause) or type(cause).__name__
         self._error = said[:ERROR_CHARS]
+        if not isinstance(cause, ServerUnwell):  # judged already
+            self._judge(self._error)
         log.warning("server_ended", server=self.name, error=self._error, exc_info=None if expected else error)
 
     def _offer(self, specs: tuple[ToolSpec, ...]) -> None:
         self._specs, self._names = specs, frozenset(spec.definition["name"] for spec in specs)
+        if self._life is not None:
+            self._life.pulse.declared = {
+                spec.definition["name"]: spec.policy.silence_limit_s
+                for spec in specs
+                if spec.policy.silence_limit_s is not None
+            }
         self._last_success_s = self._clock.mono_s()
         self._state, self._error = "ready", None
         self._first_try.set()
@@ -350,32 +363,6 @@ class RemoteServer:
         was_ready, self._state = self._state == "ready", state
         if was_ready:
             self._on_change()
-
-
-@contextlib.asynccontextmanager
-async def _listening(life: _Life) -> AsyncIterator[None]:
-    """A 2026-07-28 server says that its tools changed only on a stream that was asked for."""
-    client = life.client
-    assert client is not None
-    tools = client.server_capabilities.tools
-    if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or tools is None or not tools.list_changed:
-        yield
-        return
-    task = asyncio.create_task(_listen(client, life))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-async def _listen(client: Client, life: _Life) -> None:
-    try:
-        async with client.listen(tools_list_changed=True) as subscription:
-            async for _ in subscription:
-                life.changed()
-    except Exception as error:
-        log.info("server_listen_ended", error=str(error)[:ERROR_CHARS], exc_info=True)
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -75,6 +75,8 @@ class ServerStatus:
     protocol: str | None = None
     last_success_s: float | None = None
     """Monotonic time of its last answer."""
+    unhealthy: str | None = None
+    """Why no new calls should come for now, though it may be there: see docs/adr/0008-health.md."""
 
 
 class Alarm(Protocol):
@@ -106,7 +108,11 @@ class Upstream(Protocol):
         ...
 
     def tools(self) -> tuple[ToolSpec, ...]:
-        """What it offers right now; nothing unless it is ready."""
+        """What it offers, also while it is being started again; nothing before it was ready once."""
+        ...
+
+    def quiet_s(self) -> float | None:
+        """Seconds since it was last heard of; None where there is nothing to be heard."""
         ...
 
     def status(self) -> ServerStatus:

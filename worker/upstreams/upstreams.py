@@ -20,8 +20,9 @@ from tasks.tool import ToolSpec
 from worker.upstreams.errors import unknown_tool
 from worker.upstreams.http import HttpLink
 from worker.upstreams.inprocess import InProcessServer, find_server
+from worker.upstreams.life import Limits
 from worker.upstreams.probe import Probe
-from worker.upstreams.remote import Limits, RemoteServer
+from worker.upstreams.remote import RemoteServer
 from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
 from worker.upstreams.stdio import StdioLink
 from worker.upstreams.upstream import Alarm, Ask, Progress, ServerStatus, Upstream
@@ -53,7 +54,9 @@ class Upstreams:
             self._servers[entry.name] = self._make(entry)
         self._starting: set[asyncio.Task[None]] = set()
         self.version = 0
-        """Changes when tools or capabilities change."""
+        """Changes when tools, capabilities or health change."""
+        self.on_change: Callable[[], None] = _nobody
+        """Told then: the fleet should know at once."""
         self._known: tuple[int, tuple[ToolSpec, ...]] = (-1, ())
 
     def add_server(self, name: str, server: Server[Any]) -> None:
@@ -74,8 +77,21 @@ class Upstreams:
             task.cancel()
         await asyncio.gather(*(server.close() for server in self._servers.values()), return_exceptions=True)
 
+    def unhealthy(self) -> dict[str, str]:
+        """Servers whose tools are offered and should not be called for now, and why."""
+        return {
+            status.name: status.unhealthy
+            for server in self._servers.values()
+            if (status := server.status()).unhealthy is not None and server.tools()
+        }
+
+    def quiet_s(self, tool: str) -> float | None:
+        """Seconds since the server of this tool was last heard of; None where there is nothing to be heard."""
+        server = self._servers.get(tool.partition(".")[0])
+        return None if server is None else server.quiet_s()
+
     def tools(self) -> tuple[ToolSpec, ...]:
-        """What can be called right now, from every server that is ready."""
+        """What this node offers: the tools of every server that was ready, also while one is away (`unhealthy`)."""
         version, specs = self._known
         if version != self.version:
             specs = tuple(spec for server in self._servers.values() for spec in server.tools())
@@ -116,6 +132,7 @@ class Upstreams:
 
     def _changed(self) -> None:
         self.version += 1
+        self.on_change()
 
     def _make(self, entry: ServerEntry) -> Upstream:
         if isinstance(entry, ModuleEntry):
@@ -150,3 +167,7 @@ class Upstreams:
             result_bytes=self._limits.result_bytes,
             start_s=self._limits.start_s,
         )
+
+
+def _nobody() -> None:
+    """Nobody listens yet."""

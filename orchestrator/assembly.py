@@ -153,6 +153,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
         on_change=lambda: fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
         on_left=streams.forget_soon,
+        newest=dispatcher.newest,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(

@@ -171,6 +171,8 @@ class RenewReply(_Wire):
     cancel: tuple[Ref, ...] = ()
     settled: tuple[Ref, ...] = ()
     """Finished entries the journal may forget."""
+    newest: tuple[int, int] | None = None
+    """Number of the newest delivery sent so far: whatever `void` names has this one or an older one."""
 
 
 class ClaimRequest(_Wire):

@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from tasks.clock import Clock
+from tasks.envelope import Number
 from tasks.errors import BadDelivery
 from tasks.invocation import Lane
 from tasks.ledger_events import Finished, pack
@@ -151,10 +152,13 @@ class Executor:
             return
         delivery = opened.delivery
         work = Work(delivery, opened, (delivery.invocation, delivery.fence))
+        if work.ref in self._works or work.ref in self._unsettled:
+            self._refuse("fence")  # held for longer than it is remembered; late-bound ones have no number
+            return
         if way is Way.CLAIM:
             self._claim(work, body, mac)
             return
-        self._admission.remember(*work.ref)
+        self._admission.remember_delivery(delivery)
         self._works[work.ref] = work
         if way is Way.EARLY:
             self._early.append(work)
@@ -188,7 +192,7 @@ class Executor:
         elif self._unqueue(work):
             self._end(work, outcomes.CANCELLED)
 
-    def void(self, ref: Ref, *, was_told: bool) -> None:
+    def void(self, ref: Ref, *, was_told: bool, newest: Number | None = None) -> None:
         """The orchestrator has given this attempt up.
 
         Args:
@@ -196,8 +200,9 @@ class Executor:
             was_told: the inventory it answers named the attempt, so it is superseded. Otherwise it was
                 only missed (lost in transit, it seemed): if it has come and was started since, it runs
                 on and the next inventory says so; stopping it unreported could let it run twice.
+            newest: number of the newest delivery when that was said.
         """
-        self._admission.void(*ref)
+        self._admission.void(*ref, newest=newest)
         if was_told:  # else it came and ended meanwhile: its outcome is told, the next inventory holds it
             self._unsettled.forget(ref)
         work = self._works.get(ref)

@@ -66,7 +66,7 @@ class Holder(Protocol):
         """Stop it."""
         ...
 
-    def void(self, ref: RefPair, *, was_told: bool) -> None:
+    def void(self, ref: RefPair, *, was_told: bool, newest: tuple[int, int] | None = None) -> None:
         """Given up."""
         ...
 
@@ -180,7 +180,7 @@ class Membership:
         told = {(held.invocation, held.fence) for held in inventory}
         self._executor.settled(_pairs(reply.settled))
         for ref in _pairs(reply.void):
-            self._executor.void(ref, was_told=ref in told)
+            self._executor.void(ref, was_told=ref in told, newest=reply.newest)
         for ref in _pairs(reply.cancel):
             self._executor.cancel(ref)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.

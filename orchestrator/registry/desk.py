@@ -112,10 +112,11 @@ class NodeDesk:
         on_change: Callable[[], None],
         on_claim: Callable[[str | None, str], None],
         on_left: Callable[[str], None],
+        newest: Callable[[], tuple[int, int] | None],
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late = terms, clock, is_late
-        self._on_change, self._on_claim, self._on_left = on_change, on_claim, on_left
+        self._on_change, self._on_claim, self._on_left, self._newest = on_change, on_claim, on_left, newest
         self._joining: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._looked_at_s: float | None = None
 
@@ -339,6 +340,7 @@ class NodeDesk:
             void=_wire(comparison.void),
             cancel=_wire((a.invocation_id, a.fence) for a in held if a.cancel_requested),
             settled=_wire(comparison.forgotten),
+            newest=self._newest(),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:

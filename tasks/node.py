@@ -154,6 +154,9 @@ class RenewRequest(_Wire):
     is_draining: bool = False
     offer: Offer | None = None
     """Sent again when it changed (a server died, tools were added)."""
+    returned: tuple[Ref, ...] = ()
+    """Handed back by a draining node: not started here, and never to be. Said until a reply is heard. An
+    orchestrator that does not know this field finds them missing from the inventory."""
 
 
 class RenewReply(_Wire):

@@ -113,6 +113,8 @@ class Executor:
         self._works: dict[Ref, Work] = {}
         """Waiting, running, or ended with the journal's commit still to come."""
         self._early: list[Work] = []
+        self._returned: dict[Ref, None] = {}
+        """Handed back, and the orchestrator has not heard of it."""
 
     def held(self) -> tuple[Held, ...]:
         """The inventory: everything waiting, running, or finished and not settled."""
@@ -227,16 +229,31 @@ class Executor:
         self._unsettled.recover(rows)
 
     def stop_all(self, why: Stop) -> None:
-        """Tell every running call to stop."""
+        """Tell every running call to stop; what has a slot and was not started is handed back."""
         for work in list(self._works.values()):
             self._stop(work, why)
+            if work.stop is Stop.DRAIN and work.entry is None:
+                self._give_back(work)
 
     def hand_back(self) -> list[Ref]:
-        """Give up everything that was not started; it is never started from now on."""
-        refs = [ref for ref, work in self._works.items() if work.phase is Phase.WAITING]
+        """Give up everything that waits; it is never started from now on.
+
+        Returns:
+            All that was given up and that the orchestrator has not heard of.
+        """
+        for work in [work for work in self._works.values() if work.phase is Phase.WAITING]:
+            self._unqueue(work)
+            self._give_back(work)
+        return list(self._returned)
+
+    def handed_back(self, refs: Iterable[Ref]) -> None:
+        """The orchestrator has heard of these."""
         for ref in refs:
-            self._unqueue(self._works.pop(ref))
-        return refs
+            self._returned.pop(ref, None)
+
+    def _give_back(self, work: Work) -> None:
+        if self._works.pop(work.ref, None) is not None:
+            self._returned[work.ref] = None
 
     def _claim(self, work: Work, body: str, mac: str) -> None:
         lane = work.delivery.lane
@@ -312,7 +329,14 @@ class Executor:
             _log.exception("attempt_failed_in_node", tool=work.delivery.tool)
             outcome = outcomes.node_error(work.delivery.tool, error)
         self._lanes[work.delivery.lane].release()
-        self._end(work, outcome)
+        if work.ref not in self._works:
+            pass  # handed back meanwhile: whatever it says was said before its start
+        elif outcome is not None:
+            self._end(work, outcome)
+        else:
+            if work.entry is not None:
+                self._journal.forget(work.entry)
+            self._give_back(work)
         self._fill(work.delivery.lane)
 
     def _stop(self, work: Work, why: Stop) -> None:

@@ -70,6 +70,14 @@ class Holder(Protocol):
         """Given up."""
         ...
 
+    def hand_back(self) -> list[RefPair]:
+        """Give up what was not started; everything given up that the orchestrator has not heard of."""
+        ...
+
+    def handed_back(self, refs: Iterable[RefPair]) -> None:
+        """It has heard of these."""
+        ...
+
     def settled(self, refs: Iterable[RefPair]) -> None:
         """Acknowledged."""
         ...
@@ -151,6 +159,7 @@ class Membership:
 
     async def _renew(self, sent_at_s: float) -> float:
         """One renewal; answers the seconds until the next."""
+        returned = self._executor.hand_back() if self.is_draining else []
         inventory, offer = self._executor.held(), self._offer()
         request = RenewRequest(
             incarnation=self._incarnation,
@@ -159,6 +168,7 @@ class Membership:
             heard=self._heard,
             is_draining=self.is_draining,
             offer=offer if offer != self._offered else None,
+            returned=tuple(Ref(invocation=ref[0], fence=ref[1]) for ref in returned),
         )
         try:
             reply = await self._door.renew(request)
@@ -170,6 +180,7 @@ class Membership:
         if not reply.granted:
             raise Superseded(self._node)
         self._offered = offer
+        self._executor.handed_back(returned)
         self._granted(reply, inventory, sent_at_s)
         return max(0.0, self._renew_every_s - (self._clock.mono_s() - sent_at_s))
 

@@ -159,6 +159,7 @@ class NodeDesk:
         if member is None or member.incarnation != request.incarnation:
             return RenewReply(granted=False)
         await self._take_news(member, request)
+        await self._take_back(name, request.returned)
         heard = request.heard == member.reply_number and member.reply_number > 0
         comparison = compare(
             request.inventory,
@@ -191,17 +192,21 @@ class NodeDesk:
         member = self._roster.get(name)
         if member.incarnation != request.incarnation:
             return
-        returned = {(ref.invocation, ref.fence) for ref in request.returned}
         member.state = NodeState.LEFT
-        held = self._attempts.of_node(name)
-        await self._fates.disowned([a for a in held if (a.invocation_id, a.fence) in returned], why="handed_back")
+        await self._take_back(name, request.returned)
         await self._fates.disowned([a for a in self._attempts.of_node(name) if a.started_at is None], why="node_left")
         await self._fates.lost(self._attempts.of_node(name), code="node_left", message=f"node {name} left while it ran")
         self._roster.remove(name)
         await self._store.forget_node(name)
         self._on_left(name)
-        log.info("node_left", node=name, returned=len(returned))
+        log.info("node_left", node=name, returned=len(request.returned))
         self._on_change()
+
+    async def _take_back(self, name: str, refs: Sequence[WireRef]) -> None:
+        returned = {(ref.invocation, ref.fence) for ref in refs}
+        held = [a for a in self._attempts.of_node(name) if (a.invocation_id, a.fence) in returned]
+        if held:
+            await self._fates.disowned(held, why="handed_back")
 
     async def set_state(self, name: str, state: NodeState) -> None:
         """An operator's wish: cordon, drain, or active again."""

@@ -218,6 +218,52 @@ async def test_draining_starts_nothing_and_hands_back(bench: Bench) -> None:
     assert "back" not in bench.servers.calls
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_drain_that_meets_a_call_before_its_start_hands_it_back(bench: Bench, is_answered: bool) -> None:
+    """It has a slot and still fetches its arguments: nobody cancelled it, it is not told as ended, and costs no try."""
+    fetching, gate = asyncio.Event(), asyncio.Event()
+
+    async def fetch(_sha256: str) -> bytes:
+        fetching.set()
+        await gate.wait()
+        if not is_answered:
+            raise UpstreamError(ErrorInfo("blob_unavailable", "no", Failure.NOT_STARTED))
+        return b"{}"
+
+    bench.executor._runner.blobs.fetch = fetch  # type: ignore[method-assign]
+    bench.deliver("one", arguments_json=None, arguments_blob="0" * 64)
+    await fetching.wait()
+    bench.executor.is_draining = True
+    bench.executor.stop_all(Stop.DRAIN)
+    task = asyncio.all_tasks() - {asyncio.current_task()}
+    assert bench.executor.is_idle, "the store may take its time, the drain has none"
+    assert bench.executor.hand_back() == [("one", 1)]
+    gate.set()
+    await asyncio.gather(*task)
+    assert not bench.reporter.events
+    assert bench.servers.calls == []
+
+
+async def test_a_drain_between_the_journal_and_the_tool_hands_back_too(bench: Bench) -> None:
+    """Its start is on disk, the tool was not called: the journal forgets it."""
+    original = bench.journal.started
+
+    def started(*args: Any) -> Any:
+        asyncio.get_running_loop().call_soon(bench.executor.stop_all, Stop.DRAIN)
+        return original(*args)
+
+    bench.journal.started = started  # type: ignore[method-assign, assignment]
+    bench.deliver("one")
+    (work,) = bench.executor._works.values()
+    assert work.task is not None
+    await work.task
+    assert work.stop is Stop.DRAIN
+    assert bench.executor.hand_back() == [("one", 1)]
+    assert (bench.reporter.events, bench.servers.calls) == ([], [])
+    bench.executor.handed_back([("one", 1)])
+    assert bench.executor.hand_back() == []
+
+
 async def test_a_claim_without_its_answer_is_in_no_inventory(bench: Bench) -> None:
     """It is nobody's yet: listed, it would be voided as a stranger's, and stopped once granted."""
     bench.deliver("one", key=POOL_KEY, node=None, incarnation=None, term=0, tool="t.wait")

@@ -225,7 +225,7 @@ class Node:
     def _assemble(self, journal: Journal) -> None:
         reply, settings = self.reply, self.settings
         redis = self._connect()
-        self._reporter = Reporter(redis, reply.events_stream, self._clock)
+        self._reporter = Reporter(redis, reply.events_stream, self._clock, lambda: self.membership.is_reachable)
         blobs = Blobs(settings.state_dir / f"{settings.name}.results", self.door)
         self._unsettled = Unsettled(journal, self._reporter, blobs)
         limits = Limits(reply.inline_limit_bytes, reply.result_limit_bytes)

@@ -1,14 +1,17 @@
 """Tells the orchestrator what happened here, on this node's own Redis stream.
 
 Events of one turn of the loop, and whatever gathers while one write is under way, become one stream
-entry. An outcome is kept and sent again until it is settled; Redis may be away for any time. Refuses
-to write the journal: `execute` does, before it reports.
+entry. An outcome is kept and sent again until it is settled; Redis may be away for any time, and so may
+the orchestrator: then nobody reads the stream, so nothing is sent again until it renews our lease, what
+is not answered is sent again ever more seldom, and the stream is bounded in bytes. What is cut off
+unread is still in the journal. Refuses to write the journal: `execute` does, before it reports.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 import structlog
@@ -19,7 +22,10 @@ from tasks.ledger_events import FIELD, Progress, Started, pack
 from worker.admit import Ref
 
 RESEND_S = 5.0
-"""An outcome that was not acknowledged for so long is sent again."""
+"""An outcome that was not acknowledged for so long is sent again; then after twice the time, and so on."""
+RESEND_CAP_S = 60.0
+STREAM_BYTES_MAX = 64_000_000
+"""Of what this process wrote and Redis keeps. What the orchestrator has read it trims itself, long before."""
 SWEEP_S = 1.0
 GATHER_S = 0.002
 """Between two writes: a light load never waits for it, a heavy one writes 500 times a second at most."""
@@ -41,10 +47,24 @@ class Stream(Protocol):
 
 
 class Reporter:
-    """The writer of one node's events stream."""
+    """The writer of one node's events stream.
 
-    def __init__(self, redis: Stream, stream: str, clock: Clock) -> None:
+    Args:
+        redis: the connection.
+        stream: its name.
+        clock: monotonic.
+        is_heard: whether the orchestrator answered the last renewal.
+    """
+
+    def __init__(self, redis: Stream, stream: str, clock: Clock, is_heard: Callable[[], bool] = lambda: True) -> None:
         self.is_redis_up = True
+        self._is_heard = is_heard
+        self._was_heard = True
+        self._resend_wait_s = RESEND_S
+        self._resend_at_s = 0.0
+        self._written: deque[int] = deque()
+        """Sizes of the newest entries."""
+        self._written_bytes = 0
         self._redis = redis
         self._stream = stream
         self._clock = clock
@@ -70,7 +90,8 @@ class Reporter:
 
     def settled(self, ref: Ref) -> None:
         """Acknowledged, or superseded: never sent again."""
-        self._unsettled.pop(ref, None)
+        if self._unsettled.pop(ref, None) is not None:
+            self._be_prompt()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -107,10 +128,25 @@ class Reporter:
     async def _send(self, batch: list[bytes]) -> None:
         for value in _entries(batch):
             async with asyncio.timeout(ANSWER_S):
-                await self._redis.execute_command("XADD", self._stream, "*", FIELD, value)
+                await self._redis.execute_command("XADD", self._stream, *self._bound(len(value)), "*", FIELD, value)
         if batch and not self.is_redis_up:
             self.is_redis_up = True
             _log.info("redis_is_back", stream=self._stream, unsettled=len(self._unsettled))
+
+    def _bound(self, size_bytes: int) -> tuple[str, ...]:
+        """Options of XADD: nothing is trimmed until we ourselves have written too much."""
+        self._written.append(size_bytes)
+        self._written_bytes += size_bytes
+        if self._written_bytes <= STREAM_BYTES_MAX:
+            return ()
+        while self._written_bytes > STREAM_BYTES_MAX and len(self._written) > 1:
+            self._written_bytes -= self._written.popleft()
+        return ("MAXLEN", str(len(self._written)))
+
+    def _be_prompt(self) -> None:
+        """The orchestrator is there: what it has not answered soon is lost."""
+        self._resend_wait_s = RESEND_S
+        self._resend_at_s = min(self._resend_at_s, self._clock.mono_s() + RESEND_S)
 
     async def _on_down(self, error: BaseException) -> None:
         if self.is_redis_up:
@@ -127,18 +163,32 @@ class Reporter:
             self._resend(older_than_s=RESEND_S)
 
     def _resend(self, older_than_s: float) -> None:
-        """Replaces the outbox: every outcome in it is unsettled, and the rest may be lost."""
+        """Replaces the outbox after a failed write: every outcome in it is unsettled, and the rest may be lost."""
         now_s = self._clock.mono_s()
+        if older_than_s > 0.0 and not self._may_resend(now_s):
+            return
         late = [ref for ref, (_, sent_s) in self._unsettled.items() if now_s - sent_s >= older_than_s]
         if not late:
             return
         if older_than_s == 0.0:
             self._outbox.clear()
+        else:
+            self._resend_wait_s = min(RESEND_CAP_S, self._resend_wait_s * 2)
+            self._resend_at_s = now_s + self._resend_wait_s
         for ref in late:
             bare, _ = self._unsettled[ref]
             self._unsettled[ref] = (bare, now_s)
             self._outbox.append(bare)
         self._wake.set()
+
+    def _may_resend(self, now_s: float) -> bool:
+        was_heard, self._was_heard = self._was_heard, self._is_heard()
+        if not self._was_heard:
+            return False
+        if not was_heard:
+            # It reads what is in the stream first, and answers: only then is anything late.
+            self._resend_wait_s, self._resend_at_s = RESEND_S, now_s + RESEND_S
+        return now_s >= self._resend_at_s
 
 
 def _bare(packed: bytes) -> bytes:

@@ -155,6 +155,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
         on_change=lambda: fleet_changed(dispatcher, streams),
         on_claim=dispatcher.claimed,
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
+        newest=dispatcher.newest,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(

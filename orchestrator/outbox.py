@@ -12,7 +12,7 @@ from orchestrator.dispatch.records import Address
 from orchestrator.dispatch.send import Letter
 from orchestrator.ledger.values import Outstanding, Released
 from orchestrator.registry.roster import Roster
-from tasks.envelope import Delivery, seal
+from tasks.envelope import Delivery, Number, seal
 from tasks.tool import TIMEOUT_TOOLS_S
 
 
@@ -40,17 +40,17 @@ class Outbox:
         member = self._roster.find(node)
         return None if member is None else Address(member.incarnation, member.lease.term)
 
-    def post(self, attempt: Outstanding, released: Released, queue: str) -> None:
+    def post(self, attempt: Outstanding, released: Released, queue: str, number: Number) -> None:
         """Seal and send. A node that joined anew meanwhile refuses it, and it is released again."""
         member = None if attempt.node is None else self._roster.find(attempt.node)
         if attempt.node is not None and member is None:
             return
         key = member.delivery_key if member is not None else self._pool_key(attempt.pool)
-        body, mac = seal(_delivery(attempt, released), key)
+        body, mac = seal(_delivery(attempt, released, number), key)
         self._sender.send(Letter(attempt.invocation_id, queue, attempt.tool, attempt.project, body, mac))
 
 
-def _delivery(attempt: Outstanding, released: Released) -> Delivery:
+def _delivery(attempt: Outstanding, released: Released, number: Number) -> Delivery:
     return Delivery(
         invocation=attempt.invocation_id,
         fence=released.fence,
@@ -68,4 +68,5 @@ def _delivery(attempt: Outstanding, released: Released) -> Delivery:
         meta_json=released.meta_json,
         tries=released.tries,
         tenant=released.tenant,
+        number=number,
     )

@@ -16,6 +16,9 @@ from tasks.errors import BadDelivery
 from tasks.invocation import Lane
 from tasks.node import WIRE_VERSION
 
+Number = tuple[int, int]
+"""(leader's epoch, count within it): grows from one delivery to the next, also over a change of leader."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -38,6 +41,8 @@ class Delivery:
     meta_json: str | None = None
     tries: int = 0
     tenant: str = "default"
+    number: Number | None = None
+    """By it a node knows an old one that it no longer remembers. None: sealed by an orchestrator that gave none."""
 
 
 def seal(delivery: Delivery, key: bytes) -> tuple[str, str]:
@@ -65,6 +70,7 @@ def seal(delivery: Delivery, key: bytes) -> tuple[str, str]:
             "meta": None if delivery.meta_json is None else orjson.Fragment(delivery.meta_json),
             "tries": delivery.tries,
             "tenant": delivery.tenant,
+            "number": delivery.number,
         }
     )
     return body.decode(), _mac(body, key)
@@ -109,12 +115,20 @@ def open_sealed(body: str, mac: str, key: bytes) -> Opened:
                 trace_id=form["trace"],
                 tries=form["tries"],
                 tenant=form["tenant"],
+                number=_number(form.get("number")),
             ),
             arguments=form["args"],
             meta=form["meta"],
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise BadDelivery("form") from error
+
+
+def _number(said: list[int] | None) -> Number | None:
+    if said is None:
+        return None
+    epoch, count = said
+    return int(epoch), int(count)
 
 
 def _mac(body: bytes, key: bytes) -> str:

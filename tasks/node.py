@@ -170,6 +170,9 @@ class RenewRequest(_Wire):
     is_draining: bool = False
     offer: Offer | None = None
     """Sent again when it changed (a server died, tools were added)."""
+    returned: tuple[Ref, ...] = ()
+    """Handed back by a draining node: not started here, and never to be. Said until a reply is heard. An
+    orchestrator that does not know this field finds them missing from the inventory."""
 
 
 class RenewReply(_Wire):
@@ -189,6 +192,8 @@ class RenewReply(_Wire):
     """Finished entries the journal may forget."""
     now: float | None = None
     """As in JoinReply."""
+    newest: tuple[int, int] | None = None
+    """Number of the newest delivery sent so far: whatever `void` names has this one or an older one."""
 
 
 class ClaimRequest(_Wire):

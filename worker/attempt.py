@@ -65,8 +65,12 @@ class Runner:
     clock: Clock
     limits: Limits
 
-    async def run(self, work: Work, may_start: Callable[[], bool]) -> Outcome:
-        """How it ended. Nothing is called unless its start is on disk and `may_start` still says so."""
+    async def run(self, work: Work, may_start: Callable[[], bool]) -> Outcome | None:
+        """How it ended. Nothing is called unless its start is on disk and `may_start` still says so.
+
+        Returns:
+            None where the drain's deadline came before the start: it is handed back, that is no outcome.
+        """
         delivery = work.delivery
         try:
             arguments = await self._arguments(work)
@@ -74,6 +78,8 @@ class Runner:
             return outcomes.failed(error.info)
         if delivery.expires_at is not None and delivery.expires_at <= self.clock.wall_s():
             return outcomes.expired(delivery.tool, was_started=False)
+        if work.stop is not None:
+            return _before_start(work.stop)
         at = self.clock.wall_s()
         try:
             work.entry, committed = self.journal.started(*work.ref, at)
@@ -82,7 +88,7 @@ class Runner:
             work.entry = None
             return outcomes.not_journaled(str(error))
         if work.stop is not None:
-            return outcomes.CANCELLED
+            return _before_start(work.stop)
         if not may_start():
             return outcomes.lease_over(delivery.tool)
         work.started_at, work.started_s = at, self.clock.mono_s()
@@ -144,3 +150,8 @@ class Runner:
         if size <= self.limits.inline_bytes:
             return outcome
         return Outcome(outcome.ending, result_blob=await self.blobs.keep(said), error=outcome.error)
+
+
+def _before_start(why: Stop) -> Outcome | None:
+    """Nobody cancelled what a drain cut short."""
+    return None if why is Stop.DRAIN else outcomes.CANCELLED

@@ -1,5 +1,7 @@
-"""The way out: take nothing more, let what runs finish, hand back what waits, settle, leave.
+"""The way out: take nothing more, hand back what waits, let what runs finish, settle, leave.
 
+What waits is handed back first, and by the renewals, which need no Redis: it runs elsewhere while this
+node finishes its own, and a node that cannot leave in order has nothing in it that never started.
 Refuses to end a node whose journal is not empty: then it does not leave, and the orchestrator finds
 out by the lease.
 """
@@ -46,7 +48,7 @@ class Holder(Protocol):
         ...
 
     def hand_back(self) -> list[Ref]:
-        """Give up what waits."""
+        """Give up what was not started; everything given up that the orchestrator has not heard of."""
         ...
 
 
@@ -73,7 +75,7 @@ async def drain(
         executor: what this node holds.
         door: the orchestrator.
         incarnation: ours.
-        announce: stops consuming, and tells the orchestrator at once.
+        announce: stops consuming, and renews at once: that hands back what waits.
         deadline_s: what runs may finish for so long.
         clock: monotonic.
     """

@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from tasks.clock import Clock
+from tasks.envelope import Number
 from tasks.errors import BadDelivery
 from tasks.invocation import Lane
 from tasks.ledger_events import Finished, pack
@@ -112,6 +113,8 @@ class Executor:
         self._works: dict[Ref, Work] = {}
         """Waiting, running, or ended with the journal's commit still to come."""
         self._early: list[Work] = []
+        self._returned: dict[Ref, None] = {}
+        """Handed back, and the orchestrator has not heard of it."""
 
     def held(self) -> tuple[Held, ...]:
         """The inventory: everything waiting, running, or finished and not settled."""
@@ -154,10 +157,13 @@ class Executor:
             return
         delivery = opened.delivery
         work = Work(delivery, opened, (delivery.invocation, delivery.fence))
+        if work.ref in self._works or work.ref in self._unsettled:
+            self._refuse("fence")  # held for longer than it is remembered; late-bound ones have no number
+            return
         if way is Way.CLAIM:
             self._claim(work, body, mac)
             return
-        self._admission.remember(*work.ref)
+        self._admission.remember_delivery(delivery)
         self._works[work.ref] = work
         if way is Way.EARLY:
             self._early.append(work)
@@ -191,7 +197,7 @@ class Executor:
         elif self._unqueue(work):
             self._end(work, outcomes.CANCELLED)
 
-    def void(self, ref: Ref, *, was_told: bool) -> None:
+    def void(self, ref: Ref, *, was_told: bool, newest: Number | None = None) -> None:
         """The orchestrator has given this attempt up.
 
         Args:
@@ -199,8 +205,9 @@ class Executor:
             was_told: the inventory it answers named the attempt, so it is superseded. Otherwise it was
                 only missed (lost in transit, it seemed): if it has come and was started since, it runs
                 on and the next inventory says so; stopping it unreported could let it run twice.
+            newest: number of the newest delivery when that was said.
         """
-        self._admission.void(*ref)
+        self._admission.void(*ref, newest=newest)
         if was_told:  # else it came and ended meanwhile: its outcome is told, the next inventory holds it
             self._unsettled.forget(ref)
         work = self._works.get(ref)
@@ -225,16 +232,31 @@ class Executor:
         self._unsettled.recover(rows)
 
     def stop_all(self, why: Stop) -> None:
-        """Tell every running call to stop."""
+        """Tell every running call to stop; what has a slot and was not started is handed back."""
         for work in list(self._works.values()):
             self._stop(work, why)
+            if work.stop is Stop.DRAIN and work.entry is None:
+                self._give_back(work)
 
     def hand_back(self) -> list[Ref]:
-        """Give up everything that was not started; it is never started from now on."""
-        refs = [ref for ref, work in self._works.items() if work.phase is Phase.WAITING]
+        """Give up everything that waits; it is never started from now on.
+
+        Returns:
+            All that was given up and that the orchestrator has not heard of.
+        """
+        for work in [work for work in self._works.values() if work.phase is Phase.WAITING]:
+            self._unqueue(work)
+            self._give_back(work)
+        return list(self._returned)
+
+    def handed_back(self, refs: Iterable[Ref]) -> None:
+        """The orchestrator has heard of these."""
         for ref in refs:
-            self._unqueue(self._works.pop(ref))
-        return refs
+            self._returned.pop(ref, None)
+
+    def _give_back(self, work: Work) -> None:
+        if self._works.pop(work.ref, None) is not None:
+            self._returned[work.ref] = None
 
     def _claim(self, work: Work, body: str, mac: str) -> None:
         lane = work.delivery.lane
@@ -310,7 +332,14 @@ class Executor:
             _log.exception("attempt_failed_in_node", tool=work.delivery.tool)
             outcome = outcomes.node_error(work.delivery.tool, error)
         self._lanes[work.delivery.lane].release()
-        self._end(work, outcome)
+        if work.ref not in self._works:
+            pass  # handed back meanwhile: whatever it says was said before its start
+        elif outcome is not None:
+            self._end(work, outcome)
+        else:
+            if work.entry is not None:
+                self._journal.forget(work.entry)
+            self._give_back(work)
         self._fill(work.delivery.lane)
 
     def _stop(self, work: Work, why: Stop) -> None:

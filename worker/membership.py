@@ -75,8 +75,16 @@ class Holder(Protocol):
         """Stop it."""
         ...
 
-    def void(self, ref: RefPair, *, was_told: bool) -> None:
+    def void(self, ref: RefPair, *, was_told: bool, newest: tuple[int, int] | None = None) -> None:
         """Given up."""
+        ...
+
+    def hand_back(self) -> list[RefPair]:
+        """Give up what was not started; everything given up that the orchestrator has not heard of."""
+        ...
+
+    def handed_back(self, refs: Iterable[RefPair]) -> None:
+        """It has heard of these."""
         ...
 
     def settled(self, refs: Iterable[RefPair]) -> None:
@@ -161,6 +169,7 @@ class Membership:
 
     async def _renew(self, sent_at_s: float) -> float:
         """One renewal; answers the seconds until the next."""
+        returned = self._executor.hand_back() if self.is_draining else []
         inventory, offer = self._executor.held(), self._offer()
         self._number += 1
         request = RenewRequest(
@@ -171,6 +180,7 @@ class Membership:
             heard=self._heard,
             is_draining=self.is_draining,
             offer=offer if offer != self._offered else None,
+            returned=tuple(Ref(invocation=ref[0], fence=ref[1]) for ref in returned),
         )
         try:
             reply = await self._door.renew(request)
@@ -183,6 +193,7 @@ class Membership:
             raise Superseded(self._node)
         self._clock.learn(reply.now, sent_at_s=sent_at_s)
         self._offered = offer
+        self._executor.handed_back(returned)
         self._granted(reply, inventory, sent_at_s)
         return max(0.0, self._renew_every_s - (self._clock.mono_s() - sent_at_s))
 
@@ -193,7 +204,7 @@ class Membership:
         told = {(held.invocation, held.fence) for held in inventory}
         self._executor.settled(_pairs(reply.settled))
         for ref in _pairs(reply.void):
-            self._executor.void(ref, was_told=ref in told)
+            self._executor.void(ref, was_told=ref in told, newest=reply.newest)
         for ref in _pairs(reply.cancel):
             self._executor.cancel(ref)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.

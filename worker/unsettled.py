@@ -33,6 +33,9 @@ class Unsettled:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, ref: Ref) -> bool:
+        return ref in self._kept
+
     def refs(self) -> Iterable[Ref]:
         """What the inventory lists as finished."""
         return self._kept.keys()

@@ -23,6 +23,7 @@ from orchestrator.dispatch.view import FleetView
 from orchestrator.happenings import Ended, Happening
 from orchestrator.ledger.values import Outstanding, Release, Released, Waiting
 from tasks.clock import Clock
+from tasks.envelope import Number
 from tasks.errors import LedgerDown
 from tasks.invocation import State
 from tasks.outcome import ErrorInfo, Failure, Outcome
@@ -53,7 +54,7 @@ class Outbox(Protocol):
     @property
     def down_because(self) -> str | None: ...
     def address(self, node: str) -> Address | None: ...
-    def post(self, attempt: Outstanding, released: Released, queue: str) -> None: ...
+    def post(self, attempt: Outstanding, released: Released, queue: str, number: Number) -> None: ...
 
 
 class Dispatcher:
@@ -82,6 +83,7 @@ class Dispatcher:
         self._spread = Spread()
         self._wake = asyncio.Event()
         self._is_stale = False
+        self._posted = 0
         self.epoch: int | None = None
 
     def recall(self, *, paused: Iterable[tuple[str, str]], bound: Iterable[Bound]) -> None:
@@ -121,6 +123,10 @@ class Dispatcher:
     def claimed(self, project: str | None, node: str) -> None:
         """A node claimed a late-bound call: its project is warm there."""
         self._bind(project, node)
+
+    def newest(self) -> Number | None:
+        """At least the number of everything that was sent; None where this process does not lead."""
+        return None if self.epoch is None else (self.epoch, self._posted)
 
     def knows(self, invocation_id: str) -> bool:
         """It waits or is outstanding here, so its end will be told here."""
@@ -303,7 +309,8 @@ class Dispatcher:
             if released is None:
                 self._refused(attempt)
                 continue
-            self._outbox.post(attempt, released, placement.queue)
+            self._posted += 1
+            self._outbox.post(attempt, released, placement.queue, (epoch, self._posted))
             self._tell(released_happening(call, attempt, placement))
 
     def _refused(self, attempt: Outstanding) -> None:

@@ -89,10 +89,11 @@ class NodeDesk:
         on_change: Callable[[], None],
         on_claim: Callable[[str | None, str], None],
         on_left: Callable[[str], None],
+        newest: Callable[[], tuple[int, int] | None],
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
-        self._on_change, self._on_claim, self.on_left = on_change, on_claim, on_left
+        self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
         self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody joins under that name."""
         self._looked_at_s: float | None = None
@@ -151,6 +152,7 @@ class NodeDesk:
             raise Late("renewal", name)
         member.renewal_number = request.number
         await self._take_news(member, request)
+        await self._take_back(name, request.returned)
         self._feel_better(member)
         now = self._clock.wall_s()
         member.hear(request.inventory, now)
@@ -188,17 +190,21 @@ class NodeDesk:
         member = self._roster.get(name)
         if member.incarnation != request.incarnation:
             return
-        returned = {(ref.invocation, ref.fence) for ref in request.returned}
         member.state = NodeState.LEFT
-        held = self._attempts.of_node(name)
-        await self._fates.disowned([a for a in held if (a.invocation_id, a.fence) in returned], why="handed_back")
+        await self._take_back(name, request.returned)
         await self._fates.disowned([a for a in self._attempts.of_node(name) if a.started_at is None], why="node_left")
         await self._fates.lost(self._attempts.of_node(name), code="node_left", message=f"node {name} left while it ran")
         self._roster.remove(name)
         await self._store.forget_node(name)
         self.on_left(name)
-        log.info("node_left", node=name, returned=len(returned))
+        log.info("node_left", node=name, returned=len(request.returned))
         self._on_change()
+
+    async def _take_back(self, name: str, refs: Sequence[WireRef]) -> None:
+        returned = {(ref.invocation, ref.fence) for ref in refs}
+        held = [a for a in self._attempts.of_node(name) if (a.invocation_id, a.fence) in returned]
+        if held:
+            await self._fates.disowned(held, why="handed_back")
 
     async def set_state(self, name: str, state: NodeState) -> None:
         """An operator's wish: cordon, drain, or active again."""
@@ -342,6 +348,7 @@ class NodeDesk:
             cancel=_wire((a.invocation_id, a.fence) for a in held if a.cancel_requested),
             settled=_wire(comparison.forgotten),
             now=self._clock.wall_s(),
+            newest=self._newest(),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:

@@ -10,7 +10,7 @@ from orchestrator.ledger.errors import EpochLost
 from orchestrator.testing.protocol import SAFE, TOOLS, UNSAFE, Story, endings, held
 from tasks.errors import LedgerDown
 from tasks.invocation import Invocation, Lane, State
-from tasks.node import LEASE_TTL_S, JoinRequest, LeaveRequest, NodeState, Offer, Phase, Ref
+from tasks.node import LEASE_TTL_S, JoinRequest, LeaveRequest, NodeState, Offer, Phase, Ref, RenewRequest
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.tool import Declared, OnNodeLoss, ToolPolicy
 
@@ -224,6 +224,22 @@ async def test_a_drained_node_hands_back_what_it_did_not_start(story: Story) -> 
     again = await story.get(call.id)
     assert (again.state, again.tries, endings(again)) == (State.WAITING, 0, ["handed_back"])
     assert story.core.roster.find("a1") is None
+
+
+async def test_what_a_draining_node_hands_back_goes_elsewhere_at_once(story: Story) -> None:
+    """It says so with a renewal, long before it leaves; said again, because the reply was lost, it changes nothing."""
+    node = await story.join("a1")
+    call = await story.accept(UNSAFE)
+    (delivery,) = await story.release()
+    await story.join("b1")
+    returned = (Ref(invocation=delivery.invocation, fence=delivery.fence),)
+    draining = RenewRequest(incarnation=node.incarnation, is_draining=True, returned=returned)
+    await story.core.desk.renew("a1", draining)
+    (again,) = await story.release()
+    assert (again.node, again.fence) == ("b1", delivery.fence + 1)
+    await story.core.desk.renew("a1", draining)
+    now = await story.get(call.id)
+    assert (now.state, now.tries, endings(now)) == (State.RELEASED, 0, ["handed_back", None])
 
 
 async def test_a_cordoned_node_gets_nothing_new(story: Story) -> None:

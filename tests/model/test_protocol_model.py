@@ -26,7 +26,7 @@ from tasks.errors import WrongState
 from tasks.invocation import Lane
 from tests.model.machine import ProtocolMachine
 from tests.model.world import NAMES, Planted
-from worker.testing.model_node import NodeFlaw
+from worker.testing.model_node import SEEN_MAX, NodeFlaw
 
 if TYPE_CHECKING:
     from orchestrator.ledger.values import Outstanding
@@ -185,3 +185,23 @@ def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     )
     with pytest.raises((AssertionError, WrongState)):
         run_state_machine_as_test(seed(planted.seed)(partial(ProtocolMachine, planted)), settings=searching)
+
+
+def test_an_old_delivery_that_comes_back_when_it_is_forgotten_is_caught() -> None:
+    """The seventh: a snapshot of Redis brings back what ran before everything that its node remembers."""
+    with pytest.raises(AssertionError, match="started 2 times"):
+        _old_delivery_comes_back(ProtocolMachine(Planted(node=frozenset({NodeFlaw.NUMBERS_PASSED_OVER}), nodes=1)))
+    _old_delivery_comes_back(ProtocolMachine(Planted(nodes=1)))
+
+
+def _old_delivery_comes_back(machine: ProtocolMachine) -> None:
+    for how in ["twice", *["once"] * (SEEN_MAX + 1)]:
+        machine.accept(1)
+        machine.deliver(0, len(machine.place(0).letters) - 1, how)
+        machine.start(0)
+        machine.finish(0, is_stream_lost=False)
+        machine.read(0, is_acknowledged=True)
+    machine.deliver(0, 0, "once")
+    machine.start(0)
+    machine.unsafe_work_starts_once()
+    machine.teardown()

@@ -12,6 +12,7 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.records import Address
 from orchestrator.dispatch.testing import fleet_of, seat, waiting
 from orchestrator.ledger.values import Outstanding, Release, Released
+from tasks.envelope import Number
 from tasks.errors import LedgerDown
 from tasks.pool import PoolPolicy
 from tasks.testing.clock import FakeClock
@@ -42,14 +43,16 @@ class Sent:
 
     def __init__(self) -> None:
         self.posted: list[str] = []
+        self.numbers: list[Number] = []
 
     def address(self, node: str) -> Address | None:
         """Every node is there."""
         return Address("inc", 1)
 
-    def post(self, attempt: Outstanding, released: Released, queue: str) -> None:
+    def post(self, attempt: Outstanding, released: Released, queue: str, number: Number) -> None:
         """Remember it."""
         self.posted.append(attempt.invocation_id)
+        self.numbers.append(number)
 
 
 def _released(one: Release) -> Released:
@@ -83,3 +86,5 @@ async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> N
     await dispatcher.turn()
     assert books.asked[1:] == books.asked[:1]
     assert outbox.posted == books.asked[0]
+    assert outbox.numbers == [(1, count + 1) for count in range(calls)]
+    assert dispatcher.newest() == (1, calls)

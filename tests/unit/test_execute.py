@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.envelope import Delivery, seal
+from tasks.errors import BadDelivery
 from tasks.invocation import Lane
 from tasks.ledger_events import Started
 from tasks.node import Phase
@@ -215,6 +218,52 @@ async def test_draining_starts_nothing_and_hands_back(bench: Bench) -> None:
     assert "back" not in bench.servers.calls
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_drain_that_meets_a_call_before_its_start_hands_it_back(bench: Bench, is_answered: bool) -> None:
+    """It has a slot and still fetches its arguments: nobody cancelled it, it is not told as ended, and costs no try."""
+    fetching, gate = asyncio.Event(), asyncio.Event()
+
+    async def fetch(_sha256: str) -> bytes:
+        fetching.set()
+        await gate.wait()
+        if not is_answered:
+            raise UpstreamError(ErrorInfo("blob_unavailable", "no", Failure.NOT_STARTED))
+        return b"{}"
+
+    bench.executor._runner.blobs.fetch = fetch  # type: ignore[method-assign]
+    bench.deliver("one", arguments_json=None, arguments_blob="0" * 64)
+    await fetching.wait()
+    bench.executor.is_draining = True
+    bench.executor.stop_all(Stop.DRAIN)
+    task = asyncio.all_tasks() - {asyncio.current_task()}
+    assert bench.executor.is_idle, "the store may take its time, the drain has none"
+    assert bench.executor.hand_back() == [("one", 1)]
+    gate.set()
+    await asyncio.gather(*task)
+    assert not bench.reporter.events
+    assert bench.servers.calls == []
+
+
+async def test_a_drain_between_the_journal_and_the_tool_hands_back_too(bench: Bench) -> None:
+    """Its start is on disk, the tool was not called: the journal forgets it."""
+    original = bench.journal.started
+
+    def started(*args: Any) -> Any:
+        asyncio.get_running_loop().call_soon(bench.executor.stop_all, Stop.DRAIN)
+        return original(*args)
+
+    bench.journal.started = started  # type: ignore[method-assign, assignment]
+    bench.deliver("one")
+    (work,) = bench.executor._works.values()
+    assert work.task is not None
+    await work.task
+    assert work.stop is Stop.DRAIN
+    assert bench.executor.hand_back() == [("one", 1)]
+    assert (bench.reporter.events, bench.servers.calls) == ([], [])
+    bench.executor.handed_back([("one", 1)])
+    assert bench.executor.hand_back() == []
+
+
 async def test_a_claim_without_its_answer_is_in_no_inventory(bench: Bench) -> None:
     """It is nobody's yet: listed, it would be voided as a stranger's, and stopped once granted."""
     bench.deliver("one", key=POOL_KEY, node=None, incarnation=None, term=0, tool="t.wait")
@@ -276,6 +325,70 @@ async def test_short_calls_are_not_announced(bench: Bench) -> None:
     ended = await bench.ended("one")
     assert ended.started_at == bench.clock.wall_s()
     assert not [event for event in bench.reporter.events if isinstance(event, Started)]
+
+
+async def test_a_delivery_that_is_no_longer_remembered_is_not_new(bench: Bench) -> None:
+    """Redis was restored from a snapshot: what ran before 65,536 others does not run again, by whichever leader."""
+    admission = bench.executor._admission
+    old = seal(bench.delivery("old", number=(3, 17)), KEY)
+    bench.executor.deliver(*old)
+    await bench.ended("old")
+    bench.executor.settled([("old", 1)])
+    for number in range(SEEN_MAX):
+        admission.remember_delivery(bench.delivery(f"x{number}", number=(4, number)))
+    bench.executor.deliver(*old)
+    bench.deliver("late", number=(3, 16))  # was never here: it goes out again, with a number of its own
+    bench.deliver("new", number=(4, SEEN_MAX))
+    await bench.ended("new")
+    assert bench.servers.calls == ["old", "new"]
+    assert bench.meter.refusals == ["number", "number"]
+
+
+def test_a_void_that_is_no_longer_remembered_still_holds() -> None:
+    """It was lost in transit and voided; many voids later it arrives after all."""
+    admission = Admission(node="a1", incarnation="inc", key=KEY, pool_key=POOL_KEY, term=1, seen_max=2)
+    for number in range(3):
+        admission.void(f"i{number}", 1, newest=(1, 10 + number))
+    for number, why in [(9, "number"), (10, "number"), (11, None)]:
+        delivery = replace(Bench.delivery("i0"), number=(1, number))
+        assert _refusal(admission, delivery) == why
+
+
+def test_numbers_may_come_in_any_order_while_they_are_remembered() -> None:
+    """Two queues, two leaders: only what is older than everything remembered is refused."""
+    admission = Admission(node="a1", incarnation="inc", key=KEY, pool_key=POOL_KEY, term=1, seen_max=3)
+    for number in [(2, 1), (1, 9), (1, 7)]:
+        delivery = Bench.delivery(f"i{number}", number=number)
+        assert _refusal(admission, delivery) is None
+        admission.remember_delivery(delivery)
+    assert _refusal(admission, Bench.delivery("other", number=(1, 8))) is None
+
+
+def test_an_orchestrator_that_gives_no_numbers_is_understood() -> None:
+    """An older one may lead during an upgrade: its deliveries are judged by what is remembered, as they were."""
+    admission = Admission(node="a1", incarnation="inc", key=KEY, pool_key=POOL_KEY, term=1, seen_max=1)
+    for number in [(1, 1), (1, 2), (1, 3)]:
+        admission.remember_delivery(Bench.delivery(f"i{number}", number=number))
+    assert _refusal(admission, Bench.delivery("plain")) is None
+
+
+async def test_what_is_held_is_not_taken_twice_however_long_ago_it_came(bench: Bench) -> None:
+    """A late-bound delivery has no number of use, and its claim would be granted again before it is settled."""
+    body, mac = seal(bench.delivery("late", node=None, incarnation=None), POOL_KEY)
+    bench.executor.deliver(body, mac)
+    bench.pool.asked["late", 1](True)
+    await bench.ended("late")
+    bench.executor._admission._seen.clear()
+    bench.executor.deliver(body, mac)
+    assert bench.meter.refusals == ["fence"]
+
+
+def _refusal(admission: Admission, delivery: Delivery) -> str | None:
+    try:
+        admission.judge(delivery)
+    except BadDelivery as refused:
+        return refused.why
+    return None
 
 
 def test_memory_of_fences_is_bounded() -> None:

@@ -157,6 +157,11 @@ class Bench:
 
     def deliver(self, invocation: str, tool: str = "t.echo", *, key: bytes = KEY, **changes: Any) -> None:
         """As it comes out of the queue."""
+        self.executor.deliver(*seal(self.delivery(invocation, tool, **changes), key))
+
+    @staticmethod
+    def delivery(invocation: str, tool: str = "t.echo", **changes: Any) -> Delivery:
+        """To this node, as it is now."""
         form: dict[str, Any] = {
             "invocation": invocation,
             "fence": 1,
@@ -168,7 +173,7 @@ class Bench:
             "timeout_s": 5.0,
             "arguments_json": "{}",
         }
-        self.executor.deliver(*seal(Delivery(**(form | changes)), key))
+        return Delivery(**(form | changes))
 
     async def ended(self, invocation: str) -> Finished:
         """The first report of its end."""

@@ -6,11 +6,11 @@ steps can be tried. `flaws` leaves out single rules, to see that the model of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from tasks.clock import Clock
-from tasks.envelope import Delivery
+from tasks.envelope import Delivery, Number
 from tasks.errors import BadDelivery
 from tasks.invocation import Lane
 from tasks.ledger_events import Finished
@@ -20,6 +20,8 @@ from tasks.outcome import Outcome
 from worker.admit import Admission, Ref, Way
 from worker.lease import Lease
 
+SEEN_MAX = 2
+"""So few that every history makes a node forget."""
 DONE = Outcome("succeeded", result_json='{"content":[]}')
 
 
@@ -30,6 +32,8 @@ class NodeFlaw(Enum):
     """What ended is forgotten once it was sent, not once it was acknowledged."""
     LEASE_FROM_RECEIPT = auto()
     """The lease is counted from when the reply came, not from when the request went."""
+    NUMBERS_PASSED_OVER = auto()
+    """What is no longer remembered is taken for new."""
 
 
 @dataclass(slots=True)
@@ -76,7 +80,12 @@ class ModelNode:
         """It is a member; answers what it tells of an earlier process."""
         key, pool_key = bytes.fromhex(reply.delivery_key), bytes.fromhex(reply.pool_key)
         self._admission = Admission(
-            node=self.offer.name, incarnation=self.incarnation, key=key, pool_key=pool_key, term=reply.term
+            node=self.offer.name,
+            incarnation=self.incarnation,
+            key=key,
+            pool_key=pool_key,
+            term=reply.term,
+            seen_max=SEEN_MAX,
         )
         self._lease = self._granted(reply.term, reply.lease_ttl_s, sent_at_s)
         self._disk.incarnation = self.incarnation
@@ -91,10 +100,12 @@ class ModelNode:
             return
         try:
             delivery = self._admission.open(body, mac).delivery
+            if NodeFlaw.NUMBERS_PASSED_OVER in self._flaws:
+                delivery = replace(delivery, number=None)
             way = self._admission.judge(delivery)
         except BadDelivery:
             return
-        self._admission.remember(delivery.invocation, delivery.fence)
+        self._admission.remember_delivery(delivery)
         if way is Way.EARLY:
             self._early.append(delivery)
         else:
@@ -144,7 +155,7 @@ class ModelNode:
         for one in reply.settled:
             self.settled((one.invocation, one.fence))
         for one in reply.void:
-            self._void((one.invocation, one.fence), told)
+            self._void((one.invocation, one.fence), told, reply.newest)
         assert self._admission is not None
         if reply.term > self._admission.term:
             self._admission.term = reply.term
@@ -155,9 +166,9 @@ class ModelNode:
         self._queue |= {(d.invocation, d.fence): d for d in ready}
         self._heard = reply.number
 
-    def _void(self, ref: Ref, told: set[Ref]) -> None:
+    def _void(self, ref: Ref, told: set[Ref], newest: Number | None) -> None:
         assert self._admission is not None
-        self._admission.void(*ref)
+        self._admission.void(*ref, newest=newest)
         if ref in told:
             self.settled(ref)
         self._queue.pop(ref, None)

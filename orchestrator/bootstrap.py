@@ -14,7 +14,6 @@ import uvicorn
 import uvloop
 
 from orchestrator.assembly import Orchestrator, build
-from orchestrator.leader import Leadership
 from orchestrator.relay import Relay
 from orchestrator.settings import OrchestratorSettings
 from tasks.telemetry import configure
@@ -53,14 +52,15 @@ async def serve(settings: OrchestratorSettings) -> None:
         lifespan="on",
     )
     server = _Announcing(config, settings, listening, relay, orchestrator)
-    ending = asyncio.create_task(_end_with_leadership(orchestrator.leadership, server))
+    ending = asyncio.create_task(_end_with_leadership(orchestrator, server))
     await server.serve(sockets=[listening])
     ending.cancel()
 
 
-async def _end_with_leadership(leadership: Leadership, server: uvicorn.Server) -> None:
+async def _end_with_leadership(orchestrator: Orchestrator, server: uvicorn.Server) -> None:
     """Another replica leads: this one's memory is stale. It ends, and its supervisor starts a standby."""
-    await leadership.is_over.wait()
+    await orchestrator.leadership.is_over.wait()
+    orchestrator.leave()
     server.should_exit = True
 
 

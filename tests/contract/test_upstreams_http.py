@@ -206,7 +206,7 @@ async def test_a_body_cut_off_may_have_started(http: Kit, switch: Switch) -> Non
 
 
 async def test_a_server_that_is_away_refuses_calls_and_comes_back(tools: Tools) -> None:
-    """Connection refused: nothing started, its tools leave the offer, and return when it answers again."""
+    """Connection refused: nothing started; it is unhealthy until it answers, once it had tools, and then used again."""
     async with served(tools.server().streamable_http_app()) as port:
         pass
     form = {"mcpServers": {"web": {"url": f"http://127.0.0.1:{port}/mcp"}}}
@@ -217,9 +217,10 @@ async def test_a_server_that_is_away_refuses_calls_and_comes_back(tools: Tools) 
             await kit.call("web.ask")
         error = await kit.refusal("web.ask")
         assert error.failure is Failure.NOT_STARTED
-        await until(lambda: "web.ask" not in kit.names())
+        await until(lambda: "no connection" in kit.upstreams.unhealthy().get("web", ""))
+        assert "web.ask" in kit.names()
         async with served(tools.server().streamable_http_app(), port):
-            await until(lambda: "web.ask" in kit.names())
+            await until(lambda: not kit.upstreams.unhealthy())
             await kit.call("web.ask")
 
 

@@ -275,6 +275,8 @@ class RemoteServer:
         if life.is_down:
             return
         life.bad_checks = life.bad_checks + 1 if why else 0
+        if why is not None:
+            log.warning("server_check_failed", server=self.name, why=why, in_a_row=life.bad_checks)
         self._judge(why)
         life.check_at_s = self._clock.mono_s() + self._check_in_s()
         if life.bad_checks >= BAD_IN_A_ROW:
@@ -308,8 +310,6 @@ class RemoteServer:
         """One more check has ended."""
         before, self._health = self._health, self._health.after(is_good=why_bad is None)
         self._ill_because = why_bad or self._ill_because
-        if why_bad is not None:
-            log.warning("server_check_failed", server=self.name, why=why_bad, in_a_row=self._health.bad)
         if before.is_healthy is not self._health.is_healthy:
             log.info("server_health_changed", server=self.name, is_healthy=self._health.is_healthy)
             self._on_change()

@@ -108,7 +108,7 @@ async def test_a_master_whose_clock_is_behind_is_heard(redis: Redis) -> None:
     """After a failover entries are counted by another clock: what it takes now is older than what was read."""
     judge, far_ahead = Judge(), "9999999999999-5"
     nodes = ["a1", "b1"]
-    streams = NodeStreams(redis, settling=judge, nodes=lambda: nodes, tell=lambda _: None, clock=SystemClock())
+    streams = _streams(redis, judge, lambda: nodes)
     reading = asyncio.create_task(streams.run())
     try:
         for node in nodes:

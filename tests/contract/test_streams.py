@@ -168,3 +168,10 @@ async def test_who_cannot_prove_that_it_leads_acknowledges_nothing(redis: Redis)
     with suppress(asyncio.CancelledError):
         await reading
     assert judge.settled == ["one"]
+
+
+async def test_what_piled_up_is_read_in_parts(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may hold what all nodes told in hours: one answer with all of it would never come in time."""
+    monkeypatch.setattr("orchestrator.settling.streams.READ_MAX_ENTRIES", 2)
+    judge, said = Judge(), [("n1", f"i{number}") for number in range(5)]
+    assert sorted(await _settled(redis, judge, *said)) == sorted(said)

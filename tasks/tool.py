@@ -16,6 +16,8 @@ TIMEOUT_TOOLS_S = 300.0
 """Seconds a `tools` call may run unless declared otherwise: past it a person has given up."""
 TIMEOUT_AGENTS_S = 4 * 3600.0
 """Seconds an `agents` call may run unless declared otherwise."""
+STOP_MAX_S = 20.0
+"""What a tool may ask for to stop in: a node that drains has to wait for it."""
 
 
 class RetryForm(BaseModel):
@@ -74,6 +76,8 @@ class ToolPolicy(BaseModel):
     on_node_loss: OnNodeLoss | None = None
     """`rerun` for what may be repeated and `ask` for everything else, when absent."""
     timeout_s: float | None = Field(default=None, gt=0)
+    stop_s: float | None = Field(default=None, ge=0, le=STOP_MAX_S)
+    """Seconds it has once it was told to stop; then its server's process is ended. 0: it is trusted to stop."""
     retry: DeclaredRetry | None = None
 
 

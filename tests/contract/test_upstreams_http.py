@@ -20,7 +20,7 @@ from tasks.errors import SettingsError
 from tasks.outcome import Failure
 from worker.testing.upstreams_kit import Kit, running, served, until
 from worker.upstreams.inprocess import find_server
-from worker.upstreams.remote import Limits
+from worker.upstreams.life import Limits
 
 Context = ServerRequestContext[Any, Any]
 FORM = types.ElicitRequest(

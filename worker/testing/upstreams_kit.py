@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from tasks.clock import SystemClock
 from tasks.outcome import ErrorInfo
 from worker.upstreams.errors import UpstreamError
-from worker.upstreams.remote import Limits
+from worker.upstreams.life import Limits
 from worker.upstreams.servers_file import parse_servers
 from worker.upstreams.upstream import ServerStatus
 from worker.upstreams.upstreams import Upstreams

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from mcp import Client
-from mcp.client._transport import Transport
-from mcp.client.session import IncomingMessage
 from mcp.shared.exceptions import MCPError
-from mcp_types import Implementation, ToolListChangedNotification
+from mcp_types import Implementation
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
@@ -28,10 +25,11 @@ from tasks.clock import Clock
 from tasks.retry import RetryPolicy, delay_s
 from tasks.tool import ToolPolicy, ToolSpec
 from worker.upstreams.errors import from_rpc, maybe_started, permanent, unavailable, unknown_tool
-from worker.upstreams.forwarding import Forwarding, call_request
+from worker.upstreams.forwarding import call_request
+from worker.upstreams.life import ERROR_CHARS, Life, Limits, MakeLink, NotStopped, ServerEnded, listening
 from worker.upstreams.listing import ListingBroken, RawResult, list_tools
 from worker.upstreams.result import result_text
-from worker.upstreams.upstream import Alarm, Ask, ServerStatus
+from worker.upstreams.upstream import Ask, ServerStatus
 
 log = structlog.get_logger()
 
@@ -40,65 +38,6 @@ STABLE_S = 60.0
 """A session that lasted this long clears the count of failures."""
 DRAIN_S = 30.0
 """An HTTP server that stopped answering: its running calls get this long before the session is closed."""
-ERROR_CHARS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one server may take. Seconds and bytes."""
-
-    start_s: float = 30.0
-    """From starting the process to its tools being listed."""
-    health_every_s: float = 30.0
-    """An idle server is asked for its tools this often; HTTP servers need it to notice changes too."""
-    health_answer_s: float = 10.0
-    result_bytes: int = 16_000_000
-    close_s: float = 10.0
-    """Above the sum of the waits of a process that has to be killed."""
-
-
-class Link(Transport, Protocol):
-    """A transport that can say what it knows of its end."""
-
-    kind: str
-
-    def kill(self) -> None:
-        """At once, without waiting."""
-        ...
-
-    def outage(self) -> str | None:
-        """What kept the server from answering at some time of the session."""
-        ...
-
-    def why_ended(self, error: BaseException | None, /) -> str | None:
-        """For people; None when it knows nothing."""
-        ...
-
-
-MakeLink = Callable[[Alarm], Link]
-
-
-class ServerEnded(Exception):
-    """The session is over; the message says why, for people."""
-
-
-class _Life:
-    """One session, from its start to its end."""
-
-    def __init__(self, make_link: MakeLink) -> None:
-        self.wake = asyncio.Event()
-        self.is_down = self.wants_list = self.is_ready = self.was_ready = False
-        self.in_flight = 0
-        self.client: Client | None = None
-        self.link = make_link(self)
-
-    def down(self) -> None:
-        self.is_down = True
-        self.wake.set()
-
-    def changed(self) -> None:
-        self.wants_list = True
-        self.wake.set()
 
 
 class RemoteServer:
@@ -120,7 +59,7 @@ class RemoteServer:
         self.name, self._kind, self._make_link = name, kind, make_link
         self._policy_of, self._on_change = policy_of, on_change
         self._clock, self._draw, self._limits, self._client_info = clock, draw, limits, client_info
-        self._life: _Life | None = None
+        self._life: Life | None = None
         self._specs: tuple[ToolSpec, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
@@ -180,13 +119,18 @@ class RemoteServer:
             raise unknown_tool(f"{self.name}.{tool}")
         life.in_flight += 1
         try:
-            raw = await self._send(life.client, tool, arguments, ask)
+            sending = self._send(life.client, tool, arguments, ask)
+            raw = await life.stops.follow(tool, sending, lambda: self._stop_s(tool))
         finally:
             life.in_flight -= 1
             if life.is_down:
                 life.wake.set()
         self._last_success_s = self._clock.mono_s()
         return result_text(raw, what=f"{self.name}.{tool}", limit_bytes=self._limits.result_bytes)
+
+    def _stop_s(self, tool: str) -> float:
+        declared_s = self._policy_of(f"{self.name}.{tool}").stop_s
+        return self._limits.stop_s if declared_s is None else declared_s
 
     async def _send(self, client: Client, tool: str, arguments: dict[str, Any], ask: Ask) -> dict[str, Any]:
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
@@ -223,9 +167,12 @@ class RemoteServer:
             # A cancellation that meets a failing session is swallowed by the SDK's task groups: ask, too.
             while not me.cancelling():
                 began_s = self._clock.mono_s()
-                await self._live_once()
+                is_our_doing = await self._live_once()
                 if me.cancelling():
                     break
+                if is_our_doing:
+                    self._enter("starting")
+                    continue
                 failures = 1 if self._clock.mono_s() - began_s > STABLE_S else failures + 1
                 wait_s = delay_s(failures, RESTARTS, self._draw())
                 self._enter("waiting")
@@ -241,13 +188,17 @@ class RemoteServer:
             self._enter("closed")
             self._first_try.set()
 
-    async def _live_once(self) -> None:
-        """Start, serve until the end, and record why it ended."""
+    async def _live_once(self) -> bool:
+        """Start, serve until the end, and record why it ended.
+
+        Returns:
+            Whether it was ended only because a tool did not stop: then nothing is wrong with the server.
+        """
         self._starts += 1
         # Asked for an unknown method before `initialize` some old servers break, so the era that worked is
         # remembered; until a start fails, for the server may have been updated.
         is_legacy = self._protocol is not None and self._protocol not in MODERN_PROTOCOL_VERSIONS
-        life = self._life = _Life(self._make_link)
+        life = self._life = Life(self.name, self._make_link, limits=self._limits)
         try:
             await self._serve(life, mode="legacy" if is_legacy else "auto")
         except asyncio.CancelledError:
@@ -257,12 +208,14 @@ class RemoteServer:
             self._protocol = self._protocol if life.was_ready else None
         finally:
             life.is_ready, self._life = False, None
+            life.stops.gone()
+        return life.stops.why is not None
 
-    async def _serve(self, life: _Life, mode: str) -> None:
+    async def _serve(self, life: Life, mode: str) -> None:
         async with contextlib.AsyncExitStack() as stack:
             # A native timeout and not an anyio one: the client's own scopes outlive this block.
             async with asyncio.timeout(self._limits.start_s):
-                life.client = await stack.enter_async_context(self._client(life, mode))
+                life.client = await stack.enter_async_context(life.client_for(mode, self._client_info))
                 specs = await list_tools(life.client.session, self.name, self._policy_of)
             outage = life.link.outage()
             if outage is not None:
@@ -273,23 +226,14 @@ class RemoteServer:
             life.is_ready = life.was_ready = True
             self._offer(specs)
             log.info("server_ready", server=self.name, tools=len(specs), protocol=self._protocol)
-            await stack.enter_async_context(_listening(life))
+            await stack.enter_async_context(listening(life))
             try:
                 await self._watch(life)
             finally:
                 life.is_ready = False
                 self._enter("ending")
 
-    def _client(self, life: _Life, mode: str) -> Client:
-        async def on_message(message: IncomingMessage) -> None:
-            if isinstance(message, ToolListChangedNotification):
-                life.changed()
-
-        return Client(
-            Forwarding(life.link), mode=mode, cache=None, message_handler=on_message, client_info=self._client_info
-        )
-
-    async def _watch(self, life: _Life) -> None:
+    async def _watch(self, life: Life) -> None:
         """Returns never; raises when the session is over."""
         assert life.client is not None
         while True:
@@ -300,6 +244,11 @@ class RemoteServer:
             if life.is_down:
                 await self._drain(life)
                 raise ServerEnded(life.link.why_ended(None) or "the connection ended")
+            if life.stops.why is not None:
+                life.is_ready = False
+                self._enter("ending")
+                await life.stops.neighbours()
+                raise NotStopped(life.stops.why)
             if life.wants_list or life.in_flight == 0:
                 life.wants_list = False
                 await self._list_again(life.client)
@@ -315,7 +264,7 @@ class RemoteServer:
         if specs != self._specs:
             self._offer(specs)
 
-    async def _drain(self, life: _Life) -> None:
+    async def _drain(self, life: Life) -> None:
         """Take no new calls; where the end of one connection is not the end of all, let the others finish."""
         life.is_ready = False
         self._enter("ending")
@@ -327,13 +276,15 @@ class RemoteServer:
                     await life.wake.wait()
                     life.wake.clear()
 
-    def _record(self, life: _Life, error: Exception) -> None:
+    def _record(self, life: Life, error: Exception) -> None:
         cause = _first_cause(error)
         expected = isinstance(cause, ServerEnded | TimeoutError | OSError | MCPError | ListingBroken | ValidationError)
         if isinstance(cause, TimeoutError):
             said = f"did not answer within {self._limits.start_s:g} s"
             note = life.link.why_ended(cause)
             said = f"{said}; {note}" if note else said
+        elif isinstance(cause, NotStopped):
+            said = str(cause)
         else:
             said = life.link.why_ended(cause) or str(cause) or type(cause).__name__
         self._error = said[:ERROR_CHARS]
@@ -350,32 +301,6 @@ class RemoteServer:
         was_ready, self._state = self._state == "ready", state
         if was_ready:
             self._on_change()
-
-
-@contextlib.asynccontextmanager
-async def _listening(life: _Life) -> AsyncIterator[None]:
-    """A 2026-07-28 server says that its tools changed only on a stream that was asked for."""
-    client = life.client
-    assert client is not None
-    tools = client.server_capabilities.tools
-    if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or tools is None or not tools.list_changed:
-        yield
-        return
-    task = asyncio.create_task(_listen(client, life))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-async def _listen(client: Client, life: _Life) -> None:
-    try:
-        async with client.listen(tools_list_changed=True) as subscription:
-            async for _ in subscription:
-                life.changed()
-    except Exception as error:
-        log.info("server_listen_ended", error=str(error)[:ERROR_CHARS], exc_info=True)
 
 
 def _first_cause(error: BaseException) -> BaseException:

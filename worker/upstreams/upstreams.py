@@ -20,8 +20,9 @@ from tasks.tool import ToolSpec
 from worker.upstreams.errors import unknown_tool
 from worker.upstreams.http import HttpLink
 from worker.upstreams.inprocess import InProcessServer, find_server
+from worker.upstreams.life import Limits
 from worker.upstreams.probe import Probe
-from worker.upstreams.remote import Limits, RemoteServer
+from worker.upstreams.remote import RemoteServer
 from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
 from worker.upstreams.stdio import StdioLink
 from worker.upstreams.upstream import Alarm, Ask, Progress, ServerStatus, Upstream

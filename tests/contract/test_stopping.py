@@ -97,7 +97,7 @@ async def test_calls_beside_it_may_finish_and_new_ones_are_refused(tmp_path: Pat
         stubborn.cancel()
         await until(lambda: one.kit.status("e").state == "ending")
         refused = await one.kit.refusal("e.apply", {"key": "late"})
-        assert (refused.code, refused.failure) == ("server_unavailable", Failure.NOT_STARTED)
+        assert (refused.code, refused.failure) == ("server_unavailable", Failure.WAIT_UNTIL), "it costs no try"
         assert (await neighbour)["content"][0]["text"] == "beside"
         await ends_cancelled(stubborn)
         assert not one.marks("effect", "late")

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from tasks.clock import Clock
 from tasks.retry import RetryPolicy, delay_s
 from tasks.tool import ToolPolicy, ToolSpec
-from worker.upstreams.errors import from_rpc, maybe_started, permanent, unavailable, unknown_tool
+from worker.upstreams.errors import being_renewed, from_rpc, maybe_started, permanent, unavailable, unknown_tool
 from worker.upstreams.forwarding import call_request
 from worker.upstreams.life import ERROR_CHARS, Life, Limits, MakeLink, NotStopped, ServerEnded, listening
 from worker.upstreams.listing import ListingBroken, RawResult, list_tools
@@ -68,6 +68,8 @@ class RemoteServer:
         self._error: str | None = None
         self._protocol: str | None = None
         self._starts = 0
+        self._is_renewed = False
+        """It is ended, or was and is not back yet, only because a tool did not stop."""
         self._last_success_s: float | None = None
 
     # -- the Upstream
@@ -114,7 +116,7 @@ class RemoteServer:
         """
         life = self._life
         if life is None or not life.is_ready or life.client is None:
-            raise unavailable(self.name, self._state, self._error)
+            raise being_renewed(self.name) if self._is_renewed else unavailable(self.name, self._state, self._error)
         if tool not in self._names:
             raise unknown_tool(f"{self.name}.{tool}")
         life.in_flight += 1
@@ -209,7 +211,7 @@ class RemoteServer:
         finally:
             life.is_ready, self._life = False, None
             life.stops.gone()
-        return life.stops.why is not None
+        return self._is_renewed
 
     async def _serve(self, life: Life, mode: str) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -245,7 +247,7 @@ class RemoteServer:
                 await self._drain(life)
                 raise ServerEnded(life.link.why_ended(None) or "the connection ended")
             if life.stops.why is not None:
-                life.is_ready = False
+                life.is_ready, self._is_renewed = False, True
                 self._enter("ending")
                 await life.stops.neighbours()
                 raise NotStopped(life.stops.why)
@@ -278,6 +280,7 @@ class RemoteServer:
 
     def _record(self, life: Life, error: Exception) -> None:
         cause = _first_cause(error)
+        self._is_renewed = isinstance(cause, NotStopped)
         expected = isinstance(cause, ServerEnded | TimeoutError | OSError | MCPError | ListingBroken | ValidationError)
         if isinstance(cause, TimeoutError):
             said = f"did not answer within {self._limits.start_s:g} s"
@@ -293,7 +296,7 @@ class RemoteServer:
     def _offer(self, specs: tuple[ToolSpec, ...]) -> None:
         self._specs, self._names = specs, frozenset(spec.definition["name"] for spec in specs)
         self._last_success_s = self._clock.mono_s()
-        self._state, self._error = "ready", None
+        self._state, self._error, self._is_renewed = "ready", None, False
         self._first_try.set()
         self._on_change()
 

@@ -25,6 +25,7 @@ from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
+from tasks.outcome import Failure
 from worker.upstreams.errors import UpstreamError
 
 log = structlog.get_logger()
@@ -94,7 +95,7 @@ class Stops:
                 await _to_its_end(self._stopped(call, tool, grace_s()))
             raise
         except UpstreamError as error:
-            if error.info.code == "connection_lost":
+            if error.info.failure is Failure.MAYBE_STARTED:
                 await self._gone()
             raise
         finally:

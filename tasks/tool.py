@@ -16,6 +16,8 @@ TIMEOUT_TOOLS_S = 300.0
 """Seconds a `tools` call may run unless declared otherwise: past it a person has given up."""
 TIMEOUT_AGENTS_S = 4 * 3600.0
 """Seconds an `agents` call may run unless declared otherwise."""
+STOP_MAX_S = 20.0
+"""What a tool may ask for to stop in: a node that drains has to wait for it."""
 
 
 class RetryForm(BaseModel):
@@ -77,6 +79,8 @@ class ToolPolicy(BaseModel):
     silence_limit_s: float | None = Field(default=None, ge=0)
     """Its server is given up when it said nothing at all for so long while the tool ran; 0: never. When
     absent a default holds, for servers that were seen to answer while the tool ran (worker/upstreams/pulse.py)."""
+    stop_s: float | None = Field(default=None, ge=0, le=STOP_MAX_S)
+    """Seconds it has once it was told to stop; then its server's process is ended. 0: it is trusted to stop."""
     retry: DeclaredRetry | None = None
 
 

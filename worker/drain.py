@@ -19,10 +19,13 @@ from tasks.errors import FleetError, OrchestratorDown
 from tasks.invocation import Lane
 from tasks.node import LeaveRequest, Phase
 from tasks.node import Ref as WireRef
+from tasks.tool import STOP_MAX_S
 from worker.admit import Ref
 from worker.work import Stop
 
 POLL_S = 0.02
+STOP_S = STOP_MAX_S + 10.0
+"""For the calls that the deadline stops: until their tools have stopped, or their processes were ended."""
 SETTLE_S = 8.0
 """After the last call ended: longer than one resend, so that one lost stream entry does not matter."""
 RETRY_S = 0.3
@@ -86,6 +89,7 @@ async def drain(
     if not await _until(lambda: not any(executor.counts(Phase.RUNNING).values()), ends_s, clock):
         _log.warning("drain_deadline", running=sum(executor.counts(Phase.RUNNING).values()), effect="they are stopped")
         executor.stop_all(Stop.DRAIN)
+        await _until(lambda: not any(executor.counts(Phase.RUNNING).values()), clock.mono_s() + STOP_S, clock)
     if not await _until(lambda: executor.is_idle, clock.mono_s() + SETTLE_S, clock):
         _log.error("not_settled", effect="this node does not leave; its journal is reported at its next start")
         return False

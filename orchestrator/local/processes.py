@@ -18,8 +18,8 @@ START_S = 90.0
 """On a machine that is busy with other things, imports alone take long."""
 DRAIN_S = 5.0
 """What runs on a node may finish for so long after Ctrl-C, unless MCPFLEET_NODE_DRAIN_S says otherwise."""
-AFTER_DRAIN_S = 10.0
-"""To close its MCP servers and leave."""
+AFTER_DRAIN_S = 25.0
+"""To stop what goes on all the same, close its MCP servers, settle and leave."""
 ORCHESTRATOR_STOP_S = 15.0
 FLOWER_STOP_S = 5.0
 _PYTHON = (sys.executable, "-P", "-m")

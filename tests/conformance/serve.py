@@ -134,7 +134,7 @@ async def real(folder: Path, port: int) -> AsyncIterator[str]:
             join_token=SecretStr(join_token),
             flower_feed=False,
         )
-        orchestrator = await build(settings)
+        orchestrator = await build(settings, address=f"127.0.0.1:{port}", follows=lambda _address: None)
         front = make_app(orchestrator.fleet)
 
         @contextlib.asynccontextmanager

@@ -282,6 +282,28 @@ async def test_large_arguments_and_results_pass_through_the_store(fake: FakeOrch
         assert not list((tmp_path / "a1.results").iterdir()), "a settled result needs no file"
 
 
+async def test_a_drain_without_redis_still_hands_back_what_never_started(tmp_path: Path) -> None:
+    """What waits needs no Redis to be handed back; what was interrupted is in the journal, and the node says so."""
+    valkey = KillableValkey(tmp_path)
+    await valkey.start()
+    try:
+        fake = FakeOrchestrator(valkey.url)
+        async with (
+            fake.serving(),
+            node_process(fake, tmp_path, os.environ, "--slots-tools", "1", drain_s=0.1) as node,
+        ):
+            running, waiting = await fake.call("probe.sleep", LONG), await fake.call("probe.echo")
+            await _started(fake, running)
+            await _holds(fake, (running, Phase.RUNNING), (waiting, Phase.WAITING))
+            await valkey.kill()
+            node.signal()
+            await fake.until(lambda: [ref.invocation for one in fake.renewals for ref in one.returned][:1] == [waiting])
+            assert await node.exit_code() == 3
+            assert not fake.leaves
+    finally:
+        await valkey.kill()
+
+
 async def test_outcomes_survive_the_loss_of_redis(tmp_path: Path) -> None:
     """Redis may vanish with all it held: the outcome comes when it is back, and new calls run."""
     valkey = KillableValkey(tmp_path)

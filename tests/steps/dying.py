@@ -114,7 +114,10 @@ def orchestrator(steps: Steps) -> Callable[[], None]:
     steps.wrap(NodeDesk, "restore", before="epoch-taken")
     steps.wrap(NodeDesk, "renew", before="renewal-heard", after="renewal-taken")
     steps.wrap(NodeDesk, "join", before="join-heard", after="join-taken")
-    steps.wrap(NodeDesk, "leave", before="leave-heard", calls=lambda _desk, _name, request: _ids(request.returned))
+    steps.wrap(
+        NodeDesk, "_take_back", before="return-heard", after="return-taken", calls=lambda _desk, _name, refs: _ids(refs)
+    )
+    steps.wrap(NodeDesk, "leave", before="leave-heard")
     steps.wrap(Ledger, "forget_node", before="leave-taken", after="node-forgotten")
     steps.wrap(
         Settler, "finished", before="outcome-read", calls=lambda _settler, told: _ids(event for _node, event in told)

@@ -159,7 +159,9 @@ def _waiting(fleet: SteppedFleet) -> list[int]:
 
 CANCELLED = End("cancelled", 1)
 NOT_STARTED = End("lost", 0)
-SECOND = End("succeeded", 1, tries=2)
+SECOND = End("succeeded", 1)
+"""The node was lost with the first attempt, which uses up no try."""
+TWICE = End("succeeded", 2)
 TABLE = (
     # the orchestrator
     Step("accept-before-commit", walk=_call),
@@ -177,7 +179,9 @@ TABLE = (
     Step("mark_started-before-commit", walk=_run),
     Step("mark_started-after-commit", walk=_run),
     Step("epoch-taken", walk=_take_over),
-    Step("leave-heard", 2, walk=_drain),
+    Step("return-heard", 2, walk=_drain),
+    Step("return-taken", 2, walk=_drain),
+    Step("leave-heard", walk=_drain),
     Step("leave-taken", walk=_drain),
     Step("node-forgotten", walk=_drain),
     Step("cancel-not-sent", 2, walk=_cancel, unsafe=CANCELLED, safe=CANCELLED),
@@ -187,13 +191,13 @@ TABLE = (
     Step("received", walk=_call),
     Step("start-not-journaled", walk=_call),
     Step("start-journaled", 2, walk=_call, unsafe=NOT_STARTED, safe=SECOND),
-    Step("tool-ran", 2, walk=_call, unsafe=End("lost", 1), safe=End("succeeded", 2, tries=2)),
+    Step("tool-ran", 2, walk=_call, unsafe=End("lost", 1), safe=TWICE),
     Step("outcome-journaled", 2, walk=_call),
     Step("outcome-reported", 2, walk=_call),
     Step("settled-heard", 2, walk=_call),
     Step("handed-back", walk=_drain),
     Step("joined-not-adopted", walk=_join, unsafe=NOT_STARTED, safe=SECOND),
-    Step("lease-granted", walk=_run, unsafe=End("lost", 1), safe=End("succeeded", 2, tries=2)),
+    Step("lease-granted", walk=_run, unsafe=End("lost", 1), safe=TWICE),
 )
 STEPS = {step.name: step for step in TABLE}
 

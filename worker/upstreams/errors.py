@@ -27,6 +27,8 @@ from tasks.outcome import ErrorInfo, Failure
 
 FAULT_KEY = "mcpfleet/fault"
 """Key in a JSON-RPC error's `data` under which our own transports say what happened below it."""
+RENEWED_S = 2.5
+"""Until a node whose server is being started again has said so in a renewal, and is passed by."""
 MESSAGE_CHARS = 2000
 """A server's message is carried up to this length: it ends in logs, events and dead letters."""
 
@@ -94,6 +96,12 @@ def unavailable(server: str, state: str, error: str | None) -> UpstreamError:
     """The server is not running on this node right now."""
     because = f": {error}" if error else ""
     return not_started("server_unavailable", f"server {server} is {state} on this node{because}")
+
+
+def being_renewed(server: str) -> UpstreamError:
+    """Its process is being ended for a tool that did not stop: soon there is a new one. Costs no try."""
+    message = f"server {server} is being started again, because a tool of it did not stop when it was told to"
+    return UpstreamError(ErrorInfo("server_unavailable", message, Failure.WAIT_UNTIL, RENEWED_S))
 
 
 def unknown_tool(tool: str) -> UpstreamError:

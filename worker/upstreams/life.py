@@ -21,6 +21,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from tasks.clock import Clock
 from worker.upstreams.forwarding import Forwarding
 from worker.upstreams.pulse import Pulse
+from worker.upstreams.stopping import Stops
 from worker.upstreams.upstream import Alarm
 
 log = structlog.get_logger()
@@ -46,6 +47,10 @@ class Limits:
     result_bytes: int = 16_000_000
     close_s: float = 10.0
     """Above the sum of the waits of a process that has to be killed."""
+    stop_s: float = 5.0
+    """A tool that was told to stop has so long, unless it declares another time."""
+    neighbours_s: float = 30.0
+    """When a tool has not stopped, calls beside it get so long before their process is ended."""
 
 
 class Link(Transport, Protocol):
@@ -77,10 +82,14 @@ class ServerUnwell(ServerEnded):
     """We end it: it failed its checks, or nothing was heard of it while calls ran."""
 
 
+class NotStopped(ServerEnded):
+    """We end it: a tool was told to stop and did not."""
+
+
 class Life:
     """One session."""
 
-    def __init__(self, make_link: MakeLink, *, limits: Limits, proven: set[str], clock: Clock) -> None:
+    def __init__(self, name: str, make_link: MakeLink, *, limits: Limits, proven: set[str], clock: Clock) -> None:
         self._clock = clock
         self.wake = asyncio.Event()
         self.is_down = self.wants_list = self.is_ready = self.was_ready = False
@@ -95,6 +104,13 @@ class Life:
         """The heartbeat that was sent last."""
         self.client: Client | None = None
         self.link = make_link(self)
+        self.stops = Stops(
+            name,
+            is_ours=self.link.kind == "stdio",
+            neighbours_s=limits.neighbours_s,
+            gone_s=limits.close_s,
+            wake=self.wake.set,
+        )
 
     def down(self) -> None:
         """It is gone."""
@@ -126,7 +142,7 @@ class Life:
             if isinstance(message, ToolListChangedNotification):
                 self.changed()
 
-        transport = Forwarding(self.link, self.heard)
+        transport = Forwarding(self.stops.overhear(self.link), self.heard)
         return Client(transport, mode=mode, cache=None, message_handler=on_message, client_info=client_info)
 
 
@@ -154,3 +170,10 @@ async def _listen(client: Client, life: Life) -> None:
                 life.changed()
     except Exception as error:
         log.info("server_listen_ended", error=str(error)[:ERROR_CHARS], exc_info=True)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Of a group, which the SDK makes of one failure."""
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return error

@@ -26,9 +26,19 @@ from tasks.health import BAD_IN_A_ROW, HEALTHY, UNHEALTHY
 from tasks.retry import RetryPolicy, delay_s
 from tasks.tool import ToolPolicy, ToolSpec
 from worker.upstreams import alive
-from worker.upstreams.errors import from_rpc, maybe_started, permanent, silent, unavailable, unknown_tool
+from worker.upstreams.errors import being_renewed, from_rpc, maybe_started, permanent, silent, unavailable, unknown_tool
 from worker.upstreams.forwarding import call_request
-from worker.upstreams.life import ERROR_CHARS, Life, Limits, MakeLink, ServerEnded, ServerUnwell, listening
+from worker.upstreams.life import (
+    ERROR_CHARS,
+    Life,
+    Limits,
+    MakeLink,
+    NotStopped,
+    ServerEnded,
+    ServerUnwell,
+    first_cause,
+    listening,
+)
 from worker.upstreams.listing import ListingBroken, RawResult, list_tools
 from worker.upstreams.result import result_text
 from worker.upstreams.upstream import Ask, ServerStatus
@@ -70,6 +80,8 @@ class RemoteServer:
         self._error: str | None = None
         self._protocol: str | None = None
         self._starts = 0
+        self._is_renewed = False
+        """It is ended, or was and is not back yet, only because a tool did not stop."""
         self._last_success_s: float | None = None
         self._health, self._ill_because = HEALTHY, ""
         self._proven: set[str] = set()
@@ -130,18 +142,25 @@ class RemoteServer:
         """
         life = self._life
         if life is None or not life.is_ready or life.client is None:
-            raise unavailable(self.name, self._state, self._error)
+            raise being_renewed(self.name) if self._is_renewed else unavailable(self.name, self._state, self._error)
         if tool not in self._names:
             raise unknown_tool(f"{self.name}.{tool}")
         flight = life.pulse.began(tool, self._clock.mono_s())
         try:
-            raw = await self._send(life, life.client, tool, arguments, ask)
+            sending = self._send(life, life.client, tool, arguments, ask)
+            raw = await life.stops.follow(tool, sending, lambda: self._stop_s(tool))
         finally:
             life.pulse.flights.discard(flight)
             if life.is_down:
                 life.wake.set()
         self._last_success_s = self._clock.mono_s()
         return result_text(raw, what=f"{self.name}.{tool}", limit_bytes=self._limits.result_bytes)
+
+    def _stop_s(self, tool: str) -> float:
+        """What may be repeated may also run on: it is not worth the calls beside it."""
+        spec = next((spec for spec in self._specs if spec.definition["name"] == tool), None)
+        default_s = 0.0 if spec is None or spec.is_safe else self._limits.stop_s
+        return default_s if spec is None or spec.policy.stop_s is None else spec.policy.stop_s
 
     async def _send(self, life: Life, client: Client, tool: str, arguments: dict[str, Any], ask: Ask) -> dict[str, Any]:
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
@@ -180,9 +199,12 @@ class RemoteServer:
             # A cancellation that meets a failing session is swallowed by the SDK's task groups: ask, too.
             while not me.cancelling():
                 began_s = self._clock.mono_s()
-                await self._live_once()
+                is_our_doing = await self._live_once()
                 if me.cancelling():
                     break
+                if is_our_doing:
+                    self._enter("starting")
+                    continue
                 failures = 1 if self._clock.mono_s() - began_s > STABLE_S else failures + 1
                 wait_s = delay_s(failures, RESTARTS, self._draw())
                 self._enter("waiting")
@@ -198,13 +220,18 @@ class RemoteServer:
             self._enter("closed")
             self._first_try.set()
 
-    async def _live_once(self) -> None:
-        """Start, serve until the end, and record why it ended."""
+    async def _live_once(self) -> bool:
+        """Start, serve until the end, and record why it ended.
+
+        Returns:
+            Whether it was ended only because a tool did not stop: then nothing is wrong with the server.
+        """
         self._starts += 1
         # Asked for an unknown method before `initialize` some old servers break, so the era that worked is
         # remembered; until a start fails, for the server may have been updated.
         is_legacy = self._protocol is not None and self._protocol not in MODERN_PROTOCOL_VERSIONS
-        life = self._life = Life(self._make_link, limits=self._limits, proven=self._proven, clock=self._clock)
+        limits, proven = self._limits, self._proven
+        life = self._life = Life(self.name, self._make_link, limits=limits, proven=proven, clock=self._clock)
         try:
             await self._serve(life, mode="legacy" if is_legacy else "auto")
         except asyncio.CancelledError:
@@ -216,6 +243,8 @@ class RemoteServer:
             life.is_ready, self._life = False, None
             if life.beat is not None:
                 life.beat.cancel()
+            life.stops.gone()
+        return self._is_renewed
 
     async def _serve(self, life: Life, mode: str) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -248,6 +277,11 @@ class RemoteServer:
             if life.is_down:
                 await self._drain(life)
                 raise ServerEnded(life.link.why_ended(None) or "the connection ended")
+            if life.stops.why is not None:
+                life.is_ready, self._is_renewed = False, True
+                self._enter("ending")
+                await life.stops.neighbours()
+                raise NotStopped(life.stops.why)
             if life.pulse.flights:
                 self._feel(life, life.client)
             is_due = self._clock.mono_s() >= life.check_at_s
@@ -331,18 +365,19 @@ class RemoteServer:
                     life.wake.clear()
 
     def _record(self, life: Life, error: Exception) -> None:
-        cause = _first_cause(error)
+        cause = first_cause(error)
+        self._is_renewed = isinstance(cause, NotStopped)
         expected = isinstance(cause, ServerEnded | TimeoutError | OSError | MCPError | ListingBroken | ValidationError)
         if isinstance(cause, TimeoutError):
             said = f"did not answer within {self._limits.start_s:g} s"
             note = life.link.why_ended(cause)
             said = f"{said}; {note}" if note else said
-        elif isinstance(cause, ServerUnwell):
+        elif isinstance(cause, ServerUnwell | NotStopped):
             said = str(cause)
         else:
             said = life.link.why_ended(cause) or str(cause) or type(cause).__name__
         self._error = said[:ERROR_CHARS]
-        if not isinstance(cause, ServerUnwell):  # judged already
+        if not isinstance(cause, ServerUnwell | NotStopped):  # judged already; nothing wrong with it
             self._judge(self._error)
         log.warning("server_ended", server=self.name, error=self._error, exc_info=None if expected else error)
 
@@ -355,7 +390,7 @@ class RemoteServer:
                 if spec.policy.silence_limit_s is not None
             }
         self._last_success_s = self._clock.mono_s()
-        self._state, self._error = "ready", None
+        self._state, self._error, self._is_renewed = "ready", None, False
         self._first_try.set()
         self._on_change()
 
@@ -363,9 +398,3 @@ class RemoteServer:
         was_ready, self._state = self._state == "ready", state
         if was_ready:
             self._on_change()
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and error.exceptions:
-        error = error.exceptions[0]
-    return error

@@ -91,8 +91,9 @@ def _set_of(fleet: Fleet) -> SentinelSet:
 async def _answered(fleet: Fleet, key: str) -> None:
     """A new call is accepted and ends well."""
     body = {"tool": "effects.apply", "arguments": {"key": key}}
-    accepted = (await fleet.http.post("/v1/invocations", json=body)).raise_for_status().json()
-    view = (await fleet.http.get(f"/v1/invocations/{accepted['id']}", params={"wait": 25})).raise_for_status().json()
+    accepted = (await fleet.ask("POST", "/v1/invocations", json=body)).raise_for_status().json()
+    answer = await fleet.ask("GET", f"/v1/invocations/{accepted['id']}", params={"wait": 25})
+    view = answer.raise_for_status().json()
     assert view["state"] == "succeeded", view
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from tests.chaos.asked import SAFE, TERMINAL, UNSAFE
 from tests.chaos.disks import Disks
 from tests.chaos.fleet import Fleet
 from tests.chaos.ground import Ground
 from tests.chaos.network import Network
 from tests.chaos.owner import is_orphan, owned
-from tests.chaos.traffic import SAFE, TERMINAL, UNSAFE
 
 WITHIN_S = 90.0
 LOOK_EVERY_S = 0.05

@@ -125,9 +125,13 @@ def told(report: Report) -> str:
     lines.append(f"accepted after: p50 {percentile(accepted, 0.5):.2f} s, p99 {percentile(accepted, 0.99):.2f} s")
     lines.append(f"safe calls whose effect happened more than once: {books.repeated}")
     lines.append("refused: " + (", ".join(f"{n} {name}" for name, n in report.refused.items()) or "nothing"))
-    if books.failovers_s:
-        p50, most = percentile(books.failovers_s, 0.5), max(books.failovers_s)
-        lines.append(f"failover of {len(books.failovers_s)} calls: p50 {p50:.1f} s, max {most:.1f} s")
+    lines.append(f"{books.cancelled} cancelled by their callers, {books.chained} in chains, {report.replays} replayed")
+    lines.append(f"leases lapsed: {report.lapses} lines in the logs")
+    for stretched, words in ((False, "alone"), (True, "while Redis, ledger or orchestrator were hurt")):
+        took_s = [each.took_s for each in books.failovers if each.is_stretched is stretched]
+        if took_s:
+            p50, most = percentile(took_s, 0.5), max(took_s)
+            lines.append(f"failover of {len(took_s)} calls, {words}: p50 {p50:.1f} s, max {most:.1f} s")
     lines += [f"VIOLATION  {words}" for words in books.violations]
     lines.append("" if books.violations else "the books are right: nothing lost, nothing twice")
     if books.violations:

@@ -22,6 +22,9 @@ SCHEMA = {
         "key": {"type": "string"},
         "seconds": {"type": "number", "minimum": 0},
         "mischief": {"enum": ["", "crash", "junk", "flood", "hang"]},
+        "padding": {"type": "string"},
+        "answer_bytes": {"type": "integer", "minimum": 0},
+        "after": {"type": "string"},
     },
     "required": ["key"],
     "additionalProperties": False,
@@ -31,6 +34,8 @@ TOOLS = [
     {"name": "apply", "inputSchema": SCHEMA},
 ]
 INVOCATION = "mcpfleet/invocation"
+AFTER_CHARS = 40
+"""Of what a chain hands on: enough to know whose it is."""
 
 
 class Server:
@@ -64,7 +69,7 @@ class Server:
     def _call(self, number: object, params: dict[str, Any]) -> None:
         asked, meta = params["arguments"], params.get("_meta") or {}
         key, mischief = asked["key"], asked.get("mischief", "")
-        self._mark(key, "effect", meta)
+        self._mark(asked, "effect", meta)
         if mischief == "crash":
             os._exit(1)
         if mischief == "hang":
@@ -74,11 +79,19 @@ class Server:
         if mischief == "flood":
             self._write(JUNK * FLOOD_LINES)
         time.sleep(asked.get("seconds", 0))
-        self._mark(key, "answer", meta)
-        self._answer(number, {"content": [{"type": "text", "text": key}]})
+        self._mark(asked, "answer", meta)
+        text = key + "." * asked.get("answer_bytes", 0)
+        self._answer(number, {"content": [{"type": "text", "text": text}]})
 
-    def _mark(self, key: str, what: str, meta: dict[str, Any]) -> None:
-        line = {"key": key, "what": what, "pid": os.getpid(), "at": time.time(), "invocation": meta.get(INVOCATION)}
+    def _mark(self, asked: dict[str, Any], what: str, meta: dict[str, Any]) -> None:
+        line = {
+            "key": asked["key"],
+            "what": what,
+            "pid": os.getpid(),
+            "at": time.time(),
+            "invocation": meta.get(INVOCATION),
+            "after": asked.get("after", "")[:AFTER_CHARS],
+        }
         os.write(self._marks, json.dumps(line).encode() + b"\n")
 
     def _answer(self, number: object, result: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What goes wrong: each fault hurts the fleet, waits, and lets go again.
 
-A fault names its target; no two faults have one target at the same time.
+A fault names its target; no two faults have one target at the same time. Seconds are those of the default
+lease; a fleet with shorter terms is hurt for shorter times, by the same factor.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
+from httpx import HTTPError
 from redis.exceptions import RedisError
 
 from orchestrator.testing.postgres import Cluster
@@ -20,6 +22,7 @@ from tests.chaos.fleet import REDIS, Fleet
 
 LEDGER = "ledger"
 ROLLS_WITHIN_S = 60.0
+LAPSES_WITHIN_S, DRAINS_WITHIN_S = 30.0, 30.0
 Harm = Callable[[Fleet, str, random.Random], Awaitable[None]]
 
 
@@ -45,7 +48,7 @@ async def _killed(fleet: Fleet, target: str, rng: random.Random) -> None:
 
 
 async def _vanishes(fleet: Fleet, target: str, rng: random.Random) -> None:
-    away_s = rng.uniform(11.0, 16.0)
+    away_s = fleet.terms.pace * rng.uniform(11.0, 16.0)
     await fleet.kill(target, away_s)
     await asyncio.sleep(away_s)
 
@@ -58,11 +61,11 @@ async def _frozen(fleet: Fleet, target: str, rng: random.Random) -> None:
     """Longer than the lease; what piles up in its queue is there twice when it wakes."""
     frozen = fleet.pause(target)
     try:
-        await asyncio.sleep(rng.uniform(1.0, 2.0))
+        await asyncio.sleep(fleet.terms.pace * rng.uniform(1.0, 2.0))
         with suppress(RedisError):
             await _capture(fleet)
             await _play_again(fleet, rng)
-        await asyncio.sleep(rng.uniform(7.0, 10.0))
+        await asyncio.sleep(fleet.terms.pace * rng.uniform(7.0, 10.0))
     finally:
         fleet.resume(frozen)
 
@@ -73,11 +76,34 @@ def _asleep(at_least_s: float, at_most_s: float) -> Harm:
     async def harm(fleet: Fleet, target: str, rng: random.Random) -> None:
         frozen = fleet.pause(target)
         try:
-            await asyncio.sleep(rng.uniform(at_least_s, at_most_s))
+            await asyncio.sleep(fleet.terms.pace * rng.uniform(at_least_s, at_most_s))
         finally:
             fleet.resume(frozen)
 
     return harm
+
+
+async def _frozen_until_lost(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """However long that takes: its lease has lapsed for certain when it wakes."""
+    del rng
+    frozen = fleet.pause(target)
+    try:
+        async with asyncio.timeout(LAPSES_WITHIN_S):
+            while (await fleet.node_states()).get(target) != "lost":  # noqa: ASYNC110 - another process gives no event
+                await asyncio.sleep(0.1)
+    finally:
+        fleet.resume(frozen)
+
+
+async def _drained(fleet: Fleet, target: str, rng: random.Random) -> None:
+    """An operator drains it by command: it empties itself and ends, and its next process joins as a new one."""
+    del rng
+    starts, path = fleet.kept[target].starts, f"/v1/nodes/{target}/state"
+    async with asyncio.timeout(DRAINS_WITHIN_S):
+        while fleet.kept[target].starts == starts:
+            with suppress(HTTPError):  # away for another reason, or left already: the operator asks again
+                await fleet.ask("POST", path, json={"state": "draining"}, timeout=5.0)
+            await asyncio.sleep(0.5)
 
 
 async def _stopped(fleet: Fleet, target: str, rng: random.Random) -> None:
@@ -113,7 +139,7 @@ async def _full(fleet: Fleet, target: str, rng: random.Random) -> None:
     del target
     async with fleet.redis() as redis:
         await redis.config_set("maxmemory", 1)
-    await asyncio.sleep(rng.uniform(2.0, 4.0))
+    await asyncio.sleep(fleet.terms.pace * rng.uniform(2.0, 4.0))
     async with fleet.redis() as redis:
         await redis.config_set("maxmemory", 0)
 
@@ -127,7 +153,7 @@ async def _locked(fleet: Fleet, target: str, rng: random.Random) -> None:
     del target
     with closing(sqlite3.connect(fleet.ledger_file, timeout=2.0, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        await asyncio.sleep(rng.uniform(2.0, 7.0))
+        await asyncio.sleep(fleet.terms.pace * rng.uniform(2.0, 7.0))
         other.execute("ROLLBACK")
 
 
@@ -136,7 +162,7 @@ async def _database_killed(fleet: Fleet, target: str, rng: random.Random) -> Non
     del target
     assert isinstance(fleet.database, Cluster)
     await asyncio.to_thread(fleet.database.stop, "immediate")
-    await asyncio.sleep(rng.uniform(0.0, 4.0))
+    await asyncio.sleep(fleet.terms.pace * rng.uniform(0.0, 4.0))
     await asyncio.to_thread(fleet.database.start)
 
 
@@ -180,6 +206,7 @@ FAULTS = (
     Fault("node killed, disk lost", NODE, _disk_lost),
     Fault("node frozen past its lease", NODE, _frozen, 3),
     Fault("node stopped in order", NODE, _stopped),
+    Fault("node drained by command", NODE, _drained),
     Fault("node's MCP servers killed", NODE, _servers_killed, 2),
     Fault("orchestrator killed", ORCHESTRATOR, _killed, 3),
     Fault("orchestrator stopped in order", ORCHESTRATOR, _stopped),
@@ -192,6 +219,7 @@ FAULTS = (
     Fault("Redis out of memory", REDIS, _full),
     Fault("old deliveries again", REDIS, _replayed),
 )
+LAPSE = Fault("node frozen until its lease lapses", NODE, _frozen_until_lost)
 OF_REPLICAS = (Fault("orchestrators restarted one after the other", "rollout", _rolled_out, 3),)
 OF_SQLITE = (Fault("SQLite locked by another process", LEDGER, _locked),)
 OF_POSTGRESQL = (

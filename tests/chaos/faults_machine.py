@@ -26,7 +26,7 @@ def _cut(at_least_s: float, at_most_s: float, *cuts: Cut) -> Harm:
         assert network is not None
         try:
             await asyncio.to_thread(rng.choice(cuts), network, target)
-            await asyncio.sleep(rng.uniform(at_least_s, at_most_s))
+            await asyncio.sleep(fleet.terms.pace * rng.uniform(at_least_s, at_most_s))
         finally:
             await asyncio.to_thread(network.plug, target)
 
@@ -37,7 +37,7 @@ async def _dies_cut_off(fleet: Fleet, target: str, rng: random.Random) -> None:
     """No socket of it says goodbye: what Redis then pops for it, it pops into a dead socket."""
     network = fleet.ground.network
     assert network is not None
-    away_s = rng.uniform(2.0, 12.0)
+    away_s = fleet.terms.pace * rng.uniform(2.0, 12.0)
     try:
         await asyncio.to_thread(_silence, network, target)
         await asyncio.sleep(rng.uniform(0.0, 2.0))

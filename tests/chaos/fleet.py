@@ -30,6 +30,7 @@ from orchestrator.testing.postgres import Cluster
 from tasks.redis_clients import async_client
 from tests.chaos.ground import Ground
 from tests.chaos.sentinel import SentinelSet
+from tests.chaos.terms import Terms
 
 EFFECTS_SERVER = Path(__file__).with_name("effects_server.py")
 REDIS = "redis"
@@ -74,6 +75,7 @@ class Fleet:
     ground: Ground = field(default_factory=Ground)
     is_sentinel: bool = False
     """Redis is a Sentinel set instead of one server."""
+    terms: Terms = field(default_factory=Terms)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     join_token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     captured: list[tuple[str, bytes]] = field(default_factory=list)
@@ -127,6 +129,14 @@ class Fleet:
         except httpx.HTTPError:
             return False
 
+    async def node_states(self) -> dict[str, str]:
+        """Of the nodes that the orchestrator knows; none while it does not answer."""
+        try:
+            nodes = (await self.ask("GET", "/v1/nodes", timeout=5.0)).raise_for_status().json()["items"]
+        except (httpx.HTTPError, ValueError):
+            return {}
+        return {node["name"]: node["state"] for node in nodes}
+
     async def healed(self, within_s: float) -> None:
         """Until all nodes are active and offer what they have."""
         async with asyncio.timeout(within_s):
@@ -135,11 +145,10 @@ class Fleet:
 
     async def _is_whole(self) -> bool:
         try:
-            nodes = (await self.ask("GET", "/v1/nodes")).raise_for_status().json()["items"]
             tools = (await self.ask("GET", "/v1/tools")).raise_for_status().json()["items"]
         except (httpx.HTTPError, ValueError):
             return False
-        active = {node["name"] for node in nodes if node["state"] == "active"}
+        active = {name for name, state in (await self.node_states()).items() if state == "active"}
         offered = {tool["name"]: tool["nodes"] for tool in tools}
         return active == set(self.node_names) and offered.get("effects.apply") == len(self.node_names)
 
@@ -264,6 +273,7 @@ class Fleet:
                 MCPFLEET_HOST=self.ground.host,
                 MCPFLEET_PORT=self.orchestrators[name].rsplit(":", 1)[1],
                 MCPFLEET_FLOWER_FEED="false",
+                **self.terms.environ,
             ),
             folder=self.folder / name,
         )

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from redis.exceptions import RedisError
 
 from orchestrator.testing.postgres import Cluster
 from tasks.queues import DOORBELL
 from tests.chaos.books import Books, check
-from tests.chaos.faults import FAULTS, NODE, OF_SQLITE, ORCHESTRATOR, Fault
+from tests.chaos.evidence import Evidence, read_marks
+from tests.chaos.faults import FAULTS, OF_SQLITE, Fault
 from tests.chaos.fleet import Fleet
+from tests.chaos.gremlins import Gremlins
 from tests.chaos.ground import Ground
+from tests.chaos.terms import Terms
 from tests.chaos.traffic import Callers
 
 GREMLINS = 2
 PLAIN = Ground()
 HEALS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 120.0
-AWAY_AT_LEAST_S = 10.0
+REPLAYS = 6
 DEFECTS = (
     "node_failed",
     "attempt_failed_in_node",
@@ -38,6 +39,8 @@ DEFECTS = (
     "ledger.group_failed",
 )
 """What the logs call an error that nobody expected: whatever the books say, it is one of ours."""
+LAPSES = ("lease_lapsed", "node_is_back")
+"""What an orchestrator says of a lease that was over: something was held under it, or it was renewed."""
 REFUSED = ("outcome_refused", "settlement_refused", "delivery_refused")
 
 
@@ -53,6 +56,9 @@ class Plan:
     faults: tuple[Fault, ...] = FAULTS + OF_SQLITE
     is_sentinel: bool = False
     """Redis is a set that three sentinels watch."""
+    terms: Terms = field(default_factory=Terms)
+    opening: tuple[Fault, ...] = ()
+    """These come first, one after the other and alone."""
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -70,6 +76,9 @@ class Report:
     calls: int
     accepted_after_s: list[float]
     refused: Counter[str] = field(default_factory=Counter)
+    lapses: int = 0
+    """Times that the log tells of a lease that was over."""
+    replays: int = 0
     took_s: float = 0.0
 
 
@@ -82,68 +91,65 @@ async def run(
 ) -> Report:
     """Do it. The folder keeps the logs of every process; the ledger is in `database`, or in SQLite."""
     rng = random.Random(plan.seed)
-    fleet = Fleet(folder, plan.node_names, database, plan.replicas, ground, plan.is_sentinel)
+    fleet = Fleet(folder, plan.node_names, database, plan.replicas, ground, plan.is_sentinel, plan.terms)
     callers = Callers(fleet, random.Random(rng.random()), plan.callers)
-    gremlins = Gremlins(fleet, plan, random.Random(rng.random()), say)
+    gremlins = Gremlins(fleet, plan.faults, random.Random(rng.random()), say)
     begun_s = time.monotonic()
     leftovers: list[str] = []
     try:
         await fleet.start()
-        until_s = time.monotonic() + plan.seconds
-        async with asyncio.TaskGroup() as group:
-            group.create_task(callers.run(until_s))
-            for _ in range(GREMLINS):
-                group.create_task(gremlins.run(until_s))
+        await _hurt(plan, callers, gremlins)
         say(f"faults are over; {len(callers.asked)} calls were asked for")
         await _healed(fleet, leftovers)
-        await callers.ended(ENDS_WITHIN_S)
+        async with asyncio.timeout(ENDS_WITHIN_S * 2):
+            letters = await _looked_back(callers)
         leftovers += await _keys_without_an_owner(fleet)
     finally:
         await fleet.close()
     leftovers += _processes_of(folder)
     leftovers += [f"{count} times in the logs: {name}" for name, count in _named(folder, DEFECTS).items()]
-    books = check(callers.asked, _effects(fleet.marks), gremlins.gone_at, AWAY_AT_LEAST_S)
+    evidence = Evidence(
+        marks=read_marks(fleet.marks),
+        troubles=gremlins.troubles,
+        linger_s=plan.terms.linger_s,
+        letters=letters,
+        replays=callers.replays,
+        is_clock_true=ground.clocks is None,
+    )
+    books = check(callers.asked, evidence)
     books.violations += leftovers
     books.violations += [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
-    took_s = time.monotonic() - begun_s
-    accepted_after_s = [asked.accepted_after_s for asked in callers.asked if asked.id]
-    return Report(plan, books, gremlins.done, len(callers.asked), accepted_after_s, _named(folder, REFUSED), took_s)
+    return Report(
+        plan,
+        books,
+        gremlins.done,
+        calls=len(callers.asked),
+        accepted_after_s=[asked.accepted_after_s for asked in callers.asked if asked.accepted_after_s],
+        refused=_named(folder, REFUSED),
+        lapses=_named(folder, LAPSES).total(),
+        replays=len(callers.replays),
+        took_s=time.monotonic() - begun_s,
+    )
 
 
-class Gremlins:
-    """They draw faults, one after the other each, never two on one target."""
+async def _hurt(plan: Plan, callers: Callers, gremlins: Gremlins) -> None:
+    """While callers call."""
+    until_s = time.monotonic() + plan.seconds
+    async with asyncio.TaskGroup() as group:
+        group.create_task(callers.run(until_s))
+        for fault in plan.opening:
+            await gremlins.harm_once(fault)
+        for _ in range(GREMLINS):
+            group.create_task(gremlins.run(until_s))
 
-    def __init__(self, fleet: Fleet, plan: Plan, rng: random.Random, say: Callable[[str], None]) -> None:
-        self.done: Counter[str] = Counter()
-        self.gone_at: dict[str, list[float]] = defaultdict(list)
-        self._fleet, self._plan, self._rng, self._say = fleet, plan, rng, say
-        self._busy: set[str] = set()
 
-    async def run(self, until_s: float) -> None:
-        """Until then; a fault that has begun is ended."""
-        while True:
-            await asyncio.sleep(self._rng.uniform(0.5, 2.5))
-            if time.monotonic() >= until_s:
-                return
-            await self._harm_once()
-
-    async def _harm_once(self) -> None:
-        fault = self._rng.choices(self._plan.faults, [each.weight for each in self._plan.faults])[0]
-        anyone = {NODE: self._fleet.node_names, ORCHESTRATOR: tuple(self._fleet.orchestrators)}
-        target = self._rng.choice(anyone.get(fault.target, (fault.target,)))
-        if target in self._busy:
-            return
-        self._busy.add(target)
-        self.done[fault.name] += 1
-        self._say(f"{fault.name}: {target}")
-        if fault.is_loss:
-            self.gone_at[target].append(time.time())
-        try:
-            await fault.harm(self._fleet, target, random.Random(self._rng.random()))
-        except (RedisError, OSError, TimeoutError) as error:
-            self._say(f"  {fault.name}: could not be done: {error}")  # its target was away for another reason
-        finally:
-            self._busy.discard(target)
+async def _looked_back(callers: Callers) -> Counter[str]:
+    """All has ended; some dead letters are replayed, and every end is asked for once more."""
+    await callers.ended(ENDS_WITHIN_S)
+    await callers.replay(REPLAYS)
+    await callers.ended(ENDS_WITHIN_S)
+    await callers.review()
+    return await callers.letters()
 
 
 async def _healed(fleet: Fleet, leftovers: list[str]) -> None:
@@ -173,11 +179,6 @@ def _processes_of(folder: Path) -> list[str]:
         if where.startswith(str(folder)) or f"{folder}/" in words:
             found.append(f"a process is left: {process.info['pid']} {words[:200]}")
     return found
-
-
-def _effects(marks: Path) -> Counter[str]:
-    lines = (json.loads(line) for line in marks.read_text().splitlines())
-    return Counter(line["key"] for line in lines if line["what"] == "effect")
 
 
 def _named(folder: Path, names: Sequence[str]) -> Counter[str]:

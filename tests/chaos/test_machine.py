@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from tests.chaos.asked import SAFE, TERMINAL, UNSAFE
 from tests.chaos.disks import Disks
 from tests.chaos.fleet import Fleet
 from tests.chaos.ground import Ground
 from tests.chaos.network import Network
 from tests.chaos.owner import is_orphan, owned
-from tests.chaos.traffic import SAFE, TERMINAL, UNSAFE
 
 WITHIN_S = 90.0
 LOOK_EVERY_S = 0.05
@@ -58,14 +58,14 @@ async def _fleet(folder: Path, network: Network, *names: str) -> AsyncIterator[F
 
 async def _asked(fleet: Fleet, tool: str, key: str, seconds: float = 0.0) -> str:
     body = {"tool": tool, "arguments": {"key": key, "seconds": seconds}, "project": "shop"}
-    answer = (await fleet.http.post("/v1/invocations", json=body)).raise_for_status()
+    answer = (await fleet.ask("POST", "/v1/invocations", json=body)).raise_for_status()
     return str(answer.json()["id"])
 
 
 async def _until(fleet: Fleet, invocation: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     async with asyncio.timeout(WITHIN_S):
         while True:
-            answer = await fleet.http.get(f"/v1/invocations/{invocation}", params={"wait": 1.0})
+            answer = await fleet.ask("GET", f"/v1/invocations/{invocation}", params={"wait": 1.0})
             view: dict[str, Any] = answer.raise_for_status().json()
             if condition(view):
                 return view

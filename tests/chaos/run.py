@@ -102,7 +102,7 @@ async def run(
         say(f"faults are over; {len(callers.asked)} calls were asked for")
         await _healed(fleet, leftovers)
         async with asyncio.timeout(ENDS_WITHIN_S * 2):
-            letters = await _looked_back(callers)
+            letters = await _looked_back(callers, say)
         leftovers += await _keys_without_an_owner(fleet)
     finally:
         await fleet.close()
@@ -143,9 +143,11 @@ async def _hurt(plan: Plan, callers: Callers, gremlins: Gremlins) -> None:
             group.create_task(gremlins.run(until_s))
 
 
-async def _looked_back(callers: Callers) -> Counter[str]:
+async def _looked_back(callers: Callers, say: Callable[[str], None]) -> Counter[str]:
     """All has ended; some dead letters are replayed, and every end is asked for once more."""
+    say("the fleet is whole")
     await callers.ended(ENDS_WITHIN_S)
+    say("every call has ended")
     await callers.replay(REPLAYS)
     await callers.ended(ENDS_WITHIN_S)
     await callers.review()

@@ -174,6 +174,8 @@ def _said_later(call: Asked, evidence: Evidence) -> Iterator[str]:
     first, final = call.view, call.final
     if first is not None and final is not None and first["ended_at"] is not None:
         changed = [name for name in SAME if first[name] != final[name]]
+        if _attempts_of(first) != _attempts_of(final):
+            yield f"its attempts were {_attempts_of(first)} and then {_attempts_of(final)}"
         if changed:
             told = "; ".join(f"{name} {str(first[name])[:80]} and then {str(final[name])[:80]}" for name in changed)
             yield f"ended twice: {told}"
@@ -183,6 +185,10 @@ def _said_later(call: Asked, evidence: Evidence) -> Iterator[str]:
             yield f"ended {call.last['state']} with {letters} dead letters"
     if call.replay_of is not None and call.last is not None and call.last["replay_of"] != call.replay_of:
         yield f"a replay of {call.last['replay_of']}, and {call.replay_of} was asked for"
+
+
+def _attempts_of(view: dict[str, Any]) -> list[tuple[int, str, str, str | None]]:
+    return [(one["fence"], one["node"], one["ending"], (one["error"] or {}).get("code")) for one in view["attempts"]]
 
 
 def _effects(marks: Iterable[Mark]) -> list[Mark]:

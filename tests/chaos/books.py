@@ -59,8 +59,8 @@ def check(asked: Sequence[Asked], evidence: Evidence) -> Books:
     """Compare what callers know with what the tools did, and with the faults that may excuse it.
 
     A failover counts from the moment a node vanished. It is a violation over 30 s, unless an orchestrator,
-    Redis, the database or a sentinel was hurt meanwhile, or shortly before: a new leader gives every node a
-    whole lease again, and nothing is released while they are away. Those are only reported.
+    Redis, the database or a sentinel was hurt meanwhile or within a lease before: a new leader gives every node
+    a whole lease again, and nothing is released while they are away. Those are only reported.
     """
     books = Books()
     marks = _by_call(asked, evidence.marks)
@@ -209,5 +209,5 @@ def _failovers(call: Asked, evidence: Evidence) -> Iterator[Failover]:
             at = loss.began_at
             held = before["released_at"] <= at <= (before["ended_at"] or at) and at < started
             if held and loss.target == before["node"]:
-                is_stretched = any(trouble.touches(at, started, evidence.linger_s) for trouble in shared)
+                is_stretched = any(trouble.touches(at, started, evidence.lease_s) for trouble in shared)
                 yield Failover(call.key, started - at, is_stretched)

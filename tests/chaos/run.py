@@ -112,6 +112,7 @@ async def run(
         marks=read_marks(fleet.marks),
         troubles=gremlins.troubles,
         linger_s=plan.terms.linger_s,
+        lease_s=plan.terms.lease_ttl_s,
         letters=letters,
         replays=callers.replays,
         is_clock_true=ground.clocks is None,

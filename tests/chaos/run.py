@@ -108,18 +108,9 @@ async def run(
         await fleet.close()
     leftovers += _processes_of(folder)
     leftovers += [f"{count} times in the logs: {name}" for name, count in _named(folder, DEFECTS).items()]
-    evidence = Evidence(
-        marks=read_marks(fleet.marks),
-        troubles=gremlins.troubles,
-        linger_s=plan.terms.linger_s,
-        lease_s=plan.terms.lease_ttl_s,
-        letters=letters,
-        replays=callers.replays,
-        is_clock_true=ground.clocks is None,
-    )
-    books = check(callers.asked, evidence)
-    books.violations += leftovers
-    books.violations += [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
+    books = check(callers.asked, _evidence(plan, fleet, callers, gremlins, letters))
+    refused = [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
+    books.violations += leftovers + refused
     return Report(
         plan,
         books,
@@ -130,6 +121,18 @@ async def run(
         lapses=_named(folder, LAPSES).total(),
         replays=len(callers.replays),
         took_s=time.monotonic() - begun_s,
+    )
+
+
+def _evidence(plan: Plan, fleet: Fleet, callers: Callers, gremlins: Gremlins, letters: Counter[str]) -> Evidence:
+    return Evidence(
+        marks=read_marks(fleet.marks),
+        troubles=gremlins.troubles,
+        linger_s=plan.terms.linger_s,
+        lease_s=plan.terms.lease_ttl_s,
+        letters=letters,
+        replays=callers.replays,
+        is_clock_true=fleet.ground.clocks is None,
     )
 
 

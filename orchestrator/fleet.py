@@ -365,4 +365,6 @@ def _last_attempt(last: AttemptEnded) -> Attempt:
         started_at=last.started_at,
         ended_at=last.at,
         ending=last.ending,
+        error_code=last.error.code if last.error else None,
+        error_message=last.error.message if last.error else None,
     )

@@ -109,7 +109,8 @@ def settle(tx: Tx, asked: Sequence[Sequence[Settlement]]) -> list[list[Settled] 
             taken[index] = instead
     _write_what_follows(tx, list(taken.values()))
     for index, one in taken.items():
-        answers[index] = Settled(one.invocation_id, one.fence, took=True, state=one.to)
+        written = None if one is wanted[index] else one.outcome
+        answers[index] = Settled(one.invocation_id, one.fence, took=True, state=one.to, outcome=written)
     ordered = iter([answers[index] for index in range(len(wanted))])
     return [[next(ordered) for _ in ask] for ask in asked]
 

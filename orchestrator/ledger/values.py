@@ -160,6 +160,8 @@ class Settled:
     fence: int
     took: bool
     state: State
+    outcome: Outcome | None = None
+    """What was written where it is not what was asked for: a cancel stood in the way of another try."""
 
 
 @dataclass(frozen=True, slots=True)

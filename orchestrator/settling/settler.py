@@ -210,7 +210,7 @@ class Settler:
         ended = _attempt_ended(attempt, settlement, settled)
         self._tell(ended)
         if settled.state in TERMINAL:
-            outcome = settlement.outcome or Outcome(settled.state.value)
+            outcome = settled.outcome or settlement.outcome or Outcome(settled.state.value)
             reason = settlement.dead_reason
             self._tell(Ended(attempt.invocation_id, settled.state, settlement.at, attempt.tool, outcome, reason, ended))
         else:

@@ -59,8 +59,8 @@ def check(asked: Sequence[Asked], evidence: Evidence) -> Books:
     """Compare what callers know with what the tools did, and with the faults that may excuse it.
 
     A failover counts from the moment a node vanished. It is a violation over 30 s, unless an orchestrator,
-    Redis, the database or a sentinel was hurt meanwhile, or shortly before: a new leader gives every node a
-    whole lease again, and nothing is released while they are away. Those are only reported.
+    Redis, the database or a sentinel was hurt meanwhile or within a lease before: a new leader gives every node
+    a whole lease again, and nothing is released while they are away. Those are only reported.
     """
     books = Books()
     marks = _by_call(asked, evidence.marks)
@@ -174,6 +174,8 @@ def _said_later(call: Asked, evidence: Evidence) -> Iterator[str]:
     first, final = call.view, call.final
     if first is not None and final is not None and first["ended_at"] is not None:
         changed = [name for name in SAME if first[name] != final[name]]
+        if _attempts_of(first) != _attempts_of(final):
+            yield f"its attempts were {_attempts_of(first)} and then {_attempts_of(final)}"
         if changed:
             told = "; ".join(f"{name} {str(first[name])[:80]} and then {str(final[name])[:80]}" for name in changed)
             yield f"ended twice: {told}"
@@ -183,6 +185,10 @@ def _said_later(call: Asked, evidence: Evidence) -> Iterator[str]:
             yield f"ended {call.last['state']} with {letters} dead letters"
     if call.replay_of is not None and call.last is not None and call.last["replay_of"] != call.replay_of:
         yield f"a replay of {call.last['replay_of']}, and {call.replay_of} was asked for"
+
+
+def _attempts_of(view: dict[str, Any]) -> list[tuple[int, str, str, str | None]]:
+    return [(one["fence"], one["node"], one["ending"], (one["error"] or {}).get("code")) for one in view["attempts"]]
 
 
 def _effects(marks: Iterable[Mark]) -> list[Mark]:
@@ -203,5 +209,5 @@ def _failovers(call: Asked, evidence: Evidence) -> Iterator[Failover]:
             at = loss.began_at
             held = before["released_at"] <= at <= (before["ended_at"] or at) and at < started
             if held and loss.target == before["node"]:
-                is_stretched = any(trouble.touches(at, started, evidence.linger_s) for trouble in shared)
+                is_stretched = any(trouble.touches(at, started, evidence.lease_s) for trouble in shared)
                 yield Failover(call.key, started - at, is_stretched)

@@ -59,6 +59,7 @@ class Evidence:
         marks: everything the tools wrote.
         troubles: every fault.
         linger_s: how long after its end a fault may still be the cause of something: the lease and the grace.
+        lease_s: after a fault of what nodes share, every node may be given a whole lease again.
         letters: invocation id → its dead letters; None where nobody looked.
         replays: dead letter → ids of the new calls that those were told who replayed it.
         is_clock_true: nobody set a clock, so times of different processes may be compared.
@@ -67,6 +68,7 @@ class Evidence:
     marks: Sequence[Mark] = ()
     troubles: Sequence[Trouble] = ()
     linger_s: float = 17.0
+    lease_s: float = 7.0
     letters: Mapping[str, int] | None = None
     replays: Mapping[str, frozenset[str]] = field(default_factory=dict)
     is_clock_true: bool = True

@@ -102,23 +102,15 @@ async def run(
         say(f"faults are over; {len(callers.asked)} calls were asked for")
         await _healed(fleet, leftovers)
         async with asyncio.timeout(ENDS_WITHIN_S * 2):
-            letters = await _looked_back(callers)
+            letters = await _looked_back(callers, say)
         leftovers += await _keys_without_an_owner(fleet)
     finally:
         await fleet.close()
     leftovers += _processes_of(folder)
     leftovers += [f"{count} times in the logs: {name}" for name, count in _named(folder, DEFECTS).items()]
-    evidence = Evidence(
-        marks=read_marks(fleet.marks),
-        troubles=gremlins.troubles,
-        linger_s=plan.terms.linger_s,
-        letters=letters,
-        replays=callers.replays,
-        is_clock_true=ground.clocks is None,
-    )
-    books = check(callers.asked, evidence)
-    books.violations += leftovers
-    books.violations += [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
+    books = check(callers.asked, _evidence(plan, fleet, callers, gremlins, letters))
+    refused = [f"a caller was refused: {words}" for words in callers.refusals if not _is_honest(words)]
+    books.violations += leftovers + refused
     return Report(
         plan,
         books,
@@ -129,6 +121,18 @@ async def run(
         lapses=_named(folder, LAPSES).total(),
         replays=len(callers.replays),
         took_s=time.monotonic() - begun_s,
+    )
+
+
+def _evidence(plan: Plan, fleet: Fleet, callers: Callers, gremlins: Gremlins, letters: Counter[str]) -> Evidence:
+    return Evidence(
+        marks=read_marks(fleet.marks),
+        troubles=gremlins.troubles,
+        linger_s=plan.terms.linger_s,
+        lease_s=plan.terms.lease_ttl_s,
+        letters=letters,
+        replays=callers.replays,
+        is_clock_true=fleet.ground.clocks is None,
     )
 
 
@@ -143,9 +147,11 @@ async def _hurt(plan: Plan, callers: Callers, gremlins: Gremlins) -> None:
             group.create_task(gremlins.run(until_s))
 
 
-async def _looked_back(callers: Callers) -> Counter[str]:
+async def _looked_back(callers: Callers, say: Callable[[str], None]) -> Counter[str]:
     """All has ended; some dead letters are replayed, and every end is asked for once more."""
+    say("the fleet is whole")
     await callers.ended(ENDS_WITHIN_S)
+    say("every call has ended")
     await callers.replay(REPLAYS)
     await callers.ended(ENDS_WITHIN_S)
     await callers.review()

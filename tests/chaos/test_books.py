@@ -35,6 +35,7 @@ def _asked(tool: str = UNSAFE, state: str = "succeeded", mischief: str = "", **v
 def _attempt(node: str = "n1", code: str | None = None, **more: Any) -> dict[str, Any]:
     error = {"code": code} if code else None
     return {
+        "fence": 1,
         "node": node,
         "ending": "failed",
         "error": error,
@@ -79,7 +80,7 @@ def _later(state: str, call: Asked) -> list[Asked]:
 DEADLY = (_attempt(code="node_restarted"), _attempt(code="node_replaced"))
 UNBORN = Asked("k", UNSAFE, "", id="i")
 WRONG = [
-    pytest.param(_asked(), 2, (), "done 2 times", id="twice"),
+    pytest.param(_asked(attempts=[_attempt(), _attempt()]), 2, (), "not safe to repeat, and done 2", id="twice"),
     pytest.param(_asked(SAFE, attempts=[_attempt(ending="disowned"), _attempt()]), 2, (), "1 attempts", id="unseen"),
     pytest.param(_asked(), 0, (), "its effect never happened", id="succeeded without an effect"),
     pytest.param(_asked(result={"content": [{"text": "other"}]}), 1, (), "answer of another call", id="other's answer"),
@@ -107,6 +108,7 @@ WRONG = [
         _poison(*(_attempt(code="node_restarted", started_at=None) for _ in range(2))),
         0, (NODE_KILLED,), "poison, and never started", id="poison without an effect",
     ),
+    pytest.param(_failed(UNSAFE, "node_restarted", "poison"), 1, (), "not safe to repeat, and failed", id="not poison"),
     pytest.param(_poison(DEADLY[0]), 1, (NODE_KILLED,), "poison after 1 deaths", id="one death"),
     pytest.param(_poison(*DEADLY), 2, (), "no fault of its nodes", id="poison without a fault"),
     pytest.param(_asked(UNSAFE, "cancelled", attempts=[]), 0, (), "nobody asked for that", id="cancelled by nobody"),
@@ -128,6 +130,7 @@ WRONG = [
     pytest.param(_final(_asked(), state="lost"), 1, (NODE_KILLED,), "ended twice: state", id="another end"),
     pytest.param(_final(_asked(), ended_at=8.0), 1, (), "ended twice: ended_at", id="ended at another time"),
     pytest.param(_final(_asked(), fence=2), 1, (), "ended twice: fence", id="ended by another attempt"),
+    pytest.param(_final(_asked(), attempts=[_attempt("n2")]), 1, (), "its attempts were", id="another attempt"),
     pytest.param(_final(_asked(), result=None), 1, (), "ended twice: result", id="its result is gone"),
 ]  # fmt: skip
 

@@ -126,8 +126,9 @@ async def test_a_cancelled_invocation_is_not_tried_again(ledger: Ledger) -> None
     """A retry of what was asked to stop ends it, and says after which error."""
     one = await one_released(ledger)
     await ledger.cancel(one, None, AT + 1)
-    assert await ledger.settle([again(one)]) == [Settled(one, 1, took=True, state=State.CANCELLED)]
+    (settled,) = await ledger.settle([again(one)])
     invocation = await ledger.get(one)
+    assert settled == Settled(one, 1, took=True, state=State.CANCELLED, outcome=invocation.outcome)
     assert invocation.state is State.CANCELLED
     assert invocation.outcome is not None
     assert invocation.outcome.error is not None

@@ -143,7 +143,7 @@ class Pipes(asyncio.SubprocessProtocol):
             self._writers.append(future)
             await future
         pipe = self._process.get_pipe_transport(0) if self._process is not None else None
-        if self.is_closed or pipe is None:
+        if self.is_closed or pipe is None or pipe.is_closing():  # `pipe_connection_lost` may still be to come
             raise anyio.ClosedResourceError
         pipe.write(data)  # type: ignore[attr-defined]
 

@@ -140,12 +140,13 @@ def on_disowned(attempt: Outstanding, *, now_s: float, why: str = "disowned") ->
 
 
 def _rerun(attempt: Outstanding, error: ErrorInfo, given: Circumstances) -> Settlement:
-    """With the retry policy's wait, and at no cost in tries."""
+    """At no cost in tries; at once the first time, then with the retry policy's wait."""
     if given.losses + 1 >= LOSSES_MAX:
         error = replace(error, failure=Failure.POISON)
     again = replace(given, is_safe=True)
     outcome = Outcome("failed", error=error)
-    return _failed(attempt, outcome, error, node=None, started_at=attempt.started_at, given=again, counted=False)
+    settled = _failed(attempt, outcome, error, node=None, started_at=attempt.started_at, given=again, counted=False)
+    return settled if given.losses else replace(settled, not_before=None)
 
 
 def _failed(

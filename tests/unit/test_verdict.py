@@ -104,6 +104,15 @@ def test_a_lapsed_lease_supersedes_safe_work_and_waits_for_other() -> None:
     assert (safe.to, other.to) == (State.WAITING, State.UNREACHABLE)
 
 
+@pytest.mark.parametrize(("losses", "waits"), [(0, False), (1, True)])
+def test_what_lost_its_first_node_goes_elsewhere_at_once(losses: int, waits: bool) -> None:
+    """One machine that dies says nothing about the call; a second one under it is a reason to wait."""
+    told = replace(given(is_safe=True), losses=losses, draw=0.5)
+    settlement = on_lapsed(attempt(), given=told, code="node_lost", message="gone")
+    assert (settlement.to, settlement.counts_try) == (State.WAITING, False)
+    assert (settlement.not_before is not None) is waits
+
+
 def test_lost_is_the_end_of_unsafe_work_only() -> None:
     """Unknown effects are said to be unknown, with a dead letter."""
     safe = on_lost(attempt(), given=given(is_safe=True), code="node_lost", message="gone")

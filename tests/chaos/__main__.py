@@ -42,11 +42,15 @@ def main() -> int:
     options.add_argument("--namespaces", action="store_true", help="nodes on cables that are cut; as root")
     options.add_argument("--disks", action="store_true", help="nodes and ledger on small disks that fill up; as root")
     options.add_argument("--clocks", action="store_true", help="nodes' wall clocks are five minutes off at times")
+    options.add_argument("--everything", action="store_true", help="two orchestrators and all of these but --sentinel")
     options.add_argument("--only", help="only faults with these words in their name")
     options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
     options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
     options.add_argument("--rounds", type=int, default=3, help="of --failover")
     given = options.parse_args()
+    if given.everything:
+        given.replicas = max(2, given.replicas)
+        given.postgresql = given.namespaces = given.disks = given.clocks = True
     size = (given.nodes, given.callers, given.replicas)
     plan = Plan(given.seed, given.seconds, *size, _faults(given), is_sentinel=given.sentinel)
     begun_s = time.monotonic()
@@ -65,6 +69,9 @@ def main() -> int:
         cluster = stack.enter_context(_cluster()) if given.postgresql else None
         report = asyncio.run(run(plan, folder, say, cluster, _ground(given, plan, folder, stack)))
     sys.stdout.write(told(report))
+    if report.books.violations:
+        words = sys.argv[1:] if "--seed" in sys.argv else [*sys.argv[1:], "--seed", str(plan.seed)]
+        sys.stdout.write(f"again: make chaos ARGS='{' '.join(words)}'\n")
     return 1 if report.books.violations else 0
 
 

@@ -14,6 +14,7 @@ import psutil
 
 from orchestrator.testing.postgres import Cluster
 from tasks.queues import DOORBELL
+from tests.chaos.asked import MISCHIEF_SHARE
 from tests.chaos.books import Books, check
 from tests.chaos.evidence import Evidence, read_marks
 from tests.chaos.faults import FAULTS, OF_SQLITE, Fault
@@ -59,6 +60,8 @@ class Plan:
     terms: Terms = field(default_factory=Terms)
     opening: tuple[Fault, ...] = ()
     """These come first, one after the other and alone."""
+    mischief_share: float = MISCHIEF_SHARE
+    """Of the calls. One that kills its server makes the next start of it wait, for up to a minute in the end."""
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -92,7 +95,7 @@ async def run(
     """Do it. The folder keeps the logs of every process; the ledger is in `database`, or in SQLite."""
     rng = random.Random(plan.seed)
     fleet = Fleet(folder, plan.node_names, database, plan.replicas, ground, plan.is_sentinel, plan.terms)
-    callers = Callers(fleet, random.Random(rng.random()), plan.callers)
+    callers = Callers(fleet, random.Random(rng.random()), plan.callers, mischief_share=plan.mischief_share)
     gremlins = Gremlins(fleet, plan.faults, random.Random(rng.random()), say)
     begun_s = time.monotonic()
     leftovers: list[str] = []

@@ -21,7 +21,9 @@ SECONDS = 10.0
 def test_nothing_is_lost_and_nothing_runs_twice(tmp_path: Path) -> None:
     """Nodes, orchestrator, Redis, ledger and MCP servers are hurt while six callers call, and leases lapse."""
     said: list[str] = []
-    plan = Plan(seed=11, seconds=SECONDS, nodes=2, faults=FAULTS + OF_SQLITE, terms=SHORT, opening=(LAPSE,))
+    plan = Plan(
+        seed=11, seconds=SECONDS, nodes=2, faults=FAULTS + OF_SQLITE, terms=SHORT, opening=(LAPSE,), mischief_share=0.0
+    )
     report = asyncio.run(run(plan, tmp_path, said.append))
     assert report.books.violations == [], "\n".join(said)
     assert report.faults.total() > 2
@@ -35,7 +37,7 @@ def test_two_orchestrators_are_as_good_as_one(tmp_path: Path, postgres_url: str)
     """They are killed, frozen, and restarted one after the other, while callers ask either."""
     said: list[str] = []
     faults = tuple(fault for fault in FAULTS if fault.target == ORCHESTRATOR) + OF_REPLICAS
-    plan = Plan(seed=3, seconds=SECONDS, nodes=1, replicas=2, faults=faults, terms=SHORT)
+    plan = Plan(seed=3, seconds=SECONDS, nodes=1, replicas=2, faults=faults, terms=SHORT, mischief_share=0.0)
     report = asyncio.run(run(plan, tmp_path, said.append, postgres_url))
     assert report.books.violations == [], "\n".join(said)
     assert report.faults.total() > 0

@@ -128,8 +128,10 @@ async def napping(transport: str, folder: Path) -> AsyncIterator[tuple[Kit, psut
     script = [sys.executable, str(Path(worker.testing.napping_server.__file__))]
     if transport == "stdio":
         form = {"mcpServers": {"s": {"command": script[0], "args": [script[1], "stdio"]}}}
+        others = set(psutil.Process().children())
         async with running(form, limits=QUICK) as kit:
-            yield kit, psutil.Process().children()[-1]
+            (server,) = set(psutil.Process().children()) - others
+            yield kit, server
         return
     port = folder / "port"
     process = await asyncio.create_subprocess_exec(*script, "http", str(port), *transport.split()[1:])

@@ -6,9 +6,10 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -104,8 +105,7 @@ async def run(
         await _hurt(plan, callers, gremlins)
         say(f"faults are over; {len(callers.asked)} calls were asked for")
         await _healed(fleet, leftovers)
-        async with asyncio.timeout(ENDS_WITHIN_S * 2):
-            letters = await _looked_back(callers, say)
+        letters = await _in_time(_looked_back(callers, say), leftovers)
         leftovers += await _keys_without_an_owner(fleet)
     finally:
         await fleet.close()
@@ -166,6 +166,15 @@ async def _healed(fleet: Fleet, leftovers: list[str]) -> None:
         await fleet.healed(HEALS_WITHIN_S)
     except TimeoutError:
         leftovers.append(f"the fleet was not whole again {HEALS_WITHIN_S:.0f} s after the last fault")
+
+
+async def _in_time(looking: Coroutine[Any, Any, Counter[str]], leftovers: list[str]) -> Counter[str]:
+    try:
+        async with asyncio.timeout(ENDS_WITHIN_S * 2):
+            return await looking
+    except TimeoutError:
+        leftovers.append(f"calls and replays had not ended {ENDS_WITHIN_S * 2:.0f} s after the last fault")
+        return Counter()
 
 
 async def _keys_without_an_owner(fleet: Fleet) -> list[str]:

@@ -219,3 +219,15 @@ async def test_unknown_server_and_unknown_tool_were_not_started(kit: Kit) -> Non
     """Another node may have it: the call may go there at no risk."""
     for tool in ("nowhere.echo", "s.nothing", "probe.nothing", "noserver"):
         assert (await kit.refusal(tool)).failure is Failure.NOT_STARTED
+
+
+async def test_a_server_that_works_between_its_crashes_is_started_at_once(notes: Path) -> None:
+    """Only a loop of starts has to wait ever longer: one bad call in a hundred must not close a server for a minute."""
+    async with running({"mcpServers": {"s": scripted(notes)}}) as kit:
+        with capture_logs() as lines:
+            for crash in range(1, 6):
+                await kit.call("s.echo")
+                await kit.refusal("s.die")
+                await until(lambda crash=crash: kit.status("s").restarts == crash and kit.status("s").state == "ready")
+    planned = [line["failures"] for line in lines if line["event"] == "server_restart_planned"]
+    assert planned == [1] * 5

@@ -47,7 +47,7 @@ log = structlog.get_logger()
 
 RESTARTS = RetryPolicy(attempts=1, first_wait_s=1.0, factor=2.0, cap_s=60.0)
 STABLE_S = 60.0
-"""A session that lasted this long clears the count of failures."""
+"""A session that lasted this long, or answered a call, clears the count of failures: only a loop has to wait."""
 DRAIN_S = 30.0
 """An HTTP server that stopped answering: its running calls get this long before the session is closed."""
 
@@ -79,7 +79,7 @@ class RemoteServer:
         self._state = "starting"
         self._error: str | None = None
         self._protocol: str | None = None
-        self._starts = 0
+        self._starts, self._answered_s = 0, 0.0
         self._is_renewed = False
         """It is ended, or was and is not back yet, only because a tool did not stop."""
         self._last_success_s: float | None = None
@@ -88,7 +88,6 @@ class RemoteServer:
         """Tools during which it has been seen to answer heartbeats."""
 
     # -- the Upstream
-
     async def start(self) -> None:
         """Begin to supervise; returns when the first try ended, well or badly."""
         self._task = asyncio.create_task(self._supervise(), name=f"mcp-server-{self.name}")
@@ -153,7 +152,7 @@ class RemoteServer:
             life.pulse.flights.discard(flight)
             if life.is_down:
                 life.wake.set()
-        self._last_success_s = self._clock.mono_s()
+        self._last_success_s = self._answered_s = self._clock.mono_s()
         return result_text(raw, what=f"{self.name}.{tool}", limit_bytes=self._limits.result_bytes)
 
     def _stop_s(self, tool: str) -> float:
@@ -205,7 +204,8 @@ class RemoteServer:
                 if is_our_doing:
                     self._enter("starting")
                     continue
-                failures = 1 if self._clock.mono_s() - began_s > STABLE_S else failures + 1
+                is_of_use = self._answered_s > began_s or self._clock.mono_s() - began_s > STABLE_S
+                failures = failures * (not is_of_use) + 1
                 wait_s = delay_s(failures, RESTARTS, self._draw())
                 self._enter("waiting")
                 self._first_try.set()

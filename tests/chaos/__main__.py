@@ -32,26 +32,7 @@ from tests.chaos.run import Plan, Report, percentile, run
 
 def main() -> int:
     """The command line."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
-    options.add_argument("--seconds", type=float, default=60.0, help="how long faults are injected")
-    options.add_argument("--nodes", type=int, default=3)
-    options.add_argument("--callers", type=int, default=6)
-    options.add_argument("--replicas", type=int, default=1, help="orchestrators on one ledger")
-    options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
-    options.add_argument("--sentinel", action="store_true", help="Redis is a set that three sentinels watch")
-    options.add_argument("--namespaces", action="store_true", help="nodes on cables that are cut; as root")
-    options.add_argument("--disks", action="store_true", help="nodes and ledger on small disks that fill up; as root")
-    options.add_argument("--clocks", action="store_true", help="nodes' wall clocks are five minutes off at times")
-    options.add_argument("--everything", action="store_true", help="two orchestrators and all of these but --sentinel")
-    options.add_argument("--only", help="only faults with these words in their name")
-    options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
-    options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
-    options.add_argument("--rounds", type=int, default=3, help="of --failover")
-    given = options.parse_args()
-    if given.everything:
-        given.replicas = max(2, given.replicas)
-        given.postgresql = given.namespaces = given.disks = given.clocks = True
+    given = _given()
     size = (given.nodes, given.callers, given.replicas)
     plan = Plan(given.seed, given.seconds, *size, _faults(given), is_sentinel=given.sentinel)
     begun_s = time.monotonic()
@@ -74,6 +55,30 @@ def main() -> int:
         words = sys.argv[1:] if "--seed" in sys.argv else [*sys.argv[1:], "--seed", str(plan.seed)]
         sys.stdout.write(f"again: make chaos ARGS='{' '.join(words)}'\n")
     return 1 if report.books.violations else 0
+
+
+def _given() -> argparse.Namespace:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    options.add_argument("--seconds", type=float, default=60.0, help="how long faults are injected")
+    options.add_argument("--nodes", type=int, default=3)
+    options.add_argument("--callers", type=int, default=6)
+    options.add_argument("--replicas", type=int, default=1, help="orchestrators on one ledger")
+    options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
+    options.add_argument("--sentinel", action="store_true", help="Redis is a set that three sentinels watch")
+    options.add_argument("--namespaces", action="store_true", help="nodes on cables that are cut; as root")
+    options.add_argument("--disks", action="store_true", help="nodes and ledger on small disks that fill up; as root")
+    options.add_argument("--clocks", action="store_true", help="nodes' wall clocks are five minutes off at times")
+    options.add_argument("--everything", action="store_true", help="two orchestrators and all of these but --sentinel")
+    options.add_argument("--only", help="only faults with these words in their name")
+    options.add_argument("--keep", type=Path, help="keep logs, ledger and marks there")
+    options.add_argument("--failover", action="store_true", help="compare with stock Celery instead")
+    options.add_argument("--rounds", type=int, default=3, help="of --failover")
+    given = options.parse_args()
+    if given.everything:
+        given.replicas = max(2, given.replicas)
+        given.postgresql = given.namespaces = given.disks = given.clocks = True
+    return given
 
 
 def _faults(given: argparse.Namespace) -> tuple[Fault, ...]:

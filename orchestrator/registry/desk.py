@@ -25,7 +25,7 @@ from orchestrator.registry.roster import Roster
 from orchestrator.registry.rows import member_of, row_of
 from orchestrator.registry.terms import Terms
 from tasks.clock import Clock
-from tasks.errors import Late, NotAllowed, WrongState
+from tasks.errors import Late, WrongState
 from tasks.health import UNHEALTHY
 from tasks.invocation import Lane, State
 from tasks.node import (
@@ -273,15 +273,6 @@ class NodeDesk:
             if hmac.compare_digest(member.token_digest, token_digest):
                 return member.name
         return None
-
-    def authorize(self, name: str, caller: str) -> None:
-        """A node may speak for itself only.
-
-        Raises:
-            NotAllowed: it does not.
-        """
-        if caller != name:
-            raise NotAllowed(f"the token of node {caller!r} does not speak for {name!r}; use the token its join gave")
 
     async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
         name = request.offer.name

@@ -31,10 +31,13 @@ class Judge:
 
     def __init__(self) -> None:
         self.settled: list[str] = []
+        self.most = 0
+        """Events that came at once."""
         self.is_down_for = 0
 
     async def finished(self, events: Sequence[tuple[str, Finished]]) -> None:
         """Take them, all or none."""
+        self.most = max(self.most, len(events))
         if self.is_down_for:
             self.is_down_for -= 1
             raise LedgerDown("the test says so")
@@ -175,3 +178,4 @@ async def test_what_piled_up_is_read_in_parts(redis: Redis, monkeypatch: pytest.
     monkeypatch.setattr("orchestrator.settling.streams.READ_MAX_ENTRIES", 2)
     judge, said = Judge(), [("n1", f"i{number}") for number in range(5)]
     assert sorted(await _settled(redis, judge, *said)) == sorted(said)
+    assert judge.most == 2

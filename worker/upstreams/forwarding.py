@@ -11,11 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 from mcp.shared.message import SessionMessage
-from mcp_types import CLIENT_CAPABILITIES_META_KEY, CallToolRequest, CallToolRequestParams, JSONRPCError, JSONRPCRequest
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CallToolRequest,
+    CallToolRequestParams,
+    JSONRPCError,
+    JSONRPCRequest,
+    JSONRPCResponse,
+)
 
 from worker.upstreams.errors import is_outage
 from worker.upstreams.upstream import Ask
@@ -41,20 +48,35 @@ def call_request(tool: str, arguments: dict[str, Any], ask: Ask) -> CallToolRequ
     return CallToolRequest(params=CallToolRequestParams.model_validate(params, by_name=False))
 
 
+class Calls(Protocol):
+    """Who follows calls on the wire."""
+
+    def sent(self, number: object) -> None:
+        """A `tools/call` of that JSON-RPC id is being written, in the task of its caller."""
+        ...
+
+    def answered(self, number: object) -> None:
+        """An answer to that id came."""
+        ...
+
+
 class Forwarding:
     """A transport whose outgoing requests get the carried capabilities put in place.
 
     Args:
         inner: the transport itself.
         heard: told of every message that the server sent, and not of faults that our own transports word as one.
+        calls: told of calls and of answers as they pass.
     """
 
-    def __init__(self, inner: AbstractAsyncContextManager[TransportStreams], heard: Callable[[], None]) -> None:
-        self._inner, self._heard = inner, heard
+    def __init__(
+        self, inner: AbstractAsyncContextManager[TransportStreams], heard: Callable[[], None], calls: Calls
+    ) -> None:
+        self._inner, self._heard, self._calls = inner, heard, calls
 
     async def __aenter__(self) -> TransportStreams:
         read, write = await self._inner.__aenter__()
-        return _Hearing(read, self._heard), _Placing(write)
+        return _Hearing(read, self._heard, self._calls), _Placing(write, self._calls)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -63,8 +85,8 @@ class Forwarding:
 
 
 class _Hearing:
-    def __init__(self, inner: ReadStream[SessionMessage | Exception], heard: Callable[[], None]) -> None:
-        self._inner, self._heard = inner, heard
+    def __init__(self, inner: ReadStream[SessionMessage | Exception], heard: Callable[[], None], calls: Calls) -> None:
+        self._inner, self._heard, self._calls = inner, heard, calls
 
     @property
     def last_context(self) -> object:
@@ -85,6 +107,8 @@ class _Hearing:
             message = item.message
             if not (isinstance(message, JSONRPCError) and is_outage(message.error.data)):
                 self._heard()
+            if isinstance(message, JSONRPCResponse | JSONRPCError):
+                self._calls.answered(message.id)
         return item
 
     async def aclose(self) -> None:
@@ -101,13 +125,14 @@ class _Hearing:
 
 
 class _Placing:
-    def __init__(self, inner: WriteStream[SessionMessage]) -> None:
-        self._inner = inner
+    def __init__(self, inner: WriteStream[SessionMessage], calls: Calls) -> None:
+        self._inner, self._calls = inner, calls
 
     async def send(self, item: SessionMessage, /) -> None:
         message = item.message
-        if isinstance(message, JSONRPCRequest) and message.method == "tools/call" and message.params is not None:
-            meta = message.params.get("_meta") or {}
+        if isinstance(message, JSONRPCRequest) and message.method == "tools/call":
+            self._calls.sent(message.id)
+            meta = (message.params or {}).get("_meta") or {}
             carried = meta.pop(CARRIED_KEY, None)
             if carried is not None and CLIENT_CAPABILITIES_META_KEY in meta:
                 meta[CLIENT_CAPABILITIES_META_KEY] = carried

@@ -142,7 +142,7 @@ class Life:
             if isinstance(message, ToolListChangedNotification):
                 self.changed()
 
-        transport = Forwarding(self.stops.overhear(self.link), self.heard)
+        transport = Forwarding(self.link, self.heard, self.stops)
         return Client(transport, mode=mode, cache=None, message_handler=on_message, client_info=client_info)
 
 

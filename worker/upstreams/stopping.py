@@ -15,22 +15,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import structlog
-from mcp.client._transport import ReadStream, TransportStreams, WriteStream
-from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from tasks.outcome import Failure
 from worker.upstreams.errors import UpstreamError
 
 log = structlog.get_logger()
 T = TypeVar("T")
-Transport = AbstractAsyncContextManager[TransportStreams]
 
 
 class _Call:
@@ -70,10 +65,6 @@ class Stops:
         self._by_number: dict[object, _Call] = {}
         self._news = asyncio.Event()
         self._is_gone = asyncio.Event()
-
-    def overhear(self, inner: Transport) -> Transport:
-        """The transport, with requests and answers looked at as they pass."""
-        return _Overheard(inner, self) if self._is_ours else inner
 
     async def follow(self, tool: str, sending: Coroutine[Any, Any, T], grace_s: Callable[[], float]) -> T:
         """Await a call; where it is cancelled, until its tool has stopped or its process is gone.
@@ -163,69 +154,3 @@ async def _to_its_end(waiting: Coroutine[Any, Any, None]) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.shield(task)
     task.result()
-
-
-class _Overheard:
-    def __init__(self, inner: Transport, stops: Stops) -> None:
-        self._inner, self._stops = inner, stops
-
-    async def __aenter__(self) -> TransportStreams:
-        read, write = await self._inner.__aenter__()
-        return _In(read, self._stops), _Out(write, self._stops)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, trace)
-
-
-class _In:
-    def __init__(self, inner: ReadStream[SessionMessage | Exception], stops: Stops) -> None:
-        self._inner, self._stops = inner, stops
-
-    async def receive(self) -> SessionMessage | Exception:
-        return self._seen(await self._inner.receive())
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        return self._seen(await anext(self._inner))
-
-    def _seen(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
-        if isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCResponse | JSONRPCError):
-            self._stops.answered(item.message.id)
-        return item
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class _Out:
-    def __init__(self, inner: WriteStream[SessionMessage], stops: Stops) -> None:
-        self._inner, self._stops = inner, stops
-
-    async def send(self, item: SessionMessage, /) -> None:
-        message = item.message
-        if isinstance(message, JSONRPCRequest) and message.method == "tools/call":
-            self._stops.sent(message.id)
-        await self._inner.send(item)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

@@ -1,7 +1,7 @@
 """What the autoscaler asks of a cloud: six questions, the same for every provider.
 
 A provider is a plugin: an entry point of the group `mcpfleet.cloud` whose object is called with a
-`ProviderConfig` and gives a `CloudProvider`. tests/contract/cloud_suite.py says what each must do.
+`ProviderConfig` and gives a `CloudProvider`. One suite in tests/contract says what each must do.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ one reads, and have their defaults when it is the other way round.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ class UnreadableRecord(Permanent):
 
 def dumps(value: Observation | Decision | History | NodeClaim | Override) -> str:
     """JSON text of one value."""
-    text: bytes = _adapter(type(value)).dump_json(value)
+    text: bytes = _adapters()[type(value).__name__].dump_json(value)
     return text.decode()
 
 
@@ -45,7 +46,7 @@ def loads(kind: type[Value], text: str | bytes) -> Value:
         UnreadableRecord: it is no JSON, or not of that kind.
     """
     try:
-        value: Value = _adapter(kind).validate_json(text)
+        value: Value = _adapters()[kind.__name__].validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -54,6 +55,6 @@ def loads(kind: type[Value], text: str | bytes) -> Value:
 
 
 @cache
-def _adapter(kind: type[object]) -> TypeAdapter[Any]:
+def _adapters() -> Mapping[str, TypeAdapter[Any]]:
     # Made on first use: it takes tens of milliseconds, and most commands need none.
-    return TypeAdapter(kind)
+    return {kind.__name__: TypeAdapter(kind) for kind in (Observation, Decision, History, NodeClaim, Override)}

@@ -60,7 +60,7 @@ async def fake(redis_url: str) -> AsyncIterator[FakeOrchestrator]:
 async def test_a_node_says_when_it_joined_lives_and_leaves(
     fake: FakeOrchestrator, listener: Listener, tmp_path: Path
 ) -> None:
-    """systemd starts what comes after a node once it has joined, ends it when its loop hangs, and sees it drain."""
+    """Systemd starts what comes after a node once it has joined, ends it when its loop hangs, and sees it drain."""
     environ = {**os.environ, "NOTIFY_SOCKET": listener.address, "WATCHDOG_USEC": "200000"}
     async with node_process(fake, tmp_path / "state", environ) as node:
         assert "a1 has joined" in await listener.until("READY=1")
@@ -73,8 +73,7 @@ async def test_a_node_says_when_it_joined_lives_and_leaves(
 
 async def test_granted_renewals_keep_the_dead_man_away(fake: FakeOrchestrator, tmp_path: Path) -> None:
     """A machine with a dead-man has a file as young as the last granted renewal."""
-    environ = {**os.environ, "MCPFLEET_NODE_MACHINE_TTL_S": "7200"}
-    async with node_process(fake, tmp_path, environ):
+    async with node_process(fake, tmp_path, os.environ, further={"MCPFLEET_NODE_MACHINE_TTL_S": "7200"}):
         heard = tmp_path / "heard"
         await fake.until(heard.exists)
         first_ns = heard.stat().st_mtime_ns

@@ -39,6 +39,7 @@ from worker.ear import Ear
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
+from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.membership import Membership, join
 from worker.reporter import Reporter
@@ -106,6 +107,7 @@ class Node:
         self.membership: Membership
         self._clock = clock
         self._redis_of = redis_of or _redis
+        self._heard = Heard(settings.state_dir / "heard", is_kept=settings.machine_ttl_s > 0)
         self.door = Door(settings.orchestrator_url, settings.join_token.get_secret_value(), transport)
         self._tasks: list[asyncio.Task[None]] = []
         self._redis: list[Redis] = []
@@ -302,6 +304,7 @@ class Node:
         )
 
     def _on_state(self, state: NodeState) -> None:
+        self._heard.now()
         if state is NodeState.DRAINING and not self.executor.is_draining:
             self.drain_wanted.set()
 

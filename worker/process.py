@@ -30,6 +30,7 @@ from worker.fleet_clock import FleetClock
 from worker.membership import Superseded
 from worker.serve import HttpServer
 from worker.settings import NodeSettings
+from worker.systemd import ServiceManager
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 POLL_S = 0.2
@@ -59,11 +60,19 @@ McpSide = tuple[Sequence[BaseRoute], AbstractAsyncContextManager[None]]
 class NodeProcess:
     """Runs one node from start to exit code."""
 
-    def __init__(self, settings: NodeSettings, servers: Servers, mcp: Callable[[], McpSide], clock: FleetClock) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        servers: Servers,
+        mcp: Callable[[], McpSide],
+        clock: FleetClock,
+        service: ServiceManager | None = None,
+    ) -> None:
         self._settings = settings
         self._servers = servers
         self._mcp = mcp
         self._clock = clock
+        self._service = service or ServiceManager()
         self._joined = threading.Event()
         self._ended = threading.Event()
         self._celery: CelerySide | None = None
@@ -134,6 +143,7 @@ class NodeProcess:
         node.open_journal()
         mcp_routes, mcp_life = self._mcp()
         app = Starlette(routes=[*routes(node.metrics, node.health), *mcp_routes])
+        alive = asyncio.create_task(self._service.keep_alive())
         try:
             await self._servers.start()
             async with mcp_life:
@@ -143,6 +153,7 @@ class NodeProcess:
             await node.close()
             await http.stop()
             await self._servers.close()
+            alive.cancel()
 
     async def _serve(self, node: Node) -> Exit:
         if not await self._unless_stopped(node.start()):
@@ -151,6 +162,7 @@ class NodeProcess:
         node.executor.gate = self._celery
         node.ear = Ear(self._celery.knock, self._clock)
         self._joined.set()
+        self._service.ready(f"{self._settings.name} has joined, pool {self._settings.pool}")
         try:
             if await self._first(node.wait(), self._drain.wait(), node.drain_wanted.wait()) == 0:
                 return Exit.FAILED
@@ -161,6 +173,7 @@ class NodeProcess:
         return await self._leave(node, self._celery)
 
     async def _leave(self, node: Node, celery: CelerySide) -> Exit:
+        self._service.stopping("draining")
         leaving = asyncio.ensure_future(node.drain(celery.stop))
         which = await self._first(asyncio.shield(leaving), self._stop.wait())
         if which == 1:

@@ -62,6 +62,8 @@ class NodeSettings(BaseModel):
     """How others reach this node's HTTP server, where that is not its address."""
     drain_s: float = Field(30.0, ge=0, le=86_400)
     """After SIGTERM: what runs may finish for so long, as init systems usually allow."""
+    machine_ttl_s: float = Field(0.0, ge=0)
+    """The machine's dead-man powers it off when its fleet was not heard of for so long; 0: it is never asked to."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` has a line for each call."""
 

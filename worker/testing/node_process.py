@@ -75,6 +75,7 @@ async def node_process(
     module: Sequence[str] = ("worker.cli",),
     is_joining: bool = True,
     drain_s: float = 30.0,
+    further: Mapping[str, str] | None = None,
 ) -> AsyncIterator[NodeUnderTest]:
     """Started, joined unless told otherwise, and gone at the end."""
     joins = len(fake.joins)
@@ -84,6 +85,7 @@ async def node_process(
         "MCPFLEET_NODE_JOIN_TOKEN": JOIN_TOKEN,
         "MCPFLEET_NODE_STATE_DIR": str(state_dir),
         "MCPFLEET_NODE_DRAIN_S": str(drain_s),
+        **(further or {}),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", *module, "run", "--name", "a1", *options, env=variables

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Every wheel that a machine of ours needs, so that it needs no package index: our own, and the locked ones.
+# `make wheelhouse` calls it. Writes dist/wheelhouse/ and the same as dist/wheelhouse.tar.
+#
+#   WHEELHOUSE_PYTHONS  versions of Python on the machines, e.g. "3.11 3.13" (Debian 12 and 13)
+#   WHEELHOUSE_ARCH     their architecture, as `uname -m` says it
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+pythons=${WHEELHOUSE_PYTHONS:-3.11}
+arch=${WHEELHOUSE_ARCH:-$(uname -m)}
+out=dist/wheelhouse
+uv=.cache/uv/bin/uv
+
+rm -rf "$out" "$out.tar"
+mkdir -p "$out"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+quietly() { "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }; }
+quietly .venv/bin/python -m hatchling build -t wheel -d "$PWD/$out"
+
+# glibc of Debian 12 is 2.36. pip takes no "or older" here, so each is named.
+platforms=()
+for minor in $(seq 36 -1 5); do platforms+=(--platform "manylinux_2_${minor}_${arch}"); done
+platforms+=(--platform "manylinux2014_${arch}" --platform "linux_${arch}")
+
+for python in $pythons; do
+    # pip judges markers by the Python it runs on, not by the one it downloads for: a lock made on 3.11.7 leaves out
+    # what 3.11.2 needs. uv resolves for the target, and without a patch version for the oldest one.
+    lock=$(mktemp)
+    quietly "$uv" pip compile --no-deps --no-annotate --no-header --no-emit-index-url --generate-hashes \
+        --python-version "$python" --python-platform "${arch}-unknown-linux-gnu" requirements/runtime.txt -o "$lock"
+    quietly .cache/uv/bin/python -m pip download --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary :all: --implementation cp --python-version "$python" "${platforms[@]}" -d "$out" -r "$lock"
+    rm -f "$lock"
+done
+
+# The machine checks every wheel against this: the lock with all its markers, and ours.
+ours=$(cd "$out" && ls mcpfleet-*.whl)
+version=${ours#mcpfleet-}
+version=${version%%-*}
+{ grep -v '^#' requirements/runtime.txt; echo "mcpfleet==$version --hash=sha256:$(sha256sum "$out/$ours" | cut -d' ' -f1)"; } \
+    >"$out/requirements.txt"
+# Two builds with the same version differ in it, two with the same content do not.
+echo "$version-$(cat "$out/requirements.txt" | sha256sum | cut -c1-12)" >"$out/RELEASE"
+tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$out" -cf "$out.tar" .
+echo "wheelhouse: release $(cat "$out/RELEASE"), $(ls "$out"/*.whl | wc -l) wheels, $(du -h "$out.tar" | cut -f1) in $out.tar"

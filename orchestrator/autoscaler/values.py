@@ -160,6 +160,7 @@ class MachineSeen:
         idle_s: for how long it has held none.
         has_notice: its provider said that it takes it away.
         paid_left_s: until the next paid period begins; None where it is billed by the second.
+        told_to_leave: DRAINING only: it cannot be taken back.
     """
 
     claim: str
@@ -173,6 +174,7 @@ class MachineSeen:
     price_eur_h: float | None = None
     paid_left_s: float | None = None
     failures: int = 0
+    told_to_leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,11 @@ class Decision:
         at: wall clock of the observation.
         before: machines that count now: ready and on the way.
         target: machines that there should be.
+            Those that are kept are `before` less victims and cordoned ones that are `LIVE`; what the target
+            has more than that is first taken back from draining ones, then ordered.
         victims: claims to let go, in this order; idle ones only, unless they are taken away anyway.
+        cordon: busy claims that should go: they get nothing new, and are victims of a later decision once
+            they are idle. Calls are spread over a pool, so without it a pool shrinks only when all is quiet.
         reasons: in the order in which they were weighed; the last one with `machines` decided.
         alerts: what an operator should look at; they buy nothing.
         is_dry: shown, not done.
@@ -244,6 +250,21 @@ class Decision:
     before: int
     target: int
     victims: tuple[str, ...] = ()
+    cordon: tuple[str, ...] = ()
     reasons: tuple[Reason, ...] = ()
     alerts: tuple[str, ...] = ()
     is_dry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A person's word on the size of a pool. It passes the strategy by, and no limit.
+
+    Attributes:
+        until: wall clock; from then on it is as if it had never been.
+        by: who said so.
+    """
+
+    target: int
+    until: float
+    by: str = ""

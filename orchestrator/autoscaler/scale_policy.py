@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -64,6 +65,8 @@ class ScalePolicy:
         boot_s: assumed until a boot was seen.
         boot_limit_s: a machine that has not joined by then is replaced.
         provision: `ansible`, or `none` where image or provider make the node.
+        capabilities: of its nodes, beside `spot` or `on-demand` and the names of their servers.
+        environ: further settings of its nodes, `MCPFLEET_NODE_*`; no secrets, they stand in user data.
     """
 
     pool: str
@@ -90,6 +93,8 @@ class ScalePolicy:
     boot_limit_s: float = 900.0
     triggers: Triggers = field(default_factory=Triggers)
     provision: str = "none"
+    capabilities: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,9 @@ class NodeClaim:
         reason: why it was ordered, or why it ends; one sentence.
         failures: of its current step, in a row.
         error: of the last failure; empty where there was none.
+        failed_with: constant word of why it came to nothing: an error code of the cloud, or one of
+            `boot_pause.BOOT_FAILURES`; empty where it served, or was let go.
+        failed_at: when that was.
         price_eur_h: None where nobody knows.
         billing_s: what is paid for at least, and in steps of.
         expires_at: wall clock; a machine that passes it ends itself, and is ended by whoever finds it.
@@ -105,6 +108,8 @@ class NodeClaim:
     billing_s: float = 1.0
     expires_at: float = 0.0
     terminated_at: float | None = None
+    failed_with: str = ""
+    failed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

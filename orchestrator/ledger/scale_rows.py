@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Table, bindparam, delete, literal_column, select
+from sqlalchemy import ColumnElement, Table, bindparam, delete, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orchestrator.ledger.readers import Reader
@@ -16,7 +16,7 @@ from orchestrator.ledger.tables import ENROLMENTS, NODE_CLAIMS, SCALE_LOG, SCALE
 from orchestrator.ledger.transaction import Hot, Tx
 from orchestrator.ledger.values import ClaimRow, EnrolmentRow, ScaleLogRow, ScalePoolRow
 
-_GONE = literal_column("'gone'")
+_GONE: ColumnElement[str] = literal_column("'gone'")
 
 
 def _replacing(table: Table, key: str) -> Hot:

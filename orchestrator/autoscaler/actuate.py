@@ -1,0 +1,264 @@
+"""Carries decisions out: orders, takes back, lets go; and moves every claim on, each in a task of its own.
+
+Nothing here waits for a cloud: a slow provider holds up its own claims only. The books of what is under
+way are the claims themselves; what this process has besides (pauses between tries) may be lost with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from orchestrator.autoscaler.boot_pause import boot_pause
+from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.cloud.provider import CloudProvider
+from orchestrator.autoscaler.events import Ordered, TakenBack, Tell
+from orchestrator.autoscaler.exclusive import Exclusive
+from orchestrator.autoscaler.ladder import next_rung
+from orchestrator.autoscaler.looks import Looks
+from orchestrator.autoscaler.nodes import Nodes
+from orchestrator.autoscaler.notices import Notices
+from orchestrator.autoscaler.prices import Price, Prices
+from orchestrator.autoscaler.scale_policy import ScalePolicy
+from orchestrator.autoscaler.silence import Silence
+from orchestrator.autoscaler.steps import Steps
+from orchestrator.autoscaler.sweep import Sweep
+from orchestrator.autoscaler.values import COMING, LIVE, ClaimState, Decision, NodeClaim, Rung
+from tasks.clock import Clock
+from tasks.errors import FleetError
+from tasks.node import NodeState
+
+log = structlog.get_logger("mcpfleet.autoscaler")
+AT_ONCE = 5
+"""Machines that one cloud is asked for at a time, and machines provisioned at a time."""
+STEPS_IN_A_ROW = 4
+AGAIN_S, AGAIN_MAX_S = 5.0, 60.0
+LOOK_OFTEN_S, LOOK_SELDOM_S = 5.0, 30.0
+"""Lists of a cloud: while a machine of ours comes or goes there, and otherwise."""
+
+
+class Actuator:
+    """Between decisions and clouds."""
+
+    def __init__(
+        self,
+        *,
+        book: ClaimBook,
+        clouds: Mapping[str, CloudProvider],
+        nodes: Nodes,
+        steps: Steps,
+        sweep: Sweep,
+        looks: Looks,
+        notices: Notices,
+        prices: Prices,
+        silence: Silence,
+        exclusive: Exclusive,
+        wanted_regions: Callable[[str], Iterable[str]],
+        machine_ttl_s: float,
+        read_at: float,
+        clock: Clock,
+        tell: Tell,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._book, self._clouds, self._nodes, self._steps, self._sweep = book, clouds, nodes, steps, sweep
+        self._looks, self._notices, self._prices, self._silence = looks, notices, prices, silence
+        self._exclusive, self._wanted_regions = exclusive, wanted_regions
+        self._machine_ttl_s, self._read_at = machine_ttl_s, read_at
+        self._clock, self._tell, self._leads = clock, tell, leads
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places: Counter[tuple[str, str]] = Counter()
+        self._tries: Counter[str] = Counter()
+        self._not_before_s: dict[str, float] = {}
+
+    # ---- decisions
+
+    async def act(self, decision: Decision, policy: ScalePolicy) -> None:
+        """Towards the target: by ledger writes only; `step` does the rest.
+
+        Raises:
+            LedgerDown, EpochLost: part of it was done, and the next decision sees which.
+        """
+        if decision.is_dry:
+            return
+        missing = decision.target - len(self._book.live(decision.pool))
+        if missing > 0:
+            missing -= await self._take_back(decision.pool, missing)
+            await self._order(decision, policy, missing)
+        elif missing < 0:
+            await self._let_go(decision, -missing)
+
+    async def _take_back(self, pool: str, most: int) -> int:
+        """What drains and was not told to leave serves again, the youngest first."""
+        draining = [c for c in self._book.standing(pool) if c.state is ClaimState.DRAINING]
+        taken = 0
+        for claim in sorted(draining, key=lambda claim: claim.created_at, reverse=True):
+            with self._exclusive.hold(claim.id) as is_mine:
+                if taken == most or not is_mine or not self._may_come_back(claim):
+                    continue
+                await self._nodes.wish(claim.node, NodeState.ACTIVE)  # first: draining again cordons it again
+                self._tell(TakenBack(await self._book.move(claim.id, ClaimState.READY, reason="wanted again")))
+                taken += 1
+        return taken
+
+    def _may_come_back(self, claim: NodeClaim) -> bool:
+        if claim.told_to_leave or self._notices.has(claim):
+            return False
+        return self._nodes.state_of(claim.node) in (NodeState.ACTIVE, NodeState.CORDONED)
+
+    async def _order(self, decision: Decision, policy: ScalePolicy, wanted: int) -> None:
+        live = self._book.live(decision.pool)
+        number = min(wanted, policy.max_machines - len(live), self._may_order(policy, live))
+        reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are wanted"
+        for _ in range(number):
+            rung = self.next_rung(policy)
+            if rung is None:
+                return
+            price = self._prices.of(rung)
+            claim = await self._book.order(
+                decision.pool,
+                rung,
+                reason=reason,
+                expires_at=self._clock.wall_s() + self._machine_ttl_s,
+                price_eur_h=price.eur_h,
+                billing_s=price.billing_s,
+            )
+            log.info("machine_ordered", claim=claim.id, pool=claim.pool, provider=rung.provider, type=rung.type)
+            self._tell(Ordered(claim))
+
+    def _may_order(self, policy: ScalePolicy, live: list[NodeClaim]) -> int:
+        pause = boot_pause(self._book.all(policy.pool))
+        most = None if pause is None else pause.may_order(self._clock.wall_s())
+        if most is None:
+            return policy.max_machines
+        return max(0, most - sum(1 for claim in live if claim.state in COMING))
+
+    async def _let_go(self, decision: Decision, most: int) -> None:
+        reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are enough"
+        for claim_id in decision.victims:
+            claim = self._book.find(claim_id)
+            with self._exclusive.hold(claim_id) as is_mine:
+                if most <= 0 or not is_mine or claim is None or claim.state not in LIVE:
+                    continue
+                await self._steps.let_go(claim, reason)
+                most -= 1
+
+    def next_rung(self, policy: ScalePolicy) -> Rung | None:
+        """Where this pool's next machine would be ordered; None where every rung is passed by now."""
+        wanted = self._wanted_regions(policy.pool)
+        claims = self._book.all()
+        return next_rung(policy, claims, self._clock.wall_s(), wanted=wanted, read_at=self._read_at)
+
+    def next_price(self, policy: ScalePolicy) -> Price:
+        """Of the machine that would be ordered next."""
+        rung = self.next_rung(policy)
+        return Price() if rung is None else self._prices.of(rung)
+
+    # ---- steps
+
+    async def step(self) -> None:
+        """Start what is due, in tasks. Called every few seconds; waits for nothing."""
+        standing = self._book.standing()
+        self._refresh(standing)
+        for look in self._looks.take():
+            self._spawn(self._apply(look.provider, self._sweep.apply(look)), f"apply look at {look.provider}")
+        for claim in standing:
+            self._silence.look(claim, self._nodes.state_of(claim.node))
+            place = self._steps.waits_for_a_place(claim)
+            if not self._is_due(claim) or (place is not None and self._places[place] >= AT_ONCE):
+                continue
+            self._spawn(self._advance(claim.id, place), f"claim {claim.id}")
+            self._places.update([place] if place is not None else [])
+
+    async def settle(self) -> None:
+        """Until nothing is under way."""
+        while under_way := self._under_way():
+            await asyncio.wait(under_way)
+
+    async def stop(self) -> None:
+        """Drop what is under way; the claims say what it was."""
+        under_way = self._under_way()
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        return [*self._tasks, *self._looks.under_way(), *self._notices.under_way(), *self._prices.under_way()]
+
+    def _refresh(self, standing: list[NodeClaim]) -> None:
+        moving = {c.rung.provider for c in standing if c.state in COMING or c.state is ClaimState.TERMINATING}
+        for provider in self._clouds:
+            self._looks.refresh(provider, every_s=LOOK_OFTEN_S if provider in moving else LOOK_SELDOM_S)
+        self._prices.refresh()
+        self._notices.refresh(standing)
+
+    def _is_due(self, claim: NodeClaim) -> bool:
+        if self._exclusive.is_held(claim.id) or not self._leads():
+            return False
+        return self._clock.mono_s() >= self._not_before_s.get(claim.id, float("-inf"))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _apply(self, provider: str, applying: Coroutine[Any, Any, None]) -> None:
+        try:
+            await applying
+        except Exception:
+            log.exception("look_failed", provider=provider)
+
+    async def _advance(self, claim_id: str, place: tuple[str, str] | None) -> None:
+        try:
+            with self._exclusive.hold(claim_id) as is_mine:
+                if is_mine:
+                    await self._advance_ours(claim_id)
+        finally:
+            if place is not None:
+                self._places[place] -= 1
+
+    async def _advance_ours(self, claim_id: str) -> None:
+        try:
+            wait_s = await self._as_far_as_it_goes(claim_id)
+        except FleetError as error:
+            await self._failed(claim_id, error.message, getattr(error, "retry_after_s", None))
+        except Exception as error:
+            log.exception("claim_step_failed", claim=claim_id)
+            await self._failed(claim_id, repr(error), None)
+        else:
+            self._tries.pop(claim_id, None)
+            self._not_before_s[claim_id] = self._clock.mono_s() + wait_s
+
+    async def _as_far_as_it_goes(self, claim_id: str) -> float:
+        wait_s = 0.0
+        for _ in range(STEPS_IN_A_ROW):
+            claim = self._book.find(claim_id)
+            if claim is None or claim.state is ClaimState.GONE:
+                self._forget(claim_id)
+                return wait_s
+            wait_s = await self._steps.advance(claim)
+            after = self._book.find(claim_id)
+            if after is None or after.state is claim.state:
+                return wait_s
+        return wait_s
+
+    async def _failed(self, claim_id: str, error: str, retry_after_s: float | None) -> None:
+        """Noted, and tried again later: each time twice as late, a minute at the most."""
+        self._tries[claim_id] += 1
+        pause_s = min(AGAIN_MAX_S, AGAIN_S * 2.0 ** min(self._tries[claim_id] - 1, 10))
+        self._not_before_s[claim_id] = self._clock.mono_s() + max(pause_s, retry_after_s or 0.0)
+        log.warning("claim_waits", claim=claim_id, error=error, again_in_s=pause_s)
+        claim = self._book.find(claim_id)
+        if claim is None or claim.state is ClaimState.GONE:
+            return
+        try:
+            await self._book.note(claim_id, failures=claim.failures + 1, error=error)
+        except FleetError as unwritten:
+            log.warning("claim_failure_not_noted", claim=claim_id, error=unwritten.message)
+
+    def _forget(self, claim_id: str) -> None:
+        self._tries.pop(claim_id, None)
+        self._not_before_s.pop(claim_id, None)

@@ -1,0 +1,121 @@
+"""Acts on what `reconcile.compare` finds: ends orphans, remembers machines again, gives up vanished ones.
+
+Never ends a machine whose node is at work, whoever ordered it: that node is told to leave first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+import structlog
+
+from orchestrator.autoscaler.boot_pause import VANISHED
+from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine
+from orchestrator.autoscaler.events import Leaked, Tell
+from orchestrator.autoscaler.exclusive import Exclusive
+from orchestrator.autoscaler.looks import Look
+from orchestrator.autoscaler.nodes import PRESENT, Nodes
+from orchestrator.autoscaler.reconcile import Findings, Orphan, Sightings, compare
+from orchestrator.autoscaler.steps import LEAVE_LIMIT_S, Steps
+from orchestrator.autoscaler.values import NodeClaim
+from tasks.errors import FleetError
+from tasks.node import NodeState
+
+log = structlog.get_logger("mcpfleet.autoscaler")
+SECOND = "second_machine"
+
+
+class Sweep:
+    """One provider's look at a time."""
+
+    def __init__(
+        self,
+        *,
+        book: ClaimBook,
+        clouds: Mapping[str, CloudProvider],
+        nodes: Nodes,
+        steps: Steps,
+        exclusive: Exclusive,
+        tell: Tell,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._book, self._clouds, self._nodes, self._steps = book, clouds, nodes, steps
+        self._exclusive, self._tell, self._leads = exclusive, tell, leads
+        self._sightings: dict[str, Sightings] = {}
+        self._counted: dict[str, set[str]] = {}
+        self.leaks: dict[str, list[str]] = {}
+        """By provider: machines of the last look that nobody claims, in words."""
+        self.unlisted: dict[str, str] = {}
+        """Claim id → what is odd: its cloud does not list its machine, and its node is there."""
+
+    async def apply(self, look: Look) -> None:
+        """What this look shows."""
+        findings = compare(look, self._book.all(), self._sightings.get(look.provider, Sightings()))
+        self._sightings[look.provider] = findings.sightings
+        for claim_id, machine in findings.found:
+            await self._one(claim_id, partial(self._remember, machine=machine))
+        self.unlisted = {key: why for key, why in self.unlisted.items() if key in findings.vanished}
+        for claim_id in findings.vanished:
+            await self._one(claim_id, self._vanished)
+        for claim_id in findings.never_made:
+            await self._one(claim_id, self._steps.never_made)
+        await self._end_orphans(look, findings)
+
+    async def _one(self, claim_id: str, act: Callable[[NodeClaim], Awaitable[None]]) -> None:
+        """Unless somebody works on it: then the next look finds it again."""
+        with self._exclusive.hold(claim_id) as is_mine:
+            claim = self._book.find(claim_id)
+            if not is_mine or claim is None:
+                return
+            try:
+                await act(claim)
+            except FleetError as error:
+                log.warning("look_not_applied", claim=claim_id, error=error.message)
+
+    async def _remember(self, claim: NodeClaim, machine: Machine) -> None:
+        if claim.machine_id is None:
+            log.info("machine_found_again", claim=claim.id, machine=machine.id)
+            await self._book.note(claim.id, machine_id=machine.id, address=machine.address)
+
+    async def _vanished(self, claim: NodeClaim) -> None:
+        """Asked for by its id as well: a list may be wrong for longer than it should."""
+        if claim.machine_id is None or claim.rung.provider not in self._clouds:
+            return
+        if await self._clouds[claim.rung.provider].machine(claim.machine_id) is not None:
+            return
+        if self._nodes.state_of(claim.node) in PRESENT:
+            self.unlisted[claim.id] = f"{claim.rung.provider} does not know {claim.node}, whose node is there"
+            return
+        await self._steps.fail(claim, VANISHED, f"its machine {claim.machine_id} is not there any more")
+
+    async def _end_orphans(self, look: Look, findings: Findings) -> None:
+        self.leaks[look.provider] = [f"{o.machine.name} ({o.machine.id}): {o.why}" for o in findings.orphans]
+        counted = self._counted.setdefault(look.provider, set())
+        counted &= {machine.id for machine in look.machines}
+        for orphan in findings.orphans:
+            if orphan.machine.id not in counted:
+                counted.add(orphan.machine.id)
+                log.warning("machine_leaked", provider=look.provider, machine=orphan.machine.id, why=orphan.why)
+                self._tell(Leaked(look.provider, orphan.machine.id, orphan.why))
+            seen = findings.sightings.strangers[orphan.machine.id]
+            await self._end(look.provider, orphan, for_s=look.began_at - seen.since)
+
+    async def _end(self, provider: str, orphan: Orphan, *, for_s: float) -> None:
+        try:
+            if await self._is_at_work(orphan, for_s) or not self._leads():
+                return
+            await self._clouds[provider].terminate(orphan.machine.id)
+        except FleetError as error:
+            log.warning("orphan_not_ended", provider=provider, machine=orphan.machine.id, error=error.message)
+
+    async def _is_at_work(self, orphan: Orphan, for_s: float) -> bool:
+        name = orphan.machine.name
+        if self._nodes.state_of(name) not in PRESENT:
+            return False
+        if orphan.why == SECOND:  # its twin has the same name: which of them is the node is not known
+            return self._nodes.held(name) > 0
+        if self._nodes.state_of(name) is not NodeState.DRAINING:
+            await self._nodes.wish(name, NodeState.DRAINING)
+        return self._nodes.held(name) > 0 or for_s < LEAVE_LIMIT_S

@@ -66,7 +66,8 @@ class Simulated:
 
 async def join(url: str, token: str, *, name: str, pool: str, slots: int) -> Simulated:
     """One node joins."""
-    door, incarnation = Door(url, token), secrets.token_hex(8)
+    door, incarnation = Door(url), secrets.token_hex(8)
+    door.token = token
     offer = Offer(name=name, pool=pool, slots={Lane.TOOLS: slots}, tools=(ECHO,), capabilities=frozenset({"probe"}))
     return Simulated(await door.join(JoinRequest(incarnation=incarnation, offer=offer)), door, incarnation, pool)
 

@@ -26,6 +26,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
+from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
@@ -92,7 +93,9 @@ async def build(
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     tokens = Tokens(
-        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()), node_of=core.desk.node_of
+        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
+        node_of=core.desk.node_of,
+        enrolled=core.enroller.principal,
     )
     front = McpFront(fleet, tokens, front_settings(settings), core.stores.clock, parse=strict_json.parse)
     feed = _flower_feed(settings, core, views)
@@ -102,6 +105,7 @@ async def build(
         core.stores.blobs,
         tokens,
         api_settings(settings),
+        enrolments=core.enroller,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -160,7 +164,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
-        circuits, proof,
+        circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
+from orchestrator.identity.enrolment import Enroller
 from orchestrator.intake.check import Intake
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Proof
@@ -54,3 +55,4 @@ class Core:
     doubts: Doubts
     circuits: Circuits
     proof: Proof
+    enroller: Enroller

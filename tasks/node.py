@@ -1,4 +1,4 @@
-"""What a node and the orchestrator say to each other over HTTP: join, renew, claim, leave.
+"""What a node and the orchestrator say to each other over HTTP: enrol, join, renew, claim, leave.
 
 Wire forms only. The lease protocol they carry is docs/adr/0003-leases.md.
 
@@ -106,8 +106,22 @@ class Offer(_Wire):
     the whole node. Reasons hold no counts and times: a changed offer is written down."""
 
 
+class EnrolRequest(_Wire):
+    """POST /v1/enrolments/{name}, with a one-time token. The credential itself never leaves the node."""
+
+    credential_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the credential's text, in hex."""
+
+
+class EnrolReply(_Wire):
+    """The credential with that digest may join, under this name and pool only."""
+
+    node: str
+    pool: str
+
+
 class JoinRequest(_Wire):
-    """POST /v1/nodes, with the fleet's join token."""
+    """POST /v1/nodes, with the fleet's join token or this node's credential."""
 
     wire_version: int = WIRE_VERSION
     incarnation: str

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,7 @@ from worker.control import ControlReader
 from worker.door import Door
 from worker.drain import drain
 from worker.ear import Ear
+from worker.enrol import Credentials, Given
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
@@ -108,18 +110,26 @@ class Node:
         self._clock = clock
         self._redis_of = redis_of or _redis
         self._heard = Heard(settings.state_dir / "heard", is_kept=settings.machine_ttl_s > 0)
-        self.door = Door(settings.orchestrator_url, settings.join_token.get_secret_value(), transport)
+        self.door = Door(settings.orchestrator_url, transport)
         self._tasks: list[asyncio.Task[None]] = []
         self._redis: list[Redis] = []
         self._journal: Journal | None = None
+        self._credentials: Credentials | None = None
         self._unsettled: Unsettled | None = None
         self._reporter: Reporter | None = None
 
     def open_journal(self) -> None:
-        """First of all: it refuses a second process with this name, and says what was left behind."""
-        folder = self.settings.state_dir
+        """First of all: it refuses a second process with this name, and says what was left behind.
+
+        Raises:
+            JournalInUse, JournalUnusable
+            SettingsError: there is nothing to join with.
+        """
+        settings, folder = self.settings, self.settings.state_dir
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._journal = Journal.open(folder / f"{self.settings.name}.db", boot_id=boot_id())
+        self._journal = Journal.open(folder / f"{settings.name}.db", boot_id=boot_id())
+        given = Given(settings.enrol_token.get_secret_value(), settings.join_token.get_secret_value())
+        self._credentials = Credentials(folder, settings.name, given, random.random)
 
     async def start(self) -> JoinReply:
         """Join and hold the lease. The servers are started before, by whoever owns them.
@@ -130,6 +140,7 @@ class Node:
         if self._journal is None:
             self.open_journal()
         assert self._journal is not None
+        assert self._credentials is not None
         left = self._journal.recovered
         request = JoinRequest(
             incarnation=self.incarnation,
@@ -140,7 +151,8 @@ class Node:
             unstarted=left.unstarted,
         )
         self._journal.joining(self.incarnation)
-        self.reply, lease = await join(self.door, request, self._clock, random.random)
+        attempt = partial(join, self.door, request, self._clock, random.random)
+        self.reply, lease = await self._credentials.enter(self.door, attempt)
         self._journal.adopt(self.incarnation, boot_id())
         self._assemble(self._journal)
         self.executor.lease = lease

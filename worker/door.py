@@ -17,6 +17,8 @@ from tasks.node import (
     RENEW_EVERY_S,
     ClaimReply,
     ClaimRequest,
+    EnrolReply,
+    EnrolRequest,
     JoinReply,
     JoinRequest,
     LeaveRequest,
@@ -46,9 +48,10 @@ class Door:
     asks the next replica.
     """
 
-    def __init__(self, urls: str, join_token: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, urls: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._urls = deque(url.strip().rstrip("/") for url in urls.split(","))
-        self._token = join_token
+        self.token = ""
+        """To enrol and to join with, set by whoever has it; after the join, the incarnation's own."""
         self._node = ""
         # A renewal that takes longer than the time between two is as good as lost.
         self._http = httpx.AsyncClient(timeout=RENEW_EVERY_S, transport=transport)
@@ -57,10 +60,14 @@ class Door:
         """Close the connections."""
         await self._http.aclose()
 
+    async def enrol(self, name: str, request: EnrolRequest) -> EnrolReply:
+        """With a one-time token."""
+        return await self._post(f"/v1/enrolments/{name}", request, EnrolReply)
+
     async def join(self, request: JoinRequest) -> JoinReply:
-        """With the fleet's join token; every later request carries the incarnation's own."""
+        """With the fleet's join token or our credential; every later request carries the incarnation's own."""
         reply = await self._post("/v1/nodes", request, JoinReply)
-        self._token, self._node = reply.node_token, reply.node
+        self.token, self._node = reply.node_token, reply.node
         return reply
 
     async def renew(self, request: RenewRequest) -> RenewReply:
@@ -96,7 +103,7 @@ class Door:
             raise Refused(path, response.status_code, f"its answer is not understood: {error}"[:DETAIL_CHARS]) from None
 
     async def _send(self, method: str, path: str, body: bytes | None, kind: str = "application/json") -> httpx.Response:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
         url = self._urls[0]
         try:
             response = await self._http.request(method, url + path, content=body, headers=headers)
@@ -108,12 +115,22 @@ class Door:
             self._turn_from(url)
             raise OrchestratorDown(url, f"HTTP {status}")
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise NotAllowed(f"the orchestrator at {url} does not accept this node's token for {path}")
+            raise NotAllowed(
+                f"the orchestrator at {url} does not accept this node's token for {path}: {_detail(response)}"
+            )
         if response.is_error:
-            raise Refused(path, status, response.text[:DETAIL_CHARS])
+            raise Refused(path, status, _detail(response))
         return response
 
     def _turn_from(self, url: str) -> None:
         """The next request goes to the next replica; requests under way at once turn once."""
         if self._urls[0] == url:
             self._urls.rotate(-1)
+
+
+def _detail(response: httpx.Response) -> str:
+    """Its own words (RFC 9457), or what there is."""
+    try:
+        return str(response.json()["detail"])[:DETAIL_CHARS]
+    except (ValueError, KeyError, TypeError):
+        return response.text[:DETAIL_CHARS]

@@ -32,8 +32,11 @@ class NodeSettings(BaseModel):
     """Nodes of one shape."""
     orchestrator_url: str = Field("http://127.0.0.1:8700", pattern=r"^https?://[^\s,]+(\s*,\s*https?://[^\s,]+)*$")
     """Where to join; several replicas separated by commas."""
-    join_token: SecretStr = Field(min_length=1)
-    """The fleet's; exchanged at join for a token of this incarnation."""
+    enrol_token: SecretStr = SecretStr("")
+    """One-time, for this name and pool (`mcpfleet node enrol`): traded at the first start for a credential that the
+    node makes itself and keeps in its state directory. Of no use afterwards."""
+    join_token: SecretStr = SecretStr("")
+    """The fleet's, good for every name and pool; not needed by a node that has enrolled."""
     servers: Path | None = None
     """The `mcpServers` file; without one the node offers the built-in `probe` only."""
     slots_tools: int = Field(8, ge=0, le=10_000)

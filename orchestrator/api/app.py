@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from orchestrator.api.door import Door, trace_of
+from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
 from orchestrator.api.hosts import HostGuard
 from orchestrator.api.invocations import Invocations
@@ -25,7 +26,7 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Blobs, Fleet, Nodes, Verifier
+from orchestrator.api.ports import Blobs, Enrolments, Fleet, Nodes, Verifier
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
 from orchestrator.api.service import Service
@@ -44,6 +45,7 @@ def create_app(
     verifier: Verifier,
     settings: ApiSettings,
     *,
+    enrolments: Enrolments,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -59,7 +61,8 @@ def create_app(
     operations = (
         *Invocations(fleet, clock or SystemClock(), settings).operations(),
         *Waits(fleet, settings).operations(),
-        *NodeProtocol(nodes).operations(),
+        *NodeProtocol(nodes, enrolments).operations(),
+        *EnrolmentDoor(enrolments).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),

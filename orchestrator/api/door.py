@@ -13,7 +13,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
+from orchestrator.api.operation import NOBODY, Ask, Operation, bearer_of, read_query
 from orchestrator.api.ports import Verifier
 from orchestrator.api.problems import NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
 from orchestrator.api.reply import Reply, Stream
@@ -81,10 +81,10 @@ class Door:
     def _admit(self, operation: Operation, headers: Mapping[bytes, bytes], path: Mapping[str, str]) -> Principal:
         if not operation.roles:
             return NOBODY
-        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        token = bearer_of(headers)
+        if not token:
             raise NotAllowed("this needs a token: send `Authorization: Bearer …` (MCPFLEET_TOKEN)")
-        principal = self._verifier.verify(token.strip())
+        principal = self._verifier.verify(token)
         if principal is None:
             raise NotAllowed("this token is not known here; check MCPFLEET_TOKEN")
         if operation.roles.isdisjoint(principal.roles):

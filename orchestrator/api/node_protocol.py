@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from orchestrator.api.operation import ADMIN, JOINERS, NODE, NODES, Answer, Ask, Operation
-from orchestrator.api.ports import Blobs, Nodes
+from orchestrator.api.ports import Blobs, Enrolments, Nodes
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.reply import Reply, Stream, model
 from tasks.errors import NotAllowed
@@ -19,8 +21,8 @@ MEDIA_TYPE = "application/octet-stream"
 class NodeProtocol:
     """Join, renew, claim, leave."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: Nodes, enrolments: Enrolments) -> None:
+        self._nodes, self._enrolments = nodes, enrolments
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -41,7 +43,9 @@ class NodeProtocol:
 
     async def join(self, ask: Ask) -> Reply:
         """POST /v1/nodes."""
-        return model(await self._nodes.join(ask.body(JoinRequest)))
+        request = ask.body(JoinRequest)
+        check = partial(self._enrolments.check, ask.principal, request.offer.name, request.offer.pool)
+        return model(await self._nodes.join(request, check))
 
     async def renew(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/renewals."""

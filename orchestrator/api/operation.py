@@ -16,12 +16,13 @@ from orchestrator.api.problems import InvalidBody, invalid
 from orchestrator.api.reply import Reply, Stream
 from tasks.invocation import Principal
 
-CLIENT, ADMIN, JOIN, NODE = "client", "admin", "join", "node"
+CLIENT, ADMIN, JOIN, NODE, ENROL = "client", "admin", "join", "node", "enrol"
 """Roles of a Principal, as orchestrator/identity gives them."""
 ANYBODY: frozenset[str] = frozenset()
 CALLERS = frozenset({CLIENT, ADMIN})
 ADMINS = frozenset({ADMIN})
 JOINERS = frozenset({JOIN})
+ENROLLERS = frozenset({ENROL})
 NODES = frozenset({NODE})
 NOBODY = Principal(id="anonymous")
 
@@ -55,6 +56,16 @@ class Ask:
         """A header's text; None when absent."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def bearer(self) -> str:
+        """The token it came with; empty without one."""
+        return bearer_of(self.headers)
+
+
+def bearer_of(headers: Mapping[bytes, bytes]) -> str:
+    """The token of `Authorization: Bearer …`; empty without one."""
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 Handler = Callable[[Ask], Awaitable[Reply | Stream]]

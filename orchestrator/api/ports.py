@@ -5,7 +5,7 @@ Owns Protocols only. The fleet's errors are `tasks.errors`; the door gives each 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from orchestrator.ledger.values import DeadLetter, Filter
@@ -13,6 +13,7 @@ from tasks.invocation import Call, Invocation, Principal
 from tasks.node import (
     ClaimReply,
     ClaimRequest,
+    EnrolReply,
     JoinReply,
     JoinRequest,
     LeaveRequest,
@@ -20,6 +21,7 @@ from tasks.node import (
     RenewReply,
     RenewRequest,
 )
+from tasks.scale_wire import EnrolmentView
 from tasks.wire import (
     BacklogView,
     EventView,
@@ -76,10 +78,19 @@ class Fleet(Calls, Operations, Graveyard, Protocol):
 class Nodes(Protocol):
     """The node protocol. The door has checked that the caller is the node it names."""
 
-    async def join(self, request: JoinRequest) -> JoinReply: ...
+    async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply: ...
     async def renew(self, name: str, request: RenewRequest) -> RenewReply: ...
     async def claim(self, name: str, request: ClaimRequest) -> ClaimReply: ...
     async def leave(self, name: str, request: LeaveRequest) -> None: ...
+
+
+class Enrolments(Protocol):
+    """One-time tokens for nodes, and who may join with what they were traded for."""
+
+    async def issue(self, name: str, pool: str, ttl_s: float) -> EnrolmentView: ...
+    async def enrol(self, name: str, token_digest: str, credential_digest: str) -> EnrolReply: ...
+    async def revoke(self, name: str) -> None: ...
+    def check(self, principal: Principal, name: str, pool: str) -> None: ...
 
 
 class Blobs(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 from rich.markup import escape
@@ -11,10 +12,11 @@ from rich.text import Text
 
 from orchestrator.cli import paint
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
-from orchestrator.cli.durations import took
+from orchestrator.cli.durations import parse_s, took
 from orchestrator.cli.screen import Cell, Column
 from tasks.invocation import Lane
 from tasks.node import NodeState
+from tasks.scale_wire import EnrolmentView
 from tasks.wire import BacklogView, NodeView, PoolView, QueueView
 
 
@@ -26,7 +28,7 @@ class Kind(StrEnum):
     PROJECT = "project"
 
 
-node = typer.Typer(no_args_is_help=True, help="Take one node out of service, or back.")
+node = typer.Typer(no_args_is_help=True, help="Take one node out of service, or back; let one in, or out.")
 NodeName = Annotated[str, typer.Argument(metavar="NAME", help="As `mcpfleet nodes` shows it.")]
 KindArgument = Annotated[Kind, typer.Argument(metavar="queue|pool|project")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
@@ -78,6 +80,46 @@ def drain(ctx: typer.Context, name: NodeName, as_json: JsonFlag = False) -> None
     _set_state(
         ctx, name, NodeState.DRAINING, "hands back what it has not started and leaves when it is done", as_json=as_json
     )
+
+
+@node.command()
+def enrol(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the node that is to join.")],
+    *,
+    pool: Annotated[str, typer.Option("--pool", help="The pool it joins.")],
+    ttl: Annotated[str, typer.Option("--ttl", help="How long the token is good for, unused: 30m, 1h, 2d.")] = "1h",
+    as_json: JsonFlag = False,
+) -> None:
+    """Print a one-time token with which a new node joins under this name."""
+    desk = desk_of(ctx)
+    with desk.api() as api:
+        view = api.post("/v1/enrolments", EnrolmentView, {"name": name, "pool": pool, "ttl_s": parse_s(ttl)})
+    if as_json:
+        desk.screen.json(view)
+        return
+    desk.screen.line(view.token)
+    left = took(view.expires_at - desk.now())
+    desk.screen.note(
+        f"[green]✓[/] good once, for node [bold]{escape(view.name)}[/] of pool {escape(view.pool)}, within {left}: "
+        "start it with MCPFLEET_NODE_ENROL_TOKEN set to this"
+    )
+    if view.is_rotation:
+        desk.screen.note("[dim]  the credential that it has works until this is used[/]")
+
+
+@node.command()
+def revoke(ctx: typer.Context, name: NodeName, as_json: JsonFlag = False) -> None:
+    """Void its credential and token, and end its membership now."""
+    desk = desk_of(ctx)
+    with desk.api() as api:
+        api.send("DELETE", f"/v1/enrolments/{quote(name, safe='')}")
+    if as_json:
+        desk.screen.json({"name": name, "is_revoked": True})
+    else:
+        desk.screen.note(
+            f"[green]✓[/] {escape(name)} is out: it cannot join again, and what it ran has the fate of a lost node's"
+        )
 
 
 def pools(ctx: typer.Context, as_json: JsonFlag = False) -> None:

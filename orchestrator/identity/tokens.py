@@ -1,4 +1,4 @@
-"""Who a bearer token stands for. Static tokens and node tokens; full identity comes later.
+"""Who a bearer token stands for: the fleet's static tokens, enrolments, and tokens of joined nodes.
 
 Tokens are compared by digest, in constant time, and never logged.
 """
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from tasks.invocation import Principal
 
-CLIENT, ADMIN, JOIN, NODE = "client", "admin", "join", "node"
+CLIENT, ADMIN, JOIN, NODE, ENROL = "client", "admin", "join", "node", "enrol"
+ANY_NODE = "join token"
+"""Id of the fleet-wide join token's bearer. No node can have this name: it has a space."""
 
 
 def new_token(kind: str) -> str:
-    """A token with 256 random bits. `kind` is a readable prefix: fleet, join or node."""
+    """A token with 256 random bits. `kind` is a readable prefix: fleet, join, node or enrol."""
     return f"mcf_{kind}_{secrets.token_urlsafe(32)}"
 
 
@@ -37,9 +39,13 @@ class Known:
 class Tokens:
     """Satisfies the doors' Verifier: token → Principal, or None."""
 
-    def __init__(self, known: tuple[Known, ...], node_of: Callable[[str], str | None]) -> None:
-        self._known = known
-        self._node_of = node_of
+    def __init__(
+        self,
+        known: tuple[Known, ...],
+        node_of: Callable[[str], str | None],
+        enrolled: Callable[[str], Principal | None],
+    ) -> None:
+        self._known, self._node_of, self._enrolled = known, node_of, enrolled
 
     def verify(self, token: str) -> Principal | None:
         """Who this is, or None for a token nobody issued."""
@@ -48,12 +54,12 @@ class Tokens:
             if hmac.compare_digest(entry.digest, seen):
                 return entry.principal
         node = self._node_of(seen)
-        return None if node is None else Principal(id=node, roles=frozenset({NODE}))
+        return self._enrolled(seen) if node is None else Principal(id=node, roles=frozenset({NODE}))
 
 
 def static(fleet_token: str, join_token: str) -> tuple[Known, ...]:
     """The two tokens of a fleet: one for its doors, one for joining nodes."""
     return (
         Known(digest(fleet_token), Principal(id="operator", roles=frozenset({CLIENT, ADMIN}))),
-        Known(digest(join_token), Principal(id="join", roles=frozenset({JOIN}))),
+        Known(digest(join_token), Principal(id=ANY_NODE, roles=frozenset({JOIN}))),
     )

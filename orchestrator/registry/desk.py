@@ -98,8 +98,12 @@ class NodeDesk:
         """Each lives as long as somebody joins under that name."""
         self._looked_at_s: float | None = None
 
-    async def join(self, request: JoinRequest) -> JoinReply:
+    async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
         """Admit a process as a node; an older incarnation of the same name is superseded.
+
+        Args:
+            request: the offer.
+            check: raises if its bearer may not join, or not any more.
 
         Raises:
             WrongState: it speaks another wire version.
@@ -110,6 +114,8 @@ class NodeDesk:
             raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
         joining = self._joining.setdefault(offer.name, asyncio.Lock())
         async with joining:
+            if check is not None:
+                check()
             return await self._admit(request)
 
     async def _admit(self, request: JoinRequest) -> JoinReply:
@@ -146,7 +152,7 @@ class NodeDesk:
             Late: a later renewal was here before it. What it says is over, and its sender has given it up.
         """
         member = self._roster.find(name)
-        if member is None or member.incarnation != request.incarnation:
+        if member is None or member.incarnation != request.incarnation or not member.token_digest:
             return RenewReply(granted=False)
         if 0 < request.number <= member.renewal_number:
             raise Late("renewal", name)
@@ -169,6 +175,8 @@ class NodeDesk:
         member.suspects, member.previous_renewal_at = comparison.suspects, now
         member.reply_number, member.reply_term = member.reply_number + 1, member.lease.term
         await self._apply(member, comparison)
+        if not member.token_digest:  # expelled meanwhile
+            return RenewReply(granted=False)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
         return self._renewed(member, comparison)
 
@@ -215,6 +223,15 @@ class NodeDesk:
         await self._store.save_node(row_of(member))
         self._roster.changed()
         self._on_change()
+
+    async def expel(self, name: str) -> None:
+        """Void the token of what is joined under this name: it is lost at once and cannot renew."""
+        async with self._joining.setdefault(name, asyncio.Lock()):
+            member = self._roster.find(name)
+            if member is not None:
+                log.warning("node_expelled", node=name, held=len(self._attempts.of_node(name)))
+                member.token_digest, member.lease.until_s = "", self._clock.mono_s()
+                await self._lose(member)
 
     async def lapse(self) -> None:
         """Find leases that are over. Called every few hundred milliseconds by the leader."""

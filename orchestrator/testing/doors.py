@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from orchestrator.identity.tokens import ANY_NODE, digest
+from orchestrator.ledger.values import EnrolmentRow
 from tasks.errors import NotFound
 from tasks.invocation import Principal
 from tasks.node import (
@@ -22,18 +26,19 @@ NODE_NAME = "a"
 class FakeVerifier:
     """Five tokens: an operator, a client, a client of another tenant, a joining node, the node `a`."""
 
-    def __init__(self) -> None:
+    def __init__(self, enrolled: Callable[[str], Principal | None] = lambda _digest: None) -> None:
+        self._enrolled = enrolled
         self._known = {
             OPERATOR_TOKEN: Principal("operator", roles=frozenset({"client", "admin"})),
             CLIENT_TOKEN: Principal("alice", roles=frozenset({"client"})),
             OTHER_TOKEN: Principal("bob", tenant="other", roles=frozenset({"client"})),
-            JOIN_TOKEN: Principal("join", roles=frozenset({"join"})),
+            JOIN_TOKEN: Principal(ANY_NODE, roles=frozenset({"join"})),
             NODE_TOKEN: Principal(NODE_NAME, roles=frozenset({"node"})),
         }
 
     def verify(self, token: str) -> Principal | None:
         """Who this is."""
-        return self._known.get(token)
+        return self._known.get(token) or self._enrolled(digest(token))
 
 
 class FakeNodes:
@@ -42,8 +47,10 @@ class FakeNodes:
     def __init__(self) -> None:
         self.joined: dict[str, str] = {}
 
-    async def join(self, request: JoinRequest) -> JoinReply:
+    async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
         """Admit."""
+        if check is not None:
+            check()
         name = request.offer.name
         self.joined[name] = request.incarnation
         return JoinReply(
@@ -60,6 +67,10 @@ class FakeNodes:
             result_limit_bytes=1_000_000,
         )
 
+    async def expel(self, name: str) -> None:
+        """Forget it."""
+        self.joined.pop(name, None)
+
     async def renew(self, name: str, request: RenewRequest) -> RenewReply:
         """Granted to the incarnation that joined last."""
         return RenewReply(granted=self.joined.get(name) == request.incarnation, term=1)
@@ -72,3 +83,18 @@ class FakeNodes:
         """Forget it. Raises NotFound."""
         if self.joined.pop(name, None) != request.incarnation:
             raise NotFound("node", name, list(self.joined))
+
+
+class MemoryEnrolments:
+    """The ledger's table of enrolments."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, EnrolmentRow] = {}
+
+    async def save_enrolment(self, row: EnrolmentRow) -> None:
+        """Keep it."""
+        self.rows[row.name] = row
+
+    async def forget_enrolment(self, name: str) -> None:
+        """Forget it."""
+        self.rows.pop(name, None)

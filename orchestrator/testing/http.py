@@ -15,9 +15,11 @@ from starlette.applications import Starlette
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
+from orchestrator.identity.enrolment import Enroller
 from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier
+from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments
 from orchestrator.testing.fleet import FakeFleet
+from tasks.clock import SystemClock
 
 BASE_URL = "http://127.0.0.1:8600"
 STOPS_WITHIN_S = 10.0
@@ -25,7 +27,10 @@ STOPS_WITHIN_S = 10.0
 
 def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None) -> Starlette:
     """The application over fakes only."""
-    return create_app(fleet, FakeNodes(), MemoryBlobs(), FakeVerifier(), settings or ApiSettings())
+    nodes = FakeNodes()
+    enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
+    verifier = FakeVerifier(enroller.principal)
+    return create_app(fleet, nodes, MemoryBlobs(), verifier, settings or ApiSettings(), enrolments=enroller)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
 from orchestrator.ledger.values import (
+    EnrolmentRow,
     NewInvocation,
     NodeRow,
     Outstanding,
@@ -101,6 +102,10 @@ class MemoryLedger:
 
     async def expire(self, ids: Sequence[str], at: float) -> list[str]:  # noqa: ARG002 - the real signature
         """Nothing here has a deadline."""
+        return []
+
+    async def enrolments(self) -> list[EnrolmentRow]:
+        """None."""
         return []
 
     async def nodes(self) -> list[NodeRow]:

@@ -18,6 +18,7 @@ import pytest
 from orchestrator.cli.main import run
 from orchestrator.testing.doors import OPERATOR_TOKEN
 from orchestrator.testing.http import served
+from tasks.scale_wire import EnrolmentView
 from tasks.wire import BacklogView, DeadLetterView, ExplainView, InvocationView, NodeView, PoolView, QueueView, ToolView
 
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
@@ -298,6 +299,19 @@ def test_search_and_server_narrow_the_tools(cli: Cli) -> None:
     assert [item["name"] for item in cli("tools", "--search", "sleep probe", "--json").json] == ["probe.sleep"]
     assert len(cli("tools", "probe", "--json").json) == 5
     assert cli("tools", "nobody", "--json").json == []
+
+
+def test_a_node_is_enrolled_and_revoked(cli: Cli) -> None:
+    """The token alone goes to standard output, so that `$(mcpfleet node enrol …)` is the token."""
+    said = cli("node", "enrol", "fresh-1", "--pool", "main", "--ttl", "30m")
+    assert (said.status, said.out.count("\n"), said.out[:10]) == (0, 1, "mcf_enrol_")
+    assert "MCPFLEET_NODE_ENROL_TOKEN" in said.err
+    assert said.out.strip() not in said.err
+    view = EnrolmentView.model_validate(cli("node", "enrol", "fresh-1", "--pool", "main", "--json").json)
+    assert (view.name, view.pool, view.is_rotation) == ("fresh-1", "main", False)
+    assert cli("node", "revoke", "fresh-1", "--json").json == {"name": "fresh-1", "is_revoked": True}
+    assert cli("node", "revoke", "fresh-1").status == 3
+    assert cli("node", "enrol", "Not A Name", "--pool", "main").status == 2
 
 
 def test_nodes_are_cordoned_and_projects_paused(cli: Cli) -> None:

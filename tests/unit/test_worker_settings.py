@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from tasks.errors import SettingsError
 from tasks.invocation import Lane
 from tasks.settings import read
+from worker.enrol import Credentials, Given
 from worker.settings import PREFIX, NodeSettings
 
 TOKEN = {"MCPFLEET_NODE_JOIN_TOKEN": "secret-token"}
@@ -77,10 +78,20 @@ def test_wrong_value_names_variable_and_value(variable: str, value: str, said: s
     assert said in caught.value.message
 
 
+def test_a_node_with_nothing_to_join_with_says_what_to_set(tmp_path: Path) -> None:
+    """Neither a token nor a credential: both ways of getting one are named, before anything is started."""
+    with pytest.raises(SettingsError, match=r"MCPFLEET_NODE_ENROL_TOKEN .*mcpfleet node enrol a1 .*JOIN_TOKEN"):
+        Credentials(tmp_path, "a1", Given("", ""), lambda: 0.5)
+
+
 def test_missing_required_setting_is_named() -> None:
-    """A node without the fleet's token cannot join, and says which variable is missing."""
-    with pytest.raises(SettingsError, match="MCPFLEET_NODE_JOIN_TOKEN is not set"):
-        read(NodeSettings, PREFIX, {})
+    """What has no default is asked for by its variable."""
+
+    class Strict(BaseModel):
+        token: SecretStr
+
+    with pytest.raises(SettingsError, match="X_TOKEN is not set and has no default"):
+        read(Strict, "X_", {})
 
 
 def test_secrets_are_not_shown() -> None:

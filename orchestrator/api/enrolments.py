@@ -1,0 +1,46 @@
+"""Enrolment's paths: an operator asks for a one-time token, the node trades it, an operator voids it."""
+
+from __future__ import annotations
+
+from orchestrator.api.operation import ADMINS, ENROLLERS, Answer, Ask, Operation
+from orchestrator.api.ports import Enrolments
+from orchestrator.api.reply import Reply, model
+from orchestrator.identity.tokens import digest
+from tasks.node import EnrolReply, EnrolRequest
+from tasks.scale_wire import EnrolmentRequest, EnrolmentView
+
+
+class EnrolmentDoor:
+    """Tokens and credentials of nodes."""
+
+    def __init__(self, enrolments: Enrolments) -> None:
+        self._enrolments = enrolments
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Their declarations."""
+        return (
+            Operation("POST", "/v1/enrolments", "issue_enrolment", "A one-time token for one node", self.issue,
+                      {201: Answer("the token; it is shown once", EnrolmentView)}, roles=ADMINS,
+                      body=EnrolmentRequest, errors=(409,), tag="enrolment"),
+            Operation("POST", "/v1/enrolments/{name}", "enrol", "Trade the token for a credential of the node's own",
+                      self.enrol, {200: Answer("the credential may join", EnrolReply)}, roles=ENROLLERS,
+                      body=EnrolRequest, is_for_itself=True, errors=(409,), tag="enrolment"),
+            Operation("DELETE", "/v1/enrolments/{name}", "revoke_enrolment",
+                      "Void a node's token and credential, and end what is joined under its name", self.revoke,
+                      {204: Answer("void")}, roles=ADMINS, errors=(404,), tag="enrolment"),
+        )  # fmt: skip
+
+    async def issue(self, ask: Ask) -> Reply:
+        """POST /v1/enrolments."""
+        wanted = ask.body(EnrolmentRequest)
+        return model(await self._enrolments.issue(wanted.name, wanted.pool, wanted.ttl_s), 201)
+
+    async def enrol(self, ask: Ask) -> Reply:
+        """POST /v1/enrolments/{name}."""
+        credential = ask.body(EnrolRequest).credential_digest
+        return model(await self._enrolments.enrol(ask.path["name"], digest(ask.bearer()), credential))
+
+    async def revoke(self, ask: Ask) -> Reply:
+        """DELETE /v1/enrolments/{name}."""
+        await self._enrolments.revoke(ask.path["name"])
+        return Reply(b"", 204)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 
+from orchestrator.autoscaler.cloud import processes
 from orchestrator.autoscaler.cloud.plugins import open_provider
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, ProviderConfig
 from orchestrator.autoscaler.testing import hetzner_double
@@ -96,6 +99,35 @@ class StaticRig(Rig):
                 f'"created_at":1,"expires_at":0}}'
             )
             (taken / "machine.json").write_text(f'{{"kept":{kept},"address":"192.0.2.{n}"}}')
+
+
+class LocalProcessRig(Rig):
+    """Processes that do nothing; the other side's books are the system's processes."""
+
+    kind = "local-process"
+
+    def options(self) -> Mapping[str, object]:
+        """A stand-in for the worker."""
+        return {"command": ["sleep", "600"], "stop_s": 5.0}
+
+    def environ(self) -> Mapping[str, str]:
+        """As little as a program needs."""
+        return {"PATH": os.defpath}
+
+    def wrong_order(self) -> Order:
+        """A name that leads out of the folder."""
+        return replace(self.order("ddddddddd5"), name="../elsewhere")
+
+    def there(self, cluster: str = CLUSTER) -> int:
+        """Machines of which a process lives."""
+        homes = [path for path in (self.folder / "state").glob("*") if path.is_dir()]
+        return sum(bool(processes.marked(str(home))) for home in homes)
+
+    def close(self) -> None:
+        """Nothing is left."""
+        for home in (self.folder / "state").glob("*"):
+            for pid in processes.marked(str(home)):
+                processes.tell(pid, signal.SIGKILL)
 
 
 class HetznerRig(Rig):

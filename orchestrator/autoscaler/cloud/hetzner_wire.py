@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -19,7 +17,7 @@ from orchestrator.autoscaler.cloud.errors import (
     OutOfCapacity,
     QuotaReached,
 )
-from orchestrator.autoscaler.cloud.options import redacted
+from orchestrator.autoscaler.cloud.options import place_of, redacted
 from orchestrator.autoscaler.cloud.provider import Order
 from orchestrator.autoscaler.cloud.threads import CONNECT_S, READ_S
 
@@ -106,10 +104,8 @@ class HetznerWire:
         except (HCloudException, requests.RequestException) as error:
             raise CloudDown(self._provider, f"{type(error).__name__}: {self._said(error)}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # the library reads what it is answered without a look at its shape; a traceback may show credentials
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}:{last.lineno}"
-            raise CloudDown(self._provider, f"not understood, {type(error).__name__} in {where}") from None
+            # the library reads what it is answered without a look at its shape
+            raise CloudDown(self._provider, f"its answer is not understood, {place_of(error)}") from None
 
     def order(self, client: Client, order: Order, wanted: Wanted) -> BoundServer | None:
         """Order it; None: the name is in use."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import traceback
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -112,6 +113,12 @@ def redacted(text: object, *secrets: SecretStr | None, most: int = 300) -> str:
         if each is not None and each.get_secret_value():
             line = line.replace(each.get_secret_value(), "***")
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def place_of(error: Exception) -> str:
+    """Kind and line of a library's stumble. Its whole traceback may show credentials, once values are printed."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
 
 
 def _wrong(config: ProviderConfig, option: str, what: str) -> SettingsError:

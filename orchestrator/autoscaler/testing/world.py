@@ -128,11 +128,11 @@ class World:
         victims = (*(claim.id for claim in noticed), *idle)
         return Decision(self.policy.pool, self.clock.wall_s(), len(live), target, victims, tuple(busy))
 
-    def is_settled(self, target: int) -> bool:
-        """So many machines serve, and there is nothing else."""
+    def is_settled(self, target: int, beside: str = "") -> bool:
+        """So many machines serve, and there is nothing else, `beside` one that is not ours."""
         claims = [claim for claim in self.claims() if claim.state is not ClaimState.GONE]
         is_so = len(claims) == target and all(claim.state is ClaimState.READY for claim in claims)
-        return is_so and {m.id for m in self.standing()} == {claim.machine_id for claim in claims}
+        return is_so and {m.id for m in self.standing()} - {beside} == {claim.machine_id for claim in claims}
 
     def over_max(self) -> bool:
         """More than the policy allows count now."""

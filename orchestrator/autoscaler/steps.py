@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from orchestrator.autoscaler.boot_pause import BOOT_TIMEOUT, PROVISIONING_FAILED, STOPPED
-from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.claims import Changed, ClaimBook
 from orchestrator.autoscaler.cloud.errors import (
     CloudDown,
     CredentialsRefused,
@@ -162,7 +162,7 @@ class Steps:
             await self.fail(claim, down.code, down.message)  # it may have been made: terminating looks for it
             return None
         price = self._prices.of(claim.rung)
-        changes = {"machine_id": machine.id, "address": machine.address, "failures": 0, "error": ""}
+        changes: dict[str, Changed] = {"machine_id": machine.id, "address": machine.address, "failures": 0, "error": ""}
         if price.eur_h is not None:
             changes |= {"price_eur_h": price.eur_h, "billing_s": price.billing_s}
         return await self._book.note(claim.id, **changes)
@@ -262,12 +262,12 @@ class Steps:
     # ---- ending
 
     async def _terminate(self, claim: NodeClaim) -> float:
-        """Until the cloud says that it is gone. Nobody joins under its name from now on."""
-        if claim.id not in self._voided:
-            await self._orders.void(claim)
-            self._voided.add(claim.id)
+        """Until the cloud says that it is gone."""
         if await self._still_leaves(claim):
             return NOW_S
+        if claim.id not in self._voided:  # before the machine is ended: from now on nobody joins under its name
+            await self._orders.void(claim)
+            self._voided.add(claim.id)
         if claim.machine_id is None:
             return NOW_S  # its order may have been carried out: lists will tell, see `sweep.py`
         cloud = self._cloud(claim)

@@ -165,6 +165,10 @@ class Dispatcher:
             paused_projects=sorted(name for kind, name in self._paused if kind == "project"),
         )
 
+    def broker_down(self) -> str | None:
+        """Why nothing can be sent; None where it can."""
+        return self._outbox.down_because
+
     def waiting(self) -> int:
         """Calls that wait."""
         return len(self._backlog)
@@ -182,12 +186,14 @@ class Dispatcher:
         oldest = tally.oldest()
         assert oldest is not None, "a tally without a call is dropped"
         is_paused = self._fleet.is_pool_paused
+        pools = self._fleet.pools_of(shape)
         return Demand(
             shape,
             tally.calls,
             oldest + 1.0,
             tally.by_second,
-            pools=tuple(pool for pool in self._fleet.pools_of(shape) if not is_paused(pool)),
+            pools=tuple(pool for pool in pools if not is_paused(pool)),
+            up=tuple(pool for pool, is_up in pools.items() if is_up and not is_paused(pool)),
             growing=tuple(pool for pool in self._fleet.growing(shape) if not is_paused(pool)),
         )
 

@@ -24,6 +24,7 @@ class Demand:
         oldest_due: wall clock, to the second, rounded up: they wait at least since then.
         by_second: second at which they became due → how many; not to be changed or kept.
         pools: in which some joined node could run them, paused ones left out.
+        up: those of them in which such a node is not lost.
         growing: in which the autoscaler could make such a node, paused ones left out.
     """
 
@@ -32,6 +33,7 @@ class Demand:
     oldest_due: float
     by_second: Mapping[int, int]
     pools: tuple[str, ...] = ()
+    up: tuple[str, ...] = ()
     growing: tuple[str, ...] = ()
 
 

@@ -161,7 +161,7 @@ class Bench:
 class _Cache:
     capable: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
     usable: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
-    pools: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
+    pools: dict[Shape, Mapping[str, bool]] = field(default_factory=dict)
     growing: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
     benches: dict[Shape, tuple[Bench, ...]] = field(default_factory=dict)
     ranks: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -267,12 +267,14 @@ class FleetView:
             known[shape] = tuple(bench for bench in made if bench.stands)
         return known[shape]
 
-    def pools_of(self, shape: Shape) -> tuple[str, ...]:
-        """Pools of the nodes that can run it, open or not, by name."""
+    def pools_of(self, shape: Shape) -> Mapping[str, bool]:
+        """Pools of the nodes that can run it, open or not → one of these is not lost."""
         known = self._cache.pools
         if shape not in known:
             _make_room(known, CACHED_SHAPES_MAX)
-            known[shape] = tuple(sorted({self.seats[node].pool for node in self.capable(shape)}))
+            able = [self.seats[node] for node in self.capable(shape)]
+            up = {seat.pool for seat in able if seat.state is not NodeState.LOST}
+            known[shape] = {seat.pool: seat.pool in up for seat in able}
         return known[shape]
 
     def growing(self, shape: Shape) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ class DispatchMachine(RuleBasedStateMachine):
         due = [c for c in self.desk.backlog.calls() if c.not_before is None or c.not_before <= self.desk.now_s]
         lines: dict[object, Waiting] = {}
         for call in sorted(due, key=order_of):
-            lines.setdefault((shape_of(call), call.tenant, call.project), call)
+            lines.setdefault((shape_of(call, {}), call.tenant, call.project), call)
         return list(lines.values())
 
 

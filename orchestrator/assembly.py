@@ -7,6 +7,7 @@ Stores, then the core that decides, then the doors. `leading.py` says what leadi
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,9 @@ from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
+from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.views import LogOnly, ScaleViews
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
@@ -40,6 +43,7 @@ from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
+from orchestrator.pools_change import change_policy
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
@@ -114,6 +118,7 @@ async def build(
         tokens,
         api_settings(settings),
         enrolments=core.enroller,
+        scaling=scaling_of(core),
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -182,7 +187,9 @@ def core_of(
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
-        circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock), PoolBook(stores.ledger),
+        circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
+        ClaimBook(books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes),
+        PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
     )  # fmt: skip
 
 
@@ -294,6 +301,21 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         tell=core.happenings.tell,
         as_waiting=as_waiting,
         doubt=core.doubts.note,
+    )
+
+
+def scaling_of(core: Core) -> ScaleViews:
+    """The autoscaler, as operators see and steer it."""
+    policies = core.policies
+    return ScaleViews(
+        policies=policies.scaled,
+        limits=policies.limits,
+        claims=core.claims,
+        pools=core.pool_book,
+        books=core.stores.ledger,
+        sight=LogOnly(),
+        change=lambda policy, changes: change_policy(policy, changes, policies.providers),
+        clock=core.stores.clock,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from celery import Celery
 from redis.asyncio import Redis
 
+from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -57,4 +58,5 @@ class Core:
     circuits: Circuits
     proof: Proof
     enroller: Enroller
+    claims: ClaimBook
     pool_book: PoolBook

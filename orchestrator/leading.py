@@ -64,6 +64,8 @@ def lead(core: Core) -> Callable[[int], Awaitable[None]]:
         ledger, roster = core.stores.ledger, core.roster
         core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
         core.enroller.restore(await ledger.enrolments())
+        await core.claims.load()
+        await core.pool_book.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         await core.pool_book.load()
         roster.shapes.recall({row.pool: row.shape_json for row in core.pool_book.all() if row.shape_json})

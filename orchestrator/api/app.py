@@ -26,9 +26,10 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Blobs, Enrolments, Fleet, Nodes, Verifier
+from orchestrator.api.ports import Blobs, Enrolments, Fleet, Nodes, Scaling, Verifier
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
+from orchestrator.api.scale_views import ScaleDoor
 from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.waits import Waits
@@ -46,6 +47,7 @@ def create_app(
     settings: ApiSettings,
     *,
     enrolments: Enrolments,
+    scaling: Scaling,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -66,6 +68,7 @@ def create_app(
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),
+        *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))

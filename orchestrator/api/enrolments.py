@@ -42,5 +42,6 @@ class EnrolmentDoor:
 
     async def revoke(self, ask: Ask) -> Reply:
         """DELETE /v1/enrolments/{name}."""
+        self._enrolments.require(ask.path["name"])
         await self._enrolments.revoke(ask.path["name"])
         return Reply(b"", 204)

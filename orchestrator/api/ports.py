@@ -5,7 +5,7 @@ Owns Protocols only. The fleet's errors are `tasks.errors`; the door gives each 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.ledger.values import DeadLetter, Filter
@@ -21,7 +21,15 @@ from tasks.node import (
     RenewReply,
     RenewRequest,
 )
-from tasks.scale_wire import EnrolmentView
+from tasks.scale_wire import (
+    EnrolmentView,
+    MachineView,
+    OverrideView,
+    ScaleLogView,
+    ScalePlanView,
+    ScaleReplayView,
+    ScaleView,
+)
 from tasks.wire import (
     BacklogView,
     EventView,
@@ -89,8 +97,24 @@ class Enrolments(Protocol):
 
     async def issue(self, name: str, pool: str, ttl_s: float) -> EnrolmentView: ...
     async def enrol(self, name: str, token_digest: str, credential_digest: str) -> EnrolReply: ...
+    def require(self, name: str) -> None: ...
     async def revoke(self, name: str) -> None: ...
     def check(self, principal: Principal, name: str, pool: str) -> None: ...
+
+
+class Scaling(Protocol):
+    """The autoscaler as an operator sees and steers it."""
+
+    async def scale(self) -> ScaleView: ...
+    def machines(self) -> list[MachineView]: ...
+    async def log(
+        self, pool: str | None, since: float | None, until: float | None, limit: int
+    ) -> list[ScaleLogView]: ...
+    async def plan(self, pool: str | None, changes: Mapping[str, object]) -> list[ScalePlanView]: ...
+    async def replay(self, pool: str, since: float, changes: Mapping[str, object]) -> ScaleReplayView: ...
+    async def set_override(self, pool: str, target: int, until: float, by: str) -> OverrideView: ...
+    async def clear_override(self, pool: str) -> None: ...
+    async def set_dry(self, is_dry: bool) -> None: ...
 
 
 class Blobs(Protocol):

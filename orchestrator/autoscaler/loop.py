@@ -19,7 +19,7 @@ from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.events import Decided, Tell
 from orchestrator.autoscaler.history import History
 from orchestrator.autoscaler.looks import Looks
-from orchestrator.autoscaler.pool_memory import PoolMemory
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.sweep import Sweep
 from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
@@ -30,7 +30,6 @@ from tasks.errors import FleetError
 
 log = structlog.get_logger("mcpfleet.autoscaler")
 EVERY_S = 5.0
-OBSERVE_LIMIT_S = 10.0
 LOG_EVERY_S = 60.0
 """A decision that did not change is written down this often, with what it was made of."""
 SAVE_EVERY_S = 60.0
@@ -45,7 +44,7 @@ Fit = Callable[
 class Sensors(Protocol):
     """What is going on: one Observation per pool that is scaled."""
 
-    async def observe(self) -> list[Observation]: ...
+    def observe(self) -> list[Observation]: ...
 
 
 class ScaleBooks(Protocol):
@@ -56,7 +55,7 @@ class ScaleBooks(Protocol):
 
 
 class ScaleLoop:
-    """Runs while this orchestrator leads."""
+    """Runs while this orchestrator leads, on books that were loaded when it began to. Satisfies what views need."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class ScaleLoop:
         fit: Fit,
         actuator: Actuator,
         book: ClaimBook,
-        memory: PoolMemory,
+        pools: PoolBook,
         sweep: Sweep,
         looks: Looks,
         books: ScaleBooks,
@@ -78,21 +77,20 @@ class ScaleLoop:
         tell: Tell,
     ) -> None:
         self._sensors, self._decide, self._fit = sensors, decide, fit
-        self._actuator, self._book, self._memory, self._sweep, self._looks = actuator, book, memory, sweep, looks
+        self._actuator, self._book, self._pools, self._sweep, self._looks = actuator, book, pools, sweep, looks
         self._books, self._policies, self._limits = books, policies, limits
         self._providers, self._read_at = tuple(providers), read_at
         self._clock, self._tell = clock, tell
         self._logged: dict[str, tuple[Decision, float]] = {}
         self._saved_at_s = self._forgot_at_s = clock.mono_s()
-        self.decisions: dict[str, Decision] = {}
-        """The last of each pool, for views."""
+        self._decisions: dict[str, Decision] = {}
+        self._seen: dict[str, Observation] = {}
         self.alerts: tuple[str, ...] = ()
         """Of machines and clouds, beside those of decisions."""
 
     async def run(self) -> None:
         """Until cancelled. What is under way then is dropped; the claims say what it was."""
         try:
-            await self._load()
             while True:
                 await self.round()
                 await asyncio.sleep(EVERY_S)
@@ -102,21 +100,22 @@ class ScaleLoop:
     async def round(self) -> None:
         """One turn. Raises nothing: what failed is logged, and done in the next."""
         await self._guarded("decide", self._decide_and_act)
-        if not self._limits.is_dry:  # nothing is ordered or ended then, what was begun before neither
+        if not self._pools.is_dry:  # nothing is ordered or ended then, what was begun before neither
             await self._guarded("step", self._actuator.step)
         await self._guarded("remember", self._remember)
         self.alerts = tuple(self._machine_alerts())
 
-    async def _load(self) -> None:
-        """Nothing may be ordered before it is known what was."""
-        while True:
-            if await self._guarded("load", self._load_books):
-                return
-            await asyncio.sleep(EVERY_S)
+    def seen(self, pool: str) -> Observation | None:
+        """What the last round saw of it."""
+        return self._seen.get(pool)
 
-    async def _load_books(self) -> None:
-        await self._book.load()
-        await self._memory.load()
+    def decided(self, pool: str) -> Decision | None:
+        """What the last round decided for it."""
+        return self._decisions.get(pool)
+
+    def history(self, pool: str) -> History:
+        """What decisions know of its past."""
+        return self._pools.history(pool)
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
         try:
@@ -130,21 +129,20 @@ class ScaleLoop:
         return False
 
     async def _decide_and_act(self) -> None:
-        async with asyncio.timeout(OBSERVE_LIMIT_S):
-            seen = {observation.pool: observation for observation in await self._sensors.observe()}
+        seen = self._seen = {observation.pool: observation for observation in self._sensors.observe()}
         decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
         fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, self._limits)]
         for decision in fitted:
             policy = self._policies[decision.pool]
-            history = self._memory.history(decision.pool).after(seen[decision.pool], decision, policy)
-            self._memory.set_history(decision.pool, history)
+            history = self._pools.history(decision.pool).after(seen[decision.pool], decision, policy)
+            self._pools.set_history(decision.pool, history)
             await self._take(decision, seen[decision.pool], policy)
         for pool in self._book.pools() - self._policies.keys():
             await self._take(self._end_of(pool), Observation(pool, self._clock.wall_s()), ScalePolicy(pool, ()))
 
     def _decided(self, seen: Observation) -> Decision | None:
         """None where a fault of ours keeps this pool from being decided; the others are all the same."""
-        history, override = self._memory.history(seen.pool), self._memory.override(seen.pool, seen.at)
+        history, override = self._pools.history(seen.pool), self._pools.override(seen.pool)
         try:
             return self._decide(seen, self._policies[seen.pool], history, override)
         except Exception:
@@ -152,9 +150,9 @@ class ScaleLoop:
             return None
 
     async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
-        if self._limits.is_dry and not decision.is_dry:
+        if self._pools.is_dry and not decision.is_dry:
             decision = replace(decision, is_dry=True)
-        self.decisions[decision.pool] = decision
+        self._decisions[decision.pool] = decision
         self._tell(Decided(decision))
         await self._note(decision, seen)  # first: why is on record before anything is done about it
         await self._actuator.act(decision, policy)
@@ -176,7 +174,7 @@ class ScaleLoop:
         live = tuple(claim.id for claim in claims if claim.state in LIVE)
         reason = Reason("not_scaled", f"the pools file has no [pools.{pool}.scale] any more", 0)
         return Decision(
-            pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._limits.is_dry
+            pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._pools.is_dry
         )
 
     def _with_alerts(self, decision: Decision) -> Decision:
@@ -196,7 +194,7 @@ class ScaleLoop:
         now_s = self._clock.mono_s()
         if now_s - self._saved_at_s >= SAVE_EVERY_S:
             self._saved_at_s = now_s
-            await self._memory.save_histories()
+            await self._pools.save_histories()
         if now_s - self._forgot_at_s >= FORGET_EVERY_S:
             self._forgot_at_s = now_s
             await self._book.forget()

@@ -1,19 +1,18 @@
 """Makes the autoscaler once, of what its host gives it. Talks to nobody yet.
 
 The host hands over what belongs to others (ledger, registry, enrolment, clouds) and gets back what it
-shows: `loop` is one of the leader's loops, `book`, `memory` and `loop.decisions` are for views.
+shows: `loop` is one of the leader's loops, and tells views what it saw and decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from orchestrator.autoscaler.actuate import Actuator
-from orchestrator.autoscaler.claims import ClaimBook, ClaimBooks
+from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Tell
 from orchestrator.autoscaler.exclusive import Exclusive
@@ -22,7 +21,7 @@ from orchestrator.autoscaler.loop import Decide, Fit, ScaleBooks, ScaleLoop, Sen
 from orchestrator.autoscaler.nodes import Nodes
 from orchestrator.autoscaler.notices import Notices
 from orchestrator.autoscaler.orders import Enroller, Orders, UserData
-from orchestrator.autoscaler.pool_memory import PoolBooks, PoolMemory
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.prices import Prices
 from orchestrator.autoscaler.scale_metrics import ScaleCollector, ScaleMetrics
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
@@ -32,16 +31,14 @@ from orchestrator.autoscaler.sweep import Sweep
 from tasks.clock import Clock
 
 
-class Books(ClaimBooks, PoolBooks, ScaleBooks, Protocol):
-    """The ledger, all that is asked of it here."""
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the autoscaler is given.
 
     Attributes:
-        books: the ledger.
+        book: of claims.
+        pools: what is remembered of them.
+        log: of decisions.
         clouds: by the name that rungs use.
         nodes: `nodes.Registry` in an orchestrator.
         provisioner: for pools that provision.
@@ -50,10 +47,11 @@ class Surroundings:
         policies: of pools that are scaled.
         wanted_regions: patterns that a pool's waiting calls ask for.
         leads: nothing is asked of a cloud while this says no.
-        draw: random bytes.
     """
 
-    books: Books
+    book: ClaimBook
+    pools: PoolBook
+    log: ScaleBooks
     clouds: Mapping[str, CloudProvider]
     nodes: Nodes
     enroller: Enroller
@@ -65,7 +63,6 @@ class Surroundings:
     wanted_regions: Callable[[str], Iterable[str]]
     leads: Callable[[], bool]
     clock: Clock
-    draw: Callable[[int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,6 @@ class Machinery:
     """Claims, and what moves them."""
 
     book: ClaimBook
-    memory: PoolMemory
     actuator: Actuator
     sweep: Sweep
     looks: Looks
@@ -93,9 +89,7 @@ class Autoscaler:
 def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
     """Everything below the decisions. Sensors are made of it."""
     clock, cluster = given.clock, given.limits.cluster
-    book, exclusive, silence = (
-        ClaimBook(books=given.books, clock=clock, draw=given.draw), Exclusive(), Silence(clock),
-    )  # fmt: skip
+    book, exclusive, silence = given.book, Exclusive(), Silence(clock)
     looks = Looks(clouds=given.clouds, cluster=cluster, clock=clock)
     notices = Notices(clouds=given.clouds, cluster=cluster, clock=clock)
     prices = Prices(clouds=given.clouds, clock=clock)
@@ -117,7 +111,7 @@ def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
         prices=prices, silence=silence, exclusive=exclusive, wanted_regions=given.wanted_regions,
         machine_ttl_s=given.limits.machine_ttl_s, read_at=read_at, clock=clock, tell=tell, leads=given.leads,
     )  # fmt: skip
-    return Machinery(book, PoolMemory(given.books), actuator, sweep, looks, notices, prices, read_at)
+    return Machinery(book, actuator, sweep, looks, notices, prices, read_at)
 
 
 def autoscaler_of(
@@ -142,8 +136,8 @@ def autoscaler_of(
     made = machinery_of(given, metrics.hear)
     registry.register(ScaleCollector(made.book, given.policies))
     loop = ScaleLoop(
-        sensors=sensors(made), decide=decide, fit=fit, actuator=made.actuator, book=made.book, memory=made.memory,
-        sweep=made.sweep, looks=made.looks, books=given.books, policies=given.policies, limits=given.limits,
+        sensors=sensors(made), decide=decide, fit=fit, actuator=made.actuator, book=made.book, pools=given.pools,
+        sweep=made.sweep, looks=made.looks, books=given.log, policies=given.policies, limits=given.limits,
         providers=given.clouds, read_at=made.read_at, clock=given.clock, tell=metrics.hear,
     )  # fmt: skip
     return Autoscaler(made, loop)

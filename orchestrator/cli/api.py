@@ -95,9 +95,9 @@ class Api:
         """One object, answered to `body`."""
         return model.model_validate_json(self._send("POST", path, json=body))
 
-    def send(self, method: str, path: str, body: object = None) -> object:
+    def send(self, method: str, path: str, body: object = None, params: Params | None = None) -> object:
         """Whatever JSON is answered; None for an empty answer."""
-        raw = self._send(method, path, json=body)
+        raw = self._send(method, path, json=body, params=params)
         return json.loads(raw) if raw else None
 
     def pages(self, path: str, model: type[M], params: Params | None = None) -> Iterator[M]:

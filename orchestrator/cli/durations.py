@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from orchestrator.cli.exits import BadInput
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _TYPED = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
 _KIB = 1024
 
 
@@ -44,6 +45,34 @@ def ago(at: float, now: float) -> str:
 def clock(at: float | None) -> str:
     """Local time of day with milliseconds, for one call's history."""
     return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def when(at: float) -> str:
+    """Local time to the second, with the date where that is not today's."""
+    local = datetime.fromtimestamp(at).astimezone()
+    is_today = local.date() == datetime.now().astimezone().date()
+    return local.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")
+
+
+def parse_at(text: str, now: float) -> float:
+    """`14:05` (the last one), `2026-11-21T14:05`, `20m ago` or `2h`, as seconds since the epoch.
+
+    Raises:
+        BadInput: anything else.
+    """
+    typed = text.strip().removesuffix("ago").strip()
+    if _TYPED.fullmatch(typed):
+        return now - parse_s(typed)
+    here = datetime.fromtimestamp(now).astimezone()
+    try:
+        if _TIME_OF_DAY.fullmatch(typed):
+            parts = [int(part) for part in typed.split(":")]
+            then = here.replace(hour=parts[0], minute=parts[1], second=parts[2] if parts[2:] else 0, microsecond=0)
+            return (then if then <= here else then - timedelta(days=1)).timestamp()
+        found = datetime.fromisoformat(typed)
+    except ValueError:
+        raise BadInput(f"{text!r} is not a time; write 14:05, 2026-11-21T14:05 or 20m ago") from None
+    return found.astimezone().timestamp()
 
 
 def size(size_bytes: int) -> str:

@@ -188,14 +188,15 @@ class Enroller:
         """Void its tokens and its credential, and end what is joined under that name now.
 
         The running process loses its own token too, and counts as lost at once: whoever revokes a
-        node does not trust it any more, or knows that it has gone.
+        node does not trust it any more, or knows that it has gone. Saying it again, or of a name
+        that nobody enrolled, changes nothing.
 
         Raises:
-            NotFound: no such enrolment.
+            LedgerDown, EpochLost: it may still be good; say it again.
         """
         async with self._turn:
             if name not in self._rows:
-                raise NotFound("enrolled node", name, list(self._rows))
+                return
             self._voiding.add(name)  # first: it shall not join again while it is being put out
             try:
                 await self._members.expel(name)
@@ -204,6 +205,11 @@ class Enroller:
             finally:
                 self._voiding.discard(name)
         log.info("enrolment_revoked", node=name)
+
+    def require(self, name: str) -> None:
+        """Raises NotFound where nobody enrolled that name."""
+        if name not in self._rows:
+            raise NotFound("enrolled node", name, list(self._rows))
 
     def principal(self, seen: str) -> Principal | None:
         """Who a bearer with this digest is: a node that enrols, or one that may join under its name."""

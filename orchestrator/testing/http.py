@@ -19,6 +19,7 @@ from orchestrator.identity.enrolment import Enroller
 from orchestrator.testing.blobs import MemoryBlobs
 from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments
 from orchestrator.testing.fleet import FakeFleet
+from orchestrator.testing.scaling import scale_views
 from tasks.clock import SystemClock
 
 BASE_URL = "http://127.0.0.1:8600"
@@ -30,7 +31,9 @@ def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None) -> Starlette
     nodes = FakeNodes()
     enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
     verifier = FakeVerifier(enroller.principal)
-    return create_app(fleet, nodes, MemoryBlobs(), verifier, settings or ApiSettings(), enrolments=enroller)
+    return create_app(
+        fleet, nodes, MemoryBlobs(), verifier, settings or ApiSettings(), enrolments=enroller, scaling=scale_views()
+    )
 
 
 @asynccontextmanager

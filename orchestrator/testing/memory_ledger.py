@@ -14,12 +14,14 @@ from typing import Any
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
 from orchestrator.ledger.values import (
+    ClaimRow,
     EnrolmentRow,
     NewInvocation,
     NodeRow,
     Outstanding,
     Release,
     Released,
+    ScalePoolRow,
     Settled,
     Settlement,
     Started,
@@ -105,6 +107,14 @@ class MemoryLedger:
         return []
 
     async def enrolments(self) -> list[EnrolmentRow]:
+        """None."""
+        return []
+
+    async def claims(self) -> list[ClaimRow]:
+        """None."""
+        return []
+
+    async def scale_pools(self) -> list[ScalePoolRow]:
         """None."""
         return []
 

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
-from orchestrator.assembly import fleet_of, views_of
+from orchestrator.assembly import fleet_of, scaling_of, views_of
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.protocol import SAFE, Story
 from orchestrator.testing.serving import serving
@@ -86,7 +86,13 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
     core = story.core
     tokens = Tokens(static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal)
     app = create_app(
-        fleet_of(core, views_of(core)), core.desk, core.stores.blobs, tokens, ApiSettings(), enrolments=core.enroller
+        fleet_of(core, views_of(core)),
+        core.desk,
+        core.stores.blobs,
+        tokens,
+        ApiSettings(),
+        enrolments=core.enroller,
+        scaling=scaling_of(core),
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:

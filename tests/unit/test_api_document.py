@@ -27,7 +27,9 @@ GET /v1/nodes · POST /v1/nodes · POST /v1/nodes/{name}/state · POST /v1/nodes
 POST /v1/nodes/{name}/claims · POST /v1/nodes/{name}/leave · GET /v1/pools · GET /v1/queues · GET /v1/backlog
 POST /v1/pauses · GET /v1/dead-letters · POST /v1/dead-letters:replay · POST /v1/dead-letters:discard
 PUT /v1/blobs/{sha256} · GET /v1/blobs/{sha256} · POST /v1/enrolments · POST /v1/enrolments/{name}
-DELETE /v1/enrolments/{name} · GET /openapi.json · GET /health · GET /metrics
+DELETE /v1/enrolments/{name} · GET /v1/scale · GET /v1/scale/claims · GET /v1/scale/log · POST /v1/scale/plan
+POST /v1/scale/replay · PUT /v1/scale/override · DELETE /v1/scale/override · POST /v1/scale/dry-run
+GET /openapi.json · GET /health · GET /metrics
 """
 
 

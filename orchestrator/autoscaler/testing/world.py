@@ -8,8 +8,10 @@ from random import Random
 
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Leaked, ScaleEvent
+from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.parts import Machinery, Surroundings, machinery_of
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.testing.books import MemoryBooks
 from orchestrator.autoscaler.testing.cloud import FakeCloud, Made
 from orchestrator.autoscaler.testing.nodes import FakeNodes
@@ -151,7 +153,9 @@ class World:
 
     def _made(self) -> Machinery:
         given = Surroundings(
-            books=self.books,
+            book=ClaimBook(books=self.books, clock=self.clock, draw=self.random.randbytes),
+            pools=PoolBook(books=self.books, clock=self.clock, is_dry=False),
+            log=self.books,
             clouds=self.clouds,
             nodes=self.nodes,
             enroller=self.nodes,
@@ -163,7 +167,6 @@ class World:
             wanted_regions=lambda _: (),
             leads=lambda: not self.points.is_dead,
             clock=self.clock,
-            draw=self.random.randbytes,
         )
         return machinery_of(given, self.events.append)
 

@@ -1,0 +1,272 @@
+"""What operators ask of the autoscaler: what is there, why, what would be; and their two words to it.
+
+Satisfies the API's `Scaling`. Reads claims, the log of decisions and what the loop saw last; writes
+overrides and dry-run only, which the loop reads when it decides next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from orchestrator.autoscaler import shown
+from orchestrator.autoscaler.claims import cost_eur_h
+from orchestrator.autoscaler.decide import decide
+from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.limits import fit
+from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.replay import replay
+from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.values import ClaimState, Decision, NodeClaim, Observation, Override
+from orchestrator.autoscaler.wire import UnreadableRecord, loads
+from orchestrator.ledger.values import ScaleLogRow
+from tasks.clock import Clock
+from tasks.errors import InvalidCall, NotFound
+from tasks.scale_wire import (
+    MachineView,
+    OverrideView,
+    ScaleLogView,
+    ScalePlanView,
+    ScalePoolView,
+    ScaleReplayView,
+    ScaleView,
+)
+
+log = structlog.get_logger("mcpfleet.scale")
+NO_LADDER = "no pool has a ladder; see docs/autoscaling.md"
+RECENT_S = 3600.0
+"""Machines that are gone are listed for so long."""
+LOOK_BACK_S = 3600.0
+"""Without a loop in this process the last decision is looked for so far back."""
+ROWS_MAX = 20_000
+"""Of the log, read at once: a pool's week has about 10,000."""
+
+Change = Callable[[ScalePolicy, Mapping[str, object]], ScalePolicy]
+"""A policy with other fields. Raises InvalidCall where they are wrong."""
+
+
+class Claims(Protocol):
+    """The book of claims."""
+
+    def all(self, pool: str | None = None) -> list[NodeClaim]: ...
+
+
+class Books(Protocol):
+    """The log of decisions."""
+
+    async def scale_log(self, pool: str | None, since: float, limit: int) -> list[ScaleLogRow]: ...
+
+
+class Sight(Protocol):
+    """The loop: what it saw and decided last, and remembers."""
+
+    def seen(self, pool: str) -> Observation | None: ...
+    def decided(self, pool: str) -> Decision | None: ...
+    def history(self, pool: str) -> History: ...
+
+
+class LogOnly:
+    """Satisfies `Sight` where no loop runs: what was last is read from the log."""
+
+    def seen(self, _pool: str) -> Observation | None:
+        """Nothing of its own."""
+        return None
+
+    def decided(self, _pool: str) -> Decision | None:
+        """Nothing of its own."""
+        return None
+
+    def history(self, _pool: str) -> History:
+        """None."""
+        return History()
+
+
+class ScaleViews:
+    """The autoscaler, shown."""
+
+    def __init__(
+        self,
+        *,
+        policies: Mapping[str, ScalePolicy],
+        limits: FleetLimits,
+        claims: Claims,
+        pools: PoolBook,
+        books: Books,
+        sight: Sight,
+        change: Change,
+        clock: Clock,
+    ) -> None:
+        self._policies, self._limits, self._claims, self._pools = policies, limits, claims, pools
+        self._books, self._sight, self._change, self._clock = books, sight, change, clock
+
+    async def scale(self) -> ScaleView:
+        """All pools that are sized, and what the fleet costs."""
+        return ScaleView(
+            cluster=self._limits.cluster,
+            is_dry=self._pools.is_dry,
+            budget_eur_h=self._limits.budget_eur_h,
+            max_machines=self._limits.max_machines,
+            cost_eur_h=cost_eur_h(self._claims.all()),
+            pools=[await self._pool(policy) for policy in self._policies.values()],
+            note="" if self._policies else NO_LADDER,
+        )
+
+    def machines(self) -> list[MachineView]:
+        """Machines that were ordered, newest first; those that are gone for a while."""
+        since = self._clock.wall_s() - RECENT_S
+        kept = [c for c in self._claims.all() if c.state is not ClaimState.GONE or c.state_at >= since]
+        return [shown.machine_view(claim) for claim in sorted(kept, key=lambda c: c.created_at, reverse=True)]
+
+    async def log(self, pool: str | None, since: float | None, until: float | None, limit: int) -> list[ScaleLogView]:
+        """Decisions of the past, oldest first, the newest `limit` of them.
+
+        Raises:
+            NotFound: no such pool.
+        """
+        rows = await self._books.scale_log(pool, since or 0.0, limit if until is None else ROWS_MAX)
+        if not rows and pool is not None:
+            self._require(pool)  # of one that is sized no more the log is shown all the same
+        wanted = [row for row in rows if until is None or row.at <= until][-limit:]
+        return [
+            ScaleLogView(decision=shown.decision_view(decision), seen=shown.seen_view(seen))
+            for seen, decision in _readable(wanted)
+        ]
+
+    async def plan(self, pool: str | None, changes: Mapping[str, object]) -> list[ScalePlanView]:
+        """What would be decided now, with some fields of the policy changed. Changes nothing.
+
+        All pools are fitted together, as the loop does: one may take what another wants.
+
+        Raises:
+            NotFound: no such pool, or it was not looked at yet.
+            InvalidCall: a field is unknown or wrong.
+        """
+        if not self._policies:
+            raise InvalidCall(NO_LADDER)
+        chosen = [self._require(pool)] if pool is not None else list(self._policies.values())
+        policies = {**self._policies, **{one.pool: self._change(one, changes) for one in chosen}}
+        seen = {name: found for name in policies if (found := await self._seen(name)) is not None}
+        if pool is not None and pool not in seen:
+            raise NotFound("look at pool", pool)
+        decisions = [
+            decide(one, policies[name], self._sight.history(name), self._pools.override(name))
+            for name, one in seen.items()
+        ]
+        fitted = fit(decisions, seen, policies, self._limits_now())
+        wanted = {one.pool for one in chosen}
+        return [
+            ScalePlanView(decision=shown.decision_view(one), seen=shown.seen_view(seen[one.pool]))
+            for one in fitted
+            if one.pool in wanted
+        ]
+
+    async def replay(self, pool: str, since: float, changes: Mapping[str, object]) -> ScaleReplayView:
+        """What would have been decided since then, beside what was.
+
+        Raises:
+            NotFound: no such pool.
+            InvalidCall: a field is unknown or wrong.
+        """
+        policy = self._change(self._require(pool), changes)
+        rows = await self._books.scale_log(pool, since, ROWS_MAX)
+        # In a thread: a week is 10,000 decisions, and the loop renews leases meanwhile.
+        return await asyncio.to_thread(_replay, rows, policy, replace(self._limits, is_dry=False))
+
+    async def set_override(self, pool: str, target: int, until: float, by: str) -> OverrideView:
+        """A person's word, until it expires; limits hold all the same.
+
+        Raises:
+            NotFound: no such pool.
+            InvalidCall: its end has passed.
+        """
+        self._require(pool)
+        now = self._clock.wall_s()
+        if until <= now:
+            raise InvalidCall(
+                f"the override of pool {pool!r} would have ended {now - until:.0f} s ago; give a later end"
+            )
+        override = Override(target, until, by)
+        await self._pools.set_override(pool, override)
+        log.info("scale_override", pool=pool, target=target, for_s=round(until - now), by=by)
+        return OverrideView(target=target, until=until, by=by)
+
+    async def clear_override(self, pool: str) -> None:
+        """The policy decides again. Raises NotFound for an unknown pool."""
+        self._require(pool)
+        await self._pools.set_override(pool, None)
+        log.info("scale_override_cleared", pool=pool)
+
+    async def set_dry(self, is_dry: bool) -> None:
+        """Decide and say, order and end nothing; or act again."""
+        await self._pools.set_dry(is_dry)
+        log.info("scale_dry_run", is_dry=is_dry)
+
+    def _limits_now(self) -> FleetLimits:
+        return replace(self._limits, is_dry=self._pools.is_dry)
+
+    def _require(self, pool: str) -> ScalePolicy:
+        policy = self._policies.get(pool)
+        if policy is None:
+            if not self._policies:
+                raise InvalidCall(f"pool {pool[:80]!r} is not sized: {NO_LADDER}")
+            raise NotFound("pool with a ladder", pool[:80], list(self._policies))
+        return policy
+
+    async def _pool(self, policy: ScalePolicy) -> ScalePoolView:
+        claims = self._claims.all(policy.pool)
+        seen, decision = self._sight.seen(policy.pool), self._sight.decided(policy.pool)
+        if decision is None:
+            seen, decision = await self._logged(policy.pool)
+        standing = [claim for claim in claims if claim.state is not ClaimState.GONE]
+        return ScalePoolView(
+            pool=policy.pool,
+            strategy=policy.strategy,
+            min_machines=policy.min_machines,
+            max_machines=policy.max_machines,
+            priority=policy.priority,
+            budget_eur_h=policy.budget_eur_h,
+            target=None if decision is None else decision.target,
+            machines=shown.by_state(claim.state for claim in standing),
+            others=0 if seen is None else seen.others,
+            cost_eur_h=cost_eur_h(standing),
+            unpriced=sum(1 for claim in standing if claim.price_eur_h is None),
+            override=shown.override_view(self._pools.override(policy.pool)),
+            decision=None if decision is None else shown.decision_view(decision),
+        )
+
+    async def _seen(self, pool: str) -> Observation | None:
+        return self._sight.seen(pool) or (await self._logged(pool))[0]
+
+    async def _logged(self, pool: str) -> tuple[Observation | None, Decision | None]:
+        rows = await self._books.scale_log(pool, self._clock.wall_s() - LOOK_BACK_S, 1)
+        found = _readable(rows)
+        return found[-1] if found else (None, None)
+
+
+def _readable(rows: Sequence[ScaleLogRow]) -> list[tuple[Observation, Decision]]:
+    found = []
+    for row in rows:
+        try:
+            found.append((loads(Observation, row.observation_json), loads(Decision, row.decision_json)))
+        except UnreadableRecord as error:
+            log.warning("scale_log_row_passed_by", pool=row.pool, at=row.at, detail=error.message)
+    return found
+
+
+def _replay(rows: Sequence[ScaleLogRow], policy: ScalePolicy, limits: FleetLimits) -> ScaleReplayView:
+    read = _readable(rows)
+    was = [decision for _, decision in read]
+    would = replay([seen for seen, _ in read], policy, limits)
+    steps, total, other = shown.replayed(was, would)
+    return ScaleReplayView(
+        pool=policy.pool,
+        steps=steps,
+        was=total,
+        would=other,
+        differs=sum(1 for step in steps if step.was != step.would),
+        unreadable=len(rows) - len(read),
+    )

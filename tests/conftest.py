@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN_S = 15.0
 ASK_EVERY_S = 0.05
 STOPS_WITHIN_S = 10.0
-TOOL_FOLDERS = (".venv/bin", ".cache/servers/bin", ".cache/node/node_modules/.bin")
-"""Where `make` puts what tests start: made by `make setup`, `make servers` and `make node`."""
+TOOL_FOLDERS = (".venv/bin", ".cache/servers/bin", ".cache/node/node_modules/.bin", ".cache/ansible/bin")
+"""Where `make` puts what tests start: by `make setup`, `make servers`, `make node` and `make ansible-tools`."""
 
 settings.register_profile("mcpfleet", deadline=None)  # a slow machine is no defect
 settings.load_profile("mcpfleet")
@@ -59,6 +59,7 @@ NEEDS = {
     "npm-servers": (lambda: tool("mcp-server-filesystem") is not None, "the npm servers are not installed (make node)"),
     "servers": (lambda: tool("mcp-server-time") is not None, "the PyPI servers are not installed (make servers)"),
     "docker": (_docker_answers, "no Docker daemon answers"),
+    "ansible": (lambda: tool("ansible-playbook") is not None, "Ansible is not installed (make ansible-tools)"),
     "root": (lambda: os.geteuid() == 0, "not root"),
     "namespaces": (lambda: network.why_not() is None, "no network namespaces of our own (root, ip, nsenter)"),
     "small-disks": (lambda: disks.why_not() is None, "no small disks to fill (root, mount)"),

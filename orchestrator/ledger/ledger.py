@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from orchestrator.ledger import cancel as ends
-from orchestrator.ledger import database, fleet_rows, reads, schema
+from orchestrator.ledger import database, fleet_rows, reads, scale_rows, schema
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
@@ -24,7 +24,9 @@ from orchestrator.ledger.transaction import Tx
 from orchestrator.ledger.values import (
     Accepted,
     Cancelled,
+    ClaimRow,
     DeadLetter,
+    EnrolmentRow,
     Filter,
     NewInvocation,
     NodeRow,
@@ -33,6 +35,8 @@ from orchestrator.ledger.values import (
     Purged,
     Release,
     Released,
+    ScaleLogRow,
+    ScalePoolRow,
     Settled,
     Settlement,
     Started,
@@ -254,6 +258,50 @@ class Ledger:
     async def paused(self) -> set[tuple[str, str]]:
         """(kind, name) of what is paused."""
         return await self._readers.run(reads.paused)
+
+    async def claims(self) -> list[ClaimRow]:
+        """Every NodeClaim that is kept, oldest first."""
+        return await self._readers.run(scale_rows.claims)
+
+    async def save_claim(self, row: ClaimRow) -> None:
+        """Remember a NodeClaim, replacing what was known."""
+        await self._small(lambda tx: scale_rows.save_claim(tx, row))
+
+    async def forget_claims(self, gone_before: float) -> int:
+        """Forget claims whose machines have been gone since before that wall clock; how many."""
+        return await self._small(lambda tx: scale_rows.forget_claims(tx, gone_before))
+
+    async def enrolments(self) -> list[EnrolmentRow]:
+        """Every node's enrolment."""
+        return await self._readers.run(scale_rows.enrolments)
+
+    async def save_enrolment(self, row: EnrolmentRow) -> None:
+        """Remember one, replacing what was known under that name."""
+        await self._small(lambda tx: scale_rows.save_enrolment(tx, row))
+
+    async def forget_enrolment(self, name: str) -> None:
+        """Its token and its credential are void."""
+        await self._small(lambda tx: scale_rows.forget_enrolment(tx, name))
+
+    async def scale_pools(self) -> list[ScalePoolRow]:
+        """What is remembered of pools beside their policy."""
+        return await self._readers.run(scale_rows.scale_pools)
+
+    async def save_scale_pool(self, row: ScalePoolRow) -> None:
+        """Remember it, replacing what was known of that pool."""
+        await self._small(lambda tx: scale_rows.save_scale_pool(tx, row))
+
+    async def log_scale(self, row: ScaleLogRow) -> None:
+        """Keep one decision of the autoscaler."""
+        await self._small(lambda tx: scale_rows.log_scale(tx, row))
+
+    async def scale_log(self, pool: str | None, since: float, limit: int) -> list[ScaleLogRow]:
+        """The newest decisions since that wall clock, oldest first; of all pools where none is named."""
+        return await self._readers.run(partial(scale_rows.scale_log, pool=pool, since=since, limit=limit))
+
+    async def forget_scale_log(self, before: float) -> int:
+        """Forget decisions older than that wall clock; how many."""
+        return await self._small(lambda tx: scale_rows.forget_scale_log(tx, before))
 
     async def _small(self, operation: Callable[[Tx], T]) -> T:
         return cast("T", await self._writer.submit(_SMALL, operation))

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -186,3 +186,47 @@ PAUSES = Table(
     Column("name", Text, nullable=False),
     PrimaryKeyConstraint("kind", "name"),
 )
+
+NODE_CLAIMS = Table(
+    "mcpfleet_node_claims",
+    META,
+    Column("id", Text, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("state_at", Double, nullable=False),
+    Column("body_json", Text, nullable=False),
+)
+
+ENROLMENTS = Table(
+    "mcpfleet_enrolments",
+    META,
+    Column("name", Text, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("token_digest", Text, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("credential_digest", Text),
+    Column("used_at", Double),
+)
+
+SCALE_POOLS = Table(
+    "mcpfleet_scale_pools",
+    META,
+    Column("pool", Text, primary_key=True),
+    Column("shape_json", Text),
+    Column("season_json", Text),
+    Column("override_json", Text),
+)
+
+SCALE_LOG = Table(
+    "mcpfleet_scale_log",
+    META,
+    Column("seq", SEQ, Identity(), primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("observation_json", Text, nullable=False),
+    Column("decision_json", Text, nullable=False),
+)
+Index("mcpfleet_scale_log_pool", SCALE_LOG.c.pool, SCALE_LOG.c.at)
+Index("mcpfleet_scale_log_at", SCALE_LOG.c.at)

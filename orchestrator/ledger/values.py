@@ -237,3 +237,49 @@ class NodeRow:
     join_number: int | None = None
     wish: str | None = None
     """NodeState that an operator wants; absent in rows of the version before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRow:
+    """A NodeClaim: what is asked for by name, and the whole of it as JSON."""
+
+    id: str
+    pool: str
+    node: str
+    state: str
+    created_at: float
+    state_at: float
+    body_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRow:
+    """A one-time token for one node name, and the credential that it was traded for. Digests only."""
+
+    name: str
+    pool: str
+    token_digest: str
+    expires_at: float
+    credential_digest: str | None = None
+    used_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScalePoolRow:
+    """What is remembered of a pool's size beside its policy, each as JSON; None where there is nothing."""
+
+    pool: str
+    shape_json: str | None = None
+    """What its nodes last offered: what a machine of it would bring."""
+    season_json: str | None = None
+    override_json: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleLogRow:
+    """One decision of the autoscaler and what it saw."""
+
+    pool: str
+    at: float
+    observation_json: str
+    decision_json: str

@@ -14,7 +14,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from orchestrator.autoscaler.cloud.local_vps import MOUNTS, LocalVps, open_provider
+from orchestrator.autoscaler.cloud.local_vps import MOUNTS, LocalVps, open_local_vps
 from orchestrator.autoscaler.cloud.nspawn.cgroups import FAMILY, mounted
 from orchestrator.autoscaler.cloud.nspawn.host import PROPAGATE, lacks
 from orchestrator.autoscaler.cloud.nspawn.network import BRIDGE, CABLE, SPACE, SPACES
@@ -75,7 +75,7 @@ def why_not() -> str | None:
 def provider(state_dir: Path, image: Path, **options: object) -> LocalVps:
     """The real one, on this folder."""
     table = {"image": str(image), "stop_s": 5.0} | options
-    return open_provider(ProviderConfig("here", "local-vps", table, state_dir))
+    return open_local_vps(ProviderConfig("here", "local-vps", table, state_dir))
 
 
 def left_of(state_dir: Path) -> dict[str, list[str]]:

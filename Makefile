@@ -22,7 +22,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench conformance lock docs clean
+.PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports demo up bench conformance lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,12 +97,43 @@ postgres: ## PostgreSQL for the tests, where we are root and apt is there
 		echo "postgres: not installed, and this is not root with apt; its tests will be skipped" >&2; \
 	fi
 
+# $(call apt,WHAT,PACKAGES,WITHOUT): as root with apt, or says what is done without.
+define apt
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "$(1): apt-get install $(2)"; \
+		( export DEBIAN_FRONTEND=noninteractive; apt-get update -qq \
+			&& apt-get install -y -qq --no-install-recommends $(2) >/dev/null ) || echo "$(1): apt-get failed; $(3)" >&2; \
+	else \
+		echo "$(1): not root with apt; $(3)" >&2; \
+	fi
+endef
+
+# A machine here is a container with an init; nothing of it starts by itself.
+machines: .cache/.machines ## what booting machines on this host needs, where we are root and apt is there
+
+.cache/.machines:
+	@mkdir -p .cache
+	@if command -v systemd-nspawn >/dev/null && command -v busybox >/dev/null && command -v ip >/dev/null; then :; \
+	else $(MAKE) --no-print-directory .install-machines; fi
+	@! command -v systemd-nspawn >/dev/null || touch $@
+
+.PHONY: .install-machines .install-mmdebstrap
+.install-machines:
+	$(call apt,machines,systemd-container busybox-static iproute2 openssh-client,tests that boot machines will be skipped)
+
+.install-mmdebstrap:
+	$(call apt,vps-image,mmdebstrap,no image can be made)
+
+vps-image: setup machines ## Debian images for machines on this host, plain and golden, into .cache/vps (root; some minutes once)
+	@command -v mmdebstrap >/dev/null || $(MAKE) --no-print-directory .install-mmdebstrap
+	@deploy/vps/build-image golden
+
 # ---------------------------------------------------------------- checks
 
 # Half a dozen installers that do not know each other.
 .PHONY: .what-tests-need
 .what-tests-need: $(UV)
-	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres .conformance-is-there
+	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines .conformance-is-there
 
 test: .what-tests-need ## all set-up, then the tests; says at the end what could not be tested here
 	@$(WITH_SERVERS) $(BIN)/python -m pytest $(ARGS)
@@ -152,6 +183,9 @@ demo: setup servers node ## the whole fleet on this machine and a story on real 
 
 up: setup servers node ## the local fleet in the foreground; Ctrl-C stops all of it
 	@$(WITH_SERVERS) $(BIN)/mcpfleet up $(ARGS)
+
+vps-demo: vps-image ## the fleet sizes itself with machines that really boot on this host (root; ARGS='--only golden')
+	@$(WITH_SERVERS) $(BIN)/python -m tests.vps $(ARGS)
 
 bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)
 	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)

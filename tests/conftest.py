@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos import disks, network
+from tests.vps import ground
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN_S = 15.0
@@ -63,6 +64,9 @@ NEEDS = {
     "root": (lambda: os.geteuid() == 0, "not root"),
     "namespaces": (lambda: network.why_not() is None, "no network namespaces of our own (root, ip, nsenter)"),
     "small-disks": (lambda: disks.why_not() is None, "no small disks to fill (root, mount)"),
+    "nspawn": (lambda: ground.why_not() is None, "no machines on this host (root, apt-get install systemd-container)"),
+    "busybox": (ground.has_busybox, "no static busybox (apt-get install busybox-static)"),
+    "vps-image": ((ground.IMAGES / "plain").exists, "no image of a machine here (make vps-image, as root)"),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

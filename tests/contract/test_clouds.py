@@ -9,11 +9,13 @@ import pytest
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from tests.contract.cloud_rigs import HetznerRig, LocalProcessRig, Rig, StaticRig
 from tests.contract.cloud_suite import CloudSuite
+from tests.contract.local_vps_rig import LocalVpsRig
 
 RIGS: tuple[type[Rig], ...] = (
     StaticRig,
     LocalProcessRig,
     HetznerRig,
+    LocalVpsRig,
 )
 
 
@@ -22,7 +24,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     needed = getattr(metafunc.function, "needs", frozenset())
     if "rig" in metafunc.fixturenames:
         able = [rig for rig in RIGS if needed <= rig.can]
-        metafunc.parametrize("rig", able, ids=[rig.kind for rig in able], indirect=True)
+        needs = {rig: pytest.mark.live(*rig.live) for rig in able if hasattr(rig, "live")}
+        marked = [pytest.param(rig, id=rig.kind, marks=needs.get(rig, ())) for rig in able]
+        metafunc.parametrize("rig", marked, indirect=True)
 
 
 @pytest.fixture

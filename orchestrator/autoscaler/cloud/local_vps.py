@@ -231,7 +231,7 @@ class LocalVps:
         )
 
 
-def open_provider(config: ProviderConfig) -> LocalVps:
+def open_local_vps(config: ProviderConfig) -> LocalVps:
     """The entry point `local-vps`.
 
     Raises:

@@ -25,7 +25,6 @@ from orchestrator.autoscaler.cloud.nspawn.records import Record, Records
 from orchestrator.autoscaler.cloud.nspawn.waiting import until
 
 NSPAWN = "systemd-nspawn"
-INIT = "systemd"
 STARTS_WITHIN_S = 30.0
 CONSOLE = "console.log"
 EXIT_CODE = "exit"
@@ -103,7 +102,7 @@ class Host:
 
     async def _until_started(self, machine_id: str, folder: Path) -> None:
         def is_over() -> bool:
-            return bool(self._named(machine_id, INIT)) or (folder / EXIT_CODE).exists()
+            return any(map(_is_init, self._cgroups.processes(machine_id))) or (folder / EXIT_CODE).exists()
 
         if not await until(is_over, STARTS_WITHIN_S):
             raise CommandFailed((NSPAWN,), f"no init after {STARTS_WITHIN_S:g} s")
@@ -160,7 +159,7 @@ class Host:
         found = []
         for pid in self._cgroups.processes(machine_id):
             with contextlib.suppress(OSError):  # it ended meanwhile
-                if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                if _command(pid) == name:
                     found.append(pid)
         return found
 
@@ -210,6 +209,19 @@ async def _launch(words: list[str], console: Path) -> None:
         process = await asyncio.create_subprocess_exec(*command, *words, stdin=nothing, stdout=log, stderr=log)
         if await process.wait():
             raise CommandFailed(tuple(command[:2]), _last_words(console))
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def _is_init(pid: int) -> bool:
+    """The first process of a machine, and its own program already."""
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        status = Path(f"/proc/{pid}/status").read_text()
+        inside = next(line.split()[2:] for line in status.splitlines() if line.startswith("NSpid:"))
+        return inside[-1:] == ["1"] and _command(pid) != NSPAWN
+    return False
 
 
 def _resolvers() -> str:

@@ -19,6 +19,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.testing.protocol import Story
 from tasks.testing.clock import FakeClock
 
+pytest.register_assert_rewrite("tests.contract.cloud_suite")
 LOCK_WAIT_S = 0.05
 """How long SQLite waits for another's lock in these tests."""
 POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.live("postgres"))

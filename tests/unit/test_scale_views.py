@@ -1,0 +1,171 @@
+"""What the autoscaler tells of itself, and the two words it takes: override and dry-run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.autoscaler.pool_book import FLEET, PoolBook
+from orchestrator.autoscaler.shown import replayed
+from orchestrator.autoscaler.values import Decision, Override
+from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
+from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN
+from orchestrator.testing.http import door
+from orchestrator.testing.scaling import POLICY, POOL, MemoryScaleBooks, scale_views
+from tasks.errors import InvalidCall, LedgerDown, NotFound
+from tasks.testing.clock import FakeClock
+
+
+async def book_of(books: MemoryScaleBooks, clock: FakeClock, *, is_dry: bool = False) -> PoolBook:
+    """As a new leader reads it."""
+    book = PoolBook(books=books, clock=clock, is_dry=is_dry)
+    await book.load()
+    return book
+
+
+async def test_an_override_outlives_a_restart_and_not_its_end() -> None:
+    """A person's word is durable, and forgotten by nobody but the clock."""
+    clock, books = FakeClock(), MemoryScaleBooks()
+    held = Override(3, clock.wall_s() + 60, "ann")
+    await (await book_of(books, clock)).set_override(POOL, held)
+    book = await book_of(books, clock)
+    assert book.overrides() == {POOL: held}
+    clock.advance(60.0)
+    assert book.override(POOL) is None
+    assert book.overrides() == {}
+
+
+async def test_one_row_keeps_what_each_part_remembers() -> None:
+    """Who saves the season does not undo the override, and the other way round."""
+    clock, books = FakeClock(), MemoryScaleBooks()
+    book = await book_of(books, clock)
+    await book.remember(POOL, season_json="[1]")
+    await book.set_override(POOL, Override(2, clock.wall_s() + 60))
+    await book.remember(POOL, shape_json="{}")
+    again = await book_of(books, clock)
+    assert (again.season_json(POOL), again.shape_json(POOL), again.override(POOL)) == ("[1]", "{}", book.override(POOL))
+    await again.set_override(POOL, None)
+    assert (again.override(POOL), again.season_json(POOL)) == (None, "[1]")
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+async def test_dry_run_is_as_it_was_said_last_over_restarts(by_file: bool) -> None:
+    """A fleet that was told to hold still does not wake up spending money."""
+    clock, books = FakeClock(), MemoryScaleBooks()
+    book = await book_of(books, clock, is_dry=by_file)
+    assert book.is_dry is by_file
+    await book.set_dry(not by_file)
+    assert (await book_of(books, clock, is_dry=by_file)).is_dry is not by_file
+    assert book.overrides() == {}
+    assert set(books.pools) == {FLEET}
+
+
+async def test_what_the_ledger_refused_does_not_hold() -> None:
+    """Memory never runs ahead of the ledger."""
+
+    class Down(MemoryScaleBooks):
+        async def save_scale_pool(self, row: ScalePoolRow) -> None:
+            raise LedgerDown("it is away")
+
+    clock = FakeClock()
+    book = await book_of(Down(), clock)
+    with pytest.raises(LedgerDown):
+        await book.set_override(POOL, Override(2, clock.wall_s() + 60))
+    assert book.override(POOL) is None
+
+
+async def test_without_a_ladder_it_says_so() -> None:
+    """No empty table that leaves people guessing."""
+    views = scale_views(FakeClock(), is_quiet=True)
+    assert (await views.scale()).note == "no pool has a ladder; see docs/autoscaling.md"
+    for ask in (views.plan(None, {}), views.plan(POOL, {}), views.replay(POOL, 0.0, {}), views.clear_override(POOL)):
+        with pytest.raises(InvalidCall, match=r"no pool has a ladder; see docs/autoscaling\.md"):
+            await ask
+
+
+async def test_plan_decides_of_what_was_seen_last() -> None:
+    """With other fields another decision; the override and the dry run are in it; nothing is kept."""
+    clock = FakeClock()
+    views = scale_views(clock)
+    [now] = await views.plan(POOL, {})
+    [other] = await views.plan(POOL, {"min_machines": 5})
+    assert (now.decision.target, other.decision.target, now.seen.machines) == (1, 5, {"ready": 1})
+    await views.set_override(POOL, 3, clock.wall_s() + 60, "ann")
+    await views.set_dry(True)
+    [overridden] = await views.plan(None, {})
+    assert (overridden.decision.target, overridden.decision.is_dry) == (3, True)
+    clock.advance(61.0)
+    assert (await views.plan(POOL, {}))[0].decision.target == 1
+
+
+async def test_replay_with_the_same_policy_is_what_was_decided() -> None:
+    """The recorded decisions are the pure function of what was recorded: replay proves it."""
+    views = scale_views(FakeClock())
+    same = await views.replay(POOL, 0.0, {})
+    assert (same.differs, same.was, same.unreadable) == (0, same.would, 0)
+    threshold = await views.replay(POOL, 0.0, {"strategy": "threshold"})
+    assert threshold.differs > 0
+    assert threshold.steps[-1].reasons
+
+
+async def test_a_record_of_another_release_is_passed_by_and_counted() -> None:
+    """One row that cannot be read does not take the rest with it."""
+    views = scale_views(FakeClock())
+    views._books.rows.insert(0, ScaleLogRow(POOL, 1.0, '{"colour": "blue"}', "{}"))  # type: ignore[attr-defined]
+    assert (await views.replay(POOL, 0.0, {})).unreadable == 1
+    assert len(await views.log(POOL, None, None, 1000)) == 90
+
+
+async def test_the_log_ends_where_it_is_asked_to() -> None:
+    """The newest up to a moment, oldest first; an unknown pool is named with its near ones."""
+    clock = FakeClock()
+    views = scale_views(clock)
+    until = clock.wall_s() - 3600.0
+    found = await views.log(POOL, None, until, 3)
+    assert [view.seen.at for view in found] == [until - 120.0, until - 60.0, until]
+    with pytest.raises(NotFound, match="did you mean 'builders'"):
+        await views.log("bilders", None, None, 3)
+
+
+def test_a_target_counts_until_the_next_moment_and_not_through_a_gap() -> None:
+    """Machine-hours of hours in which no orchestrator ran would be invented."""
+    was = [Decision(POOL, 0.0, 1, 2), Decision(POOL, 180.0, 2, 2), Decision(POOL, 90_000.0, 2, 1)]
+    steps, total, _ = replayed(was, was)
+    assert (len(steps), total.machine_h, total.most, total.changes) == (3, 2 * (180 + 300) / 3600, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/scale/override", {"pool": POOL, "target": 2, "for_s": 60}),
+        ("DELETE", f"/v1/scale/override?pool={POOL}", None),
+        ("POST", "/v1/scale/dry-run", {"is_dry": True}),
+        ("POST", "/v1/enrolments", {"name": "n", "pool": POOL}),
+        ("DELETE", "/v1/enrolments/n", None),
+    ],
+)
+async def test_only_admins_steer(method: str, path: str, body: object) -> None:
+    """A client sees why, and changes nothing."""
+    async with door(token=CLIENT_TOKEN) as client:
+        assert (await client.request(method, path, json=body)).status_code == 403
+        for seen in ("/v1/scale", "/v1/scale/claims", "/v1/scale/log"):
+            assert (await client.get(seen)).status_code == 200
+        assert (await client.post("/v1/scale/plan", json={})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "end", [{}, {"until": 9e9, "for_s": 60}, {"until": 1.0}, {"for_s": 0}, {"for_s": 60, "target": -1}]
+)
+async def test_an_override_has_one_end_that_is_to_come(end: dict[str, float]) -> None:
+    """No size by hand that nobody remembers in a month."""
+    async with door(token=OPERATOR_TOKEN) as client:
+        answer = await client.put("/v1/scale/override", json={"pool": POOL, "target": 2, **end})
+        assert answer.status_code == 422, answer.text
+
+
+async def test_a_pool_is_shown_with_prices_that_are_known() -> None:
+    """A sum that leaves something out says so."""
+    views = scale_views(FakeClock(), policies={POOL: replace(POLICY, budget_eur_h=0.1)})
+    [pool] = (await views.scale()).pools
+    assert (pool.machines, round(pool.cost_eur_h, 4), pool.unpriced) == ({"booting": 1, "ready": 1}, 0.0226, 0)

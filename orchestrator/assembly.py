@@ -19,7 +19,6 @@ from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.pool_book import PoolBook
-from orchestrator.autoscaler.views import LogOnly, ScaleViews
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
@@ -43,12 +42,12 @@ from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.pools import Policies, read_pools
-from orchestrator.pools_change import change_policy
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
 from orchestrator.registry.terms import Terms
+from orchestrator.scaling import scaling_of
 from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
@@ -100,8 +99,15 @@ async def build(
     core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
     fleet = fleet_of(core, views)
-    leadership = leadership_of(settings, core, address, follows)
     registry = CollectorRegistry()
+    scaling = scaling_of(
+        core,
+        url_for_nodes=settings.url_for_nodes or f"http://{address}",
+        renew_every_s=settings.renew_every_s,
+        environ=environ or {},
+        registry=registry,
+    )
+    leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     tokens = Tokens(
@@ -118,11 +124,11 @@ async def build(
         tokens,
         api_settings(settings),
         enrolments=core.enroller,
-        scaling=scaling_of(core),
+        scaling=scaling.views,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
-        lifespan=lifespan_of(core, sender, leadership, front, feed),
+        lifespan=lifespan_of(core, sender, leadership, front, feed, scaling),
         leads=core.proof.holds,
     )
 
@@ -301,21 +307,6 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         tell=core.happenings.tell,
         as_waiting=as_waiting,
         doubt=core.doubts.note,
-    )
-
-
-def scaling_of(core: Core) -> ScaleViews:
-    """The autoscaler, as operators see and steer it."""
-    policies = core.policies
-    return ScaleViews(
-        policies=policies.scaled,
-        limits=policies.limits,
-        claims=core.claims,
-        pools=core.pool_book,
-        books=core.stores.ledger,
-        sight=LogOnly(),
-        change=lambda policy, changes: change_policy(policy, changes, policies.providers),
-        clock=core.stores.clock,
     )
 
 

@@ -20,6 +20,7 @@ from orchestrator.dispatch.send import Sender
 from orchestrator.front.app import McpFront
 from orchestrator.leader import Leadership, Loop, every
 from orchestrator.observability.flower_feed import FlowerFeed
+from orchestrator.scaling import Scaling
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.audit import Audit
 from orchestrator.settling.streams import NodeStreams
@@ -35,7 +36,7 @@ WAITING_PAGE = 5000
 
 
 def leadership_of(
-    settings: OrchestratorSettings, core: Core, address: str, follows: Callable[[str | None], None]
+    settings: OrchestratorSettings, core: Core, scaling: Scaling, address: str, follows: Callable[[str | None], None]
 ) -> Leadership:
     """The lease of this process, not asked for yet."""
 
@@ -49,15 +50,15 @@ def leadership_of(
         ttl_s=settings.leader_ttl_s,
         proof=core.proof,
         clock=core.stores.clock,
-        gained=lead(core),
+        gained=lead(core, scaling.begin),
         proved_again=core.desk.forgive,
         lost=lost,
         follows=follows,
-        loops=_loops(settings, core),
+        loops=[*_loops(settings, core), scaling.loop.run],
     )
 
 
-def lead(core: Core) -> Callable[[int], Awaitable[None]]:
+def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int], Awaitable[None]]:
     """What a new leader does first: remember nodes, open attempts, and everything that waits."""
 
     async def gained(epoch: int) -> None:
@@ -65,10 +66,9 @@ def lead(core: Core) -> Callable[[int], Awaitable[None]]:
         core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
         core.enroller.restore(await ledger.enrolments())
         await core.claims.load()
-        await core.pool_book.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         await core.pool_book.load()
-        roster.shapes.recall({row.pool: row.shape_json for row in core.pool_book.all() if row.shape_json})
+        roster.shapes.recall(dict(core.pool_book.shapes()))
         roster.changed()
         for attempt in await ledger.outstanding():
             core.attempts.add(attempt)
@@ -79,6 +79,7 @@ def lead(core: Core) -> Callable[[int], Awaitable[None]]:
                 core.dispatcher.offer(waiting)
             after = page[-1].id
         fleet_changed(core.dispatcher, core.streams)
+        begin()
 
     return gained
 
@@ -132,14 +133,14 @@ async def remember_shapes(core: Core) -> None:
     rows = core.roster.shapes.dirty()
     for number, (pool, shape) in enumerate(rows):
         try:
-            await core.pool_book.note(pool, shape_json=shape)
+            await core.pool_book.set_shape(pool, shape)
         except LedgerDown:
             core.roster.shapes.unsaved(left for left, _ in rows[number:])
             raise
 
 
-def lifespan_of(
-    core: Core, sender: Sender, leadership: Leadership, front: McpFront, feed: FlowerFeed | None
+def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
+    core: Core, sender: Sender, leadership: Leadership, front: McpFront, feed: FlowerFeed | None, scaling: Scaling
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """What begins before the doors open and ends after they closed."""
 
@@ -159,6 +160,7 @@ def lifespan_of(
             await asyncio.to_thread(sender.stop)
             if feed is not None:
                 await asyncio.to_thread(feed.stop)
+            await scaling.close()
             await core.stores.ledger.close()
             await core.stores.redis.aclose()
 

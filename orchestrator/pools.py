@@ -13,6 +13,7 @@ from pathlib import Path
 
 from orchestrator.autoscaler.cloud.provider import ProviderConfig
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.pools_ansible import Provisioning, read_provisioning
 from orchestrator.pools_scale import check_name, read_limits, read_provider, read_scale_policy
 from orchestrator.pools_table import (
     NOT_NEGATIVE,
@@ -30,7 +31,7 @@ from tasks.errors import SettingsError
 from tasks.invocation import PROJECT_PATTERN
 from tasks.pool import PoolPolicy
 
-TABLES = ("scale", "providers", "pools", "projects")
+TABLES = ("scale", "ansible", "providers", "pools", "projects")
 POOL_RULES = {
     "affinity_ttl_s": NOT_NEGATIVE,
     "warm_wait_tools_s": NOT_NEGATIVE,
@@ -48,6 +49,7 @@ class Policies:
         by_name: pools.
         scaled: pools whose size the autoscaler decides, in the file's order.
         limits: of all pools together.
+        ansible: how machines are made nodes.
         providers: by the name that rungs use.
         regions: project → patterns of the locations its calls may run in; a project without is free.
     """
@@ -55,6 +57,7 @@ class Policies:
     by_name: Mapping[str, PoolPolicy] = field(default_factory=dict)
     scaled: Mapping[str, ScalePolicy] = field(default_factory=dict)
     limits: FleetLimits = field(default_factory=FleetLimits)
+    ansible: Provisioning = field(default_factory=Provisioning)
     providers: Mapping[str, ProviderConfig] = field(default_factory=dict)
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -102,6 +105,7 @@ def read_pools(
             if "scale" in table
         },
         limits=read_limits(root.at("scale"), tables["scale"]),
+        ansible=read_provisioning(root.at("ansible"), tables["ansible"], cloud_dir=cloud_dir),
         providers=providers,
         regions={name: _project(root.at("projects").at(name), name, v) for name, v in tables["projects"].items()},
     )

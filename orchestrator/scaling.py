@@ -1,15 +1,13 @@
 """The autoscaler put together: clouds opened, its parts on registry, enrolment and sensors, its views.
 
-Between domains that do not know each other. A fleet whose pools file scales nothing gets no loop.
+Between domains that do not know each other. A fleet whose pools file scales nothing, and whose ledger knows
+no machines of an earlier one, runs its rounds over nothing.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
@@ -20,11 +18,79 @@ from orchestrator.autoscaler.limits import fit
 from orchestrator.autoscaler.loop import ScaleLoop
 from orchestrator.autoscaler.nodes import Registry
 from orchestrator.autoscaler.parts import Machinery, Surroundings, autoscaler_of
-from orchestrator.autoscaler.provision import AnsibleOptions, AnsibleProvisioner
+from orchestrator.autoscaler.provision import AnsibleProvisioner
 from orchestrator.autoscaler.sensors import Sensors
 from orchestrator.autoscaler.userdata import UserData
-from orchestrator.autoscaler.views import NotRunning, ScaleViews, Sight
+from orchestrator.autoscaler.views import ScaleViews
 from orchestrator.core import Core
 from orchestrator.pools_change import change_policy
 from orchestrator.sensing import sensors_of
-from orchestrator.settings import OrchestratorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the rest of the orchestrator needs of it."""
+
+    loop: ScaleLoop
+    views: ScaleViews
+    begin: Callable[[], None]
+    """This process leads from now on."""
+    clouds: Mapping[str, CloudProvider]
+
+    async def close(self) -> None:
+        """Let go of the clouds; machines stay."""
+        for cloud in self.clouds.values():
+            await cloud.close()
+
+
+def scaling_of(
+    core: Core, *, url_for_nodes: str, renew_every_s: float, environ: Mapping[str, str], registry: CollectorRegistry
+) -> Scaling:
+    """All of it; talks to nobody yet.
+
+    Raises:
+        SettingsError: a provider's options are wrong, or its plugin is not installed.
+    """
+    policies, clock = core.policies, core.stores.clock
+    clouds = {name: open_provider(config) for name, config in policies.providers.items()}
+    sensing: list[Sensors] = []
+    loops: list[ScaleLoop] = []
+
+    def sensors(made: Machinery) -> Sensors:
+        sensing.append(sensors_of(core, core.claims, has_notice=made.notices.has, renew_every_s=renew_every_s))
+        return sensing[0]
+
+    def wanted_regions(pool: str) -> tuple[str, ...]:
+        seen = loops[0].seen(pool)
+        return () if seen is None else seen.regions_wanted
+
+    ansible = policies.ansible
+    given = Surroundings(
+        book=core.claims,
+        pools=core.pool_book,
+        log=core.stores.ledger,
+        clouds=clouds,
+        nodes=Registry(find=core.roster.find, desk=core.desk, attempts_of=core.attempts.of_node),
+        enroller=core.enroller,
+        provisioner=AnsibleProvisioner(ansible.options, environ),
+        user_data=UserData(ansible.options.user, ansible.public_key, policies.limits.machine_ttl_s),
+        url_for_nodes=url_for_nodes,
+        policies=policies.scaled,
+        limits=policies.limits,
+        wanted_regions=wanted_regions,
+        leads=core.proof.holds,
+        clock=clock,
+    )
+    made = autoscaler_of(given, sensors=sensors, decide=decide, fit=fit, registry=registry)
+    loops.append(made.loop)
+    views = ScaleViews(
+        policies=policies.scaled,
+        limits=policies.limits,
+        claims=core.claims,
+        pools=core.pool_book,
+        books=core.stores.ledger,
+        sight=made.loop,
+        change=lambda policy, changes: change_policy(policy, changes, policies.providers),
+        clock=clock,
+    )
+    return Scaling(made.loop, views, sensing[0].begin, clouds)

@@ -5,9 +5,10 @@ Between domains that do not know each other. Decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orchestrator.autoscaler.sensors import Claims, Sensors
+from orchestrator.autoscaler.values import NodeClaim
 from orchestrator.core import Core
 from orchestrator.dispatch.tally import Demand
 from orchestrator.ledger.values import Outstanding
@@ -39,7 +40,7 @@ class CoreFleet:
         return None if shape is None else shape.slots
 
 
-def sensors_of(core: Core, claims: Claims, *, renew_every_s: float) -> Sensors:
+def sensors_of(core: Core, claims: Claims, *, has_notice: Callable[[NodeClaim], bool], renew_every_s: float) -> Sensors:
     """The sensors, listening. To be told `begin` when this process begins to lead."""
     sensors = Sensors(
         policies=core.policies.scaled,
@@ -49,6 +50,7 @@ def sensors_of(core: Core, claims: Claims, *, renew_every_s: float) -> Sensors:
         broker_down=core.dispatcher.broker_down,
         renew_every_s=renew_every_s,
         clock=core.stores.clock,
+        has_notice=has_notice,
     )
     core.happenings.listen(sensors.hear)
     return sensors

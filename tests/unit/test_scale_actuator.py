@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.autoscaler.cloud.errors import (
-    CloudDown,
     CredentialsRefused,
     OrderRefused,
     OutOfCapacity,

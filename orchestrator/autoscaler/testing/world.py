@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
+from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Leaked, ScaleEvent
-from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.parts import Machinery, Surroundings, machinery_of
-from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.testing.books import MemoryBooks
 from orchestrator.autoscaler.testing.cloud import FakeCloud, Made
 from orchestrator.autoscaler.testing.nodes import FakeNodes

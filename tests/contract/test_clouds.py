@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from orchestrator.autoscaler.cloud.provider import CloudProvider
-from tests.contract.cloud_rigs import HetznerRig, LocalProcessRig, Rig, StaticRig
+from tests.contract.cloud_rigs import Ec2Rig, HetznerRig, LocalProcessRig, Rig, StaticRig
 from tests.contract.cloud_suite import CloudSuite
 
 RIGS: tuple[type[Rig], ...] = (
     StaticRig,
     LocalProcessRig,
     HetznerRig,
+    Ec2Rig,
 )
 
 

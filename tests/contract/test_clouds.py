@@ -9,12 +9,14 @@ import pytest
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from tests.contract.cloud_rigs import Ec2Rig, HetznerRig, LocalProcessRig, Rig, StaticRig
 from tests.contract.cloud_suite import CloudSuite
+from tests.contract.shelf_rig import ShelfRig
 
 RIGS: tuple[type[Rig], ...] = (
     StaticRig,
     LocalProcessRig,
     HetznerRig,
     Ec2Rig,
+    ShelfRig,
 )
 
 

@@ -210,6 +210,7 @@ class Ec2Rig(Rig):
         super().__init__(request)
         self._moto_url: str = request.getfixturevalue("moto_url")
         self.front = Ec2Front(self._moto_url)
+        self.front.words = " ".join(self.secrets)  # worse than EC2: who prints what it says prints the keys
 
     def options(self) -> Mapping[str, object]:
         """Keys by reference."""

@@ -90,6 +90,8 @@ class Ec2Front:
 
     def __init__(self, moto_url: str) -> None:
         self.http = FaultyServer(self._reply, lambda asked: _form(asked).get("Action", ""))
+        self.words = "as told"
+        """In every error."""
         self.created: list[str] = []
         """Instances, in the order in which they were made."""
         self._http = httpx.Client(base_url=moto_url, timeout=30, trust_env=False)
@@ -109,7 +111,7 @@ class Ec2Front:
     def fail(self, operation: str, code: str, status: int, *, times: int = 1, retry_after_s: int | None = None) -> None:
         """So many requests are answered with this error, and not carried out."""
         headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-        self.http.meet(operation, Fault(error(status, code, headers)), times)
+        self.http.meet(operation, Fault(error(status, code, headers, self.words)), times)
 
     def close(self) -> None:
         """Stop."""
@@ -151,10 +153,10 @@ class Ec2Front:
         return Answer(answer.status_code, answer.content, {"Content-Type": "text/xml"})
 
 
-def error(status: int, code: str, headers: dict[str, str] | None = None) -> Answer:
+def error(status: int, code: str, headers: dict[str, str] | None = None, words: str = "no") -> Answer:
     """EC2's form of an error."""
     body = (
-        f"<Response><Errors><Error><Code>{code}</Code><Message>told to answer {code}</Message></Error></Errors>"
+        f"<Response><Errors><Error><Code>{code}</Code><Message>{words}</Message></Error></Errors>"
         "<RequestID>0</RequestID></Response>"
     )
     return Answer(status, body.encode(), {"Content-Type": "text/xml", **(headers or {})})

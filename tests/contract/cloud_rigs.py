@@ -17,7 +17,9 @@ from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order
 from orchestrator.autoscaler.testing import hetzner_double
 from orchestrator.autoscaler.testing.faulty_http import Fault
 from orchestrator.autoscaler.testing.hetzner_double import HetznerDouble
+from tests.contract import ec2_front
 from tests.contract.cloud_suite import CLUSTER, EXPIRES_AT, Trouble
+from tests.contract.ec2_front import Ec2Front, living, moto_client
 
 SECRET = "not-a-secret-but-must-not-be-seen"
 MANY = 20
@@ -185,3 +187,79 @@ class HetznerRig(Rig):
     def close(self) -> None:
         """Whoever hangs is let go."""
         self.double.close()
+
+
+EC2_SAYS = {
+    Trouble.BUSY: ("RequestLimitExceeded", 503),
+    Trouble.BROKEN: ("InternalError", 500),
+    Trouble.EMPTY: ("InsufficientInstanceCapacity", 500),
+    Trouble.QUOTA: ("VcpuLimitExceeded", 400),
+    Trouble.REFUSED: ("UnauthorizedOperation", 403),
+}
+
+
+class Ec2Rig(Rig):
+    """Real boto3 over HTTP to moto, behind a front that can go wrong."""
+
+    kind = "ec2"
+    can = frozenset(Trouble)
+    type, region = "t3.medium", "eu-central-1"
+    secrets = (SECRET, f"{SECRET}-session")
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        super().__init__(request)
+        self._moto_url: str = request.getfixturevalue("moto_url")
+        self.front = Ec2Front(self._moto_url)
+        self.front.words = " ".join(self.secrets)  # worse than EC2: who prints what it says prints the keys
+
+    def options(self) -> Mapping[str, object]:
+        """Keys by reference."""
+        return {
+            "regions": ["eu-central-1", "eu-west-1"],
+            "endpoint_url": self.front.http.url,
+            "images": {"eu-central-1": "ami-12c6146b"},
+            "prices": {"t3.medium": 0.04},
+            "eur_per_usd": 0.9,
+            "access_key_env": "A",
+            "secret_key_env": "B",
+            "session_token_env": "C",
+            "answer_within_s": self.patience_s,
+        }
+
+    def environ(self) -> Mapping[str, str]:
+        """With the keys."""
+        return {"A": "not-a-key", "B": SECRET, "C": f"{SECRET}-session"}
+
+    def there(self, cluster: str = CLUSTER) -> int:
+        """Instances that live, as moto itself says."""
+        return len(living(self._moto_url, cluster))
+
+    def make(self, trouble: Trouble, machine: Machine | None = None) -> None:
+        """By the front."""
+        match trouble:
+            case Trouble.LOST:
+                self.front.http.meet(ec2_front.RUN, Fault(is_carried_out=True))
+            case Trouble.LATE_LISTS:
+                self.front.lag(True)
+            case Trouble.SILENT:
+                self.front.http.meet(ec2_front.RUN, Fault(is_carried_out=True, hangs=True), MANY)
+            case Trouble.NOTICE:
+                assert machine is not None
+                self.front.mark(machine.id.partition("/")[2])
+            case _:
+                code, status = EC2_SAYS[trouble]
+                is_of_orders = trouble in {Trouble.BUSY, Trouble.EMPTY, Trouble.QUOTA}
+                for operation in (ec2_front.RUN,) if is_of_orders else ec2_front.OPERATIONS:
+                    self.front.fail(operation, code, status, times=MANY, retry_after_s=7)
+
+    def end(self, trouble: Trouble) -> None:
+        """All is well."""
+        self.front.lag(False)
+        self.front.http.forgive()
+
+    def close(self) -> None:
+        """Whoever hangs is let go, and moto, which serves all tests, forgets."""
+        self.front.close()
+        ours = [each for cluster in (CLUSTER, "neighbour") for each in living(self._moto_url, cluster)]
+        if ours:
+            moto_client(self._moto_url).terminate_instances(InstanceIds=ours)

@@ -18,6 +18,7 @@ from psycopg import connect
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.testing.protocol import Story
 from tasks.testing.clock import FakeClock
+from tests.contract.ec2_front import moto_server
 
 pytest.register_assert_rewrite("tests.contract.cloud_suite")
 LOCK_WAIT_S = 0.05
@@ -96,3 +97,10 @@ async def story(tmp_path: Path) -> AsyncIterator[Story]:
     begun = await Story.begin(tmp_path)
     yield begun
     await begun.end()
+
+
+@pytest.fixture(scope="session")
+def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """EC2's API as moto has it, for all tests of clouds."""
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        yield url

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from orchestrator.autoscaler.cloud.provider import CloudProvider
-from tests.contract.cloud_rigs import HetznerRig, LocalProcessRig, Rig, StaticRig
+from tests.contract.cloud_rigs import Ec2Rig, HetznerRig, LocalProcessRig, Rig, StaticRig
 from tests.contract.cloud_suite import CloudSuite
 from tests.contract.local_vps_rig import LocalVpsRig
+from tests.contract.shelf_rig import ShelfRig
 
 RIGS: tuple[type[Rig], ...] = (
     StaticRig,
     LocalProcessRig,
     HetznerRig,
     LocalVpsRig,
+    Ec2Rig,
+    ShelfRig,
 )
 
 

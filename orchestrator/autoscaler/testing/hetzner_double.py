@@ -54,7 +54,8 @@ class HetznerDouble:
 
     def _reply(self, asked: Asked) -> Answer:
         if asked.headers.get("authorization") != f"Bearer {self._token}":
-            return error(401, "unauthorized", "unable to authenticate")
+            # worse than the API: who prints what it says prints the token
+            return error(401, "unauthorized", f"unable to authenticate {asked.headers.get('authorization')}")
         parts = asked.path.removeprefix("/v1").strip("/").split("/")
         numbers = [int(part) for part in parts if part.isdigit()]
         route = self._routes().get(operation(asked))

@@ -1,0 +1,121 @@
+"""`make vps-demo`: machines that really boot on this host, as root.
+
+    python -m tests.vps [--only WORDS] [--depth N] [--machines N] [--postgresql] [--keep DIR]
+
+Exit status: 0 everything held, 1 something did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.autoscaler.cloud.local_vps import LocalVps
+from orchestrator.testing.postgres import Cluster, postgres_bin
+from tests.vps.acts import CLUSTER, POOL, Act, Played, Say, play
+from tests.vps.by_hand import ByHand
+from tests.vps.ground import IMAGES, provider, why_not
+from tests.vps.hall import Hall
+from tests.vps.seen import table
+
+STATE = IMAGES / "demo"
+"""Always the same, so that what a killed demo left is found by the next one."""
+ACTS = (
+    Act("golden image", "golden"),
+    Act("golden image, a spot machine is taken away", "golden", kills=True),
+)
+
+
+def main() -> int:
+    """The command line."""
+    given = _given()
+    lack = why_not()
+    if lack is not None:
+        raise SystemExit(f"vps-demo: {lack}")
+    acts = [replace(act, depth=given.depth, machines=given.machines) for act in ACTS if given.only in act.name]
+    missing = sorted({act.image for act in acts if not (IMAGES / act.image).exists()})
+    if missing:
+        raise SystemExit(f"vps-demo: no image {', '.join(missing)} in {IMAGES}: make vps-image")
+    begun_s = time.monotonic()
+
+    def say(words: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - begun_s:7.1f} s  {words}\n")
+        sys.stdout.flush()
+
+    with ExitStack() as stack:
+        folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-vps-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        cluster = _cluster(stack) if given.postgresql else None
+        played = []
+        for number, act in enumerate(acts):
+            say(f"--- {act.name}")
+            played.append(asyncio.run(_staged(act, folder / f"{number}-{act.image}", cluster, say)))
+            sys.stdout.write(told(played[-1]))
+    return 1 if any(each.wrong for each in played) else 0
+
+
+async def _staged(act: Act, folder: Path, cluster: Cluster | None, say: Say) -> Played:
+    """In a hall of its own."""
+    folder.mkdir(exist_ok=True)
+    async with Hall.laid(folder, cluster) as hall:
+        cloud = provider(STATE, IMAGES / act.image, bridge=hall.bridge, max_machines=act.machines + 2)
+        try:
+            await _swept(cloud)
+            say(f"orchestrator and Redis at {hall.ground.host}")
+            scaler = ByHand(hall, cloud, CLUSTER, POOL, act.slots)
+            return await play(act, hall, cloud, scaler, state_dir=STATE, say=say)
+        finally:
+            await _swept(cloud)
+
+
+async def _swept(cloud: LocalVps) -> None:
+    """What another run, or this one, left."""
+    machines = await cloud.machines(CLUSTER)
+    await asyncio.gather(*(cloud.terminate(machine.id) for machine in machines))
+    await cloud.sweep()
+
+
+def told(played: Played) -> str:
+    """One act, for people."""
+    said = played.books
+    ends = ", ".join(f"{count} {state}" for state, count in said.states.items())
+    lines = ["", table(played.stories), "", f"calls: {ends}; {said.repeated} tried more than once"]
+    lines.append("answered by: " + ", ".join(f"{node} {count}" for node, count in sorted(said.nodes.items())))
+    lines += [f"taken away: {played.killed}"] * bool(played.killed)
+    lines += [f"WRONG  {words}" for words in played.wrong]
+    if not played.wrong:
+        lines.append("no call lost; no process, mount, namespace, cable, control group or folder left over")
+    lines.append(f"{played.act.name}: {played.took_s:.0f} s")
+    return "\n".join(lines) + "\n\n"
+
+
+def _given() -> argparse.Namespace:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", default="", help="only acts with these words in their name")
+    options.add_argument("--depth", type=int, default=ACTS[0].depth, help="calls that are open while load comes")
+    options.add_argument("--machines", type=int, default=ACTS[0].machines)
+    options.add_argument("--postgresql", action="store_true", help="keep the ledger there instead of in SQLite")
+    options.add_argument("--keep", type=Path, help="keep logs and ledger there")
+    return options.parse_args()
+
+
+def _cluster(stack: ExitStack) -> Cluster:
+    programs = postgres_bin()
+    if programs is None:
+        raise SystemExit("--postgresql: PostgreSQL is not installed; `make postgres` does it, as root on Debian")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-pg-"))
+    cluster = Cluster(programs, Path(folder))
+    cluster.make()
+    cluster.start()
+    stack.callback(cluster.stop)
+    return cluster
+
+
+if __name__ == "__main__":
+    sys.exit(main())

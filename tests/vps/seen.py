@@ -1,0 +1,124 @@
+"""What became of each machine, and when: looked at from outside, whoever ordered it.
+
+Asks the cloud, the network, the machine's disk and the orchestrator; knows no autoscaler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from orchestrator.autoscaler.cloud.local_vps import LocalVps
+from orchestrator.autoscaler.cloud.provider import Machine
+from tests.vps.hall import Hall
+
+SSH = 22
+LOOK_EVERY_S = 0.1
+CONNECT_S = 0.5
+STEPS = ("booted", "ssh", "cloud-init", "joined", "first call", "draining", "left", "gone")
+"""In this order. What a machine passed by is left out."""
+HERE, LEAVING = frozenset({"active", "cordoned"}), frozenset({"draining"})
+
+
+@dataclass
+class Story:
+    """One machine's: step → wall clock."""
+
+    name: str
+    ordered_at: float
+    at: dict[str, float] = field(default_factory=dict)
+
+    def first(self, step: str, at: float | None = None) -> None:
+        """It was seen for the first time."""
+        self.at.setdefault(step, time.time() if at is None else at)
+
+    def after_s(self, step: str) -> float | None:
+        """Since it was ordered."""
+        return self.at[step] - self.ordered_at if step in self.at else None
+
+
+class Watcher:
+    """Looks, as long as it is held."""
+
+    def __init__(self, cloud: LocalVps, cluster: str, hall: Hall, state_dir: Path) -> None:
+        self._cloud, self._cluster, self._hall, self._state_dir = cloud, cluster, hall, state_dir
+        self.stories: dict[str, Story] = {}
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Watcher]:
+        """From now on."""
+        over = asyncio.Event()
+        looking = asyncio.create_task(self._look_until(over))
+        try:
+            yield self
+        finally:
+            over.set()
+            await looking
+
+    async def _look_until(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await over.wait()
+
+    async def look(self) -> None:
+        """Once."""
+        machines = await self._cloud.machines(self._cluster)
+        for machine in machines:
+            await self._look_at(machine)
+        states, is_told = await self._hall.node_states(), await self._hall.answers(next(iter(self._hall.orchestrators)))
+        listed = {machine.name for machine in machines}
+        for story in self.stories.values():
+            state = states.get(story.name)
+            if state in HERE:
+                story.first("joined")
+            elif state in LEAVING:
+                story.first("draining")
+            elif is_told and "joined" in story.at:
+                story.first("left")
+            if story.name not in listed:
+                story.first("gone")
+
+    async def _look_at(self, machine: Machine) -> None:
+        story = self.stories.setdefault(machine.name, Story(machine.name, machine.created_at))
+        disk = self._state_dir / "machines" / machine.id / "upper"
+        for finished in disk.glob("var/lib/cloud/instances/*/boot-finished"):
+            with contextlib.suppress(FileNotFoundError):
+                story.first("cloud-init", finished.stat().st_mtime)
+        if machine.power == "running":
+            story.first("booted")
+        if "ssh" not in story.at and machine.address and await _listens(machine.address):
+            story.first("ssh")
+
+
+def table(stories: list[Story]) -> str:
+    """Seconds since each machine was ordered, step by step, and the median of all."""
+    width = max([len(story.name) for story in stories] + [len("median")])
+    head = "s from the order".ljust(width) + "".join(f"{step:>12}" for step in STEPS)
+    rows = [[story.name, *(story.after_s(step) for step in STEPS)] for story in stories]
+    middle: list[float | None] = []
+    for step in STEPS:
+        known = [after_s for story in stories if (after_s := story.after_s(step)) is not None]
+        middle.append(median(known) if known else None)
+    lines = [head]
+    for name, *times in [*rows, ["median", *middle]]:
+        cells = (f"{each:12.1f}" if isinstance(each, float) else f"{'-':>12}" for each in times)
+        lines.append(str(name).ljust(max(width, len("s from the order"))) + "".join(cells))
+    return "\n".join(lines)
+
+
+async def _listens(address: str) -> bool:
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            _, writer = await asyncio.open_connection(address, SSH)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

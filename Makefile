@@ -23,6 +23,7 @@ PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
 .PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports demo up bench conformance lock docs clean
+.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -175,6 +176,27 @@ conformance: setup .cache/conformance/.setup ## the official MCP conformance sui
 	@cp tests/conformance/package.json tests/conformance/package-lock.json .cache/conformance/
 	@cd .cache/conformance && PATH="$$PWD/venv/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# ---------------------------------------------------------------- machines
+
+wheelhouse: setup ## our wheel and the locked ones into dist/wheelhouse, for machines (WHEELHOUSE_PYTHONS="3.11 3.13")
+	@ansible/wheelhouse.sh
+
+ansible-tools: .cache/ansible/.setup ## ansible-core, ansible-lint and molecule into .cache/ansible
+
+.cache/ansible/.setup: requirements/ansible.txt | $(UV)
+	@echo "ansible-tools: ansible-core, ansible-lint and molecule into .cache/ansible"
+	$(call environment,.cache/ansible,requirements/ansible.txt)
+	@touch $@
+
+# Molecule boots two machines of its own by systemd-nspawn: that takes root and what its first lines look for.
+ansible-check: wheelhouse ansible-tools ## the roles: lint, syntax, and twice onto machines that boot (root, nspawn)
+	@export PATH="$(CURDIR)/.cache/ansible/bin:$$PATH"; cd ansible; \
+	ansible-lint --offline --profile production; \
+	ansible-playbook --syntax-check -i 'nowhere,' ./*.yml >/dev/null; \
+	lacks=$$(molecule/machines.sh lacks); \
+	if [ -z "$$lacks" ]; then molecule test; \
+	else echo "!!! NOT TESTED HERE: no role was run on a machine: $$lacks" >&2; fi
 
 # ---------------------------------------------------------------- running it
 

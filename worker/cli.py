@@ -29,7 +29,7 @@ from worker.fleet_clock import FleetClock
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
 from worker.process import Exit, McpSide, NodeProcess
 from worker.settings import PREFIX, NodeSettings
-from worker.systemd import ServiceManager, service_manager_of
+from worker.systemd import Supervisor, supervisor_of
 from worker.upstreams.servers_file import load_servers, parse_servers
 from worker.upstreams.upstreams import Upstreams
 
@@ -79,7 +79,7 @@ def run(  # noqa: PLR0917 - the options of a node
     }
     try:
         settings = read(NodeSettings, PREFIX, os.environ, given=given)
-        process = _assemble(settings, service_manager_of(os.environ, os.getpid()))
+        process = _assemble(settings, supervisor_of(os.environ, os.getpid()))
     except FleetError as error:
         print(f"mcpfleet-worker: {error.message}", file=sys.stderr)
         raise typer.Exit(Exit.BAD_START) from None
@@ -112,7 +112,7 @@ def main() -> None:
     app()
 
 
-def _assemble(settings: NodeSettings, service: ServiceManager) -> NodeProcess:
+def _assemble(settings: NodeSettings, service: Supervisor) -> NodeProcess:
     """Everything that is chosen before the loop runs."""
     telemetry.configure(f"node {settings.name}", level=settings.log_level)
     token = settings.http_token.get_secret_value()

@@ -30,7 +30,7 @@ from worker.fleet_clock import FleetClock
 from worker.membership import Superseded
 from worker.serve import HttpServer
 from worker.settings import NodeSettings
-from worker.systemd import ServiceManager
+from worker.systemd import Supervisor
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 POLL_S = 0.2
@@ -66,13 +66,13 @@ class NodeProcess:
         servers: Servers,
         mcp: Callable[[], McpSide],
         clock: FleetClock,
-        service: ServiceManager | None = None,
+        service: Supervisor | None = None,
     ) -> None:
         self._settings = settings
         self._servers = servers
         self._mcp = mcp
         self._clock = clock
-        self._service = service or ServiceManager()
+        self._service = service or Supervisor()
         self._joined = threading.Event()
         self._ended = threading.Event()
         self._celery: CelerySide | None = None

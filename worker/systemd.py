@@ -21,7 +21,7 @@ SILENT_S = 3600.0
 _log = structlog.get_logger()
 
 
-class ServiceManager:
+class Supervisor:
     """systemd, as its `Type=notify` unit sees this process.
 
     Args:
@@ -63,10 +63,10 @@ class ServiceManager:
                 # A full socket must not stop the loop whose life is reported.
                 wire.sendto(words.encode(), socket.MSG_DONTWAIT, self._address)
         except OSError as error:
-            _log.warning("service_manager_not_told", words=words.partition("\n")[0], detail=str(error))
+            _log.warning("supervisor_not_told", words=words.partition("\n")[0], detail=str(error))
 
 
-def service_manager_of(environ: MutableMapping[str, str], pid: int) -> ServiceManager:
+def supervisor_of(environ: MutableMapping[str, str], pid: int) -> Supervisor:
     """The one that started this process. Takes its variables away: MCP servers are not to speak for the node.
 
     Args:
@@ -77,4 +77,4 @@ def service_manager_of(environ: MutableMapping[str, str], pid: int) -> ServiceMa
     interval_us = environ.pop(WATCHDOG_VARIABLE, "")
     meant_for = environ.pop(WATCHDOG_PID_VARIABLE, "")
     is_ours = meant_for in ("", str(pid)) and interval_us.isdecimal()
-    return ServiceManager(address, int(interval_us) / 1e6 if is_ours else 0.0)
+    return Supervisor(address, int(interval_us) / 1e6 if is_ours else 0.0)

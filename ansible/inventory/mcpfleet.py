@@ -45,7 +45,7 @@ def inventory(nodes: Iterable[Mapping[str, Any]], claims: Iterable[Mapping[str, 
         if claim["state"] == "gone":
             continue
         name = str(claim["node"])
-        hosts[name] = _named(claim, name) | {"mcpfleet_claim": claim["id"], "mcpfleet_claim_state": claim["state"]}
+        hosts[name] = _named(claim, name) | {"mcpfleet_claim": claim["claim"], "mcpfleet_claim_state": claim["state"]}
         _join(groups, name, f"pool_{claim['pool']}", f"claim_{claim['state']}", NODES)
         if claim.get("address"):
             hosts[name]["ansible_host"] = claim["address"]

@@ -2,13 +2,28 @@
 # Machines for molecule: systemd-nspawn containers that boot their own systemd, each with its own address on a bridge
 # of ours. Needs root, systemd-container, iproute2; `image` also debootstrap. Ends and removes what it made, and only that.
 #
+#   machines.sh lacks                    what this host lacks for them; nothing where it lacks nothing
 #   machines.sh image FOLDER             a root file system, once
 #   machines.sh up STATE IMAGE NAME IP   boot one; IP ends in .2 or higher of a /24, .1 becomes the host's
 #   machines.sh down STATE NAME          power it off and remove it; with the last one the bridge goes
 #   machines.sh pid STATE NAME           its process, empty when it is gone
 set -euo pipefail
 FAMILY=mcpfleet-molecule
-HIERARCHIES=(systemd unified memory cpu cpuacct pids)
+# Of control groups of version 1, of both at once, or of version 2 alone: where each machine has groups of its own.
+HIERARCHIES=()
+for each in systemd unified memory cpu cpuacct pids; do
+    if [ -d "/sys/fs/cgroup/$each" ]; then HIERARCHIES+=("/sys/fs/cgroup/$each"); fi
+done
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then HIERARCHIES=(/sys/fs/cgroup); fi
+
+lacks() {
+    [ "$(id -u)" = 0 ] || { echo "not root"; return; }
+    local program
+    for program in systemd-nspawn:systemd-container ip:iproute2 debootstrap:debootstrap ssh:openssh-client; do
+        command -v "${program%%:*}" >/dev/null || { echo "${program%%:*} (apt-get install ${program#*:})"; return; }
+    done
+    [ "${#HIERARCHIES[@]}" -gt 0 ] || echo "control groups"
+}
 
 image() {
     local folder=$1 draft=$1.draft mirror packages
@@ -49,9 +64,8 @@ up() {
     ip -n "$space" link set host0 up
     setsid bash -euc '
         for each in "${@:3}"; do
-            [ -d "/sys/fs/cgroup/$each" ] || continue
-            mkdir -p "/sys/fs/cgroup/$each/$1"
-            echo $$ >"/sys/fs/cgroup/$each/$1/cgroup.procs"
+            mkdir -p "$each/$1"
+            echo $$ >"$each/$1/cgroup.procs"
         done
         exec systemd-nspawn --quiet --keep-unit --register=no --machine="${1##*/}" --hostname="${1##*/}" \
             --uuid="$(cat /proc/sys/kernel/random/uuid)" --directory="$2/root" --capability=CAP_NET_ADMIN \
@@ -70,11 +84,11 @@ outfit() {
     : >"$root/etc/resolv.conf"
     rm -f "$root"/etc/ssh/ssh_host_*
     ssh-keygen -A -f "$root" >/dev/null
-    chroot "$root" useradd --create-home --shell /bin/bash ops
-    echo 'ops ALL=(ALL) NOPASSWD:ALL' >"$root/etc/sudoers.d/ops"
-    install -d -m 0700 "$root/home/ops/.ssh"
-    cp "$state/key.pub" "$root/home/ops/.ssh/authorized_keys"
-    chroot "$root" chown -R ops:ops /home/ops/.ssh
+    chroot "$root" useradd --create-home --shell /bin/bash mcpfleet
+    echo 'mcpfleet ALL=(ALL) NOPASSWD:ALL' >"$root/etc/sudoers.d/mcpfleet"
+    install -d -m 0700 "$root/home/mcpfleet/.ssh"
+    cp "$state/key.pub" "$root/home/mcpfleet/.ssh/authorized_keys"
+    chroot "$root" chown -R mcpfleet:mcpfleet /home/mcpfleet/.ssh
 }
 
 pid() {
@@ -85,7 +99,7 @@ pid() {
 processes() {
     local each
     for each in "${HIERARCHIES[@]}"; do
-        find "/sys/fs/cgroup/$each/$FAMILY/$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+        find "$each/$FAMILY/$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true
     done | sort -u
 }
 
@@ -110,8 +124,8 @@ down() {
     if mountpoint -q "$here/root"; then umount "$here/root"; fi
     rm -rf --one-file-system "$here"
     for each in "${HIERARCHIES[@]}"; do
-        find "/sys/fs/cgroup/$each/$FAMILY/$name" -depth -type d -exec rmdir {} \; 2>/dev/null || true
-        rmdir "/sys/fs/cgroup/$each/$FAMILY" 2>/dev/null || true
+        find "$each/$FAMILY/$name" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+        rmdir "$each/$FAMILY" 2>/dev/null || true
     done
     if [ -e "/run/netns/$FAMILY-$name" ]; then ip netns del "$FAMILY-$name"; fi
     if ! compgen -G "/run/netns/$FAMILY-*" >/dev/null && ip link show mf-mol >/dev/null 2>&1; then ip link del mf-mol; fi

@@ -26,9 +26,7 @@ LINE_BYTES = 1024 * 1024
 """Longer lines are cut: results of modules stand in one line each."""
 DETAIL_CHARS = 400
 _TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \**$")
-_FATAL = re.compile(
-    r"^(?:fatal|failed): \[[^]]*\](?:: | => |.*?: )(?P<kind>FAILED|UNREACHABLE)?!?.*?=> (?P<result>{.*)$"
-)
+_FATAL = re.compile(r"^(?:fatal|failed): \[[^]]*\].*?=> (?P<result>{.*)$")
 
 
 @dataclass(frozen=True, slots=True)

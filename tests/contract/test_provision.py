@@ -106,9 +106,10 @@ async def test_each_machine_has_its_own_file_of_keys(tmp_path: Path) -> None:
     assert str(tmp_path / "state/known_hosts/abc") in host["ansible_ssh_common_args"]
 
 
-async def test_the_failing_task_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["fatal: [b]: FAILED! =>", "failed: [b] (item=a:b) =>", "fatal: [b]: UNREACHABLE! =>"])
+async def test_the_failing_task_is_named(line: str, tmp_path: Path) -> None:
     """An operator reads which task failed, why, and where the rest is."""
-    said = 'TASK [node : Make its user] ***\\nfatal: [b]: FAILED! => {"changed": false, "msg": "no room"}'
+    said = f'TASK [node : Make its user] ***\\n{line} {{"changed": false, "msg": "no room"}}'
     with pytest.raises(ProvisioningFailed) as caught:
         await _provisioner(tmp_path, _program(tmp_path, f"printf '{said}\\n'; exit 2")).provision(CLAIM, "", ENVIRON)
     assert (caught.value.task, caught.value.detail) == ("node : Make its user", "no room")

@@ -109,9 +109,9 @@ def test_machines_that_have_not_joined_are_there_too(orchestrator: Orchestrator)
     """What the autoscaler ordered is reached at the cloud's address, one host with its node; what is gone is none."""
     orchestrator.answers["/v1/nodes"] = [_node("b-1", url="http://10.0.0.9:1")]
     orchestrator.answers["/v1/scale/claims"] = [
-        {"id": "1", "node": "b-1", "pool": "builders", "state": "ready", "address": "192.0.2.1"},
-        {"id": "2", "node": "b-2", "pool": "builders", "state": "booting", "address": None},
-        {"id": "3", "node": "b-3", "pool": "builders", "state": "gone", "address": "192.0.2.3"},
+        {"claim": "1", "node": "b-1", "pool": "builders", "state": "ready", "address": "192.0.2.1"},
+        {"claim": "2", "node": "b-2", "pool": "builders", "state": "booting", "address": None},
+        {"claim": "3", "node": "b-3", "pool": "builders", "state": "gone", "address": "192.0.2.3"},
     ]
     form = _listed(orchestrator.url)
     assert form["mcpfleet_nodes"]["hosts"] == ["b-1", "b-2"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.systemd import ServiceManager, service_manager_of
+from worker.systemd import Supervisor, supervisor_of
 from worker.testing.fake_orchestrator import FakeOrchestrator
 from worker.testing.node_process import node_process
 
@@ -93,7 +93,7 @@ async def test_an_abstract_socket_is_spoken_to(tmp_path: Path) -> None:
     """Service managers may listen at a name that is no path; systemd's own did for years."""
     listener = Listener(f"@mcpfleet-{tmp_path.name}-{os.getpid()}")
     try:
-        ServiceManager(listener.address).ready("joined")
+        Supervisor(listener.address).ready("joined")
         assert await listener.until("READY=1") == "READY=1\nSTATUS=joined"
     finally:
         listener.close()
@@ -101,8 +101,8 @@ async def test_an_abstract_socket_is_spoken_to(tmp_path: Path) -> None:
 
 def test_without_a_listener_nothing_breaks(tmp_path: Path) -> None:
     """A node that was started by hand, or whose service manager is gone, runs all the same."""
-    ServiceManager().ready("joined")
-    ServiceManager(str(tmp_path / "nobody")).ready("joined")
+    Supervisor().ready("joined")
+    Supervisor(str(tmp_path / "nobody")).ready("joined")
 
 
 @pytest.mark.parametrize(
@@ -119,5 +119,5 @@ def test_without_a_listener_nothing_breaks(tmp_path: Path) -> None:
 def test_the_watchdog_is_ours_or_left_alone(environ: dict[str, str], watchdog_s: float) -> None:
     """A watchdog meant for another process is not fed, and no MCP server inherits the right to speak for the node."""
     left = {**environ, "PATH": "/bin"}
-    assert service_manager_of(left, pid=7).watchdog_s == watchdog_s
+    assert supervisor_of(left, pid=7).watchdog_s == watchdog_s
     assert left == {"PATH": "/bin"}

@@ -1,4 +1,4 @@
-"""What becomes of claims, each failure on its own: docs/adr/0012-autoscaler.md, "Nothing is ordered that is not written"."""
+"""What becomes of claims, each failure on its own. Source: docs/adr/0012-autoscaler.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.autoscaler.cloud.errors import (
-    CloudDown,
     CredentialsRefused,
     OrderRefused,
     OutOfCapacity,

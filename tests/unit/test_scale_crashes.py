@@ -17,6 +17,7 @@ from orchestrator.autoscaler.cloud.errors import OutOfCapacity
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
 from orchestrator.autoscaler.values import ClaimState
+from tasks.node import NodeState
 
 POLICY = ScalePolicy(
     POOL, (replace(FIRST, is_spot=True), SECOND), max_machines=4, boot_limit_s=300.0, may_use_spot=True
@@ -62,24 +63,24 @@ async def _tell(story: list[Happening], seed: int, lag_s: float) -> None:
         await world.rounds(number if what == "rounds" else 1, target=target)
         assert world.violations() == []
     _heal(world)
-    await _rest(world, target)
+    await _rest(world, target, foreign)
     assert world.violations() == []
     assert world.leaks() == []
     assert foreign in {made.id for made in world.near.standing()}
     assert world.is_settled(target, beside=foreign)
-    await _rest(world, 0)
+    await _rest(world, 0, foreign)
     assert world.is_settled(0, beside=foreign)
     assert world.nodes.enrolled == set()
     assert world.violations() == []
 
 
-async def _rest(world: World, target: int) -> None:
-    """Rounds, until nothing moves; bounded by the longest pause."""
+async def _rest(world: World, target: int, beside: str) -> None:
+    """Rounds, until nothing is left to be done; bounded by the longest pause."""
     for _ in range(REST_ROUNDS):
         await world.round(target=target)
-        states = {claim.state for claim in world.claims()} - {ClaimState.GONE}
-        if states <= {ClaimState.READY} and len(world.claims(ClaimState.READY)) == target:
-            await world.rounds(30, target=target)
+        claims = world.claims(ClaimState.READY)
+        is_served = all(world.nodes.state_of(claim.node) is NodeState.ACTIVE for claim in claims)
+        if is_served and world.is_settled(target, beside=beside):
             return
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from orchestrator.autoscaler.decide import decide
 from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.limits import fit
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import Decision, Observation
 
@@ -13,4 +15,10 @@ def replay(
     observations: Iterable[Observation], policy: ScalePolicy, limits: FleetLimits, history: History | None = None
 ) -> list[Decision]:
     """One decision per Observation of one pool, oldest first. Nothing is done: each sees the machines recorded."""
-    raise NotImplementedError
+    past = History() if history is None else history
+    decisions = []
+    for seen in observations:
+        (decision,) = fit([decide(seen, policy, past)], {seen.pool: seen}, {seen.pool: policy}, limits)
+        past = past.after(seen, decision, policy)
+        decisions.append(decision)
+    return decisions

@@ -165,6 +165,7 @@ class MachineSeen:
         idle_s: for how long it has held none.
         has_notice: its provider said that it takes it away.
         paid_left_s: until the next paid period begins; None where it is billed by the second.
+        told_to_leave: DRAINING only: it cannot be taken back.
     """
 
     claim: str
@@ -178,6 +179,7 @@ class MachineSeen:
     price_eur_h: float | None = None
     paid_left_s: float | None = None
     failures: int = 0
+    told_to_leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,18 @@ PURE = (
     "orchestrator/dispatch/affinity.py",
     "orchestrator/dispatch/backlog.py",
     "orchestrator/settling/verdict.py",
+    "orchestrator/autoscaler/decide.py",
+    "orchestrator/autoscaler/history.py",
+    "orchestrator/autoscaler/limits.py",
+    "orchestrator/autoscaler/needs.py",
+    "orchestrator/autoscaler/queueing.py",
+    "orchestrator/autoscaler/replay.py",
+    "orchestrator/autoscaler/season.py",
+    "orchestrator/autoscaler/signs.py",
+    "orchestrator/autoscaler/slo.py",
+    "orchestrator/autoscaler/threshold.py",
+    "orchestrator/autoscaler/victims.py",
+    "orchestrator/autoscaler/wish.py",
 )
 DOES_IO = frozenset(
     {"redis", "sqlalchemy", "celery", "kombu", "httpx", "asyncio", "os", "socket", "threading", "random", "time"}

@@ -7,7 +7,7 @@ Stores, then the core that decides, then the doors. `leading.py` says what leadi
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
@@ -41,8 +42,9 @@ from orchestrator.pools import Policies, read_pools
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
+from orchestrator.registry.shapes import Shapes
 from orchestrator.registry.terms import Terms
-from orchestrator.seats import view_of
+from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
@@ -68,7 +70,12 @@ class Orchestrator:
 
 
 async def build(
-    settings: OrchestratorSettings, *, address: str, follows: Callable[[str | None], None], clock: Clock | None = None
+    settings: OrchestratorSettings,
+    *,
+    address: str,
+    follows: Callable[[str | None], None],
+    clock: Clock | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Orchestrator:
     """Make every part.
 
@@ -77,6 +84,7 @@ async def build(
         address: HOST:PORT of its doors, for other replicas.
         follows: told where another replica leads.
         clock: for tests.
+        environ: where secrets are that the pools file only names.
 
     Raises:
         LedgerDown: the database does not answer.
@@ -84,7 +92,7 @@ async def build(
     """
     stores = await _stores(settings, clock or SteadyClock(SystemClock()))
     sender = Sender(stores.celery)
-    core = core_of(settings, stores, sender)
+    core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
     fleet = fleet_of(core, views)
     leadership = leadership_of(settings, core, address, follows)
@@ -128,9 +136,19 @@ async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     )
 
 
-def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -> Core:
-    """Everything that decides; nothing here listens or runs yet."""
-    policies, roster, attempts = read_pools(settings.pools_file), Roster(), OpenAttempts()
+def core_of(
+    settings: OrchestratorSettings, stores: Stores, sender: Publisher, *, environ: Mapping[str, str] | None = None
+) -> Core:
+    """Everything that decides; nothing here listens or runs yet.
+
+    Args:
+        settings: as read.
+        stores: as opened.
+        sender: publishes deliveries.
+        environ: where secrets are that the pools file only names.
+    """
+    policies = read_pools(settings.pools_file, cloud_dir=settings.cloud_dir, environ=environ)
+    roster, attempts = Roster(Shapes(made_of(policies))), OpenAttempts()
     happenings, watch = Happenings(), Watch()
     happenings.listen(watch.hear)
     terms = terms_of(settings)
@@ -160,7 +178,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
-        circuits, proof,
+        circuits, proof, PoolBook(stores.ledger),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from celery import Celery
 from redis.asyncio import Redis
 
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
@@ -54,3 +55,4 @@ class Core:
     doubts: Doubts
     circuits: Circuits
     proof: Proof
+    pool_book: PoolBook

@@ -37,6 +37,16 @@ def terms_of(settings: OrchestratorSettings) -> Terms:
     )
 
 
+def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:
+    """Where a machine that is ordered finds this fleet, without a slash at the end.
+
+    Args:
+        settings: as read.
+        address: HOST:PORT of the doors.
+    """
+    return (settings.url_for_nodes or f"http://{address}").rstrip("/")
+
+
 def _hosts(settings: OrchestratorSettings) -> tuple[str, ...]:
     return tuple(host.strip() for host in settings.allowed_hosts.split(",") if host.strip())
 

@@ -1,24 +1,62 @@
-"""The operator's pools file: `[pools.<name>]` tables with the fields of `tasks.pool.PoolPolicy`."""
+"""The operator's pools file: pools, what the fleet may grow to, and where projects may run.
+
+`[pools.<name>]` holds the fields of `tasks.pool.PoolPolicy`, `[projects.<name>]` the regions that a
+project's data may not leave; `pools_scale.py` reads the rest. A key nobody knows stops the start.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from tasks.errors import SettingsError, near
+from orchestrator.autoscaler.cloud.provider import ProviderConfig
+from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.pools_scale import check_name, read_limits, read_provider, read_scale_policy
+from orchestrator.pools_table import (
+    NOT_NEGATIVE,
+    ONE_OR_MORE,
+    Place,
+    Value,
+    built,
+    check_keys,
+    check_patterns,
+    check_rules,
+    names_of,
+    table_of,
+)
+from tasks.errors import SettingsError
+from tasks.invocation import PROJECT_PATTERN
 from tasks.pool import PoolPolicy
 
-_FIELDS = [field.name for field in fields(PoolPolicy) if field.name != "name"]
+TABLES = ("scale", "providers", "pools", "projects")
+POOL_RULES = {
+    "affinity_ttl_s": NOT_NEGATIVE,
+    "warm_wait_tools_s": NOT_NEGATIVE,
+    "warm_wait_agents_s": NOT_NEGATIVE,
+    "prefetch": NOT_NEGATIVE,
+    "bound": ONE_OR_MORE,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Policies by pool; pools that are not named have the defaults."""
+    """Everything the file says; pools that are not named have the defaults.
 
-    by_name: dict[str, PoolPolicy]
+    Attributes:
+        by_name: pools.
+        scaled: pools whose size the autoscaler decides, in the file's order.
+        limits: of all pools together.
+        providers: by the name that rungs use.
+        regions: project → patterns of the locations its calls may run in; a project without is free.
+    """
+
+    by_name: Mapping[str, PoolPolicy] = field(default_factory=dict)
+    scaled: Mapping[str, ScalePolicy] = field(default_factory=dict)
+    limits: FleetLimits = field(default_factory=FleetLimits)
+    providers: Mapping[str, ProviderConfig] = field(default_factory=dict)
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, pool: str) -> PoolPolicy:
         """This pool's policy."""
@@ -29,26 +67,78 @@ class Policies:
         return pool in self.by_name
 
 
-def read_pools(path: Path | None) -> Policies:
+def read_pools(
+    path: Path | None, *, cloud_dir: Path = Path("cloud"), environ: Mapping[str, str] | None = None
+) -> Policies:
     """Read the file; no file is no policies.
 
+    Args:
+        path: of the file.
+        cloud_dir: each provider gets a folder in it, for what it keeps on this host.
+        environ: where secrets are that the file only names.
+
     Raises:
-        SettingsError: the file cannot be read, or a field is unknown or wrong.
+        SettingsError: the file cannot be read, or something in it is unknown or wrong.
     """
     if path is None:
-        return Policies({})
+        return Policies()
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"the pools file {path} cannot be read: {error}") from error
-    return Policies({name: _policy(path, name, table) for name, table in document.get("pools", {}).items()})
+    root = Place(path)
+    check_keys(root, document, TABLES)
+    tables = {name: table_of(root.at(name), document.get(name, {})) for name in TABLES}
+    providers = {
+        name: read_provider(root.at("providers").at(name), name, value, cloud_dir=cloud_dir, environ=environ or {})
+        for name, value in tables["providers"].items()
+    }
+    pools = {name: table_of(root.at("pools").at(name), value) for name, value in tables["pools"].items()}
+    policies = Policies(
+        by_name={name: _pool(root.at("pools").at(name), name, table) for name, table in pools.items()},
+        scaled={
+            name: read_scale_policy(root.at("pools").at(name).at("scale"), name, table["scale"], providers)
+            for name, table in pools.items()
+            if "scale" in table
+        },
+        limits=read_limits(root.at("scale"), tables["scale"]),
+        providers=providers,
+        regions={name: _project(root.at("projects").at(name), name, v) for name, v in tables["projects"].items()},
+    )
+    _check_fleet(root, policies)
+    return policies
 
 
-def _policy(path: Path, name: str, table: dict[str, object]) -> PoolPolicy:
-    for field in table:
-        if field not in _FIELDS:
-            raise SettingsError(f"{path}: pools.{name}.{field} is not a setting{near(field, _FIELDS)}")
-    try:
-        return TypeAdapter(PoolPolicy).validate_python({"name": name, **table})
-    except ValidationError as error:
-        raise SettingsError(f"{path}: pools.{name}: {error.errors()[0]['msg']}") from error
+def _pool(place: Place, name: str, table: dict[str, Value]) -> PoolPolicy:
+    check_name(place, name)
+    check_keys(place, table, [*names_of(PoolPolicy, "name"), "scale"])
+    own = {key: value for key, value in table.items() if key != "scale"}
+    policy = built(place, PoolPolicy, own, name=name)
+    check_rules(place, policy, POOL_RULES)
+    return policy
+
+
+@dataclass(frozen=True, slots=True)
+class _Project:
+    regions: tuple[str, ...]
+
+
+def _project(place: Place, name: str, value: Value) -> tuple[str, ...]:
+    if not PROJECT_PATTERN.fullmatch(name):
+        place.wrong("is no project: write 1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
+    table = table_of(place, value)
+    check_keys(place, table, names_of(_Project))
+    regions = built(place, _Project, table).regions
+    if not regions:
+        place.at("regions").wrong("is empty: write the locations its calls may run in, or leave the project out")
+    check_patterns(place.at("regions"), regions)
+    return regions
+
+
+def _check_fleet(root: Place, policies: Policies) -> None:
+    limits, scaled = policies.limits, policies.scaled
+    kept = sum(policy.min_machines for policy in scaled.values())
+    if limits.max_machines is not None and kept > limits.max_machines:
+        root.at("scale").at("max_machines").wrong(
+            f"is {limits.max_machines}: the pools' min_machines are {kept} together"
+        )

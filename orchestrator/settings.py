@@ -42,7 +42,11 @@ class OrchestratorSettings(BaseModel):
     pool_secret: SecretStr | None = None
     """Keys of late-bound deliveries are derived from it; from `join_token` when absent."""
     pools_file: Path | None = None
-    """TOML: `[pools.<name>]` with the fields of tasks.pool.PoolPolicy."""
+    """TOML: pools, how the fleet sizes itself, where projects may run. See docs/adr/0012-autoscaler.md."""
+    cloud_dir: Path = Path("cloud")
+    """What cloud providers keep on this host, one folder each: local machines, keys, logs of boots."""
+    url_for_nodes: str = Field(default="", pattern=r"^$|^https?://\S+$")
+    """Where machines that are ordered reach this orchestrator; `http://` with host and port when absent."""
     lease_ttl_s: float = Field(default=LEASE_TTL_S, gt=0.5)
     """A node silent for this long is lost. Below 3 renewals one lost packet would end a lease."""
     renew_every_s: float = Field(default=RENEW_EVERY_S, gt=0.1)

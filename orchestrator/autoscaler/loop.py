@@ -30,7 +30,6 @@ from tasks.errors import FleetError
 
 log = structlog.get_logger("mcpfleet.autoscaler")
 EVERY_S = 5.0
-OBSERVE_LIMIT_S = 10.0
 LOG_EVERY_S = 60.0
 """A decision that did not change is written down this often, with what it was made of."""
 SAVE_EVERY_S = 60.0
@@ -45,7 +44,8 @@ Fit = Callable[
 class Sensors(Protocol):
     """What is going on: one Observation per pool that is scaled."""
 
-    async def observe(self) -> list[Observation]: ...
+    def begin(self) -> None: ...
+    def observe(self) -> list[Observation]: ...
 
 
 class ScaleBooks(Protocol):
@@ -107,6 +107,10 @@ class ScaleLoop:
         await self._guarded("remember", self._remember)
         self.alerts = tuple(self._machine_alerts())
 
+    def set_dry(self, is_dry: bool) -> None:
+        """From now on only say what would be done, or do it again. A restart goes by the file."""
+        self._limits = replace(self._limits, is_dry=is_dry)
+
     async def _load(self) -> None:
         """Nothing may be ordered before it is known what was."""
         while True:
@@ -117,12 +121,13 @@ class ScaleLoop:
     async def _load_books(self) -> None:
         await self._book.load()
         await self._memory.load()
+        self._sensors.begin()
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             await work()
-        except (FleetError, TimeoutError) as error:
-            log.warning("scale_round_unavailable", part=what, error=str(error))
+        except FleetError as error:
+            log.warning("scale_round_unavailable", part=what, error=error.message)
         except Exception:
             log.exception("scale_round_failed", part=what)
         else:
@@ -130,8 +135,7 @@ class ScaleLoop:
         return False
 
     async def _decide_and_act(self) -> None:
-        async with asyncio.timeout(OBSERVE_LIMIT_S):
-            seen = {observation.pool: observation for observation in await self._sensors.observe()}
+        seen = {observation.pool: self._priced(observation) for observation in self._sensors.observe()}
         decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
         fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, self._limits)]
         for decision in fitted:
@@ -151,13 +155,19 @@ class ScaleLoop:
             log.exception("pool_not_decided", pool=seen.pool)
             return None
 
+    def _priced(self, seen: Observation) -> Observation:
+        """What the next machine costs depends on the rung that it would be ordered on now."""
+        policy = self._policies.get(seen.pool)
+        price = None if policy is None else self._actuator.next_price(policy, seen.regions_wanted)
+        return seen if price is None else replace(seen, price_eur_h=price.eur_h, billing_s=price.billing_s)
+
     async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
         if self._limits.is_dry and not decision.is_dry:
             decision = replace(decision, is_dry=True)
         self.decisions[decision.pool] = decision
         self._tell(Decided(decision))
         await self._note(decision, seen)  # first: why is on record before anything is done about it
-        await self._actuator.act(decision, policy)
+        await self._actuator.act(decision, policy, wanted=seen.regions_wanted)
 
     async def _note(self, decision: Decision, seen: Observation) -> None:
         before, at_s = self._logged.get(decision.pool, (None, 0.0))

@@ -6,7 +6,7 @@ shows: `loop` is one of the leader's loops, `book`, `memory` and `loop.decisions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,8 @@ from orchestrator.autoscaler.loop import Decide, Fit, ScaleBooks, ScaleLoop, Sen
 from orchestrator.autoscaler.nodes import Nodes
 from orchestrator.autoscaler.notices import Notices
 from orchestrator.autoscaler.orders import Enroller, Orders, UserData
-from orchestrator.autoscaler.pool_memory import PoolBooks, PoolMemory
+from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.pool_memory import PoolMemory
 from orchestrator.autoscaler.prices import Prices
 from orchestrator.autoscaler.scale_metrics import ScaleCollector, ScaleMetrics
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
@@ -32,7 +33,7 @@ from orchestrator.autoscaler.sweep import Sweep
 from tasks.clock import Clock
 
 
-class Books(ClaimBooks, PoolBooks, ScaleBooks, Protocol):
+class Books(ClaimBooks, ScaleBooks, Protocol):
     """The ledger, all that is asked of it here."""
 
 
@@ -48,12 +49,13 @@ class Surroundings:
         user_data: of a claim and its node's settings.
         url_for_nodes: where a machine finds the orchestrator.
         policies: of pools that are scaled.
-        wanted_regions: patterns that a pool's waiting calls ask for.
         leads: nothing is asked of a cloud while this says no.
         draw: random bytes.
+        rows: the one owner of what is remembered of pools; sensors write their column through it.
     """
 
     books: Books
+    rows: PoolBook
     clouds: Mapping[str, CloudProvider]
     nodes: Nodes
     enroller: Enroller
@@ -62,7 +64,6 @@ class Surroundings:
     url_for_nodes: str
     policies: Mapping[str, ScalePolicy]
     limits: FleetLimits
-    wanted_regions: Callable[[str], Iterable[str]]
     leads: Callable[[], bool]
     clock: Clock
     draw: Callable[[int], bytes]
@@ -114,10 +115,10 @@ def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
     )  # fmt: skip
     actuator = Actuator(
         book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, sweep=sweep, looks=looks, notices=notices,
-        prices=prices, silence=silence, exclusive=exclusive, wanted_regions=given.wanted_regions,
+        prices=prices, silence=silence, exclusive=exclusive,
         machine_ttl_s=given.limits.machine_ttl_s, read_at=read_at, clock=clock, tell=tell, leads=given.leads,
     )  # fmt: skip
-    return Machinery(book, PoolMemory(given.books), actuator, sweep, looks, notices, prices, read_at)
+    return Machinery(book, PoolMemory(given.rows), actuator, sweep, looks, notices, prices, read_at)
 
 
 def autoscaler_of(

@@ -9,6 +9,7 @@ from random import Random
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Leaked, ScaleEvent
 from orchestrator.autoscaler.parts import Machinery, Surroundings, machinery_of
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.testing.books import MemoryBooks
 from orchestrator.autoscaler.testing.cloud import FakeCloud, Made
@@ -160,7 +161,7 @@ class World:
             url_for_nodes="http://192.0.2.1:8700",
             policies={self.policy.pool: self.policy},
             limits=FleetLimits(cluster="test"),
-            wanted_regions=lambda _: (),
+            rows=PoolBook(self.books),
             leads=lambda: not self.points.is_dead,
             clock=self.clock,
             draw=self.random.randbytes,

@@ -14,6 +14,7 @@ from orchestrator.autoscaler.cloud.errors import (
     QuotaReached,
 )
 from orchestrator.autoscaler.scale_policy import ScalePolicy
+from orchestrator.autoscaler.testing.nodes import Node
 from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
 from orchestrator.autoscaler.values import COMING, LIVE, ClaimState
 from tasks.errors import OrchestratorDown
@@ -348,6 +349,45 @@ async def test_only_so_many_orders_at_once() -> None:
     assert len(world.near.orders) == 5
     await world.rounds(30, target=50)
     assert world.is_settled(50)
+
+
+async def test_a_node_that_joined_too_late_is_heard_out() -> None:
+    """Given up, its node joins all the same and takes calls: they end before the machine does."""
+    world = World()
+    world.nodes.joins = False
+    await world.rounds(59, target=1)
+    world.near.faults.down = 10_000
+    await world.rounds(4, target=1)
+    claim = world.claims(ClaimState.TERMINATING)[0]
+    world.nodes.joined[claim.node] = Node(held=2)
+    world.nodes.enrolled.add(claim.node)
+    await world.restart()
+    world.near.faults.down = 0
+    await world.rounds(30)
+    assert claim.machine_id in {made.id for made in world.standing()}
+    assert world.nodes.joined[claim.node].state is NodeState.DRAINING
+    world.nodes.end_work()
+    await world.rounds(30)
+    assert claim.machine_id not in {made.id for made in world.standing()}
+    assert world.violations() == []
+
+
+async def test_an_order_that_may_have_been_written_counts() -> None:
+    """After a write whose answer was lost the ledger is asked before anything more is ordered."""
+    world = World()
+    world.books.failing = 1
+    await world.rounds(2, target=4)
+    assert len(world.claims()) == 4
+    await world.rounds(12, target=4)
+    assert world.is_settled(4)
+    assert world.violations() == []
+
+
+async def test_no_decision_passes_the_limit() -> None:
+    """Whatever a strategy wants, the actuator orders no more than the policy allows."""
+    world = World()
+    await world.parts.actuator.act(world.decision(9), world.policy)
+    assert len(world.claims()) == 4
 
 
 def _alerts(world: World) -> list[str]:

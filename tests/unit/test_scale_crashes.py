@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,22 @@ HAPPENINGS = st.one_of(
 def test_whatever_breaks_it_comes_to_rest_and_hurts_nobody(story: list[Happening], seed: int, lag_s: int) -> None:
     """No second machine of a claim, none ended at work, none above max, none forgotten, and the target is reached."""
     asyncio.run(_tell(story, seed, float(lag_s)))
+
+
+@pytest.mark.parametrize("points", range(0, 60, 2))
+def test_it_may_die_at_any_point_of_a_machines_life(points: int) -> None:
+    """Coming, going, and wanted again right after: a process that ends there is carried on by the next."""
+    coming: list[Happening] = [("target", 2), ("crash", points), ("rounds", 12)]
+    wanted_again: list[Happening] = [
+        ("target", 2),
+        ("rounds", 12),
+        ("crash", points // 2),
+        ("target", 0),
+        ("target", 2),
+    ]
+    going: list[Happening] = [("target", 2), ("rounds", 14), ("target", 0), ("crash", points), ("rounds", 14)]
+    for story in (coming, wanted_again, going):
+        asyncio.run(_tell(story, points, 20.0))
 
 
 async def _tell(story: list[Happening], seed: int, lag_s: float) -> None:

@@ -55,7 +55,10 @@ class World:
         self.clouds: dict[str, CloudProvider] = {"near": self.near, "far": self.far}
         self.nodes = FakeNodes((self.near, self.far), self.points)
         self.books = MemoryBooks(
-            self.points, max_machines={self.policy.pool: self.policy.max_machines}, exists=self._exists
+            self.points,
+            max_machines={self.policy.pool: self.policy.max_machines},
+            exists=self._exists,
+            why_not_leave=self._why_not_leave,
         )
         self.provisioning = Provisioning(self.nodes, self.points)
         for cloud in (self.near, self.far):
@@ -145,6 +148,10 @@ class World:
 
     def _exists(self, claim: str) -> bool:
         return self.near.has_machine_of(claim) or self.far.has_machine_of(claim)
+
+    def _why_not_leave(self, claim: str) -> str | None:
+        made = next((machine for machine in self.standing() if machine.order.claim == claim), None)
+        return None if made is None else self.nodes.why_not_end(made)
 
     def _twins(self) -> list[str]:
         names = [machine.order.claim for machine in self.standing()]

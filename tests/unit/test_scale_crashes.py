@@ -47,6 +47,7 @@ HAPPENINGS = st.one_of(
 )
 @example(story=[("target", 4), ("crash", 9), ("rounds", 3), ("crash", 14), ("rounds", 2)], seed=1, lag_s=100)
 @example(story=[("target", 4), ("rounds", 9), ("target", 0), ("crash", 12), ("rounds", 12)], seed=2, lag_s=100)
+@example(story=[("target", 2), ("rounds", 10), ("work", 2), ("target", 0), ("rounds", 6)], seed=3, lag_s=0)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_breaks_it_comes_to_rest_and_hurts_nobody(story: list[Happening], seed: int, lag_s: int) -> None:
     """No second machine of a claim, none ended at work, none above max, none forgotten, and the target is reached."""

@@ -54,15 +54,10 @@ def scaling_of(
     policies, clock = core.policies, core.stores.clock
     clouds = {name: open_provider(config) for name, config in policies.providers.items()}
     sensing: list[Sensors] = []
-    loops: list[ScaleLoop] = []
 
     def sensors(made: Machinery) -> Sensors:
         sensing.append(sensors_of(core, core.claims, has_notice=made.notices.has, renew_every_s=renew_every_s))
         return sensing[0]
-
-    def wanted_regions(pool: str) -> tuple[str, ...]:
-        seen = loops[0].seen(pool)
-        return () if seen is None else seen.regions_wanted
 
     ansible = policies.ansible
     given = Surroundings(
@@ -77,12 +72,10 @@ def scaling_of(
         url_for_nodes=url_for_nodes,
         policies=policies.scaled,
         limits=policies.limits,
-        wanted_regions=wanted_regions,
         leads=core.proof.holds,
         clock=clock,
     )
     made = autoscaler_of(given, sensors=sensors, decide=decide, fit=fit, registry=registry)
-    loops.append(made.loop)
     views = ScaleViews(
         policies=policies.scaled,
         limits=policies.limits,

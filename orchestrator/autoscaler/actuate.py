@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -57,7 +57,6 @@ class Actuator:
         prices: Prices,
         silence: Silence,
         exclusive: Exclusive,
-        wanted_regions: Callable[[str], Iterable[str]],
         machine_ttl_s: float,
         read_at: float,
         clock: Clock,
@@ -66,8 +65,7 @@ class Actuator:
     ) -> None:
         self._book, self._clouds, self._nodes, self._steps, self._sweep = book, clouds, nodes, steps, sweep
         self._looks, self._notices, self._prices, self._silence = looks, notices, prices, silence
-        self._exclusive, self._wanted_regions = exclusive, wanted_regions
-        self._machine_ttl_s, self._read_at = machine_ttl_s, read_at
+        self._exclusive, self._machine_ttl_s, self._read_at = exclusive, machine_ttl_s, read_at
         self._clock, self._tell, self._leads = clock, tell, leads
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: Counter[tuple[str, str]] = Counter()
@@ -76,8 +74,13 @@ class Actuator:
 
     # ---- decisions
 
-    async def act(self, decision: Decision, policy: ScalePolicy) -> None:
+    async def act(self, decision: Decision, policy: ScalePolicy, *, wanted: Sequence[str] = ()) -> None:
         """Towards the target: by ledger writes only; `step` does the rest.
+
+        Args:
+            decision: of one pool.
+            policy: its.
+            wanted: patterns of regions that waiting calls ask for; rungs there come first.
 
         Raises:
             LedgerDown, EpochLost: part of it was done, and the next decision sees which.
@@ -89,7 +92,7 @@ class Actuator:
         missing = decision.target - len(self._book.live(decision.pool))
         if missing > 0:
             missing -= await self._take_back(decision, missing)
-            await self._order(decision, policy, missing)
+            await self._order(decision, policy, missing, wanted)
 
     async def _let_go(self, decision: Decision, policy: ScalePolicy) -> None:
         """Idle and busy ones alike drain; the busy ones serve what they hold, and may be taken back until then."""
@@ -125,12 +128,12 @@ class Actuator:
             return False
         return self._nodes.state_of(claim.node) in (NodeState.ACTIVE, NodeState.CORDONED)
 
-    async def _order(self, decision: Decision, policy: ScalePolicy, wanted: int) -> None:
+    async def _order(self, decision: Decision, policy: ScalePolicy, most: int, wanted: Sequence[str]) -> None:
         live = self._book.live(decision.pool)
-        number = min(wanted, policy.max_machines - len(live), self._may_order(policy, live))
+        number = min(most, policy.max_machines - len(live), self._may_order(policy, live))
         reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are wanted"
         for _ in range(number):
-            rung = self.next_rung(policy)
+            rung = self.next_rung(policy, wanted)
             if rung is None:
                 return
             price = self._prices.of(rung)
@@ -152,16 +155,14 @@ class Actuator:
             return policy.max_machines
         return max(0, most - sum(1 for claim in live if claim.state in COMING))
 
-    def next_rung(self, policy: ScalePolicy) -> Rung | None:
+    def next_rung(self, policy: ScalePolicy, wanted: Sequence[str] = ()) -> Rung | None:
         """Where this pool's next machine would be ordered; None where every rung is passed by now."""
-        wanted = self._wanted_regions(policy.pool)
-        claims = self._book.all()
-        return next_rung(policy, claims, self._clock.wall_s(), wanted=wanted, read_at=self._read_at)
+        return next_rung(policy, self._book.all(), self._clock.wall_s(), wanted=wanted, read_at=self._read_at)
 
-    def next_price(self, policy: ScalePolicy) -> Price:
-        """Of the machine that would be ordered next."""
-        rung = self.next_rung(policy)
-        return Price() if rung is None else self._prices.of(rung)
+    def next_price(self, policy: ScalePolicy, wanted: Sequence[str] = ()) -> Price | None:
+        """Of the machine that would be ordered next; None where none can be."""
+        rung = self.next_rung(policy, wanted)
+        return None if rung is None else self._prices.of(rung)
 
     # ---- steps
 

@@ -120,8 +120,8 @@ class ScaleLoop:
     async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             await work()
-        except (FleetError, TimeoutError) as error:
-            log.warning("scale_round_unavailable", part=what, error=str(error))
+        except FleetError as error:
+            log.warning("scale_round_unavailable", part=what, error=error.message)
         except Exception:
             log.exception("scale_round_failed", part=what)
         else:
@@ -129,7 +129,7 @@ class ScaleLoop:
         return False
 
     async def _decide_and_act(self) -> None:
-        seen = self._seen = {observation.pool: observation for observation in self._sensors.observe()}
+        seen = self._seen = {one.pool: self._priced(one) for one in self._sensors.observe()}
         decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
         fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, self._limits)]
         for decision in fitted:
@@ -149,13 +149,19 @@ class ScaleLoop:
             log.exception("pool_not_decided", pool=seen.pool)
             return None
 
+    def _priced(self, seen: Observation) -> Observation:
+        """What the next machine costs depends on the rung that it would be ordered on now."""
+        policy = self._policies.get(seen.pool)
+        price = None if policy is None else self._actuator.next_price(policy, seen.regions_wanted)
+        return seen if price is None else replace(seen, price_eur_h=price.eur_h, billing_s=price.billing_s)
+
     async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
         if self._pools.is_dry and not decision.is_dry:
             decision = replace(decision, is_dry=True)
         self._decisions[decision.pool] = decision
         self._tell(Decided(decision))
         await self._note(decision, seen)  # first: why is on record before anything is done about it
-        await self._actuator.act(decision, policy)
+        await self._actuator.act(decision, policy, wanted=seen.regions_wanted)
 
     async def _note(self, decision: Decision, seen: Observation) -> None:
         before, at_s = self._logged.get(decision.pool, (None, 0.0))

@@ -6,7 +6,7 @@ shows: `loop` is one of the leader's loops, and tells views what it saw and deci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -45,7 +45,6 @@ class Surroundings:
         user_data: of a claim and its node's settings.
         url_for_nodes: where a machine finds the orchestrator.
         policies: of pools that are scaled.
-        wanted_regions: patterns that a pool's waiting calls ask for.
         leads: nothing is asked of a cloud while this says no.
     """
 
@@ -60,7 +59,6 @@ class Surroundings:
     url_for_nodes: str
     policies: Mapping[str, ScalePolicy]
     limits: FleetLimits
-    wanted_regions: Callable[[str], Iterable[str]]
     leads: Callable[[], bool]
     clock: Clock
 
@@ -108,7 +106,7 @@ def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
     )  # fmt: skip
     actuator = Actuator(
         book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, sweep=sweep, looks=looks, notices=notices,
-        prices=prices, silence=silence, exclusive=exclusive, wanted_regions=given.wanted_regions,
+        prices=prices, silence=silence, exclusive=exclusive,
         machine_ttl_s=given.limits.machine_ttl_s, read_at=read_at, clock=clock, tell=tell, leads=given.leads,
     )  # fmt: skip
     return Machinery(book, actuator, sweep, looks, notices, prices, read_at)

@@ -268,6 +268,7 @@ class Sensors:
             price_eur_h=claim.price_eur_h,
             paid_left_s=claim.billing_s - age_s % claim.billing_s if claim.billing_s > BY_THE_SECOND_S else None,
             failures=claim.failures,
+            told_to_leave=claim.told_to_leave,
         )
 
     def _forget(self, now: _Now) -> None:

@@ -24,13 +24,13 @@ from orchestrator.autoscaler.cloud.errors import (
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Power
 from orchestrator.autoscaler.events import Ended, Failed, Joined, LetGo, Tell
 from orchestrator.autoscaler.looks import Looks
-from orchestrator.autoscaler.nodes import Nodes
+from orchestrator.autoscaler.nodes import PRESENT, Nodes
 from orchestrator.autoscaler.orders import Orders
 from orchestrator.autoscaler.prices import Prices
 from orchestrator.autoscaler.reconcile import LAG_S
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.silence import Silence
-from orchestrator.autoscaler.values import COMING, ClaimState, NodeClaim
+from orchestrator.autoscaler.values import ClaimState, NodeClaim
 from tasks.clock import Clock
 from tasks.errors import FleetError
 from tasks.node import NodeState
@@ -217,7 +217,7 @@ class Steps:
     async def _serve(self, claim: NodeClaim) -> float:
         if self._has_notice(claim):
             await self.let_go(claim, "its provider takes it away")
-        elif (why := self._silence.too_long(claim, self._nodes.state_of(claim.node))) is not None:
+        elif (why := self._is_lost(claim, self._nodes.state_of(claim.node))) is not None:
             await self.fail(claim, "", why)
         elif self._nodes.state_of(claim.node) in (NodeState.ACTIVE, NodeState.CORDONED):
             await self._extend(claim)
@@ -227,7 +227,7 @@ class Steps:
         state = self._nodes.state_of(claim.node)
         if state is None:
             await self._book.move(claim.id, ClaimState.TERMINATING)
-        elif (why := self._silence.too_long(claim, state)) is not None:
+        elif (why := self._is_lost(claim, state)) is not None:
             await self.fail(claim, "", why)
         elif state is NodeState.LOST:
             return NOW_S
@@ -242,6 +242,13 @@ class Steps:
         else:
             await self._extend(claim)
         return NOW_S
+
+    def _is_lost(self, claim: NodeClaim, state: NodeState | None) -> str | None:
+        """Why nothing more is expected of it; None while its node is there, or may come back."""
+        machine = self._listed(claim)
+        if state not in PRESENT and machine is not None and machine.power is Power.STOPPED:
+            return "its machine stopped"
+        return self._silence.too_long(claim, state)
 
     def _is_idle(self, claim: NodeClaim) -> bool:
         if self._nodes.held(claim.node):
@@ -319,7 +326,7 @@ class Steps:
 
     def _listed(self, claim: NodeClaim) -> Machine | None:
         look = self._looks.of(claim.rung.provider)
-        return None if look is None or claim.state not in COMING else look.find(claim.machine_id)
+        return None if look is None else look.find(claim.machine_id)
 
     def _cloud(self, claim: NodeClaim) -> CloudProvider:
         cloud = self._clouds.get(claim.rung.provider)

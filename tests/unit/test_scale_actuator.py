@@ -1,8 +1,7 @@
-"""What becomes of claims, each failure on its own: docs/adr/0012-autoscaler.md, "Nothing is ordered that is not written"."""
+"""What becomes of claims, each failure on its own. Source: docs/adr/0012-autoscaler.md."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from orchestrator.autoscaler.cloud.errors import (
     QuotaReached,
 )
 from orchestrator.autoscaler.scale_policy import ScalePolicy
+from orchestrator.autoscaler.testing.nodes import Node
 from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
 from orchestrator.autoscaler.values import COMING, LIVE, ClaimState
 from tasks.errors import OrchestratorDown
@@ -316,38 +316,25 @@ async def test_provisioning_that_keeps_failing_is_given_up() -> None:
     assert [claim.failed_with for claim in world.claims(ClaimState.GONE)] == ["provisioning_failed"]
 
 
-async def test_a_slow_cloud_holds_up_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list and an order that hang keep no other machine from moving, and no round from ending."""
-    import asyncio
-
-    world = World(replace(POLICY, ladder=(SECOND,)))
-    never = asyncio.Event()
-
-    async def hang(_cluster: str) -> list[object]:
-        await never.wait()
-        return []
-
-    monkeypatch.setattr(world.near, "machines", hang)
-    for _ in range(12):
-        await world.parts.actuator.act(world.decision(1), world.policy)
-        await world.parts.actuator.step()
-        await _until_idle(lambda: len(world.parts.looks.under_way()) <= 1 and not world.parts.actuator._tasks)
-        world.clock.advance(5.0)
-        world.nodes.tick()
-    assert [claim.state for claim in world.claims()] == [ClaimState.READY]
-    never.set()
-    await world.parts.actuator.stop()
-
-
-async def test_only_so_many_orders_at_once() -> None:
-    """A burst asks a cloud for five machines at a time, not for fifty."""
-    world = World(replace(POLICY, max_machines=50, ladder=(FIRST,)))
-    await world.parts.actuator.act(world.decision(50), world.policy)
-    await world.parts.actuator.step()
-    await world.parts.actuator.settle()
-    assert len(world.near.orders) == 5
-    await world.rounds(30, target=50)
-    assert world.is_settled(50)
+async def test_a_node_that_joined_too_late_is_heard_out() -> None:
+    """Given up, its node joins all the same and takes calls: they end before the machine does."""
+    world = World()
+    world.nodes.joins = False
+    await world.rounds(59, target=1)
+    world.near.faults.down = 10_000
+    await world.rounds(4, target=1)
+    claim = world.claims(ClaimState.TERMINATING)[0]
+    world.nodes.joined[claim.node] = Node(held=2)
+    world.nodes.enrolled.add(claim.node)
+    await world.restart()
+    world.near.faults.down = 0
+    await world.rounds(30)
+    assert claim.machine_id in {made.id for made in world.standing()}
+    assert world.nodes.joined[claim.node].state is NodeState.DRAINING
+    world.nodes.end_work()
+    await world.rounds(30)
+    assert claim.machine_id not in {made.id for made in world.standing()}
+    assert world.violations() == []
 
 
 def _alerts(world: World) -> list[str]:
@@ -356,13 +343,3 @@ def _alerts(world: World) -> list[str]:
     now, claims = world.clock.wall_s(), world.claims()
     pool = pool_alerts(world.policy, claims, claims, now, read_at=world.parts.read_at)
     return [*pool, *claim_alerts(claims, world.clouds, now)]
-
-
-async def _until_idle(is_idle: Callable[[], bool]) -> None:
-    import asyncio
-
-    for _ in range(1000):
-        if is_idle():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never became idle")

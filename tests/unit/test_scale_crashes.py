@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from orchestrator.autoscaler.cloud.errors import OutOfCapacity
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
 from orchestrator.autoscaler.values import ClaimState
+from tasks.node import NodeState
 
 POLICY = ScalePolicy(
     POOL, (replace(FIRST, is_spot=True), SECOND), max_machines=4, boot_limit_s=300.0, may_use_spot=True
@@ -45,10 +47,27 @@ HAPPENINGS = st.one_of(
 )
 @example(story=[("target", 4), ("crash", 9), ("rounds", 3), ("crash", 14), ("rounds", 2)], seed=1, lag_s=100)
 @example(story=[("target", 4), ("rounds", 9), ("target", 0), ("crash", 12), ("rounds", 12)], seed=2, lag_s=100)
+@example(story=[("target", 2), ("rounds", 10), ("work", 2), ("target", 0), ("rounds", 6)], seed=3, lag_s=0)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_breaks_it_comes_to_rest_and_hurts_nobody(story: list[Happening], seed: int, lag_s: int) -> None:
     """No second machine of a claim, none ended at work, none above max, none forgotten, and the target is reached."""
     asyncio.run(_tell(story, seed, float(lag_s)))
+
+
+@pytest.mark.parametrize("points", range(0, 60, 2))
+def test_it_may_die_at_any_point_of_a_machines_life(points: int) -> None:
+    """Coming, going, and wanted again right after: a process that ends there is carried on by the next."""
+    coming: list[Happening] = [("target", 2), ("crash", points), ("rounds", 12)]
+    wanted_again: list[Happening] = [
+        ("target", 2),
+        ("rounds", 12),
+        ("crash", points // 2),
+        ("target", 0),
+        ("target", 2),
+    ]
+    going: list[Happening] = [("target", 2), ("rounds", 14), ("target", 0), ("crash", points), ("rounds", 14)]
+    for story in (coming, wanted_again, going):
+        asyncio.run(_tell(story, points, 20.0))
 
 
 async def _tell(story: list[Happening], seed: int, lag_s: float) -> None:
@@ -62,24 +81,24 @@ async def _tell(story: list[Happening], seed: int, lag_s: float) -> None:
         await world.rounds(number if what == "rounds" else 1, target=target)
         assert world.violations() == []
     _heal(world)
-    await _rest(world, target)
+    await _rest(world, target, foreign)
     assert world.violations() == []
     assert world.leaks() == []
     assert foreign in {made.id for made in world.near.standing()}
     assert world.is_settled(target, beside=foreign)
-    await _rest(world, 0)
+    await _rest(world, 0, foreign)
     assert world.is_settled(0, beside=foreign)
     assert world.nodes.enrolled == set()
     assert world.violations() == []
 
 
-async def _rest(world: World, target: int) -> None:
-    """Rounds, until nothing moves; bounded by the longest pause."""
+async def _rest(world: World, target: int, beside: str) -> None:
+    """Rounds, until nothing is left to be done; bounded by the longest pause."""
     for _ in range(REST_ROUNDS):
         await world.round(target=target)
-        states = {claim.state for claim in world.claims()} - {ClaimState.GONE}
-        if states <= {ClaimState.READY} and len(world.claims(ClaimState.READY)) == target:
-            await world.rounds(30, target=target)
+        claims = world.claims(ClaimState.READY)
+        is_served = all(world.nodes.state_of(claim.node) is NodeState.ACTIVE for claim in claims)
+        if is_served and world.is_settled(target, beside=beside):
             return
 
 

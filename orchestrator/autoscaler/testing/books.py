@@ -15,9 +15,19 @@ class MemoryBooks:
     """Satisfies `parts.Books`. `violations` holds what should never have been written."""
 
     def __init__(
-        self, points: Points, *, max_machines: Mapping[str, int], exists: Callable[[str], bool] = lambda _: False
+        self,
+        points: Points,
+        *,
+        max_machines: Mapping[str, int],
+        exists: Callable[[str], bool],
+        why_not_leave: Callable[[str], str | None],
     ) -> None:
-        self._points, self._max_machines, self._exists = points, max_machines, exists
+        self._points, self._max_machines, self._exists, self._why_not_leave = (
+            points,
+            max_machines,
+            exists,
+            why_not_leave,
+        )
         self.rows: dict[str, ClaimRow] = {}
         self.pools: dict[str, ScalePoolRow] = {}
         self.log: list[ScaleLogRow] = []
@@ -81,6 +91,8 @@ class MemoryBooks:
             was = claim_of(before)
             if was.told_to_leave and after.state is ClaimState.READY:
                 self.violations.append(f"{row.id} was taken back after it was told to leave")
+            if after.told_to_leave and not was.told_to_leave and (why := self._why_not_leave(row.id)) is not None:
+                self.violations.append(f"{row.id} was told to leave although {why}")
         if after.state is ClaimState.GONE and self._exists(row.id):
             self.violations.append(f"{row.id} is gone in the books, and its machine is there")
         self.rows[row.id] = row

@@ -90,12 +90,12 @@ class FakeCloud:
         return self._shown(made) if made is not None and is_known and made.gone_at is None else None
 
     async def terminate(self, machine_id: str) -> None:
-        """Gone at once, unless it is stuck."""
+        """Gone at once, unless it is stuck, or so young that it is not known yet."""
         await self._points.pass_by()
         self._be_down()
         made = self.made.get(machine_id)
-        if made is None or made.gone_at is not None:
-            return
+        if made is None or made.gone_at is not None or made.created_at > self._clock.wall_s() - self.lag_s:
+            return  # one too young to be known is no error either
         if (why := self.may_end(made)) is not None:
             self.violations.append(f"{made.order.name} was ended although {why}")
         if not self.faults.is_stuck:

@@ -56,7 +56,10 @@ class World:
         self.clouds: dict[str, CloudProvider] = {"near": self.near, "far": self.far}
         self.nodes = FakeNodes((self.near, self.far), self.points)
         self.books = MemoryBooks(
-            self.points, max_machines={self.policy.pool: self.policy.max_machines}, exists=self._exists
+            self.points,
+            max_machines={self.policy.pool: self.policy.max_machines},
+            exists=self._exists,
+            why_not_leave=self._why_not_leave,
         )
         self.provisioning = Provisioning(self.nodes, self.points)
         for cloud in (self.near, self.far):
@@ -147,14 +150,19 @@ class World:
     def _exists(self, claim: str) -> bool:
         return self.near.has_machine_of(claim) or self.far.has_machine_of(claim)
 
+    def _why_not_leave(self, claim: str) -> str | None:
+        made = next((machine for machine in self.standing() if machine.order.claim == claim), None)
+        return None if made is None else self.nodes.why_not_end(made)
+
     def _twins(self) -> list[str]:
         names = [machine.order.claim for machine in self.standing()]
         return [f"{claim} has two machines" for claim in set(names) if names.count(claim) > 1]
 
     def _made(self) -> Machinery:
+        self.pools = PoolBook(books=self.books, clock=self.clock, is_dry=False)
         given = Surroundings(
             book=ClaimBook(books=self.books, clock=self.clock, draw=self.random.randbytes),
-            pools=PoolBook(books=self.books, clock=self.clock, is_dry=False),
+            pools=self.pools,
             log=self.books,
             clouds=self.clouds,
             nodes=self.nodes,
@@ -164,7 +172,7 @@ class World:
             url_for_nodes="http://192.0.2.1:8700",
             policies={self.policy.pool: self.policy},
             limits=FleetLimits(cluster="test"),
-            wanted_regions=lambda _: (),
+            rows=PoolBook(self.books),
             leads=lambda: not self.points.is_dead,
             clock=self.clock,
         )

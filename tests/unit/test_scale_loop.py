@@ -1,0 +1,257 @@
+"""The leader's loop, with the real decisions: what is seen becomes machines, and is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from orchestrator.autoscaler.cloud.provider import Product
+from orchestrator.autoscaler.decide import decide
+from orchestrator.autoscaler.limits import fit
+from orchestrator.autoscaler.loop import ScaleLoop
+from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.scale_metrics import ScaleCollector, ScaleMetrics
+from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
+from orchestrator.autoscaler.values import (
+    ClaimState,
+    Decision,
+    LaneSeen,
+    MachineSeen,
+    Observation,
+    Override,
+)
+from orchestrator.autoscaler.wire import loads
+from orchestrator.ledger.values import ScaleLogRow
+from tasks.errors import LedgerDown
+from tasks.invocation import Lane
+
+POLICY = ScalePolicy(
+    POOL, (FIRST, SECOND), min_machines=0, max_machines=4, settle_s=60.0, idle_to_zero_s=60.0, boot_limit_s=300.0,
+    use_season=False,
+)  # fmt: skip
+
+
+class Sensors:
+    """Sees what the test says waits, and the world's claims."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.waiting, self.begun = world, 0, 0
+        self.breaks = False
+
+    def begin(self) -> None:
+        """A new leader."""
+        self.begun += 1
+
+    def observe(self) -> list[Observation]:
+        """Now."""
+        if self.breaks:
+            raise LedgerDown("the test says so")
+        now, nodes = self.world.clock.wall_s(), self.world.nodes
+        claims = self.world.parts.book.standing(POOL)
+        machines = tuple(
+            MachineSeen(c.id, c.node, c.state, held=nodes.held(c.node), idle_s=300.0, age_s=now - c.created_at)
+            for c in claims
+        )
+        ready = sum(claim.state is ClaimState.READY for claim in claims)
+        lane = LaneSeen(
+            waiting=self.waiting,
+            slots=8 * ready,
+            slots_per_machine=8,
+            service_mean_s=1.0,
+            service_p95_s=2.0,
+            oldest_wait_s=10.0 if self.waiting else 0.0,
+            arrivals_per_s=self.waiting / 60.0,
+        )
+        return [Observation(POOL, now, lanes={Lane.TOOLS: lane}, machines=machines)]
+
+
+def loop_of(
+    world: World, sensors: Sensors, *, limits: FleetLimits | None = None, policies: dict[str, ScalePolicy] | None = None
+) -> ScaleLoop:
+    """The loop around this world's actuator."""
+    parts, limits = world.parts, limits or FleetLimits()
+    pools = PoolBook(books=world.books, clock=world.clock, is_dry=limits.is_dry)
+    return ScaleLoop(
+        sensors=sensors, decide=decide, fit=fit, actuator=parts.actuator, book=parts.book, pools=pools,
+        sweep=parts.sweep, looks=parts.looks, books=world.books,
+        policies={POOL: world.policy} if policies is None else policies, limits=limits,
+        providers=world.clouds, read_at=parts.read_at, clock=world.clock, tell=world.events.append,
+    )  # fmt: skip
+
+
+def decision_of(loop: ScaleLoop) -> Decision:
+    """Its last."""
+    decision = loop.decided(POOL)
+    assert decision is not None
+    return decision
+
+
+async def turn(world: World, loop: ScaleLoop, number: int, until: Callable[[], bool] = lambda: False) -> None:
+    """So many rounds, or fewer."""
+    for _ in range(number):
+        await loop.round()
+        await world.parts.actuator.settle()
+        world.clock.advance(5.0)
+        world.nodes.tick()
+        if until():
+            return
+
+
+async def test_calls_that_wait_get_machines_and_none_stay_idle() -> None:
+    """From nothing to what the backlog needs, and back to nothing when all is done."""
+    world = World(POLICY)
+    sensors = Sensors(world)
+    loop = loop_of(world, sensors)
+    sensors.waiting = 300
+    await turn(world, loop, 30)
+    assert len(world.claims(ClaimState.READY)) >= 1
+    sensors.waiting = 0
+    await turn(world, loop, 200, until=lambda: world.is_settled(0))
+    assert world.is_settled(0)
+    assert world.violations() == []
+
+
+async def test_every_change_is_on_record_before_it_is_made() -> None:
+    """The log has each decision that changed with what it was made of, and one a minute of those that did not."""
+    world = World(POLICY)
+    sensors = Sensors(world)
+    sensors.waiting = 300
+    loop = loop_of(world, sensors)
+    await turn(world, loop, 1)
+    first = loads(Decision, world.books.log[0].decision_json)
+    assert first.target == len(world.claims()) > 0
+    assert loads(Observation, world.books.log[0].observation_json).lanes[Lane.TOOLS].waiting == 300
+    await turn(world, loop, 30)
+    rows = len(world.books.log)
+    await turn(world, loop, 24)
+    assert 2 <= len(world.books.log) - rows <= 6
+
+
+async def test_a_dry_run_says_and_does_not() -> None:
+    """Decisions are made, logged and marked; nothing is ordered, and what was begun is left alone."""
+    world = World(POLICY)
+    sensors = Sensors(world)
+    sensors.waiting = 300
+    loop = loop_of(world, sensors, limits=FleetLimits(is_dry=True))
+    await turn(world, loop, 5)
+    assert decision_of(loop).target > 0
+    assert loads(Decision, world.books.log[0].decision_json).is_dry
+    assert world.claims() == []
+    assert world.near.orders == []
+    await loop._pools.set_dry(False)
+    await turn(world, loop, 2)
+    assert world.claims()
+
+
+async def test_a_persons_word_holds_until_its_time() -> None:
+    """An override sets the size whatever the load, also under a new leader, and ends by itself."""
+    world = World(POLICY)
+    sensors = Sensors(world)
+    loop = loop_of(world, sensors)
+    await world.parts.memory.set_override(POOL, Override(3, world.clock.wall_s() + 300.0, by="ann"))
+    await turn(world, loop, 20)
+    assert world.is_settled(3)
+    await world.restart()
+    await world.parts.memory.load()
+    loop = loop_of(world, sensors)
+    await turn(world, loop, 10)
+    assert world.is_settled(3)
+    await turn(world, loop, 200, until=lambda: world.is_settled(0))
+    assert world.is_settled(0)
+
+
+async def test_a_pool_that_is_no_longer_scaled_drains() -> None:
+    """Machines of a pool that left the file are not paid for ever; busy ones finish first."""
+    world = World(POLICY)
+    await world.rounds(12, target=2)
+    world.nodes.give_work(1)
+    sensors = Sensors(world)
+    loop = loop_of(world, sensors, policies={})
+    await turn(world, loop, 50)
+    assert len(world.standing()) == 1
+    world.nodes.end_work()
+    await turn(world, loop, 50)
+    assert world.is_settled(0)
+    assert world.violations() == []
+
+
+async def test_blindness_keeps_machines_moving() -> None:
+    """A sensor that fails decides nothing; what drains and ends goes on."""
+    world = World(POLICY)
+    await world.rounds(12, target=2)
+    await world.parts.actuator.act(world.decision(1), world.policy)
+    sensors = Sensors(world)
+    sensors.breaks = True
+    await turn(world, loop_of(world, sensors), 40)
+    assert world.is_settled(1)
+
+
+async def test_nothing_is_done_before_it_is_known_what_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the ledger does not answer a new leader orders nothing; then it goes on from the claims."""
+    import asyncio
+
+    world = World(POLICY)
+    await world.rounds(12, target=2)
+    await world.restart()
+    world.parts.book._claims.clear()
+    sensors, asked, known = Sensors(world), 0, world.books.claims
+
+    async def claims() -> list[object]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise LedgerDown("the test says so")
+        return list(await known())
+
+    logged, log_scale = asyncio.Event(), world.books.log_scale
+
+    async def log(row: ScaleLogRow) -> None:
+        await log_scale(row)
+        logged.set()
+
+    monkeypatch.setattr(world.books, "claims", claims)
+    monkeypatch.setattr(world.books, "log_scale", log)
+    monkeypatch.setattr("orchestrator.autoscaler.loop.EVERY_S", 0.001)
+    sensors.waiting = 1
+    running = asyncio.create_task(loop_of(world, sensors).run())
+    async with asyncio.timeout(10):
+        await logged.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert asked >= 2
+    assert sensors.begun == 1
+    assert len(world.near.orders) == 2
+
+
+async def test_the_next_machines_price_is_seen() -> None:
+    """What decides about money sees the price of the rung that would be ordered now, as its cloud has it."""
+    world = World(POLICY)
+    world.near.products = [Product("small", "eu-1", is_spot=False, price_eur_h=0.25, billing_s=3600.0)]
+    sensors = Sensors(world)
+    loop = loop_of(world, sensors)
+    await turn(world, loop, 15)
+    seen = loads(Observation, world.books.log[-1].observation_json)
+    assert (seen.price_eur_h, seen.billing_s) == (0.25, 3600.0)
+
+
+async def test_what_happens_is_counted() -> None:
+    """Machines by state, decisions, boots, leaks and cost are on /metrics, each once."""
+    world = World(replace(POLICY, ladder=(replace(FIRST, price_eur_h=0.5),)))
+    registry = CollectorRegistry()
+    metrics = ScaleMetrics(registry)
+    registry.register(ScaleCollector(world.parts.book, [POOL]))
+    await world.rounds(12, target=2)
+    loop = loop_of(world, Sensors(world))
+    await turn(world, loop, 1)
+    for event in world.events:
+        metrics.hear(event)
+    text = generate_latest(registry).decode()
+    assert f'mcpfleet_scale_machines_total{{event="joined",pool="{POOL}"}} 2.0' in text
+    assert f'mcpfleet_scale_machines{{pool="{POOL}",state="ready"}} 2.0' in text
+    assert f'mcpfleet_scale_cost_eur_per_hour{{pool="{POOL}"}} 1.0' in text
+    assert f'mcpfleet_scale_boot_seconds_count{{pool="{POOL}",provider="near"}} 2.0' in text
+    assert "mcpfleet_scale_decisions_total" in text

@@ -196,7 +196,7 @@ class Sensors:
         nodes, claims, demand = now.nodes.get(pool, []), now.claims[pool], now.demand.get(pool, [])
         ready = [node for node in nodes if node.is_open(now.mono_s) and "" not in node.unhealthy()]
         reporting = [node for node in ready if is_fresh(node, now.mono_s, self._renew_every_s)]
-        claimed = {claim.node for claim in claims}
+        claimed, joined = {claim.node for claim in claims}, {node.name for node in nodes}
         slots = self._slots_of_one(policy, [node for node in ready if node.name in claimed])
         sensors = self._pools[pool]
         return Observation(
@@ -216,7 +216,7 @@ class Sensors:
                 )
                 for lane, sensor in ((Lane.TOOLS, sensors.tools), (Lane.AGENTS, sensors.agents))
             },
-            machines=tuple(self._machine(claim, nodes, now) for claim in claims),
+            machines=tuple(self._machine(claim, now, is_joined=claim.node in joined) for claim in claims),
             others=sum(node.name not in claimed for node in ready),
             cpu=_mean([node.load.cpu for node in reporting]),
             memory=_mean([node.load.memory for node in reporting]),
@@ -246,8 +246,7 @@ class Sensors:
             return {Lane.TOOLS: policy.slots_tools, Lane.AGENTS: policy.slots_agents}
         return {lane: slots.get(lane, 0) for lane in Lane}
 
-    def _machine(self, claim: NodeClaim, nodes: Sequence[Node], now: _Now) -> MachineSeen:
-        is_joined = any(node.name == claim.node for node in nodes)
+    def _machine(self, claim: NodeClaim, now: _Now, *, is_joined: bool) -> MachineSeen:
         held = now.held[claim.node] if is_joined else 0
         if held:
             self._busy_at[claim.node] = now.mono_s

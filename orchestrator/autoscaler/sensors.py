@@ -19,7 +19,7 @@ from orchestrator.autoscaler.attribution import Demand, owner
 from orchestrator.autoscaler.lane_sensor import Capacity, LaneSensor
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.trust import Node, is_fresh, missing
-from orchestrator.autoscaler.values import LIVE, MachineSeen, NodeClaim, Observation
+from orchestrator.autoscaler.values import LIVE, LaneSeen, MachineSeen, NodeClaim, Observation
 from orchestrator.autoscaler.windows import percentile
 from orchestrator.happenings import AttemptEnded, AttemptReleased, AttemptRunning, Happening
 from orchestrator.ledger.values import Outstanding
@@ -198,24 +198,10 @@ class Sensors:
         reporting = [node for node in ready if is_fresh(node, now.mono_s, self._renew_every_s)]
         claimed, joined = {claim.node for claim in claims}, {node.name for node in nodes}
         slots = self._slots_of_one(policy, [node for node in ready if node.name in claimed])
-        sensors = self._pools[pool]
         return Observation(
             pool=pool,
             at=now.wall_s,
-            lanes={
-                lane: sensor.seen(
-                    [one for one in demand if one.shape.lane is lane],
-                    Capacity(
-                        now.queued[pool, lane],
-                        now.running[pool, lane],
-                        sum(node.offer.slots.get(lane, 0) for node in ready),
-                        slots[lane],
-                    ),
-                    now=now.wall_s,
-                    watched_s=now.watched_s,
-                )
-                for lane, sensor in ((Lane.TOOLS, sensors.tools), (Lane.AGENTS, sensors.agents))
-            },
+            lanes={lane: self._lane(pool, lane, ready, slots[lane], now) for lane in Lane},
             machines=tuple(self._machine(claim, now, is_joined=claim.node in joined) for claim in claims),
             others=sum(node.name not in claimed for node in ready),
             cpu=_mean([node.load.cpu for node in reporting]),
@@ -234,6 +220,18 @@ class Sensors:
             is_unknown=self._is_unknown(pool),
             regions_wanted=_regions(demand),
         )
+
+    def _lane(self, pool: str, lane: Lane, ready: Sequence[Node], slots_of_one: int, now: _Now) -> LaneSeen:
+        sensors = self._pools[pool]
+        capacity = Capacity(
+            now.queued[pool, lane],
+            now.running[pool, lane],
+            sum(node.offer.slots.get(lane, 0) for node in ready),
+            slots_of_one,
+        )
+        waiting = [demand for demand in now.demand.get(pool, ()) if demand.shape.lane is lane]
+        sensor = sensors.tools if lane is Lane.TOOLS else sensors.agents
+        return sensor.seen(waiting, capacity, now=now.wall_s, watched_s=now.watched_s)
 
     def _is_unknown(self, pool: str) -> bool:
         return self._fleet.slots_of(pool) is None

@@ -67,7 +67,7 @@ class LaneSensor:
 
     def started(self, at: float, due: float) -> None:
         """A call that was due then was started."""
-        self._waits.add(at, max(0.0, at - due))
+        self._waits.add(at, at - due if at > due else 0.0)
 
     def ended(self, ended: AttemptEnded) -> None:
         """An attempt ended."""

@@ -19,7 +19,7 @@ from orchestrator.autoscaler.attribution import Demand, owner
 from orchestrator.autoscaler.lane_sensor import Capacity, LaneSensor
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.trust import Node, is_fresh, missing
-from orchestrator.autoscaler.values import LIVE, MachineSeen, NodeClaim, Observation
+from orchestrator.autoscaler.values import LIVE, LaneSeen, MachineSeen, NodeClaim, Observation
 from orchestrator.autoscaler.windows import percentile
 from orchestrator.happenings import AttemptEnded, AttemptReleased, AttemptRunning, Happening
 from orchestrator.ledger.values import Outstanding
@@ -196,27 +196,13 @@ class Sensors:
         nodes, claims, demand = now.nodes.get(pool, []), now.claims[pool], now.demand.get(pool, [])
         ready = [node for node in nodes if node.is_open(now.mono_s) and "" not in node.unhealthy()]
         reporting = [node for node in ready if is_fresh(node, now.mono_s, self._renew_every_s)]
-        claimed = {claim.node for claim in claims}
+        claimed, joined = {claim.node for claim in claims}, {node.name for node in nodes}
         slots = self._slots_of_one(policy, [node for node in ready if node.name in claimed])
-        sensors = self._pools[pool]
         return Observation(
             pool=pool,
             at=now.wall_s,
-            lanes={
-                lane: sensor.seen(
-                    [one for one in demand if one.shape.lane is lane],
-                    Capacity(
-                        now.queued[pool, lane],
-                        now.running[pool, lane],
-                        sum(node.offer.slots.get(lane, 0) for node in ready),
-                        slots[lane],
-                    ),
-                    now=now.wall_s,
-                    watched_s=now.watched_s,
-                )
-                for lane, sensor in ((Lane.TOOLS, sensors.tools), (Lane.AGENTS, sensors.agents))
-            },
-            machines=tuple(self._machine(claim, nodes, now) for claim in claims),
+            lanes={lane: self._lane(pool, lane, ready, slots[lane], now) for lane in Lane},
+            machines=tuple(self._machine(claim, now, is_joined=claim.node in joined) for claim in claims),
             others=sum(node.name not in claimed for node in ready),
             cpu=_mean([node.load.cpu for node in reporting]),
             memory=_mean([node.load.memory for node in reporting]),
@@ -235,6 +221,18 @@ class Sensors:
             regions_wanted=_regions(demand),
         )
 
+    def _lane(self, pool: str, lane: Lane, ready: Sequence[Node], slots_of_one: int, now: _Now) -> LaneSeen:
+        sensors = self._pools[pool]
+        capacity = Capacity(
+            now.queued[pool, lane],
+            now.running[pool, lane],
+            sum(node.offer.slots.get(lane, 0) for node in ready),
+            slots_of_one,
+        )
+        waiting = [demand for demand in now.demand.get(pool, ()) if demand.shape.lane is lane]
+        sensor = sensors.tools if lane is Lane.TOOLS else sensors.agents
+        return sensor.seen(waiting, capacity, now=now.wall_s, watched_s=now.watched_s)
+
     def _is_unknown(self, pool: str) -> bool:
         return self._fleet.slots_of(pool) is None
 
@@ -246,8 +244,7 @@ class Sensors:
             return {Lane.TOOLS: policy.slots_tools, Lane.AGENTS: policy.slots_agents}
         return {lane: slots.get(lane, 0) for lane in Lane}
 
-    def _machine(self, claim: NodeClaim, nodes: Sequence[Node], now: _Now) -> MachineSeen:
-        is_joined = any(node.name == claim.node for node in nodes)
+    def _machine(self, claim: NodeClaim, now: _Now, *, is_joined: bool) -> MachineSeen:
         held = now.held[claim.node] if is_joined else 0
         if held:
             self._busy_at[claim.node] = now.mono_s

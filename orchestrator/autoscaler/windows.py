@@ -57,7 +57,7 @@ class Seconds:
 
     def sums(self, first: int, step: int, number: int) -> list[int]:
         """Sums of `number` bins of `step` seconds, the first beginning with second `first`."""
-        return [sum(self._at(first + bin_ * step + offset) for offset in range(step)) for bin_ in range(number)]
+        return [sum([self._at(second) for second in range(at, at + step)]) for at in _starts(first, step, number)]
 
     def _at(self, second: int) -> int:
         index = second % SECONDS_KEPT
@@ -65,13 +65,20 @@ class Seconds:
 
 
 def binned(by_second: Mapping[int, int], first: int, step: int, number: int) -> list[int]:
-    """The same sums of a sparse count; as many steps as it has entries."""
+    """The same sums of a sparse count; as many steps as it has entries, or the bins have seconds."""
+    if len(by_second) > step * number:
+        of = by_second.get
+        return [sum([of(second, 0) for second in range(at, at + step)]) for at in _starts(first, step, number)]
     sums = [0] * number
     for second, count in by_second.items():
         bin_ = (second - first) // step
         if 0 <= bin_ < number:
             sums[bin_] += count
     return sums
+
+
+def _starts(first: int, step: int, number: int) -> range:
+    return range(first, first + step * number, step)
 
 
 class Spread(NamedTuple):

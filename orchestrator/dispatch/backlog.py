@@ -208,9 +208,9 @@ class Backlog:
             self.tallies.delay(shape_of(call, self._regions), -1)
             return
         if line.is_tallied:
-            self.tallies.discard(line.shape, call)
+            line.tally.discard(call)
         else:
-            self.tallies.pause(line.shape, -1)
+            line.tally.paused -= 1
         line.calls.discard(call.id)
         self._after(line)
 
@@ -222,9 +222,9 @@ class Backlog:
         if line is None:
             line = lines[project] = self._new_line(shape, project)
         if line.is_tallied:
-            self.tallies.add(shape, call)
+            line.tally.add(call)
         else:
-            self.tallies.pause(shape, 1)
+            line.tally.paused += 1
         line.calls.put(call.id, order_of(call))
         line.refresh()
         self._show(line.flow.arena)
@@ -232,7 +232,7 @@ class Backlog:
     def _new_line(self, shape: Shape, project: ProjectKey) -> Line:
         flow = self._arena_for(shape).flow(project)
         flow.is_paused = self._fleet.is_project_paused(project[1])
-        line = Line(flow, shape, is_tallied=not flow.is_paused)
+        line = Line(flow, shape, self.tallies.of(shape), is_tallied=not flow.is_paused)
         flow.lines.add(line)
         return line
 
@@ -259,6 +259,7 @@ class Backlog:
         del lines[line.flow.project]
         if not lines:
             del self._lines[line.shape]
+            self.tallies.drop(line.shape)
         line.flow.lines.discard(line)
         line.refresh()
 
@@ -354,10 +355,10 @@ class Backlog:
     def _retally(self, line: Line) -> None:
         """Its project was paused or resumed: nobody buys machines for what an operator holds up."""
         line.is_tallied = not line.is_tallied
-        self.tallies.pause(line.shape, -len(line.calls) if line.is_tallied else len(line.calls))
-        change = self.tallies.add if line.is_tallied else self.tallies.discard
+        line.tally.paused += -len(line.calls) if line.is_tallied else len(line.calls)
+        change = line.tally.add if line.is_tallied else line.tally.discard
         for call_id in line.calls:
-            change(line.shape, self._calls[call_id])
+            change(self._calls[call_id])
 
     def _regroup(self) -> None:
         """Sort shapes into arenas anew. An arena whose shapes stay together keeps its virtual time."""

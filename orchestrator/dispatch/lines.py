@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from orchestrator.dispatch.heap import Heap
+from orchestrator.dispatch.tally import Tally
 from orchestrator.dispatch.view import Shape
 from orchestrator.ledger.values import Waiting
 from tasks.invocation import Lane
@@ -90,6 +91,7 @@ class Line:
 
     flow: Flow
     shape: Shape
+    tally: Tally
     calls: Heap[str] = field(default_factory=Heap)
     parked_at: str | None = None
     """The node it waits for."""

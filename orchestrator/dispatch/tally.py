@@ -37,32 +37,31 @@ class Demand:
     growing: tuple[str, ...] = ()
 
 
-def due_of(call: Waiting) -> float:
-    """Wall clock from which on it waits."""
-    return call.accepted_at if call.not_before is None else max(call.accepted_at, call.not_before)
-
-
 class Tally:
-    """The due calls of one shape."""
+    """The calls of one shape that are due; lives as long as the shape has a line."""
 
-    __slots__ = ("_first", "by_second", "calls")
+    __slots__ = ("_first", "by_second", "calls", "paused")
 
     def __init__(self) -> None:
         self.calls = 0
+        self.paused = 0
+        """Besides: due calls that an operator holds up."""
         self.by_second: dict[int, int] = {}
         self._first: list[int] = []
         """Heap of the seconds; one that has no call any more stays until it surfaces."""
 
-    def add(self, second: int) -> None:
-        """A call became due then."""
+    def add(self, call: Waiting) -> None:
+        """It is due, and may be released."""
+        second = _second(call)
         self.calls += 1
         number = self.by_second.get(second, 0)
         self.by_second[second] = number + 1
         if number == 0:
             heappush(self._first, second)
 
-    def discard(self, second: int) -> None:
-        """One of that second waits no more."""
+    def discard(self, call: Waiting) -> None:
+        """It is that no more."""
+        second = _second(call)
         self.calls -= 1
         number = self.by_second[second] - 1
         if number:
@@ -89,40 +88,35 @@ class Tallies:
     def __init__(self) -> None:
         self._due: dict[Shape, Tally] = {}
         self._delayed: Counter[Shape] = Counter()
-        self._paused: Counter[Shape] = Counter()
 
-    def add(self, shape: Shape, call: Waiting) -> None:
-        """It is due, and may be released."""
+    def of(self, shape: Shape) -> Tally:
+        """The shape's; a new one if it has none."""
         tally = self._due.get(shape)
         if tally is None:
             tally = self._due[shape] = Tally()
-        tally.add(int(due_of(call)))
+        return tally
 
-    def discard(self, shape: Shape, call: Waiting) -> None:
-        """It is that no more."""
-        tally = self._due[shape]
-        tally.discard(int(due_of(call)))
-        if not tally.calls:
-            del self._due[shape]
+    def drop(self, shape: Shape) -> None:
+        """Nothing of it is due."""
+        del self._due[shape]
 
     def delay(self, shape: Shape, number: int) -> None:
         """So many more wait for their time; less, where negative."""
-        _count(self._delayed, shape, number)
-
-    def pause(self, shape: Shape, number: int) -> None:
-        """So many more are held up by an operator; less, where negative."""
-        _count(self._paused, shape, number)
+        self._delayed[shape] += number
+        if not self._delayed[shape]:
+            del self._delayed[shape]
 
     def due(self) -> Iterable[tuple[Shape, Tally]]:
         """What could be released if there were room."""
-        return self._due.items()
+        return ((shape, tally) for shape, tally in self._due.items() if tally.calls)
 
     def all(self) -> Counter[Shape]:
         """Everything that waits, for whatever reason."""
-        return Counter({shape: tally.calls for shape, tally in self._due.items()}) + self._delayed + self._paused
+        return Counter({shape: tally.calls + tally.paused for shape, tally in self._due.items()}) + self._delayed
 
 
-def _count(counter: Counter[Shape], shape: Shape, number: int) -> None:
-    counter[shape] += number
-    if not counter[shape]:
-        del counter[shape]
+def _second(call: Waiting) -> int:
+    """In which it became due."""
+    if call.not_before is None or call.not_before < call.accepted_at:
+        return int(call.accepted_at)
+    return int(call.not_before)

@@ -48,7 +48,7 @@ def test_sparse_and_dense_counts_have_the_same_bins() -> None:
         seconds.add(second)
         sparse[second] = sparse.get(second, 0) + 1
     assert seconds.sums(2000, 10, 24) == binned(sparse, 2000, 10, 24)
-    assert sum(binned(sparse, 2100, 10, 5)) == sum(seconds.sums(2100, 1, 50))
+    assert binned(sparse, 2100, 1, 50) == seconds.sums(2100, 1, 50)
 
 
 @pytest.mark.parametrize(

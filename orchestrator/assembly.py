@@ -18,7 +18,8 @@ from starlette.applications import Starlette
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.autoscaler.claims import ClaimBook
-from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.dry_run import DryRun
+from orchestrator.autoscaler.pool_memory import PoolMemory
 from orchestrator.autoscaler.views import LogOnly, ScaleViews
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.core import Core, Stores
@@ -172,7 +173,7 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
         ClaimBook(books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes),
-        PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
+        PoolMemory(stores.ledger),
     )  # fmt: skip
 
 
@@ -294,7 +295,8 @@ def scaling_of(core: Core) -> ScaleViews:
         policies=policies.scaled,
         limits=policies.limits,
         claims=core.claims,
-        pools=core.pool_book,
+        memory=core.pool_memory,
+        dry_run=DryRun(core.pool_memory, by_file=policies.limits.is_dry),
         books=core.stores.ledger,
         sight=LogOnly(),
         change=lambda policy, changes: change_policy(policy, changes, policies.providers),

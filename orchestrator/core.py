@@ -8,7 +8,7 @@ from celery import Celery
 from redis.asyncio import Redis
 
 from orchestrator.autoscaler.claims import ClaimBook
-from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.pool_memory import PoolMemory
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
@@ -59,4 +59,4 @@ class Core:
     proof: Proof
     enroller: Enroller
     claims: ClaimBook
-    pool_book: PoolBook
+    pool_memory: PoolMemory

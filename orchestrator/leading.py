@@ -64,7 +64,7 @@ def lead(core: Core) -> Callable[[int], Awaitable[None]]:
         core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
         core.enroller.restore(await ledger.enrolments())
         await core.claims.load()
-        await core.pool_book.load()
+        await core.pool_memory.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         for attempt in await ledger.outstanding():
             core.attempts.add(attempt)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -16,9 +16,9 @@ import structlog
 from orchestrator.autoscaler import shown
 from orchestrator.autoscaler.claims import cost_eur_h
 from orchestrator.autoscaler.decide import decide
+from orchestrator.autoscaler.dry_run import DryRun
 from orchestrator.autoscaler.history import History
 from orchestrator.autoscaler.limits import fit
-from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.replay import replay
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import ClaimState, Decision, NodeClaim, Observation, Override
@@ -61,28 +61,32 @@ class Books(Protocol):
     async def scale_log(self, pool: str | None, since: float, limit: int) -> list[ScaleLogRow]: ...
 
 
-class Sight(Protocol):
-    """The loop: what it saw and decided last, and remembers."""
+class Memory(Protocol):
+    """What is remembered of pools."""
 
-    def seen(self, pool: str) -> Observation | None: ...
-    def decided(self, pool: str) -> Decision | None: ...
     def history(self, pool: str) -> History: ...
+    def override(self, pool: str, now: float) -> Override | None: ...
+    async def set_override(self, pool: str, override: Override | None) -> None: ...
 
 
+class Sight(Protocol):
+    """The loop: what it saw and decided last, by pool, and what of machines and clouds needs a look."""
+
+    @property
+    def observations(self) -> Mapping[str, Observation]: ...
+    @property
+    def decisions(self) -> Mapping[str, Decision]: ...
+    @property
+    def alerts(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
 class LogOnly:
-    """Satisfies `Sight` where no loop runs: what was last is read from the log."""
+    """A `Sight` where no loop runs: what was last is read from the log."""
 
-    def seen(self, _pool: str) -> Observation | None:
-        """Nothing of its own."""
-        return None
-
-    def decided(self, _pool: str) -> Decision | None:
-        """Nothing of its own."""
-        return None
-
-    def history(self, _pool: str) -> History:
-        """None."""
-        return History()
+    observations: Mapping[str, Observation] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    alerts: Sequence[str] = ()
 
 
 class ScaleViews:
@@ -94,24 +98,27 @@ class ScaleViews:
         policies: Mapping[str, ScalePolicy],
         limits: FleetLimits,
         claims: Claims,
-        pools: PoolBook,
+        memory: Memory,
+        dry_run: DryRun,
         books: Books,
         sight: Sight,
         change: Change,
         clock: Clock,
     ) -> None:
-        self._policies, self._limits, self._claims, self._pools = policies, limits, claims, pools
-        self._books, self._sight, self._change, self._clock = books, sight, change, clock
+        self._policies, self._limits, self._claims = policies, limits, claims
+        self._memory, self._dry_run, self._books = memory, dry_run, books
+        self._sight, self._change, self._clock = sight, change, clock
 
     async def scale(self) -> ScaleView:
         """All pools that are sized, and what the fleet costs."""
         return ScaleView(
             cluster=self._limits.cluster,
-            is_dry=self._pools.is_dry,
+            is_dry=self._dry_run.is_on,
             budget_eur_h=self._limits.budget_eur_h,
             max_machines=self._limits.max_machines,
             cost_eur_h=cost_eur_h(self._claims.all()),
             pools=[await self._pool(policy) for policy in self._policies.values()],
+            alerts=list(self._sight.alerts),
             note="" if self._policies else NO_LADDER,
         )
 
@@ -153,8 +160,7 @@ class ScaleViews:
         if pool is not None and pool not in seen:
             raise NotFound("look at pool", pool)
         decisions = [
-            decide(one, policies[name], self._sight.history(name), self._pools.override(name))
-            for name, one in seen.items()
+            decide(one, policies[name], self._memory.history(name), self._override(name)) for name, one in seen.items()
         ]
         fitted = fit(decisions, seen, policies, self._limits_now())
         wanted = {one.pool for one in chosen}
@@ -190,23 +196,26 @@ class ScaleViews:
                 f"the override of pool {pool!r} would have ended {now - until:.0f} s ago; give a later end"
             )
         override = Override(target, until, by)
-        await self._pools.set_override(pool, override)
+        await self._memory.set_override(pool, override)
         log.info("scale_override", pool=pool, target=target, for_s=round(until - now), by=by)
         return OverrideView(target=target, until=until, by=by)
 
     async def clear_override(self, pool: str) -> None:
         """The policy decides again. Raises NotFound for an unknown pool."""
         self._require(pool)
-        await self._pools.set_override(pool, None)
+        await self._memory.set_override(pool, None)
         log.info("scale_override_cleared", pool=pool)
 
     async def set_dry(self, is_dry: bool) -> None:
         """Decide and say, order and end nothing; or act again."""
-        await self._pools.set_dry(is_dry)
+        await self._dry_run.set(is_dry)
         log.info("scale_dry_run", is_dry=is_dry)
 
     def _limits_now(self) -> FleetLimits:
-        return replace(self._limits, is_dry=self._pools.is_dry)
+        return replace(self._limits, is_dry=self._dry_run.is_on)
+
+    def _override(self, pool: str) -> Override | None:
+        return self._memory.override(pool, self._clock.wall_s())
 
     def _require(self, pool: str) -> ScalePolicy:
         policy = self._policies.get(pool)
@@ -218,7 +227,7 @@ class ScaleViews:
 
     async def _pool(self, policy: ScalePolicy) -> ScalePoolView:
         claims = self._claims.all(policy.pool)
-        seen, decision = self._sight.seen(policy.pool), self._sight.decided(policy.pool)
+        seen, decision = self._sight.observations.get(policy.pool), self._sight.decisions.get(policy.pool)
         if decision is None:
             seen, decision = await self._logged(policy.pool)
         standing = [claim for claim in claims if claim.state is not ClaimState.GONE]
@@ -234,12 +243,12 @@ class ScaleViews:
             others=0 if seen is None else seen.others,
             cost_eur_h=cost_eur_h(standing),
             unpriced=sum(1 for claim in standing if claim.price_eur_h is None),
-            override=shown.override_view(self._pools.override(policy.pool)),
+            override=shown.override_view(self._override(policy.pool)),
             decision=None if decision is None else shown.decision_view(decision),
         )
 
     async def _seen(self, pool: str) -> Observation | None:
-        return self._sight.seen(pool) or (await self._logged(pool))[0]
+        return self._sight.observations.get(pool) or (await self._logged(pool))[0]
 
     async def _logged(self, pool: str) -> tuple[Observation | None, Decision | None]:
         rows = await self._books.scale_log(pool, self._clock.wall_s() - LOOK_BACK_S, 1)

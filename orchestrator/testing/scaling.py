@@ -10,8 +10,9 @@ from pathlib import Path
 
 from orchestrator.autoscaler.cloud.provider import ProviderConfig
 from orchestrator.autoscaler.decide import decide
+from orchestrator.autoscaler.dry_run import DryRun
 from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.pool_memory import PoolMemory
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, MachineSeen, NodeClaim, Observation, Rung
 from orchestrator.autoscaler.views import LogOnly, ScaleViews
@@ -71,12 +72,14 @@ def scale_views(
         now = clock.wall_s()
         books.rows.extend(_history(policies[POOL], now))
         claims.claims.extend(_claims(now))
+    memory = PoolMemory(books)
     providers = {"hetzner": ProviderConfig("hetzner", "hetzner", {}, state_dir=Path("cloud"))}
     return ScaleViews(
         policies=policies,
         limits=FleetLimits(cluster="prod", budget_eur_h=0.5),
         claims=claims,
-        pools=PoolBook(books=books, clock=clock, is_dry=False),
+        memory=memory,
+        dry_run=DryRun(memory, by_file=False),
         books=books,
         sight=LogOnly(),
         change=lambda policy, changes: change_policy(policy, changes, providers),

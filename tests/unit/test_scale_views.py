@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.autoscaler.pool_book import FLEET, PoolBook
+from orchestrator.autoscaler.dry_run import FLEET, DryRun
+from orchestrator.autoscaler.pool_memory import PoolMemory
 from orchestrator.autoscaler.shown import replayed
-from orchestrator.autoscaler.values import Decision, Override
+from orchestrator.autoscaler.values import Decision
 from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
 from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN
 from orchestrator.testing.http import door
@@ -17,48 +18,18 @@ from tasks.errors import InvalidCall, LedgerDown, NotFound
 from tasks.testing.clock import FakeClock
 
 
-async def book_of(books: MemoryScaleBooks, clock: FakeClock, *, is_dry: bool = False) -> PoolBook:
-    """As a new leader reads it."""
-    book = PoolBook(books=books, clock=clock, is_dry=is_dry)
-    await book.load()
-    return book
-
-
-async def test_an_override_outlives_a_restart_and_not_its_end() -> None:
-    """A person's word is durable, and forgotten by nobody but the clock."""
-    clock, books = FakeClock(), MemoryScaleBooks()
-    held = Override(3, clock.wall_s() + 60, "ann")
-    await (await book_of(books, clock)).set_override(POOL, held)
-    book = await book_of(books, clock)
-    assert book.overrides() == {POOL: held}
-    clock.advance(60.0)
-    assert book.override(POOL) is None
-    assert book.overrides() == {}
-
-
-async def test_one_row_keeps_what_each_part_remembers() -> None:
-    """Who saves the season does not undo the override, and the other way round."""
-    clock, books = FakeClock(), MemoryScaleBooks()
-    book = await book_of(books, clock)
-    await book.remember(POOL, season_json="[1]")
-    await book.set_override(POOL, Override(2, clock.wall_s() + 60))
-    await book.remember(POOL, shape_json="{}")
-    again = await book_of(books, clock)
-    assert (again.season_json(POOL), again.shape_json(POOL), again.override(POOL)) == ("[1]", "{}", book.override(POOL))
-    await again.set_override(POOL, None)
-    assert (again.override(POOL), again.season_json(POOL)) == (None, "[1]")
-
-
 @pytest.mark.parametrize("by_file", [True, False])
 async def test_dry_run_is_as_it_was_said_last_over_restarts(by_file: bool) -> None:
-    """A fleet that was told to hold still does not wake up spending money."""
-    clock, books = FakeClock(), MemoryScaleBooks()
-    book = await book_of(books, clock, is_dry=by_file)
-    assert book.is_dry is by_file
-    await book.set_dry(not by_file)
-    assert (await book_of(books, clock, is_dry=by_file)).is_dry is not by_file
-    assert book.overrides() == {}
-    assert set(books.pools) == {FLEET}
+    """A fleet that was told to hold still does not wake up spending money; no pool's override comes of it."""
+    books = MemoryScaleBooks()
+    memory = PoolMemory(books)
+    dry_run = DryRun(memory, by_file=by_file)
+    assert dry_run.is_on is by_file
+    await dry_run.set(not by_file)
+    again = PoolMemory(books)
+    await again.load()
+    assert DryRun(again, by_file=by_file).is_on is not by_file
+    assert again.override(FLEET, 0.0) is None
 
 
 async def test_what_the_ledger_refused_does_not_hold() -> None:
@@ -68,11 +39,10 @@ async def test_what_the_ledger_refused_does_not_hold() -> None:
         async def save_scale_pool(self, row: ScalePoolRow) -> None:
             raise LedgerDown("it is away")
 
-    clock = FakeClock()
-    book = await book_of(Down(), clock)
+    dry_run = DryRun(PoolMemory(Down()), by_file=False)
     with pytest.raises(LedgerDown):
-        await book.set_override(POOL, Override(2, clock.wall_s() + 60))
-    assert book.override(POOL) is None
+        await dry_run.set(True)
+    assert not dry_run.is_on
 
 
 async def test_without_a_ladder_it_says_so() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,7 @@ from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.dry_run import DryRun
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.pool_memory import PoolMemory
 from orchestrator.autoscaler.views import LogOnly, ScaleViews
 from orchestrator.blobs.disk import DiskBlobs
@@ -48,8 +49,9 @@ from orchestrator.pools_change import change_policy
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
+from orchestrator.registry.shapes import Shapes
 from orchestrator.registry.terms import Terms
-from orchestrator.seats import view_of
+from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
@@ -75,7 +77,12 @@ class Orchestrator:
 
 
 async def build(
-    settings: OrchestratorSettings, *, address: str, follows: Callable[[str | None], None], clock: Clock | None = None
+    settings: OrchestratorSettings,
+    *,
+    address: str,
+    follows: Callable[[str | None], None],
+    clock: Clock | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Orchestrator:
     """Make every part.
 
@@ -84,6 +91,7 @@ async def build(
         address: HOST:PORT of its doors, for other replicas.
         follows: told where another replica leads.
         clock: for tests.
+        environ: where secrets are that the pools file only names.
 
     Raises:
         LedgerDown: the database does not answer.
@@ -91,7 +99,7 @@ async def build(
     """
     stores = await _stores(settings, clock or SteadyClock(SystemClock()))
     sender = Sender(stores.celery)
-    core = core_of(settings, stores, sender)
+    core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
     fleet = fleet_of(core, views)
     leadership = leadership_of(settings, core, address, follows)
@@ -139,9 +147,19 @@ async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     )
 
 
-def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -> Core:
-    """Everything that decides; nothing here listens or runs yet."""
-    policies, roster, attempts = read_pools(settings.pools_file), Roster(), OpenAttempts()
+def core_of(
+    settings: OrchestratorSettings, stores: Stores, sender: Publisher, *, environ: Mapping[str, str] | None = None
+) -> Core:
+    """Everything that decides; nothing here listens or runs yet.
+
+    Args:
+        settings: as read.
+        stores: as opened.
+        sender: publishes deliveries.
+        environ: where secrets are that the pools file only names.
+    """
+    policies = read_pools(settings.pools_file, cloud_dir=settings.cloud_dir, environ=environ)
+    roster, attempts = Roster(Shapes(made_of(policies))), OpenAttempts()
     happenings, watch = Happenings(), Watch()
     happenings.listen(watch.hear)
     terms = terms_of(settings)
@@ -171,9 +189,8 @@ def core_of(settings: OrchestratorSettings, stores: Stores, sender: Publisher) -
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
-        circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
+        circuits, proof, PoolBook(stores.ledger), Enroller(store=stores.ledger, members=desk, clock=stores.clock),
         ClaimBook(books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes),
-        PoolMemory(stores.ledger),
     )  # fmt: skip
 
 
@@ -295,8 +312,8 @@ def scaling_of(core: Core) -> ScaleViews:
         policies=policies.scaled,
         limits=policies.limits,
         claims=core.claims,
-        memory=core.pool_memory,
-        dry_run=DryRun(core.pool_memory, by_file=policies.limits.is_dry),
+        memory=PoolMemory(core.pool_book),
+        dry_run=DryRun(core.pool_book, by_file=policies.limits.is_dry),
         books=core.stores.ledger,
         sight=LogOnly(),
         change=lambda policy, changes: change_policy(policy, changes, policies.providers),

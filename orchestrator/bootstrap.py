@@ -41,7 +41,8 @@ async def serve(settings: OrchestratorSettings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     listening = _listen(settings)
     relay = Relay(patience_s=2 * settings.leader_ttl_s)
-    orchestrator = await build(settings, address=_address(settings, listening), follows=relay.led_by)
+    address = _address(settings, listening)
+    orchestrator = await build(settings, address=address, follows=relay.led_by, environ=os.environ)
     config = uvicorn.Config(
         orchestrator.app,
         log_config=None,

@@ -8,7 +8,7 @@ from celery import Celery
 from redis.asyncio import Redis
 
 from orchestrator.autoscaler.claims import ClaimBook
-from orchestrator.autoscaler.pool_memory import PoolMemory
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
@@ -57,6 +57,6 @@ class Core:
     doubts: Doubts
     circuits: Circuits
     proof: Proof
+    pool_book: PoolBook
     enroller: Enroller
     claims: ClaimBook
-    pool_memory: PoolMemory

@@ -25,6 +25,7 @@ from orchestrator.settling.audit import Audit
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.sweep import Graces, Sweep
 from orchestrator.upkeep import upkeep
+from tasks.errors import LedgerDown
 
 LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
@@ -64,8 +65,10 @@ def lead(core: Core) -> Callable[[int], Awaitable[None]]:
         core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
         core.enroller.restore(await ledger.enrolments())
         await core.claims.load()
-        await core.pool_memory.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
+        await core.pool_book.load()
+        roster.shapes.recall({row.pool: row.shape_json for row in core.pool_book.all() if row.shape_json})
+        roster.changed()
         for attempt in await ledger.outstanding():
             core.attempts.add(attempt)
         core.dispatcher.epoch = epoch
@@ -98,6 +101,9 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     async def report_loads() -> None:
         core.dispatcher.loads_changed({m.name: (m.load.cpu, m.load.memory) for m in core.roster.members()})
 
+    async def save_shapes() -> None:
+        await remember_shapes(core)
+
     audit = Audit(
         books=core.stores.ledger, knows=core.dispatcher.knows, doubt=core.doubts.note, clock=core.stores.clock
     )
@@ -109,10 +115,26 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.doubts.resolve, "doubts"),
         every(SWEEP_EVERY_S, core.circuits.look, "circuits"),
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
+        every(SWEEP_EVERY_S, save_shapes, "pool shapes"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
         *upkeep(settings, core),
     ]
+
+
+async def remember_shapes(core: Core) -> None:
+    """Write down what machines of scaled pools bring, where that changed.
+
+    Raises:
+        LedgerDown: the rest is written next time.
+    """
+    rows = core.roster.shapes.dirty()
+    for number, (pool, shape) in enumerate(rows):
+        try:
+            await core.pool_book.note(pool, shape_json=shape)
+        except LedgerDown:
+            core.roster.shapes.unsaved(left for left, _ in rows[number:])
+            raise
 
 
 def lifespan_of(

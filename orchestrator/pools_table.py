@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -89,7 +88,7 @@ def built(place: Place, kind: type[T], table: Mapping[str, Value], **given: Valu
     check_finite(place, table)
     try:
         # By way of JSON: strict there, so that "5" is no number, and a list still becomes a tuple.
-        return _adapter(kind).validate_json(orjson.dumps({**table, **given}), strict=True)
+        return TypeAdapter(kind).validate_json(orjson.dumps({**table, **given}), strict=True)
     except (ValidationError, TypeError) as error:
         if not isinstance(error, ValidationError):
             place.wrong(f"holds a value of a kind that no setting has: {error}")
@@ -131,8 +130,3 @@ def check_patterns(place: Place, patterns: Sequence[str]) -> None:
 def shown(value: Value) -> str:
     """Enough of a value to recognise it."""
     return repr(value)[:SHOWN_CHARS]
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)

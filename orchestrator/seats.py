@@ -8,8 +8,13 @@ from __future__ import annotations
 from orchestrator.dispatch.view import FleetView, Seat
 from orchestrator.health.circuits import Circuits
 from orchestrator.pools import Policies
+from orchestrator.pools_scale import usable_rungs
 from orchestrator.registry.roster import Roster
+from orchestrator.registry.shapes import ON_DEMAND, SPOT, Made, Shapes
 from tasks.clock import Clock
+
+ASKED = "the autoscaler is asked for one"
+DRY = "the autoscaler only says what it would do ([scale] is_dry), so start one"
 
 
 def view_of(
@@ -31,7 +36,44 @@ def view_of(
             state=member.state,
             circuits=circuits.open_at(member.name, member.incarnation),
             unhealthy=member.unhealthy(),
+            location=member.offer.location,
         )
         for member in roster.members()
     }
-    return FleetView(roster.version, seats, policies.by_name, paused)
+    return FleetView(
+        roster.version,
+        seats,
+        policies.by_name,
+        paused,
+        regions=policies.regions,
+        growth=_growth(roster.shapes),
+        asked=DRY if policies.limits.is_dry else ASKED,
+    )
+
+
+def made_of(policies: Policies) -> dict[str, tuple[Made, ...]]:
+    """The kinds of machines that scaled pools can order."""
+    return {
+        pool: tuple(
+            dict.fromkeys(
+                Made(rung.region, frozenset({SPOT if rung.is_spot else ON_DEMAND})) for rung in usable_rungs(policy)
+            )
+        )
+        for pool, policy in policies.scaled.items()
+    }
+
+
+def _growth(shapes: Shapes) -> tuple[Seat, ...]:
+    """Nodes that the autoscaler could make, one per kind of machine."""
+    return tuple(
+        Seat(
+            node=f"a new machine of {pool}",
+            pool=pool,
+            capabilities=shape.capabilities | made.capabilities,
+            tools=frozenset(tool.name for tool in shape.tools),
+            slots=shape.slots,
+            location=made.location,
+        )
+        for pool, shape in shapes.all().items()
+        for made in shapes.made[pool]
+    )

@@ -96,7 +96,7 @@ class Views:
         return replace(invocation, attempts=(*earlier, replace(last, heard_at=heard_at)))
 
     def pools(self) -> list[PoolView]:
-        """Every pool some node is in."""
+        """Every pool some node is in, and scaled ones of which one was."""
         return [self._pool(name) for name in sorted(self._roster.pools())]
 
     async def queues(self) -> list[QueueView]:
@@ -138,7 +138,7 @@ class Views:
             lane=spec.lane,
             is_safe=spec.is_safe,
             timeout_s=spec.timeout_s,
-            pools=sorted({member.offer.pool for member in offering}),
+            pools=sorted({member.offer.pool for member in offering} | set(self._roster.shapes.offering(spec.name))),
             nodes=sum(1 for member in offering if member.state is NodeState.ACTIVE),
             policy=spec.policy,
             definition=spec.definition,
@@ -146,7 +146,8 @@ class Views:
 
     def _pool(self, name: str) -> PoolView:
         members = [member for member in self._roster.members() if member.offer.pool == name]
-        policy = self._policy(name)
+        policy, shape = self._policy(name), self._roster.shapes.of(name)
+        remembered = shape.capabilities if shape else frozenset[str]()
         return PoolView(
             name=name,
             strategy=policy.strategy,
@@ -159,5 +160,5 @@ class Views:
             },
             waiting=self._waiting(name),
             is_paused=policy.is_paused or ("pool", name) in self._paused(),
-            capabilities=sorted({label for member in members for label in member.capabilities}),
+            capabilities=sorted({label for member in members for label in member.capabilities} | remembered),
         )

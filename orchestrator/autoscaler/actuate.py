@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -19,7 +19,7 @@ from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Ordered, TakenBack, Tell
 from orchestrator.autoscaler.exclusive import Exclusive
 from orchestrator.autoscaler.ladder import next_rung
-from orchestrator.autoscaler.looks import Looks
+from orchestrator.autoscaler.looks import Look, Looks
 from orchestrator.autoscaler.nodes import Nodes
 from orchestrator.autoscaler.notices import Notices
 from orchestrator.autoscaler.prices import Price, Prices
@@ -57,7 +57,6 @@ class Actuator:
         prices: Prices,
         silence: Silence,
         exclusive: Exclusive,
-        wanted_regions: Callable[[str], Iterable[str]],
         machine_ttl_s: float,
         read_at: float,
         clock: Clock,
@@ -66,8 +65,7 @@ class Actuator:
     ) -> None:
         self._book, self._clouds, self._nodes, self._steps, self._sweep = book, clouds, nodes, steps, sweep
         self._looks, self._notices, self._prices, self._silence = looks, notices, prices, silence
-        self._exclusive, self._wanted_regions = exclusive, wanted_regions
-        self._machine_ttl_s, self._read_at = machine_ttl_s, read_at
+        self._exclusive, self._machine_ttl_s, self._read_at = exclusive, machine_ttl_s, read_at
         self._clock, self._tell, self._leads = clock, tell, leads
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: Counter[tuple[str, str]] = Counter()
@@ -76,28 +74,49 @@ class Actuator:
 
     # ---- decisions
 
-    async def act(self, decision: Decision, policy: ScalePolicy) -> None:
+    async def act(self, decision: Decision, policy: ScalePolicy, *, wanted: Sequence[str] = ()) -> None:
         """Towards the target: by ledger writes only; `step` does the rest.
+
+        Args:
+            decision: of one pool.
+            policy: its.
+            wanted: patterns of regions that waiting calls ask for; rungs there come first.
 
         Raises:
             LedgerDown, EpochLost: part of it was done, and the next decision sees which.
         """
         if decision.is_dry:
             return
+        await self._book.resolve()
+        await self._let_go(decision, policy)
         missing = decision.target - len(self._book.live(decision.pool))
         if missing > 0:
-            missing -= await self._take_back(decision.pool, missing)
-            await self._order(decision, policy, missing)
-        elif missing < 0:
-            await self._let_go(decision, -missing)
+            missing -= await self._take_back(decision, missing)
+            await self._order(decision, policy, missing, wanted)
 
-    async def _take_back(self, pool: str, most: int) -> int:
+    async def _let_go(self, decision: Decision, policy: ScalePolicy) -> None:
+        """Idle and busy ones alike drain; the busy ones serve what they hold, and may be taken back until then."""
+        reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are enough"
+        for claim_id in (*decision.victims, *decision.cordon):
+            with self._exclusive.hold(claim_id) as is_mine:
+                claim = self._book.find(claim_id)
+                if not is_mine or claim is None or claim.state not in LIVE:
+                    continue
+                is_lost = self._notices.has(claim) or self._is_overdue(claim, policy)
+                if is_lost or len(self._book.live(decision.pool)) > decision.target:
+                    await self._steps.let_go(claim, reason)
+
+    def _is_overdue(self, claim: NodeClaim, policy: ScalePolicy) -> bool:
+        return claim.state in COMING and self._clock.wall_s() - claim.created_at > policy.boot_limit_s
+
+    async def _take_back(self, decision: Decision, most: int) -> int:
         """What drains and was not told to leave serves again, the youngest first."""
-        draining = [c for c in self._book.standing(pool) if c.state is ClaimState.DRAINING]
+        unwanted = {*decision.victims, *decision.cordon}
+        draining = [c for c in self._book.standing(decision.pool) if c.state is ClaimState.DRAINING]
         taken = 0
         for claim in sorted(draining, key=lambda claim: claim.created_at, reverse=True):
             with self._exclusive.hold(claim.id) as is_mine:
-                if taken == most or not is_mine or not self._may_come_back(claim):
+                if taken == most or claim.id in unwanted or not is_mine or not self._may_come_back(claim):
                     continue
                 await self._nodes.wish(claim.node, NodeState.ACTIVE)  # first: draining again cordons it again
                 self._tell(TakenBack(await self._book.move(claim.id, ClaimState.READY, reason="wanted again")))
@@ -109,12 +128,12 @@ class Actuator:
             return False
         return self._nodes.state_of(claim.node) in (NodeState.ACTIVE, NodeState.CORDONED)
 
-    async def _order(self, decision: Decision, policy: ScalePolicy, wanted: int) -> None:
+    async def _order(self, decision: Decision, policy: ScalePolicy, most: int, wanted: Sequence[str]) -> None:
         live = self._book.live(decision.pool)
-        number = min(wanted, policy.max_machines - len(live), self._may_order(policy, live))
+        number = min(most, policy.max_machines - len(live), self._may_order(policy, live))
         reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are wanted"
         for _ in range(number):
-            rung = self.next_rung(policy)
+            rung = self.next_rung(policy, wanted)
             if rung is None:
                 return
             price = self._prices.of(rung)
@@ -136,26 +155,14 @@ class Actuator:
             return policy.max_machines
         return max(0, most - sum(1 for claim in live if claim.state in COMING))
 
-    async def _let_go(self, decision: Decision, most: int) -> None:
-        reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are enough"
-        for claim_id in decision.victims:
-            claim = self._book.find(claim_id)
-            with self._exclusive.hold(claim_id) as is_mine:
-                if most <= 0 or not is_mine or claim is None or claim.state not in LIVE:
-                    continue
-                await self._steps.let_go(claim, reason)
-                most -= 1
-
-    def next_rung(self, policy: ScalePolicy) -> Rung | None:
+    def next_rung(self, policy: ScalePolicy, wanted: Sequence[str] = ()) -> Rung | None:
         """Where this pool's next machine would be ordered; None where every rung is passed by now."""
-        wanted = self._wanted_regions(policy.pool)
-        claims = self._book.all()
-        return next_rung(policy, claims, self._clock.wall_s(), wanted=wanted, read_at=self._read_at)
+        return next_rung(policy, self._book.all(), self._clock.wall_s(), wanted=wanted, read_at=self._read_at)
 
-    def next_price(self, policy: ScalePolicy) -> Price:
-        """Of the machine that would be ordered next."""
-        rung = self.next_rung(policy)
-        return Price() if rung is None else self._prices.of(rung)
+    def next_price(self, policy: ScalePolicy, wanted: Sequence[str] = ()) -> Price | None:
+        """Of the machine that would be ordered next; None where none can be."""
+        rung = self.next_rung(policy, wanted)
+        return None if rung is None else self._prices.of(rung)
 
     # ---- steps
 
@@ -164,7 +171,8 @@ class Actuator:
         standing = self._book.standing()
         self._refresh(standing)
         for look in self._looks.take():
-            self._spawn(self._apply(look.provider, self._sweep.apply(look)), f"apply look at {look.provider}")
+            self._spawn(self._apply(look), f"apply look at {look.provider}")
+        self._not_before_s = {c.id: self._not_before_s[c.id] for c in standing if c.id in self._not_before_s}
         for claim in standing:
             self._silence.look(claim, self._nodes.state_of(claim.node))
             place = self._steps.waits_for_a_place(claim)
@@ -205,11 +213,11 @@ class Actuator:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _apply(self, provider: str, applying: Coroutine[Any, Any, None]) -> None:
+    async def _apply(self, look: Look) -> None:
         try:
-            await applying
+            await self._sweep.apply(look)
         except Exception:
-            log.exception("look_failed", provider=provider)
+            log.exception("look_failed", provider=look.provider)
 
     async def _advance(self, claim_id: str, place: tuple[str, str] | None) -> None:
         try:
@@ -237,7 +245,6 @@ class Actuator:
         for _ in range(STEPS_IN_A_ROW):
             claim = self._book.find(claim_id)
             if claim is None or claim.state is ClaimState.GONE:
-                self._forget(claim_id)
                 return wait_s
             wait_s = await self._steps.advance(claim)
             after = self._book.find(claim_id)
@@ -258,7 +265,3 @@ class Actuator:
             await self._book.note(claim_id, failures=claim.failures + 1, error=error)
         except FleetError as unwritten:
             log.warning("claim_failure_not_noted", claim=claim_id, error=unwritten.message)
-
-    def _forget(self, claim_id: str) -> None:
-        self._tries.pop(claim_id, None)
-        self._not_before_s.pop(claim_id, None)

@@ -1,12 +1,9 @@
-"""A NodeClaim as the ledger keeps it. What a row of a newer version says beyond is ignored."""
+"""A NodeClaim as the ledger keeps it: what is asked for by name, and the whole of it as text."""
 
 from __future__ import annotations
 
-from functools import cache
-
-from pydantic import TypeAdapter
-
 from orchestrator.autoscaler.values import NodeClaim
+from orchestrator.autoscaler.wire import dumps, loads
 from orchestrator.ledger.values import ClaimRow
 
 
@@ -19,15 +16,14 @@ def row_of(claim: NodeClaim) -> ClaimRow:
         state=claim.state.value,
         created_at=claim.created_at,
         state_at=claim.state_at,
-        body_json=_form().dump_json(claim).decode(),
+        body_json=dumps(claim),
     )
 
 
 def claim_of(row: ClaimRow) -> NodeClaim:
-    """As it was saved."""
-    return _form().validate_json(row.body_json)
+    """As it was saved.
 
-
-@cache
-def _form() -> TypeAdapter[NodeClaim]:
-    return TypeAdapter(NodeClaim)
+    Raises:
+        UnreadableRecord: it is no claim.
+    """
+    return loads(NodeClaim, row.body_json)

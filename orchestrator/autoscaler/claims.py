@@ -44,6 +44,8 @@ class ClaimBook:
         self._books, self._clock, self._draw = books, clock, draw
         self._claims: dict[str, NodeClaim] = {}
         self._writing = asyncio.Lock()
+        self._is_doubtful = False
+        """A write ended in an error: the ledger may have it all the same."""
 
     async def load(self) -> None:
         """What an earlier leader ordered.
@@ -51,7 +53,18 @@ class ClaimBook:
         Raises:
             LedgerDown: nothing is known; nothing may be ordered or ended.
         """
-        self._claims = {row.id: claim_of(row) for row in await self._books.claims()}
+        async with self._writing:
+            self._claims = {row.id: claim_of(row) for row in await self._books.claims()}
+            self._is_doubtful = False
+
+    async def resolve(self) -> None:
+        """After a write of which nobody knows whether it took, see what the ledger has.
+
+        Raises:
+            LedgerDown: it is still not known, so nothing may be ordered.
+        """
+        if self._is_doubtful:
+            await self.load()
 
     def find(self, claim_id: str) -> NodeClaim | None:
         """One claim, or None."""
@@ -155,7 +168,9 @@ class ClaimBook:
         return claim
 
     async def _save(self, claim: NodeClaim) -> NodeClaim:
+        was_doubtful, self._is_doubtful = self._is_doubtful, True
         await self._books.save_claim(row_of(claim))
+        self._is_doubtful = was_doubtful
         self._claims[claim.id] = claim
         return claim
 

@@ -5,30 +5,33 @@ Kept beside what is remembered of pools, under a name that no pool can have.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import orjson
+
+from orchestrator.ledger.values import ScalePoolRow
 
 FLEET = "*"
 
 
-class Memory(Protocol):
-    """`PoolMemory`."""
+class Rows(Protocol):
+    """`PoolBook`."""
 
-    def shape_json(self, pool: str) -> str | None: ...
-    async def set_shape(self, pool: str, shape_json: str) -> None: ...
+    def of(self, pool: str) -> ScalePoolRow: ...
+    async def note(self, pool: str, **changes: Any) -> ScalePoolRow: ...  # noqa: ANN401 - JSON of any column
 
 
 class DryRun:
-    """Of the whole fleet."""
+    """Of the whole fleet. `tell` hears every change: the loop."""
 
-    def __init__(self, memory: Memory, *, by_file: bool) -> None:
-        self._memory, self._by_file = memory, by_file
+    def __init__(self, rows: Rows, *, by_file: bool, tell: Callable[[bool], None] = lambda _is_on: None) -> None:
+        self._rows, self._by_file, self._tell = rows, by_file, tell
 
     @property
     def is_on(self) -> bool:
         """Decide and say, order and end nothing."""
-        text = self._memory.shape_json(FLEET)
+        text = self._rows.of(FLEET).override_json
         return self._by_file if text is None else bool(orjson.loads(text)["is_dry"])
 
     async def set(self, is_on: bool) -> None:
@@ -37,4 +40,5 @@ class DryRun:
         Raises:
             LedgerDown, EpochLost: it is as before.
         """
-        await self._memory.set_shape(FLEET, orjson.dumps({"is_dry": is_on}).decode())
+        await self._rows.note(FLEET, override_json=orjson.dumps({"is_dry": is_on}).decode())
+        self._tell(is_on)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 import structlog
@@ -72,11 +73,14 @@ class Looks:
         self._asked_at_s[provider] = now_s
         task = asyncio.create_task(self._look(provider, cloud), name=f"look at {provider}")
         self._under_way[provider] = task
-        task.add_done_callback(lambda _, provider=provider: self._under_way.pop(provider, None))
+        task.add_done_callback(partial(self._came, provider))
 
     def under_way(self) -> list[asyncio.Task[None]]:
         """Lists that were asked for and have not come."""
         return list(self._under_way.values())
+
+    def _came(self, provider: str, _task: asyncio.Task[None]) -> None:
+        self._under_way.pop(provider, None)
 
     async def _look(self, provider: str, cloud: CloudProvider) -> None:
         began_at = self._clock.wall_s()

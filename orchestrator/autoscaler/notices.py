@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import structlog
 
@@ -41,11 +42,14 @@ class Notices:
             self._asked_at_s[provider] = now_s
             task = asyncio.create_task(self._ask(provider), name=f"notices of {provider}")
             self._under_way[provider] = task
-            task.add_done_callback(lambda _, provider=provider: self._under_way.pop(provider, None))
+            task.add_done_callback(partial(self._came, provider))
 
     def under_way(self) -> list[asyncio.Task[None]]:
         """Answers that were asked for and have not come."""
         return list(self._under_way.values())
+
+    def _came(self, provider: str, _task: asyncio.Task[None]) -> None:
+        self._under_way.pop(provider, None)
 
     async def _ask(self, provider: str) -> None:
         try:

@@ -7,11 +7,13 @@ same. Refuses to put anything long-lived into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from orchestrator.autoscaler.cloud.provider import Order
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.values import NodeClaim
+from tasks.errors import NotFound
 
 TOKEN_SPARE_S = 300.0
 """A token outlives the time a boot may take by this."""
@@ -20,7 +22,11 @@ UserData = Callable[[NodeClaim, Mapping[str, str]], str]
 
 
 class Enroller(Protocol):
-    """Gives and voids one-time tokens."""
+    """Gives and voids one-time tokens.
+
+    A token asked for again leaves earlier unused ones of that name good: a machine may have been made with one.
+    To revoke voids the credential too, and puts out whoever is joined with it; what is unknown is `NotFound`.
+    """
 
     async def token(self, name: str, pool: str, ttl_s: float) -> str: ...
     async def revoke(self, name: str) -> None: ...
@@ -86,4 +92,5 @@ class Orders:
             LedgerDown, EpochLost: it may still; say it again.
         """
         self.forget(claim.id)
-        await self._enroller.revoke(claim.node)
+        with suppress(NotFound):  # it never had any, or they were voided before a restart
+            await self._enroller.revoke(claim.node)

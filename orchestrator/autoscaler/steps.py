@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from orchestrator.autoscaler.boot_pause import BOOT_TIMEOUT, PROVISIONING_FAILED, STOPPED
-from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.claims import Changed, ClaimBook
 from orchestrator.autoscaler.cloud.errors import (
     CloudDown,
     CredentialsRefused,
@@ -24,13 +24,13 @@ from orchestrator.autoscaler.cloud.errors import (
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Power
 from orchestrator.autoscaler.events import Ended, Failed, Joined, LetGo, Tell
 from orchestrator.autoscaler.looks import Looks
-from orchestrator.autoscaler.nodes import Nodes
+from orchestrator.autoscaler.nodes import PRESENT, Nodes
 from orchestrator.autoscaler.orders import Orders
 from orchestrator.autoscaler.prices import Prices
 from orchestrator.autoscaler.reconcile import LAG_S
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.silence import Silence
-from orchestrator.autoscaler.values import COMING, ClaimState, NodeClaim
+from orchestrator.autoscaler.values import ClaimState, NodeClaim
 from tasks.clock import Clock
 from tasks.errors import FleetError
 from tasks.node import NodeState
@@ -162,7 +162,7 @@ class Steps:
             await self.fail(claim, down.code, down.message)  # it may have been made: terminating looks for it
             return None
         price = self._prices.of(claim.rung)
-        changes = {"machine_id": machine.id, "address": machine.address, "failures": 0, "error": ""}
+        changes: dict[str, Changed] = {"machine_id": machine.id, "address": machine.address, "failures": 0, "error": ""}
         if price.eur_h is not None:
             changes |= {"price_eur_h": price.eur_h, "billing_s": price.billing_s}
         return await self._book.note(claim.id, **changes)
@@ -217,7 +217,7 @@ class Steps:
     async def _serve(self, claim: NodeClaim) -> float:
         if self._has_notice(claim):
             await self.let_go(claim, "its provider takes it away")
-        elif (why := self._silence.too_long(claim, self._nodes.state_of(claim.node))) is not None:
+        elif (why := self._is_lost(claim, self._nodes.state_of(claim.node))) is not None:
             await self.fail(claim, "", why)
         elif self._nodes.state_of(claim.node) in (NodeState.ACTIVE, NodeState.CORDONED):
             await self._extend(claim)
@@ -227,7 +227,7 @@ class Steps:
         state = self._nodes.state_of(claim.node)
         if state is None:
             await self._book.move(claim.id, ClaimState.TERMINATING)
-        elif (why := self._silence.too_long(claim, state)) is not None:
+        elif (why := self._is_lost(claim, state)) is not None:
             await self.fail(claim, "", why)
         elif state is NodeState.LOST:
             return NOW_S
@@ -242,6 +242,13 @@ class Steps:
         else:
             await self._extend(claim)
         return NOW_S
+
+    def _is_lost(self, claim: NodeClaim, state: NodeState | None) -> str | None:
+        """Why nothing more is expected of it; None while its node is there, or may come back."""
+        machine = self._listed(claim)
+        if state not in PRESENT and machine is not None and machine.power is Power.STOPPED:
+            return "its machine stopped"
+        return self._silence.too_long(claim, state)
 
     def _is_idle(self, claim: NodeClaim) -> bool:
         if self._nodes.held(claim.node):
@@ -262,12 +269,12 @@ class Steps:
     # ---- ending
 
     async def _terminate(self, claim: NodeClaim) -> float:
-        """Until the cloud says that it is gone. Nobody joins under its name from now on."""
-        if claim.id not in self._voided:
-            await self._orders.void(claim)
-            self._voided.add(claim.id)
+        """Until the cloud says that it is gone."""
         if await self._still_leaves(claim):
             return NOW_S
+        if claim.id not in self._voided:  # before the machine is ended: from now on nobody joins under its name
+            await self._orders.void(claim)
+            self._voided.add(claim.id)
         if claim.machine_id is None:
             return NOW_S  # its order may have been carried out: lists will tell, see `sweep.py`
         cloud = self._cloud(claim)
@@ -319,7 +326,7 @@ class Steps:
 
     def _listed(self, claim: NodeClaim) -> Machine | None:
         look = self._looks.of(claim.rung.provider)
-        return None if look is None or claim.state not in COMING else look.find(claim.machine_id)
+        return None if look is None else look.find(claim.machine_id)
 
     def _cloud(self, claim: NodeClaim) -> CloudProvider:
         cloud = self._clouds.get(claim.rung.provider)

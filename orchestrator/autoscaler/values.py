@@ -198,7 +198,11 @@ class Observation:
         billing_s: its billing step.
         quota_left: machines that its provider still allows; None: not known.
         missing: why this cannot be trusted, e.g. "node b-1 has not reported for 21 s"; empty if it can.
-        has_unmet: calls wait that no joined node could run, and this pool is known, or not known not, to.
+        has_unmet: calls wait that no joined node could run, and a machine of this pool could; or nobody knows what
+            it could run, because none was ever seen.
+        is_unknown: no node of this pool was ever seen: its first machine is there to learn from.
+        regions_wanted: patterns of regions that waiting calls are bound to, those of most calls first; calls that
+            may run anywhere are not in it.
     """
 
     pool: str
@@ -214,6 +218,8 @@ class Observation:
     quota_left: int | None = None
     missing: tuple[str, ...] = ()
     has_unmet: bool = False
+    is_unknown: bool = False
+    regions_wanted: tuple[str, ...] = ()
 
     def count(self, *states: ClaimState) -> int:
         """Machines in these states."""

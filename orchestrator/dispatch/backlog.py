@@ -20,7 +20,8 @@ from typing import Protocol
 
 from orchestrator.dispatch.heap import Heap
 from orchestrator.dispatch.lines import Arena, ArenaKey, Flow, Line, ProjectKey, order_of
-from orchestrator.dispatch.view import Shape, shape_of
+from orchestrator.dispatch.tally import Tallies
+from orchestrator.dispatch.view import Regions, Shape, shape_of
 from orchestrator.ledger.values import Waiting
 from tasks.invocation import Lane
 from tasks.placement import Hold, Refusal
@@ -28,6 +29,11 @@ from tasks.placement import Hold, Refusal
 
 class Fleet(Protocol):
     """What the backlog needs of the fleet. `FleetView` satisfies it."""
+
+    @property
+    def regions(self) -> Regions:
+        """Where projects may run. The same for every version: they are part of a shape."""
+        ...
 
     def usable(self, shape: Shape) -> tuple[str, ...]:
         """Joined nodes that can run the shape and are not passed by for it, open or not, by name."""
@@ -51,6 +57,8 @@ class Backlog:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._regions = fleet.regions
+        self.tallies = Tallies()
         self._calls: dict[str, Waiting] = {}
         self._lines: dict[Shape, dict[ProjectKey, Line]] = {}
         self._arenas: dict[ArenaKey, Arena] = {}
@@ -91,6 +99,7 @@ class Backlog:
             self._deadlines.put(call.id, call.expires_at)
         if call.not_before is not None and call.not_before > now_wall_s:
             self._delayed.put(call.id, call.not_before)
+            self.tallies.delay(shape_of(call, self._regions), 1)
         else:
             self._queue(call)
 
@@ -117,20 +126,14 @@ class Backlog:
             line.place = None
             line.flow.arena.charge(line.flow)
             self._last_in_turn(line.flow.arena)
-        self.remove(call_id)
+        self._leave(call, line)
         return call
 
     def remove(self, call_id: str) -> Waiting | None:
         """The call was cancelled or has ended; None if it does not wait."""
-        call = self._calls.pop(call_id, None)
-        if call is None:
-            return None
-        self._deadlines.discard(call_id)
-        self._delayed.discard(call_id)
-        line = self._line_of(call)
-        if line is not None:
-            line.calls.discard(call_id)
-            self._after(line)
+        call = self._calls.get(call_id)
+        if call is not None:
+            self._leave(call, self._line_of(call))
         return call
 
     def park(self, call_id: str, decision: Hold | Refusal) -> None:
@@ -172,7 +175,9 @@ class Backlog:
         """Delayed calls whose time has come are queued; returns how many."""
         ids = self._delayed.pop_until(now_wall_s)
         for call_id in ids:
-            self._queue(self._calls[call_id])
+            call = self._calls[call_id]
+            self.tallies.delay(shape_of(call, self._regions), -1)
+            self._queue(call)
         return len(ids)
 
     def expired(self, now_wall_s: float) -> list[Waiting]:
@@ -195,13 +200,31 @@ class Backlog:
         assert call_id is not None, "a line is ready only while it has a call"
         return self._calls[call_id]
 
+    def _leave(self, call: Waiting, line: Line | None) -> None:
+        del self._calls[call.id]
+        self._deadlines.discard(call.id)
+        if line is None:
+            self._delayed.discard(call.id)
+            self.tallies.delay(shape_of(call, self._regions), -1)
+            return
+        if line.is_tallied:
+            self.tallies.discard(line.shape, call)
+        else:
+            self.tallies.pause(line.shape, -1)
+        line.calls.discard(call.id)
+        self._after(line)
+
     def _queue(self, call: Waiting) -> None:
-        shape = shape_of(call)
+        shape = shape_of(call, self._regions)
         project = (call.tenant, call.project)
         lines = self._lines.setdefault(shape, {})
         line = lines.get(project)
         if line is None:
             line = lines[project] = self._new_line(shape, project)
+        if line.is_tallied:
+            self.tallies.add(shape, call)
+        else:
+            self.tallies.pause(shape, 1)
         line.calls.put(call.id, order_of(call))
         line.refresh()
         self._show(line.flow.arena)
@@ -209,14 +232,14 @@ class Backlog:
     def _new_line(self, shape: Shape, project: ProjectKey) -> Line:
         flow = self._arena_for(shape).flow(project)
         flow.is_paused = self._fleet.is_project_paused(project[1])
-        line = Line(flow, shape)
+        line = Line(flow, shape, is_tallied=not flow.is_paused)
         flow.lines.add(line)
         return line
 
     def _line_of(self, call: Waiting) -> Line | None:
         if call.id in self._delayed:
             return None
-        return self._lines.get(shape_of(call), {}).get((call.tenant, call.project))
+        return self._lines.get(shape_of(call, self._regions), {}).get((call.tenant, call.project))
 
     def _after(self, line: Line) -> None:
         """A call left the line."""
@@ -324,6 +347,17 @@ class Backlog:
             if is_paused != flow.is_paused:
                 flow.is_paused = is_paused
                 flow.refresh()
+            for line in flow.lines:
+                if line.is_tallied == is_paused:
+                    self._retally(line)
+
+    def _retally(self, line: Line) -> None:
+        """Its project was paused or resumed: nobody buys machines for what an operator holds up."""
+        line.is_tallied = not line.is_tallied
+        self.tallies.pause(line.shape, -len(line.calls) if line.is_tallied else len(line.calls))
+        change = self.tallies.add if line.is_tallied else self.tallies.discard
+        for call_id in line.calls:
+            change(line.shape, self._calls[call_id])
 
     def _regroup(self) -> None:
         """Sort shapes into arenas anew. An arena whose shapes stay together keeps its virtual time."""

@@ -19,7 +19,8 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.records import Address, attempt_of, release_of, released_happening
 from orchestrator.dispatch.route import Decision, route
 from orchestrator.dispatch.spread import Spread
-from orchestrator.dispatch.view import FleetView
+from orchestrator.dispatch.tally import Demand, Tally
+from orchestrator.dispatch.view import FleetView, Shape
 from orchestrator.happenings import Ended, Happening
 from orchestrator.ledger.values import Outstanding, Release, Released, Waiting
 from tasks.clock import Clock
@@ -164,15 +165,40 @@ class Dispatcher:
             paused_projects=sorted(name for kind, name in self._paused if kind == "project"),
         )
 
+    def broker_down(self) -> str | None:
+        """Why nothing can be sent; None where it can."""
+        return self._outbox.down_because
+
     def waiting(self) -> int:
         """Calls that wait."""
         return len(self._backlog)
 
     def waiting_in_pool(self, pool: str) -> int:
-        """Waiting calls that this pool could run."""
-        seats = self._fleet.seats.values()
-        tools = {tool for seat in seats if seat.pool == pool for tool in seat.tools}
-        return sum(1 for call in self._backlog.calls() if call.tool in tools and call.pool in (None, pool))
+        """Waiting calls that this pool could run, with a node that it has or that could be made; O(shapes)."""
+        waiting = self._backlog.tallies.all()
+        return sum(calls for shape, calls in waiting.items() if pool in self._pools_for(shape))
+
+    def demand(self) -> list[Demand]:
+        """What waits for room, by shape, with the pools that could give it; O(shapes)."""
+        return [self._demand(shape, tally) for shape, tally in self._backlog.tallies.due()]
+
+    def _demand(self, shape: Shape, tally: Tally) -> Demand:
+        oldest = tally.oldest()
+        assert oldest is not None, "a tally without a call is dropped"
+        is_paused = self._fleet.is_pool_paused
+        pools = self._fleet.pools_of(shape)
+        return Demand(
+            shape,
+            tally.calls,
+            oldest + 1.0,
+            tally.by_second,
+            pools=tuple(pool for pool in pools if not is_paused(pool)),
+            up=tuple(pool for pool, is_up in pools.items() if is_up and not is_paused(pool)),
+            growing=tuple(pool for pool in self._fleet.growing(shape) if not is_paused(pool)),
+        )
+
+    def _pools_for(self, shape: Shape) -> tuple[str, ...]:
+        return (*self._fleet.pools_of(shape), *self._fleet.growing(shape))
 
     def paused(self) -> frozenset[tuple[str, str]]:
         """(kind, name) of everything paused."""

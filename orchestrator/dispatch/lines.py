@@ -95,6 +95,8 @@ class Line:
     """The node it waits for."""
     woken_from: str | None = None
     """The node whose credit woke it, until it was used or given on."""
+    is_tallied: bool = True
+    """Its calls count as demand: its project is not paused."""
     place: int | None = None
     """Its place among those that wait for a node; kept until it is served."""
 

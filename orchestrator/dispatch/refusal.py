@@ -13,9 +13,13 @@ NEAREST_MAX = 3
 """Nodes named in a refusal: those that lack least."""
 
 
-def never(shape: Shape, fleet: FleetView) -> tuple[str, ...]:
+def never(shape: Shape, fleet: FleetView, project: str | None = None) -> tuple[str, ...]:
     """Reasons why no joined node could ever run the shape."""
     seats = list(fleet.seats.values())
+    grows = _grows(shape, fleet)
+    outside = _outside(shape, fleet, project)
+    if grows or outside:
+        return (*grows, *outside)
     if not seats:
         return ("no node has joined the fleet",)
     return (*_nobody_has(shape, seats), *_nearest(shape, seats))
@@ -41,6 +45,27 @@ def closed_why(seat: Seat, shape: Shape, fleet: FleetView) -> str | None:
             return f"behind queue {queue}, which is paused"
     broken = seat.broken(shape.tool)
     return None if broken is None else f"passed by: {broken}"
+
+
+def _grows(shape: Shape, fleet: FleetView) -> list[str]:
+    up = {seat.pool for seat in fleet.seats.values()}
+    return [
+        f"no node of pool {pool} {'that is up can run it' if pool in up else 'is up'}; {fleet.asked}"
+        for pool in fleet.growing(shape)
+    ]
+
+
+def _outside(shape: Shape, fleet: FleetView, project: str | None) -> list[str]:
+    if not shape.regions:
+        return []
+    able = [fleet.seats[node] for node in fleet.capable(shape._replace(regions=()))]
+    bound = f"project {project} may not leave {' or '.join(shape.regions)}"
+    said = [
+        f"{bound}; node {seat.node} {f'is in {seat.location}' if seat.location else 'names no location'}"
+        for seat in able[:NEAREST_MAX]
+    ]
+    more = len(able) - len(said)
+    return [*said, f"and {more} more are elsewhere"] if more > 0 else said
 
 
 def _closed(seat: Seat, shape: Shape, fleet: FleetView) -> str:

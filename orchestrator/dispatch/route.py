@@ -60,10 +60,10 @@ def route(
     """
     if fleet.is_project_paused(call.project):
         return Hold((f"project {call.project} is paused",))
-    shape = shape_of(call)
+    shape = shape_of(call, fleet.regions)
     able = fleet.capable(shape)
     if not able:
-        return Refusal(never(shape, fleet))
+        return Refusal(never(shape, fleet, call.project))
     benches = fleet.benches(shape)
     warm = _warm(call, fleet, occupancy, benches=benches, warm_node=warm_node, waited_s=waited_s, now_s=now_s)
     if not isinstance(warm, _Cold):
@@ -71,7 +71,7 @@ def route(
     openings = [opening for bench in benches if (opening := _opening(bench, call.lane, occupancy)) is not None]
     if not openings:
         return Hold(_full(benches, call.lane, occupancy) if benches else not_now(shape, fleet))
-    said = [_able_reason(shape, len(able), len(fleet.seats))]
+    said = _able_reasons(shape, able, fleet, call.project)
     if warm.reason is not None:
         said.append(warm.reason)
     return _cold(call, fleet, occupancy, openings=openings, spread=spread, said=said)
@@ -117,10 +117,11 @@ def _cooled(call: Waiting, warm_node: str, fleet: FleetView) -> str:
     seat = fleet.seats.get(warm_node)
     if seat is None:
         return f"affinity: node {warm_node}, which held project {call.project}, is no longer in the fleet"
-    lacks = seat.lacks(shape_of(call))
+    shape = shape_of(call, fleet.regions)
+    lacks = seat.lacks(shape)
     if lacks:
         return f"affinity: node {warm_node} holds project {call.project}, but lacks {', '.join(lacks)}"
-    why = closed_why(seat, shape_of(call), fleet) or "not to be had"
+    why = closed_why(seat, shape, fleet) or "not to be had"
     return f"affinity: node {warm_node} holds project {call.project}, but is {why}: no longer warm"
 
 
@@ -210,9 +211,15 @@ def _full_pool(bench: Bench, lane: Lane, occupancy: Occupancy) -> str:
     return f"pool {pool} is full in lane {lane}: {held + queued} calls held for {bench.crew_slots} slots; {able}"
 
 
-def _able_reason(shape: Shape, able: int, joined: int) -> str:
+def _able_reasons(shape: Shape, able: Sequence[str], fleet: FleetView, project: str | None) -> list[str]:
     needs = " and ".join([shape.tool, *sorted(shape.requires)])
-    return f"capability: {able} of {joined} nodes offer {needs}"
+    if not shape.regions:
+        return [f"capability: {len(able)} of {len(fleet.seats)} nodes offer {needs}"]
+    offering = len(fleet.capable(shape._replace(regions=())))
+    return [
+        f"capability: {offering} of {len(fleet.seats)} nodes offer {needs}",
+        f"regions: {len(able)} of them where project {project} may run, {' or '.join(shape.regions)}",
+    ]
 
 
 def _addressed(stand: Stand, lane: Lane, reasons: tuple[str, ...]) -> Placement:

@@ -309,7 +309,7 @@ class NodeDesk:
         await self._fates.disowned(untouched, why="node_restarted")
 
     async def _take_news(self, member: Member, request: RenewRequest) -> None:
-        member.load = request.load
+        member.load, member.reported_at_s = request.load, self._clock.mono_s()
         wanted = member.state
         if member.state is NodeState.LOST:
             wanted = member.wish

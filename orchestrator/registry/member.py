@@ -53,6 +53,8 @@ class Member:
     """Of the lease, in the last reply."""
     suspects: frozenset[Ref] = frozenset()
     previous_renewal_at: float | None = None
+    reported_at_s: float | None = None
+    """Monotonic clock of the last renewal, which is what `load` says; None: none came to this process."""
     health: Health = HEALTHY
     """Of its lease: a lapse is three missed renewals, and two in a row make up for it."""
 

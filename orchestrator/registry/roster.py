@@ -1,4 +1,4 @@
-"""The nodes that are joined, and what the fleet can do because of them.
+"""The nodes that are joined, and what the fleet can do because of them, or could with a machine it may order.
 
 In memory; `desk.py` writes the durable part through the ledger. `version` grows whenever placement
 could change, `tools_version` whenever the list of tools does.
@@ -11,15 +11,17 @@ from collections.abc import Iterable
 from functools import reduce
 
 from orchestrator.registry.member import Member
+from orchestrator.registry.shapes import Shapes
 from tasks.errors import NotFound
-from tasks.node import NodeState
+from tasks.node import NodeState, Offer
 from tasks.tool import Declared, ToolSpec
 
 
 class Roster:
-    """Members by name, and the index of tools derived from them."""
+    """Members by name, and the index of tools derived from them and from what scaled pools are remembered for."""
 
-    def __init__(self) -> None:
+    def __init__(self, shapes: Shapes | None = None) -> None:
+        self.shapes = shapes or Shapes()
         self._members: dict[str, Member] = {}
         self._tools: dict[str, ToolSpec] = {}
         self._offered_by: defaultdict[str, set[str]] = defaultdict(set)
@@ -52,12 +54,15 @@ class Roster:
     def put(self, member: Member) -> None:
         """A node joined."""
         self._members[member.name] = member
+        if member.state is not NodeState.LOST:
+            self.shapes.joined(member.offer, self._mates(member))
         self.changed()
 
     def remove(self, name: str) -> Member | None:
         """A node left."""
         member = self._members.pop(name, None)
         if member is not None:
+            self.shapes.left(name)
             self.changed()
         return member
 
@@ -72,16 +77,19 @@ class Roster:
             for name, spec in member.tools.items():
                 tools.setdefault(name, spec)
                 offered_by[name].add(member.name)
+            self.shapes.offered(member.offer)
+        for spec in self.shapes.tools():
+            tools.setdefault(spec.name, spec)
         if tools != self._tools:
             self.tools_version += 1
         self._tools, self._offered_by = tools, offered_by
 
     def tool(self, name: str) -> ToolSpec | None:
-        """A tool some joined node offers; also of a node whose lease lapsed: it may come back."""
+        """A tool that some joined node offers, be its lease over, or that a machine of a scaled pool would."""
         return self._tools.get(name)
 
     def declared(self, name: str) -> Declared | None:
-        """As every node that offers it agrees; None where nobody does now."""
+        """As every node that offers it agrees; None where no node does now."""
         said = [member.tools[name].declared for member in self.offering(name)]
         return reduce(Declared.stricter, said) if said else None
 
@@ -91,7 +99,7 @@ class Roster:
         return None if member is None else member.incarnation
 
     def tools(self) -> dict[str, ToolSpec]:
-        """Every tool of the fleet."""
+        """Every tool of the fleet, those of pools that are at zero too."""
         return self._tools
 
     def offering(self, tool: str) -> list[Member]:
@@ -99,9 +107,20 @@ class Roster:
         return [self._members[name] for name in sorted(self._offered_by.get(tool, ()))]
 
     def capabilities(self) -> set[str]:
-        """Every capability some node offers."""
-        return {label for member in self._members.values() for label in member.capabilities}
+        """Every capability some node offers, or a machine of a scaled pool would."""
+        return {label for member in self._members.values() for label in member.capabilities} | (
+            self.shapes.capabilities()
+        )
 
     def pools(self) -> set[str]:
-        """Every pool some node is in."""
-        return {member.offer.pool for member in self._members.values()}
+        """Every pool some node is in, and scaled ones of which one was."""
+        return {member.offer.pool for member in self._members.values()} | set(self.shapes.all())
+
+    def _mates(self, newcomer: Member) -> list[Offer]:
+        return [
+            member.offer
+            for member in self._members.values()
+            if member is not newcomer
+            and member.offer.pool == newcomer.offer.pool
+            and member.state not in {NodeState.LOST, NodeState.LEFT}
+        ]

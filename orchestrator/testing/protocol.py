@@ -106,12 +106,21 @@ class Story:
         slots: int = 2,
         pool: str = "east",
         tools: tuple[ToolSpec, ...] | None = None,
+        location: str = "",
+        capabilities: frozenset[str] = frozenset(),
         **more: Any,  # noqa: ANN401
     ) -> PlayedNode:
         """A node joins; with a safe and an unsafe tool, unless told otherwise."""
         self._count += 1
         incarnation = f"{name}/{self._count}"
-        offer = Offer(name=name, pool=pool, slots={Lane.TOOLS: slots, Lane.AGENTS: 1}, tools=tools or TOOLS)
+        offer = Offer(
+            name=name,
+            pool=pool,
+            slots={Lane.TOOLS: slots, Lane.AGENTS: 1},
+            tools=tools or TOOLS,
+            location=location,
+            capabilities=capabilities,
+        )
         reply = await self.core.desk.join(JoinRequest(incarnation=incarnation, offer=offer, **more))
         return PlayedNode(name, incarnation, reply, term=reply.term)
 

@@ -12,6 +12,7 @@ from orchestrator.autoscaler.cloud.provider import ProviderConfig
 from orchestrator.autoscaler.decide import decide
 from orchestrator.autoscaler.dry_run import DryRun
 from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.pool_memory import PoolMemory
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, MachineSeen, NodeClaim, Observation, Rung
@@ -72,14 +73,14 @@ def scale_views(
         now = clock.wall_s()
         books.rows.extend(_history(policies[POOL], now))
         claims.claims.extend(_claims(now))
-    memory = PoolMemory(books)
+    rows = PoolBook(books)
     providers = {"hetzner": ProviderConfig("hetzner", "hetzner", {}, state_dir=Path("cloud"))}
     return ScaleViews(
         policies=policies,
         limits=FleetLimits(cluster="prod", budget_eur_h=0.5),
         claims=claims,
-        memory=memory,
-        dry_run=DryRun(memory, by_file=False),
+        memory=PoolMemory(rows),
+        dry_run=DryRun(rows, by_file=False),
         books=books,
         sight=LogOnly(),
         change=lambda policy, changes: change_policy(policy, changes, providers),

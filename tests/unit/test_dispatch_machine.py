@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 
 from hypothesis import settings
@@ -136,6 +137,25 @@ class DispatchMachine(RuleBasedStateMachine):
         assert {call.id for call in self.desk.backlog.calls()} == self.expected
         assert len(self.desk.backlog) == len(self.expected)
 
+    @invariant()
+    def counts_what_waits_by_shape(self) -> None:
+        """As if they were counted one by one, however they came and went."""
+        assert self.desk.backlog.tallies.all() == Counter(shape_of(call, {}) for call in self.desk.backlog.calls())
+
+    @rule()
+    def counts_what_is_demand(self) -> None:
+        """Due calls that no operator holds up, with the seconds at which they became due."""
+        self.desk.backlog.due(self.desk.now_s)
+        demand: dict[object, list[int]] = {}
+        for call in self.desk.backlog.calls():
+            due = max(call.accepted_at, call.not_before or 0.0)
+            if due <= self.desk.now_s and not self.desk.fleet.is_project_paused(call.project):
+                demand.setdefault(shape_of(call, {}), []).append(int(due))
+        found = {shape: (tally.calls, tally.oldest()) for shape, tally in self.desk.backlog.tallies.due()}
+        assert found == {shape: (len(seconds), min(seconds)) for shape, seconds in demand.items()}
+        by_second = {shape: tally.by_second for shape, tally in self.desk.backlog.tallies.due()}
+        assert by_second == {shape: Counter(seconds) for shape, seconds in demand.items()}
+
     @rule()
     def everything_that_can_go_goes(self) -> None:
         """After a pass, no line's first call could be placed: no wake-up was missed."""
@@ -154,7 +174,7 @@ class DispatchMachine(RuleBasedStateMachine):
         due = [c for c in self.desk.backlog.calls() if c.not_before is None or c.not_before <= self.desk.now_s]
         lines: dict[object, Waiting] = {}
         for call in sorted(due, key=order_of):
-            lines.setdefault((shape_of(call), call.tenant, call.project), call)
+            lines.setdefault((shape_of(call, {}), call.tenant, call.project), call)
         return list(lines.values())
 
 

@@ -306,7 +306,7 @@ def test_any_decision_keeps_every_promise(call: Waiting, fleet: FleetView, data:
         assert decision.until_s is not None
         assert decision.until_s > 7.0
     elif isinstance(decision, Refusal):
-        assert all(seat.lacks(shape_of(call)) for seat in fleet.seats.values())
+        assert all(seat.lacks(shape_of(call, {})) for seat in fleet.seats.values())
 
 
 def assert_within_credit(call: Waiting, placement: Placement, fleet: FleetView, occupancy: Counted) -> None:

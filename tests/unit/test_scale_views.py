@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.autoscaler.dry_run import FLEET, DryRun
-from orchestrator.autoscaler.pool_memory import PoolMemory
+from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.shown import replayed
 from orchestrator.autoscaler.values import Decision
 from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
@@ -21,15 +21,15 @@ from tasks.testing.clock import FakeClock
 @pytest.mark.parametrize("by_file", [True, False])
 async def test_dry_run_is_as_it_was_said_last_over_restarts(by_file: bool) -> None:
     """A fleet that was told to hold still does not wake up spending money; no pool's override comes of it."""
-    books = MemoryScaleBooks()
-    memory = PoolMemory(books)
-    dry_run = DryRun(memory, by_file=by_file)
+    books, heard = MemoryScaleBooks(), list[bool]()
+    dry_run = DryRun(PoolBook(books), by_file=by_file, tell=heard.append)
     assert dry_run.is_on is by_file
     await dry_run.set(not by_file)
-    again = PoolMemory(books)
+    again = PoolBook(books)
     await again.load()
     assert DryRun(again, by_file=by_file).is_on is not by_file
-    assert again.override(FLEET, 0.0) is None
+    assert heard == [not by_file]
+    assert [(row.pool, row.shape_json, row.season_json) for row in again.all()] == [(FLEET, None, None)]
 
 
 async def test_what_the_ledger_refused_does_not_hold() -> None:
@@ -39,7 +39,7 @@ async def test_what_the_ledger_refused_does_not_hold() -> None:
         async def save_scale_pool(self, row: ScalePoolRow) -> None:
             raise LedgerDown("it is away")
 
-    dry_run = DryRun(PoolMemory(Down()), by_file=False)
+    dry_run = DryRun(PoolBook(Down()), by_file=False)
     with pytest.raises(LedgerDown):
         await dry_run.set(True)
     assert not dry_run.is_on

@@ -1,0 +1,219 @@
+"""The leader's loop: see, decide, fit, act, remember, every few seconds.
+
+Owns the order and the pace. What fails costs one round: machines that come and go are moved on in every
+round, whether or not anything could be seen or decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from orchestrator.autoscaler.actuate import Actuator
+from orchestrator.autoscaler.alerts import claim_alerts, look_alerts, pool_alerts
+from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.events import Decided, Tell
+from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.looks import Looks
+from orchestrator.autoscaler.pool_memory import PoolMemory
+from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.sweep import Sweep
+from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
+from orchestrator.autoscaler.wire import dumps
+from orchestrator.ledger.values import ScaleLogRow
+from tasks.clock import Clock
+from tasks.errors import FleetError
+
+log = structlog.get_logger("mcpfleet.autoscaler")
+EVERY_S = 5.0
+LOG_EVERY_S = 60.0
+"""A decision that did not change is written down this often, with what it was made of."""
+SAVE_EVERY_S = 60.0
+FORGET_EVERY_S = 3600.0
+LOG_KEPT_S = 7 * 86_400.0
+Decide = Callable[[Observation, ScalePolicy, History, Override | None], Decision]
+Fit = Callable[
+    [Sequence[Decision], Mapping[str, Observation], Mapping[str, ScalePolicy], FleetLimits], Sequence[Decision]
+]
+
+
+class Sensors(Protocol):
+    """What is going on: one Observation per pool that is scaled."""
+
+    def begin(self) -> None: ...
+    def observe(self) -> list[Observation]: ...
+
+
+class ScaleBooks(Protocol):
+    """The ledger's log of decisions."""
+
+    async def log_scale(self, row: ScaleLogRow) -> None: ...
+    async def forget_scale_log(self, before: float) -> int: ...
+
+
+class ScaleLoop:
+    """Runs while this orchestrator leads."""
+
+    def __init__(
+        self,
+        *,
+        sensors: Sensors,
+        decide: Decide,
+        fit: Fit,
+        actuator: Actuator,
+        book: ClaimBook,
+        memory: PoolMemory,
+        sweep: Sweep,
+        looks: Looks,
+        books: ScaleBooks,
+        policies: Mapping[str, ScalePolicy],
+        limits: FleetLimits,
+        providers: Iterable[str],
+        read_at: float,
+        clock: Clock,
+        tell: Tell,
+    ) -> None:
+        self._sensors, self._decide, self._fit = sensors, decide, fit
+        self._actuator, self._book, self._memory, self._sweep, self._looks = actuator, book, memory, sweep, looks
+        self._books, self._policies, self._limits = books, policies, limits
+        self._providers, self._read_at = tuple(providers), read_at
+        self._clock, self._tell = clock, tell
+        self._logged: dict[str, tuple[Decision, float]] = {}
+        self._saved_at_s = self._forgot_at_s = clock.mono_s()
+        self.decisions: dict[str, Decision] = {}
+        """The last of each pool, for views."""
+        self.alerts: tuple[str, ...] = ()
+        """Of machines and clouds, beside those of decisions."""
+
+    async def run(self) -> None:
+        """Until cancelled. What is under way then is dropped; the claims say what it was."""
+        try:
+            await self._load()
+            while True:
+                await self.round()
+                await asyncio.sleep(EVERY_S)
+        finally:
+            await self._actuator.stop()
+
+    async def round(self) -> None:
+        """One turn. Raises nothing: what failed is logged, and done in the next."""
+        await self._guarded("decide", self._decide_and_act)
+        if not self._limits.is_dry:  # nothing is ordered or ended then, what was begun before neither
+            await self._guarded("step", self._actuator.step)
+        await self._guarded("remember", self._remember)
+        self.alerts = tuple(self._machine_alerts())
+
+    def set_dry(self, is_dry: bool) -> None:
+        """From now on only say what would be done, or do it again. A restart goes by the file."""
+        self._limits = replace(self._limits, is_dry=is_dry)
+
+    async def _load(self) -> None:
+        """Nothing may be ordered before it is known what was."""
+        while True:
+            if await self._guarded("load", self._load_books):
+                return
+            await asyncio.sleep(EVERY_S)
+
+    async def _load_books(self) -> None:
+        await self._book.load()
+        await self._memory.load()
+        self._sensors.begin()
+
+    async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await work()
+        except FleetError as error:
+            log.warning("scale_round_unavailable", part=what, error=error.message)
+        except Exception:
+            log.exception("scale_round_failed", part=what)
+        else:
+            return True
+        return False
+
+    async def _decide_and_act(self) -> None:
+        seen = {observation.pool: self._priced(observation) for observation in self._sensors.observe()}
+        decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
+        fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, self._limits)]
+        for decision in fitted:
+            policy = self._policies[decision.pool]
+            history = self._memory.history(decision.pool).after(seen[decision.pool], decision, policy)
+            self._memory.set_history(decision.pool, history)
+            await self._take(decision, seen[decision.pool], policy)
+        for pool in self._book.pools() - self._policies.keys():
+            await self._take(self._end_of(pool), Observation(pool, self._clock.wall_s()), ScalePolicy(pool, ()))
+
+    def _decided(self, seen: Observation) -> Decision | None:
+        """None where a fault of ours keeps this pool from being decided; the others are all the same."""
+        history, override = self._memory.history(seen.pool), self._memory.override(seen.pool, seen.at)
+        try:
+            return self._decide(seen, self._policies[seen.pool], history, override)
+        except Exception:
+            log.exception("pool_not_decided", pool=seen.pool)
+            return None
+
+    def _priced(self, seen: Observation) -> Observation:
+        """What the next machine costs depends on the rung that it would be ordered on now."""
+        policy = self._policies.get(seen.pool)
+        price = None if policy is None else self._actuator.next_price(policy, seen.regions_wanted)
+        return seen if price is None else replace(seen, price_eur_h=price.eur_h, billing_s=price.billing_s)
+
+    async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
+        if self._limits.is_dry and not decision.is_dry:
+            decision = replace(decision, is_dry=True)
+        self.decisions[decision.pool] = decision
+        self._tell(Decided(decision))
+        await self._note(decision, seen)  # first: why is on record before anything is done about it
+        await self._actuator.act(decision, policy, wanted=seen.regions_wanted)
+
+    async def _note(self, decision: Decision, seen: Observation) -> None:
+        before, at_s = self._logged.get(decision.pool, (None, 0.0))
+        now_s = self._clock.mono_s()
+        if before is not None and _outcome(before) == _outcome(decision) and now_s - at_s < LOG_EVERY_S:
+            return
+        await self._books.log_scale(ScaleLogRow(decision.pool, decision.at, dumps(seen), dumps(decision)))
+        self._logged[decision.pool] = (decision, now_s)
+        if before is None or before.target != decision.target:
+            why = decision.reasons[-1].text if decision.reasons else ""
+            log.info("scale_decided", pool=decision.pool, before=decision.before, target=decision.target, why=why)
+
+    def _end_of(self, pool: str) -> Decision:
+        """The file does not scale this pool any more: what it has drains and ends."""
+        claims = self._book.standing(pool)
+        live = tuple(claim.id for claim in claims if claim.state in LIVE)
+        reason = Reason("not_scaled", f"the pools file has no [pools.{pool}.scale] any more", 0)
+        return Decision(
+            pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._limits.is_dry
+        )
+
+    def _with_alerts(self, decision: Decision) -> Decision:
+        policy, everyones = self._policies[decision.pool], self._book.all()
+        own = self._book.all(decision.pool)
+        found = pool_alerts(policy, own, everyones, self._clock.wall_s(), read_at=self._read_at)
+        return replace(decision, alerts=(*decision.alerts, *found)) if found else decision
+
+    def _machine_alerts(self) -> list[str]:
+        now = self._clock.wall_s()
+        return [
+            *claim_alerts(self._book.standing(), self._providers, now),
+            *look_alerts(self._looks.errors, self._sweep.leaks, self._sweep.unlisted.values()),
+        ]
+
+    async def _remember(self) -> None:
+        now_s = self._clock.mono_s()
+        if now_s - self._saved_at_s >= SAVE_EVERY_S:
+            self._saved_at_s = now_s
+            await self._memory.save_histories()
+        if now_s - self._forgot_at_s >= FORGET_EVERY_S:
+            self._forgot_at_s = now_s
+            await self._book.forget()
+            await self._books.forget_scale_log(self._clock.wall_s() - LOG_KEPT_S)
+
+
+def _outcome(decision: Decision) -> tuple[object, ...]:
+    """What makes it another decision; its words carry numbers that differ each time."""
+    rules = tuple(reason.rule for reason in decision.reasons)
+    return (decision.before, decision.target, decision.victims, decision.cordon, rules, decision.is_dry)

@@ -1,0 +1,150 @@
+"""Makes the autoscaler once, of what its host gives it. Talks to nobody yet.
+
+The host hands over what belongs to others (ledger, registry, enrolment, clouds) and gets back what it
+shows: `loop` is one of the leader's loops, `book`, `memory` and `loop.decisions` are for views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from orchestrator.autoscaler.actuate import Actuator
+from orchestrator.autoscaler.claims import ClaimBook, ClaimBooks
+from orchestrator.autoscaler.cloud.provider import CloudProvider
+from orchestrator.autoscaler.events import Tell
+from orchestrator.autoscaler.exclusive import Exclusive
+from orchestrator.autoscaler.looks import Looks
+from orchestrator.autoscaler.loop import Decide, Fit, ScaleBooks, ScaleLoop, Sensors
+from orchestrator.autoscaler.nodes import Nodes
+from orchestrator.autoscaler.notices import Notices
+from orchestrator.autoscaler.orders import Enroller, Orders, UserData
+from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.pool_memory import PoolMemory
+from orchestrator.autoscaler.prices import Prices
+from orchestrator.autoscaler.scale_metrics import ScaleCollector, ScaleMetrics
+from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.silence import Silence
+from orchestrator.autoscaler.steps import Provisioner, Steps
+from orchestrator.autoscaler.sweep import Sweep
+from tasks.clock import Clock
+
+
+class Books(ClaimBooks, ScaleBooks, Protocol):
+    """The ledger, all that is asked of it here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the autoscaler is given.
+
+    Attributes:
+        books: the ledger.
+        clouds: by the name that rungs use.
+        nodes: `nodes.Registry` in an orchestrator.
+        provisioner: for pools that provision.
+        user_data: of a claim and its node's settings.
+        url_for_nodes: where a machine finds the orchestrator.
+        policies: of pools that are scaled.
+        leads: nothing is asked of a cloud while this says no.
+        draw: random bytes.
+        rows: the one owner of what is remembered of pools; sensors write their column through it.
+    """
+
+    books: Books
+    rows: PoolBook
+    clouds: Mapping[str, CloudProvider]
+    nodes: Nodes
+    enroller: Enroller
+    provisioner: Provisioner
+    user_data: UserData
+    url_for_nodes: str
+    policies: Mapping[str, ScalePolicy]
+    limits: FleetLimits
+    leads: Callable[[], bool]
+    clock: Clock
+    draw: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """Claims, and what moves them."""
+
+    book: ClaimBook
+    memory: PoolMemory
+    actuator: Actuator
+    sweep: Sweep
+    looks: Looks
+    notices: Notices
+    prices: Prices
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """All of it."""
+
+    machinery: Machinery
+    loop: ScaleLoop
+
+
+def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
+    """Everything below the decisions. Sensors are made of it."""
+    clock, cluster = given.clock, given.limits.cluster
+    book, exclusive, silence = (
+        ClaimBook(books=given.books, clock=clock, draw=given.draw), Exclusive(), Silence(clock),
+    )  # fmt: skip
+    looks = Looks(clouds=given.clouds, cluster=cluster, clock=clock)
+    notices = Notices(clouds=given.clouds, cluster=cluster, clock=clock)
+    prices = Prices(clouds=given.clouds, clock=clock)
+    orders = Orders(
+        enroller=given.enroller, user_data=given.user_data, cluster=cluster, url_for_nodes=given.url_for_nodes
+    )
+    read_at = clock.wall_s()
+    steps = Steps(
+        book=book, clouds=given.clouds, nodes=given.nodes, orders=orders, provisioner=given.provisioner, looks=looks,
+        prices=prices, silence=silence, policy_of=lambda pool: given.policies.get(pool) or ScalePolicy(pool, ()),
+        has_notice=notices.has, machine_ttl_s=given.limits.machine_ttl_s, clock=clock, tell=tell,
+    )  # fmt: skip
+    sweep = Sweep(
+        book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, exclusive=exclusive, tell=tell,
+        leads=given.leads,
+    )  # fmt: skip
+    actuator = Actuator(
+        book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, sweep=sweep, looks=looks, notices=notices,
+        prices=prices, silence=silence, exclusive=exclusive,
+        machine_ttl_s=given.limits.machine_ttl_s, read_at=read_at, clock=clock, tell=tell, leads=given.leads,
+    )  # fmt: skip
+    return Machinery(book, PoolMemory(given.rows), actuator, sweep, looks, notices, prices, read_at)
+
+
+def autoscaler_of(
+    given: Surroundings,
+    *,
+    sensors: Callable[[Machinery], Sensors],
+    decide: Decide,
+    fit: Fit,
+    registry: CollectorRegistry,
+) -> Autoscaler:
+    """The whole, with its metrics registered.
+
+    Args:
+        given: what belongs to others.
+        sensors: made of claims, notices and prices.
+        decide: of one pool.
+        fit: of all pools together.
+        registry: of this process.
+    """
+    metrics = ScaleMetrics(registry)
+
+    made = machinery_of(given, metrics.hear)
+    registry.register(ScaleCollector(made.book, given.policies))
+    loop = ScaleLoop(
+        sensors=sensors(made), decide=decide, fit=fit, actuator=made.actuator, book=made.book, memory=made.memory,
+        sweep=made.sweep, looks=made.looks, books=given.books, policies=given.policies, limits=given.limits,
+        providers=given.clouds, read_at=made.read_at, clock=given.clock, tell=metrics.hear,
+    )  # fmt: skip
+    return Autoscaler(made, loop)

@@ -84,6 +84,7 @@ class ScaleLoop:
         self._clock, self._tell = clock, tell
         self._logged: dict[str, tuple[Decision, float]] = {}
         self._saved_at_s = self._forgot_at_s = clock.mono_s()
+        self.observations: dict[str, Observation] = {}
         self.decisions: dict[str, Decision] = {}
         """The last of each pool, for views."""
         self.alerts: tuple[str, ...] = ()
@@ -136,6 +137,7 @@ class ScaleLoop:
 
     async def _decide_and_act(self) -> None:
         seen = {observation.pool: self._priced(observation) for observation in self._sensors.observe()}
+        self.observations = seen
         decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
         fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, self._limits)]
         for decision in fitted:

@@ -87,7 +87,8 @@ def read_provider(
 ) -> ProviderConfig:
     """`[providers.<name>]`: `kind`, and options that its plugin understands.
 
-    Of the environment it gets only the variables that an option whose name ends in `_env` names.
+    Of the environment it gets only the variables that are named: by an option whose name ends in `_env`, or in
+    the list `inherit`.
     """
     check_name(place, name)
     table = table_of(place, value)
@@ -97,6 +98,8 @@ def read_provider(
         place.at("kind").wrong(f"is {shown(kind)}: write the name of a provider's plugin")
     options = {key: option for key, option in table.items() if key != "kind"}
     named = {str(option) for key, option in options.items() if key.endswith("_env")}
+    inherited = options.get("inherit")
+    named |= {str(variable) for variable in inherited} if isinstance(inherited, list) else set()
     return ProviderConfig(
         name=name,
         kind=kind,

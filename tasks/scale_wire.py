@@ -138,6 +138,8 @@ class ScaleView(_Out):
     max_machines: int | None
     cost_eur_h: float
     pools: list[ScalePoolView]
+    alerts: list[str]
+    """Of machines and clouds, beside those of decisions."""
     note: str = ""
     """Why there is nothing to see."""
 

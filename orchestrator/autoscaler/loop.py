@@ -83,8 +83,9 @@ class ScaleLoop:
         self._clock, self._tell = clock, tell
         self._logged: dict[str, tuple[Decision, float]] = {}
         self._saved_at_s = self._forgot_at_s = clock.mono_s()
-        self._decisions: dict[str, Decision] = {}
-        self._seen: dict[str, Observation] = {}
+        self.observations: dict[str, Observation] = {}
+        self.decisions: dict[str, Decision] = {}
+        """The last of each pool, for views."""
         self.alerts: tuple[str, ...] = ()
         """Of machines and clouds, beside those of decisions."""
 
@@ -105,18 +106,6 @@ class ScaleLoop:
         await self._guarded("remember", self._remember)
         self.alerts = tuple(self._machine_alerts())
 
-    def seen(self, pool: str) -> Observation | None:
-        """What the last round saw of it."""
-        return self._seen.get(pool)
-
-    def decided(self, pool: str) -> Decision | None:
-        """What the last round decided for it."""
-        return self._decisions.get(pool)
-
-    def history(self, pool: str) -> History:
-        """What decisions know of its past."""
-        return self._pools.history(pool)
-
     async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             await work()
@@ -129,7 +118,7 @@ class ScaleLoop:
         return False
 
     async def _decide_and_act(self) -> None:
-        seen = self._seen = {one.pool: self._priced(one) for one in self._sensors.observe()}
+        seen = self.observations = {one.pool: self._priced(one) for one in self._sensors.observe()}
         decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
         fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, self._limits)]
         for decision in fitted:
@@ -158,7 +147,7 @@ class ScaleLoop:
     async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
         if self._pools.is_dry and not decision.is_dry:
             decision = replace(decision, is_dry=True)
-        self._decisions[decision.pool] = decision
+        self.decisions[decision.pool] = decision
         self._tell(Decided(decision))
         await self._note(decision, seen)  # first: why is on record before anything is done about it
         await self._actuator.act(decision, policy, wanted=seen.regions_wanted)

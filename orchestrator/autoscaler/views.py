@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -16,7 +16,6 @@ import structlog
 from orchestrator.autoscaler import shown
 from orchestrator.autoscaler.claims import cost_eur_h
 from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
 from orchestrator.autoscaler.limits import fit
 from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.replay import replay
@@ -62,27 +61,23 @@ class Books(Protocol):
 
 
 class Sight(Protocol):
-    """The loop: what it saw and decided last, and remembers."""
+    """The loop: what it saw and decided last, by pool, and what of machines and clouds needs a look."""
 
-    def seen(self, pool: str) -> Observation | None: ...
-    def decided(self, pool: str) -> Decision | None: ...
-    def history(self, pool: str) -> History: ...
+    @property
+    def observations(self) -> Mapping[str, Observation]: ...
+    @property
+    def decisions(self) -> Mapping[str, Decision]: ...
+    @property
+    def alerts(self) -> Sequence[str]: ...
 
 
+@dataclass(frozen=True, slots=True)
 class LogOnly:
-    """Satisfies `Sight` where no loop runs: what was last is read from the log."""
+    """A `Sight` where no loop runs: what was last is read from the log."""
 
-    def seen(self, _pool: str) -> Observation | None:
-        """Nothing of its own."""
-        return None
-
-    def decided(self, _pool: str) -> Decision | None:
-        """Nothing of its own."""
-        return None
-
-    def history(self, _pool: str) -> History:
-        """None."""
-        return History()
+    observations: Mapping[str, Observation] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    alerts: Sequence[str] = ()
 
 
 class ScaleViews:
@@ -100,8 +95,9 @@ class ScaleViews:
         change: Change,
         clock: Clock,
     ) -> None:
-        self._policies, self._limits, self._claims, self._pools = policies, limits, claims, pools
-        self._books, self._sight, self._change, self._clock = books, sight, change, clock
+        self._policies, self._limits, self._claims = policies, limits, claims
+        self._pools, self._books = pools, books
+        self._sight, self._change, self._clock = sight, change, clock
 
     async def scale(self) -> ScaleView:
         """All pools that are sized, and what the fleet costs."""
@@ -112,6 +108,7 @@ class ScaleViews:
             max_machines=self._limits.max_machines,
             cost_eur_h=cost_eur_h(self._claims.all()),
             pools=[await self._pool(policy) for policy in self._policies.values()],
+            alerts=list(self._sight.alerts),
             note="" if self._policies else NO_LADDER,
         )
 
@@ -153,7 +150,7 @@ class ScaleViews:
         if pool is not None and pool not in seen:
             raise NotFound("look at pool", pool)
         decisions = [
-            decide(one, policies[name], self._sight.history(name), self._pools.override(name))
+            decide(one, policies[name], self._pools.history(name), self._pools.override(name))
             for name, one in seen.items()
         ]
         fitted = fit(decisions, seen, policies, self._limits_now())
@@ -218,7 +215,7 @@ class ScaleViews:
 
     async def _pool(self, policy: ScalePolicy) -> ScalePoolView:
         claims = self._claims.all(policy.pool)
-        seen, decision = self._sight.seen(policy.pool), self._sight.decided(policy.pool)
+        seen, decision = self._sight.observations.get(policy.pool), self._sight.decisions.get(policy.pool)
         if decision is None:
             seen, decision = await self._logged(policy.pool)
         standing = [claim for claim in claims if claim.state is not ClaimState.GONE]
@@ -239,7 +236,7 @@ class ScaleViews:
         )
 
     async def _seen(self, pool: str) -> Observation | None:
-        return self._sight.seen(pool) or (await self._logged(pool))[0]
+        return self._sight.observations.get(pool) or (await self._logged(pool))[0]
 
     async def _logged(self, pool: str) -> tuple[Observation | None, Decision | None]:
         rows = await self._books.scale_log(pool, self._clock.wall_s() - LOOK_BACK_S, 1)

@@ -28,7 +28,13 @@ PortOption = Annotated[
     ),
 ]
 NodesOption = Annotated[
-    int, typer.Option("--nodes", min=1, max=32, help="Nodes of the pool general; builders has one more.")
+    int | None,
+    typer.Option(
+        "--nodes", min=1, max=32, help="Nodes of the pool general (2), or with --autoscale the most there may be (4)."
+    ),
+]
+AutoscaleFlag = Annotated[
+    bool, typer.Option("--autoscale", help="Nodes of the pool general come and go with the load: mcpfleet scale.")
 ]
 ServersOption = Annotated[
     Path | None, typer.Option("--servers", metavar="FILE", help="MCP servers of the nodes, in the mcpServers form.")
@@ -44,7 +50,8 @@ def up(
     ctx: typer.Context,
     *,
     port: PortOption = 0,
-    general: NodesOption = 2,
+    general: NodesOption = None,
+    autoscale: AutoscaleFlag = False,
     servers: ServersOption = None,
     flower: FlowerFlag = True,
     ephemeral: EphemeralFlag = False,
@@ -65,6 +72,7 @@ def up(
         servers=servers,
         with_flower=flower,
         ephemeral=ephemeral,
+        autoscale=autoscale,
     )
     return asyncio.run(run_up(plan, desk.screen, verbose=verbose))
 

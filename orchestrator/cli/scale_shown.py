@@ -58,6 +58,8 @@ def show_fleet(desk: Desk, view: ScaleView) -> None:
         desk.screen.note("[yellow]‖[/] dry run: decisions are shown, not carried out; mcpfleet scale dry-run off")
     for pool in view.pools:
         _note_pool(desk, pool)
+    for alert in view.alerts:
+        desk.screen.note(f"[red]![/] {escape(alert)}")
 
 
 def _pool_row(pool: ScalePoolView) -> list[Cell]:

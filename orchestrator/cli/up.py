@@ -132,6 +132,8 @@ async def show_addresses(screen: Screen, fleet: LocalFleet, file: FleetFile, *, 
     line("Next, in another terminal:" if is_staying else "Next:")
     for words in what_next(fleet.plan.state_dir if is_staying else None, await tool_names(file)):
         line(f"  {words}")
+    if fleet.plan.machines is not None:
+        line(f"  mcpfleet scale    # nodes of {fleet.plan.machines.pool} come and go with the load")
 
 
 async def tool_names(file: FleetFile) -> list[str]:

@@ -25,6 +25,7 @@ from orchestrator.local.errors import ChildFailed
 from orchestrator.local.guardline import GuardLine
 from orchestrator.local.lock import StateLock
 from orchestrator.local.logfile import LogFile
+from orchestrator.local.machines import LocalMachines
 from orchestrator.local.orphans import adopt_orphans, end_orphans, reap_orphans
 from orchestrator.local.plan import Plan
 from orchestrator.local.statefile import (
@@ -62,6 +63,7 @@ class LocalFleet:
         self.file: FleetFile | None = None
         self._report = report
         self._lock = StateLock(plan.state_dir)
+        self._machines = None if plan.machines is None else LocalMachines(plan.state_dir, processes.drain_s_of(plan))
         self._guard: GuardLine | None = None
         self._children: dict[str, Child] = {}
         self._sockets: list[socket.socket] = []
@@ -126,17 +128,34 @@ class LocalFleet:
 
         Without orchestrator or Redis nodes have nobody to hand anything back to: they are not waited for.
         """
-        killed: list[str] = []
         is_headless = any(child.spec.is_essential and child.pid is None for child in self._children.values())
-        for wave in self._stop_waves():
-            names = await asyncio.gather(*(self._stop_child(child, hurry, is_headless) for child in wave))
-            killed += [name for name in names if name]
+        nodes, *rest = self._stop_waves()
+        # Machines with the nodes: they too need the orchestrator to hand back what they hold.
+        machines = self._end_machines(hurry, is_headless)
+        killed, names = await asyncio.gather(machines, self._stop_wave(nodes, hurry, is_headless))
+        killed += names
+        for wave in rest:
+            killed += await self._stop_wave(wave, hurry, is_headless)
         await asyncio.to_thread(end_orphans, self._guard.pid if self._guard else 0)
+        if self._machines is not None:
+            await self._machines.ask()  # one that was ordered meanwhile; its process has just been ended
         await self._http.aclose()
         for held in self._sockets:
             held.close()
         self._clean()
         return killed
+
+    async def _stop_wave(self, wave: list[Child], hurry: asyncio.Event, is_headless: bool) -> list[str]:
+        names = await asyncio.gather(*(self._stop_child(child, hurry, is_headless) for child in wave))
+        return [name for name in names if name]
+
+    async def _end_machines(self, hurry: asyncio.Event, is_headless: bool) -> list[str]:
+        if self._machines is None or is_headless:
+            return []
+        self._report(Step("machines", "stopping"))
+        left = await self._machines.end(hurry)
+        self._report(Step("machines", "stopped", "killed" if left else ""))
+        return left
 
     async def _start_redis(self) -> str:
         binary = redis_server.find_server(self.plan.environ.get("PATH", ""))

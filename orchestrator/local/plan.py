@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.local.machines import MachinesPlan
 from orchestrator.local.servers import Installed, discover, search_path
 from tasks.errors import SettingsError
 
@@ -15,6 +16,8 @@ CLIENT_ONLY = frozenset({"MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_STATE_DIR",
 """Of whoever typed the command; the children get their own."""
 NODE_PREFIX = "MCPFLEET_NODE_"
 NODES_MAX = 32
+GENERAL, GENERAL_MOST = 2, 4
+"""Nodes of the pool `general`; and the most there may be where the load decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Plan:
     """Removed by the guard if whoever made it cannot."""
     orchestrator: Mapping[str, str] = field(default_factory=dict)
     """Further settings of the orchestrator, by variable."""
+    machines: MachinesPlan | None = None
+    """A pool whose machines the autoscaler orders; its nodes are not in `nodes`."""
 
     @property
     def redis_url(self) -> str | None:
@@ -72,23 +77,33 @@ def plan_up(  # the options of `mcpfleet up`
     state_dir: Path,
     environ: Mapping[str, str],
     port: int,
-    general: int,
+    general: int | None,
     servers: Path | None,
     with_flower: bool,
     ephemeral: bool,
+    autoscale: bool = False,
 ) -> Plan:
     """Two pools: `general` with `general` nodes, `builders` with one that can `build`.
 
+    With `autoscale`, `general` has one to so many, as the load wants.
+
     Raises:
-        SettingsError: the servers file is not there.
+        SettingsError: the servers file is not there, or there are two pools files.
     """
+    if autoscale and environ.get("MCPFLEET_POOLS_FILE"):
+        raise SettingsError(
+            "--autoscale writes a pools file of its own, and MCPFLEET_POOLS_FILE names another; unset it, or give a "
+            "pool a ladder there (docs/autoscaling.md) and leave --autoscale out"
+        )
     if servers is not None and not servers.is_file():
         raise SettingsError(f"there is no file {servers}; give --servers a file in the mcpServers form")
-    found = discover(search_path(environ.get("PATH", "")))
+    found, servers_file = discover(search_path(environ.get("PATH", ""))), servers and servers.absolute()
+    machines = MachinesPlan("general", general or GENERAL_MOST, readers(found), servers_file) if autoscale else None
     return Plan(
         state_dir=state_dir,
         environ=environ,
-        nodes=two_pools(found, general=general, servers_file=servers and servers.absolute()),
+        nodes=two_pools(found, general=0 if autoscale else general or GENERAL, servers_file=servers_file),
+        machines=machines,
         port=port,
         with_flower=with_flower,
         ephemeral=ephemeral,
@@ -99,8 +114,12 @@ def two_pools(
     found: Mapping[str, Installed], *, general: int, servers_file: Path | None = None
 ) -> tuple[NodePlan, ...]:
     """`general-1 … general-N` with what only reads, `builders-1` with git and the rest."""
-    readers = tuple(found[name] for name in ("time", "fetch") if name in found)
     builders = tuple(server for name, server in found.items() if name != "fetch")
-    plain = [NodePlan(f"general-{n}", "general", readers, servers_file) for n in range(1, general + 1)]
+    plain = [NodePlan(f"general-{n}", "general", readers(found), servers_file) for n in range(1, general + 1)]
     builder = NodePlan("builders-1", "builders", builders, servers_file, ("build",))
     return (*plain, builder)
+
+
+def readers(found: Mapping[str, Installed]) -> tuple[Installed, ...]:
+    """Servers that only read."""
+    return tuple(found[name] for name in ("time", "fetch") if name in found)

@@ -9,7 +9,9 @@ import httpx
 
 from orchestrator.local import flower_main
 from orchestrator.local.child import ChildSpec, Ready
-from orchestrator.local.plan import NodePlan, Plan
+from orchestrator.local.guard import MARK
+from orchestrator.local.machines import CLOUD_DIR, MachinesPlan, write_pools_file
+from orchestrator.local.plan import NODE_PREFIX, NodePlan, Plan
 from orchestrator.local.servers import write_servers_file
 from orchestrator.local.statefile import FleetFile, IdentityFile
 
@@ -39,6 +41,8 @@ def orchestrator(plan: Plan, fleet: FleetFile, listen: socket.socket, http: http
         "MCPFLEET_JOIN_TOKEN": fleet.join_token,
         "MCPFLEET_FLOWER_FEED": str(plan.with_flower).lower(),
     }
+    if plan.machines is not None:
+        environ |= _autoscaling(plan, plan.machines, fleet)
     return ChildSpec(
         name="orchestrator",
         argv=(*_PYTHON, "orchestrator.cli.main", "serve"),
@@ -49,6 +53,26 @@ def orchestrator(plan: Plan, fleet: FleetFile, listen: socket.socket, http: http
         stop_within_s=ORCHESTRATOR_STOP_S,
         fds=(listen.fileno(),),
     )
+
+
+def _autoscaling(plan: Plan, machines: MachinesPlan, fleet: FleetFile) -> dict[str, str]:
+    """What the orchestrator needs to order machines; their own settings reach them by name, through it."""
+    environ = plan.node_environ()
+    secret = ("MCPFLEET_NODE_JOIN_TOKEN", "MCPFLEET_NODE_ENROL_TOKEN", "MCPFLEET_NODE_STATE_DIR")
+    handed_on = {name: value for name, value in environ.items() if name not in secret}
+    inherited = {**handed_on, MARK: ""}  # whose value is the guard's, and in the orchestrator's environment
+    pools_file = write_pools_file(plan.state_dir, machines, inherited, drain_s_of(plan))
+    return {
+        **{name: value for name, value in handed_on.items() if name.startswith(NODE_PREFIX)},
+        "MCPFLEET_POOLS_FILE": str(pools_file),
+        "MCPFLEET_CLOUD_DIR": str(plan.state_dir / CLOUD_DIR),
+        "MCPFLEET_URL_FOR_NODES": fleet.url,
+    }
+
+
+def drain_s_of(plan: Plan) -> float:
+    """What runs on a node of this fleet may finish for so long."""
+    return _drain_s({"MCPFLEET_NODE_DRAIN_S": str(DRAIN_S)} | plan.node_environ())
 
 
 def flower(

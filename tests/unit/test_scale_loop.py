@@ -83,13 +83,6 @@ def loop_of(
     )  # fmt: skip
 
 
-def decision_of(loop: ScaleLoop) -> Decision:
-    """Its last."""
-    decision = loop.decided(POOL)
-    assert decision is not None
-    return decision
-
-
 async def turn(world: World, loop: ScaleLoop, number: int, until: Callable[[], bool] = lambda: False) -> None:
     """So many rounds, or fewer."""
     for _ in range(number):
@@ -138,7 +131,7 @@ async def test_a_dry_run_says_and_does_not() -> None:
     sensors.waiting = 300
     loop = loop_of(world, sensors, limits=FleetLimits(is_dry=True))
     await turn(world, loop, 5)
-    assert decision_of(loop).target > 0
+    assert loop.decisions[POOL].target > 0
     assert loads(Decision, world.books.log[0].decision_json).is_dry
     assert world.claims() == []
     assert world.near.orders == []

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.autoscaler.history import History
 from orchestrator.autoscaler.pool_book import FLEET, PoolBook
 from orchestrator.autoscaler.shown import replayed
 from orchestrator.autoscaler.values import Decision, Override
@@ -18,46 +19,54 @@ from tasks.testing.clock import FakeClock
 
 
 async def book_of(books: MemoryScaleBooks, clock: FakeClock, *, is_dry: bool = False) -> PoolBook:
-    """As a new leader reads it."""
+    """As a leader finds it."""
     book = PoolBook(books=books, clock=clock, is_dry=is_dry)
     await book.load()
     return book
 
 
-async def test_an_override_outlives_a_restart_and_not_its_end() -> None:
-    """A person's word is durable, and forgotten by nobody but the clock."""
+async def test_an_override_holds_until_it_expires_over_restarts() -> None:
+    """A person's word is not forgotten because another orchestrator leads."""
     clock, books = FakeClock(), MemoryScaleBooks()
     held = Override(3, clock.wall_s() + 60, "ann")
     await (await book_of(books, clock)).set_override(POOL, held)
     book = await book_of(books, clock)
-    assert book.overrides() == {POOL: held}
+    assert book.override(POOL) == held
     clock.advance(60.0)
     assert book.override(POOL) is None
-    assert book.overrides() == {}
 
 
 async def test_one_row_keeps_what_each_part_remembers() -> None:
-    """Who saves the season does not undo the override, and the other way round."""
+    """Who saves the history does not undo the override, and the other way round."""
     clock, books = FakeClock(), MemoryScaleBooks()
-    book = await book_of(books, clock)
-    await book.remember(POOL, season_json="[1]")
-    await book.set_override(POOL, Override(2, clock.wall_s() + 60))
-    await book.remember(POOL, shape_json="{}")
+    book, override = await book_of(books, clock), Override(2, clock.wall_s() + 60)
+    history = History(needs=((1.0, 2),))
+    book.set_history(POOL, history)
+    await book.set_override(POOL, override)
+    await book.save_histories()
+    await book.set_shape(POOL, "{}")
     again = await book_of(books, clock)
-    assert (again.season_json(POOL), again.shape_json(POOL), again.override(POOL)) == ("[1]", "{}", book.override(POOL))
+    assert (again.history(POOL), again.shapes(), again.override(POOL)) == (history, {POOL: "{}"}, override)
     await again.set_override(POOL, None)
-    assert (again.override(POOL), again.season_json(POOL)) == (None, "[1]")
+    assert (again.override(POOL), again.history(POOL)) == (None, history)
+
+
+async def test_what_cannot_be_read_is_passed_by() -> None:
+    """A row of another release stops no orchestrator."""
+    books = MemoryScaleBooks()
+    books.pools[POOL] = ScalePoolRow(POOL, season_json="{", override_json='{"target":"many"}')
+    book = await book_of(books, FakeClock())
+    assert (book.history(POOL), book.override(POOL)) == (History(), None)
 
 
 @pytest.mark.parametrize("by_file", [True, False])
 async def test_dry_run_is_as_it_was_said_last_over_restarts(by_file: bool) -> None:
-    """A fleet that was told to hold still does not wake up spending money."""
+    """A fleet that was told to hold still does not wake up spending money; no pool's override comes of it."""
     clock, books = FakeClock(), MemoryScaleBooks()
     book = await book_of(books, clock, is_dry=by_file)
     assert book.is_dry is by_file
     await book.set_dry(not by_file)
     assert (await book_of(books, clock, is_dry=by_file)).is_dry is not by_file
-    assert book.overrides() == {}
     assert set(books.pools) == {FLEET}
 
 
@@ -72,7 +81,9 @@ async def test_what_the_ledger_refused_does_not_hold() -> None:
     book = await book_of(Down(), clock)
     with pytest.raises(LedgerDown):
         await book.set_override(POOL, Override(2, clock.wall_s() + 60))
-    assert book.override(POOL) is None
+    with pytest.raises(LedgerDown):
+        await book.set_dry(True)
+    assert (book.override(POOL), book.is_dry) == (None, False)
 
 
 async def test_without_a_ladder_it_says_so() -> None:

@@ -172,7 +172,6 @@ class World:
             url_for_nodes="http://192.0.2.1:8700",
             policies={self.policy.pool: self.policy},
             limits=FleetLimits(cluster="test"),
-            rows=PoolBook(self.books),
             leads=lambda: not self.points.is_dead,
             clock=self.clock,
         )

@@ -120,7 +120,8 @@ class ScaleLoop:
     async def _decide_and_act(self) -> None:
         seen = self.observations = {one.pool: self._priced(one) for one in self._sensors.observe()}
         decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
-        fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, self._limits)]
+        limits = replace(self._limits, is_dry=self._pools.is_dry)
+        fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, limits)]
         for decision in fitted:
             policy = self._policies[decision.pool]
             history = self._pools.history(decision.pool).after(seen[decision.pool], decision, policy)
@@ -145,8 +146,6 @@ class ScaleLoop:
         return seen if price is None else replace(seen, price_eur_h=price.eur_h, billing_s=price.billing_s)
 
     async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
-        if self._pools.is_dry and not decision.is_dry:
-            decision = replace(decision, is_dry=True)
         self.decisions[decision.pool] = decision
         self._tell(Decided(decision))
         await self._note(decision, seen)  # first: why is on record before anything is done about it

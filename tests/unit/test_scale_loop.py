@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orchestrator.autoscaler.cloud.provider import Product
 from orchestrator.autoscaler.decide import decide
 from orchestrator.autoscaler.limits import fit
 from orchestrator.autoscaler.loop import ScaleLoop
-from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.scale_metrics import ScaleCollector, ScaleMetrics
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
@@ -25,7 +23,6 @@ from orchestrator.autoscaler.values import (
     Override,
 )
 from orchestrator.autoscaler.wire import loads
-from orchestrator.ledger.values import ScaleLogRow
 from tasks.errors import LedgerDown
 from tasks.invocation import Lane
 
@@ -69,16 +66,13 @@ class Sensors:
         return [Observation(POOL, now, lanes={Lane.TOOLS: lane}, machines=machines)]
 
 
-def loop_of(
-    world: World, sensors: Sensors, *, limits: FleetLimits | None = None, policies: dict[str, ScalePolicy] | None = None
-) -> ScaleLoop:
+def loop_of(world: World, sensors: Sensors, *, policies: dict[str, ScalePolicy] | None = None) -> ScaleLoop:
     """The loop around this world's actuator."""
-    parts, limits = world.parts, limits or FleetLimits()
-    pools = PoolBook(books=world.books, clock=world.clock, is_dry=limits.is_dry)
+    parts = world.parts
     return ScaleLoop(
-        sensors=sensors, decide=decide, fit=fit, actuator=parts.actuator, book=parts.book, pools=pools,
+        sensors=sensors, decide=decide, fit=fit, actuator=parts.actuator, book=parts.book, pools=world.pools,
         sweep=parts.sweep, looks=parts.looks, books=world.books,
-        policies={POOL: world.policy} if policies is None else policies, limits=limits,
+        policies={POOL: world.policy} if policies is None else policies, limits=FleetLimits(),
         providers=world.clouds, read_at=parts.read_at, clock=world.clock, tell=world.events.append,
     )  # fmt: skip
 
@@ -129,13 +123,14 @@ async def test_a_dry_run_says_and_does_not() -> None:
     world = World(POLICY)
     sensors = Sensors(world)
     sensors.waiting = 300
-    loop = loop_of(world, sensors, limits=FleetLimits(is_dry=True))
+    await world.pools.set_dry(True)
+    loop = loop_of(world, sensors)
     await turn(world, loop, 5)
     assert loop.decisions[POOL].target > 0
     assert loads(Decision, world.books.log[0].decision_json).is_dry
     assert world.claims() == []
     assert world.near.orders == []
-    await loop._pools.set_dry(False)
+    await world.pools.set_dry(False)
     await turn(world, loop, 2)
     assert world.claims()
 
@@ -145,11 +140,11 @@ async def test_a_persons_word_holds_until_its_time() -> None:
     world = World(POLICY)
     sensors = Sensors(world)
     loop = loop_of(world, sensors)
-    await world.parts.memory.set_override(POOL, Override(3, world.clock.wall_s() + 300.0, by="ann"))
+    await world.pools.set_override(POOL, Override(3, world.clock.wall_s() + 300.0, by="ann"))
     await turn(world, loop, 20)
     assert world.is_settled(3)
     await world.restart()
-    await world.parts.memory.load()
+    await world.pools.load()
     loop = loop_of(world, sensors)
     await turn(world, loop, 10)
     assert world.is_settled(3)
@@ -181,43 +176,6 @@ async def test_blindness_keeps_machines_moving() -> None:
     sensors.breaks = True
     await turn(world, loop_of(world, sensors), 40)
     assert world.is_settled(1)
-
-
-async def test_nothing_is_done_before_it_is_known_what_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the ledger does not answer a new leader orders nothing; then it goes on from the claims."""
-    import asyncio
-
-    world = World(POLICY)
-    await world.rounds(12, target=2)
-    await world.restart()
-    world.parts.book._claims.clear()
-    sensors, asked, known = Sensors(world), 0, world.books.claims
-
-    async def claims() -> list[object]:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            raise LedgerDown("the test says so")
-        return list(await known())
-
-    logged, log_scale = asyncio.Event(), world.books.log_scale
-
-    async def log(row: ScaleLogRow) -> None:
-        await log_scale(row)
-        logged.set()
-
-    monkeypatch.setattr(world.books, "claims", claims)
-    monkeypatch.setattr(world.books, "log_scale", log)
-    monkeypatch.setattr("orchestrator.autoscaler.loop.EVERY_S", 0.001)
-    sensors.waiting = 1
-    running = asyncio.create_task(loop_of(world, sensors).run())
-    async with asyncio.timeout(10):
-        await logged.wait()
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    assert asked >= 2
-    assert sensors.begun == 1
-    assert len(world.near.orders) == 2
 
 
 async def test_the_next_machines_price_is_seen() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from orchestrator.autoscaler.cloud.errors import CloudDown
 from orchestrator.autoscaler.cloud.local_vps import LocalVps
+from orchestrator.autoscaler.cloud.nspawn.command import run
 from orchestrator.autoscaler.cloud.provider import Machine, Order, Power
 from orchestrator.testing.waiting import until
 from tests.vps.ground import left_of, provider, tiny_image
@@ -149,6 +150,17 @@ async def test_what_has_no_record_is_swept_away(cloud: LocalVps, state_dir: Path
     (state_dir / "machines" / machine.id / "record.json").unlink()
     assert await cloud.machines(CLUSTER) == []
     assert await cloud.sweep() == [machine.id]
+    assert not left_of(state_dir)
+
+
+async def test_half_of_a_machine_is_swept_away_too(cloud: LocalVps, state_dir: Path) -> None:
+    """A namespace without processes, and a folder without a record: what is left when kill -9 comes in between."""
+    machine = await cloud.create(order("one"))
+    await cloud.terminate(machine.id)
+    owner = machine.id[:4]
+    await run("ip", "netns", "add", f"mcpfleet-vps-{owner}aaaaaaaa")
+    (state_dir / "machines" / f"{owner}bbbbbbbb").mkdir()
+    assert await cloud.sweep() == [f"{owner}aaaaaaaa", f"{owner}bbbbbbbb"]
     assert not left_of(state_dir)
 
 

@@ -159,6 +159,14 @@ async def test_what_was_ended_is_gone_however_often_it_is_said(cloud: LocalVps, 
     assert (state_dir / "owner").exists()
 
 
+async def test_an_id_leads_nowhere_else(cloud: LocalVps, state_dir: Path) -> None:
+    """A record outside the machines' folder is nobody's machine."""
+    machine = await cloud.create(order("a"))
+    (state_dir / "elsewhere").mkdir()
+    (state_dir / "machines" / machine.id / "record.json").rename(state_dir / "elsewhere" / "record.json")
+    assert await cloud.machine("../elsewhere") is None
+
+
 async def test_a_quota_is_kept(host: FakeHost, state_dir: Path, image: Path) -> None:
     """The next rung is tried, and there is room again once a machine is gone."""
     cloud = opened(host, state_dir, image, max_machines=1)

@@ -22,7 +22,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench conformance lock docs clean
+.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench heartbeats conformance lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -155,6 +155,9 @@ up: setup servers node ## the local fleet in the foreground; Ctrl-C stops all of
 
 bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)
 	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)
+
+heartbeats: setup ## what 200 nodes at rest cost the orchestrator, the autoscaler's loop with it (ARGS='--nodes 500')
+	@$(BIN)/python -m benchmarks.heartbeats $(ARGS)
 
 .cache/bench/.setup: requirements/bench.txt | setup
 	@echo "bench: FastMCP and Docket into .cache/bench"

@@ -24,6 +24,7 @@ PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
 .PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports demo up bench conformance lock docs clean
 .PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench conformance wheelhouse ansible-tools ansible-check lock docs clean
+.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench heartbeats conformance lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -211,6 +212,9 @@ vps-demo: vps-image ## the fleet sizes itself with machines that really boot on 
 
 bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)
 	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)
+
+heartbeats: setup ## what 200 nodes at rest cost the orchestrator, the autoscaler's loop with it (ARGS='--nodes 500')
+	@$(BIN)/python -m benchmarks.heartbeats $(ARGS)
 
 .cache/bench/.setup: requirements/bench.txt | setup
 	@echo "bench: FastMCP and Docket into .cache/bench"

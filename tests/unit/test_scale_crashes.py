@@ -58,13 +58,8 @@ def test_whatever_breaks_it_comes_to_rest_and_hurts_nobody(story: list[Happening
 def test_it_may_die_at_any_point_of_a_machines_life(points: int) -> None:
     """Coming, going, and wanted again right after: a process that ends there is carried on by the next."""
     coming: list[Happening] = [("target", 2), ("crash", points), ("rounds", 12)]
-    wanted_again: list[Happening] = [
-        ("target", 2),
-        ("rounds", 12),
-        ("crash", points // 2),
-        ("target", 0),
-        ("target", 2),
-    ]
+    wanted_again: list[Happening] = [("target", 2), ("rounds", 12), ("target", 0), ("rounds", 1)]
+    wanted_again += [("crash", points // 3), ("target", 2), ("rounds", 2)]
     going: list[Happening] = [("target", 2), ("rounds", 14), ("target", 0), ("crash", points), ("rounds", 14)]
     for story in (coming, wanted_again, going):
         asyncio.run(_tell(story, points, 20.0))

@@ -91,7 +91,7 @@ async def loop_share(machines: int, rounds: int) -> float:
     parts = world.parts
     loop = ScaleLoop(
         sensors=_Sensors(world), decide=decide, fit=fit, actuator=parts.actuator, book=parts.book,
-        memory=parts.memory, sweep=parts.sweep, looks=parts.looks, books=world.books, policies={POOL: policy},
+        pools=world.pools, sweep=parts.sweep, looks=parts.looks, books=world.books, policies={POOL: policy},
         limits=FleetLimits(), providers=world.clouds, read_at=parts.read_at, clock=world.clock, tell=lambda _: None,
     )  # fmt: skip
     spent: list[float] = []

@@ -100,21 +100,12 @@ async def build(
     views = views_of(core)
     fleet = fleet_of(core, views)
     registry = CollectorRegistry()
-    scaling = scaling_of(
-        core,
-        url_for_nodes=settings.url_for_nodes or f"http://{address}",
-        renew_every_s=settings.renew_every_s,
-        environ=environ or {},
-        registry=registry,
-    )
+    url_for_nodes = settings.url_for_nodes or f"http://{address}"
+    scaling = scaling_of(core, url_for_nodes, settings.renew_every_s, environ or {}, registry)
     leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    tokens = Tokens(
-        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
-        node_of=core.desk.node_of,
-        enrolled=core.enroller.principal,
-    )
+    tokens = _tokens(settings, core)
     front = McpFront(fleet, tokens, front_settings(settings), core.stores.clock, parse=strict_json.parse)
     feed = _flower_feed(settings, core, views)
     app = create_app(
@@ -138,6 +129,14 @@ async def build(
         core.watch.end()
 
     return Orchestrator(app, fleet, core, leadership, leave)
+
+
+def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
+    return Tokens(
+        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
+        node_of=core.desk.node_of,
+        enrolled=core.enroller.principal,
+    )
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:

@@ -44,9 +44,16 @@ class Scaling:
 
 
 def scaling_of(
-    core: Core, *, url_for_nodes: str, renew_every_s: float, environ: Mapping[str, str], registry: CollectorRegistry
+    core: Core, url_for_nodes: str, renew_every_s: float, environ: Mapping[str, str], registry: CollectorRegistry
 ) -> Scaling:
     """All of it; talks to nobody yet.
+
+    Args:
+        core: whose fleet it sizes.
+        url_for_nodes: where machines reach this orchestrator.
+        renew_every_s: how often nodes report.
+        environ: of Ansible's runs, which get little of it.
+        registry: of metrics.
 
     Raises:
         SettingsError: a provider's options are wrong, or its plugin is not installed.

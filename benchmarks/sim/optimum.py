@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from benchmarks.sim.traces import SERVICE_S, SERVICE_SCV, Drawn
 from benchmarks.sim.calls import SLOTS
+from benchmarks.sim.traces import SERVICE_S, SERVICE_SCV, Drawn
 from orchestrator.autoscaler.queueing import slots_needed
 
 STEP_S = 60.0

@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed in range(1, options.seeds + 1)
     ]
     with ProcessPoolExecutor(options.jobs) as processes:
-        played = list(processes.map(play, jobs))
+        played = []
+        for job, result in zip(jobs, processes.map(play, jobs), strict=True):
+            print(f"played {job.trace}, seed {job.seed}", file=sys.stderr)
+            played.append(result)
     means = averaged(one for scores, _ in played for one in scores)
     text = table(means)
     print(text)

@@ -35,6 +35,7 @@ def draw_trace(drawn: Drawn, books: dict[str, Books], folder: Path) -> None:
         hours, waits = _waits(drawn, books[rule])
         waiting.step(hours, waits, where="post", **style)
     machines.set_ylabel("machines")
+    machines.set_ylim(0.0, 12.5)
     machines.legend(loc="upper left", fontsize=8, ncols=4)
     waiting.axhline(TARGET_S, color="black", linewidth=0.8, linestyle=":")
     waiting.set_yscale("symlog", linthresh=1.0)

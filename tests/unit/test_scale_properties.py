@@ -94,7 +94,7 @@ def a_policy(draw: Random) -> ScalePolicy:
         strategy=draw.choice(list(ScaleStrategy)),
         min_machines=least,
         max_machines=least + draw.randint(0, 8),
-        budget_eur_h=draw.choice([None, draw.uniform(0.0, 2.0)]),
+        budget_eur_h=draw.choice([None, draw.uniform(0.0, 2.0), draw.uniform(0.0, 1.0)]),
         priority=draw.randint(0, 2),
     )
 
@@ -252,6 +252,15 @@ def steady(at: float, machines: int, rate: float, *, billing_s: float = 1.0) -> 
     )
     ready = tuple(MachineSeen(f"c{index}", f"p-c{index}", ClaimState.READY) for index in range(machines))
     return Observation("p", at, {Lane.TOOLS: lane}, ready, boot_p90_s=75.0, billing_s=billing_s)
+
+
+def test_money_that_draining_machines_cost_is_spent() -> None:
+    """A machine that drains is paid for: what it costs is not given out twice."""
+    seen = replace(steady(AT, 2, 20.0), price_eur_h=0.1)
+    told = MachineSeen("c9", "p-c9", ClaimState.DRAINING, held=1, told_to_leave=True)
+    policy = replace(POLICY, budget_eur_h=0.5)
+    assert decide(seen, policy, History()).target == 5
+    assert decide(replace(seen, machines=(*seen.machines, told)), policy, History()).target == 4
 
 
 @settings(max_examples=15, deadline=None)

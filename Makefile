@@ -22,9 +22,8 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports demo up bench conformance lock docs clean
-.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench conformance wheelhouse ansible-tools ansible-check lock docs clean
-.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench heartbeats conformance lock docs clean
+.PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports
+.PHONY: demo up bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -220,6 +219,9 @@ heartbeats: setup ## what 200 nodes at rest cost the orchestrator, the autoscale
 	@echo "bench: FastMCP and Docket into .cache/bench"
 	$(call environment,.cache/bench,requirements/bench.txt)
 	@touch $@
+
+sim: setup ## rules of scaling over traces of load; fails if one beats slo in waiting and hours (ARGS='--seeds 5 --write')
+	@$(BIN)/python -m benchmarks.sim $(ARGS)
 
 # ---------------------------------------------------------------- upkeep
 

@@ -42,7 +42,7 @@ class Eyes:
         sums[1] += service_s
         sums[2] += service_s * service_s
 
-    def running(self, now: float, change: int) -> None:
+    def tally(self, now: float, change: int) -> None:
         """So many more calls run."""
         self._busy_s += self._running * (now - self._busy_at)
         self._busy_at = now
@@ -60,7 +60,7 @@ class Eyes:
         self, now: float, *, waiting: int, oldest_wait_s: float, slots: int, each: int
     ) -> tuple[Mapping[Lane, LaneSeen], float | None]:
         """The tools lane, and the mean use of processors: as slots are used, in the last tick."""
-        self.running(now, 0)
+        self.tally(now, 0)
         cpu = min(1.0, self._busy_s / TICK_S / slots) if slots else None
         self._arrivals.append(self.arrived)
         self._wait_bins.append(self.waits)

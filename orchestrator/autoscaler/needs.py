@@ -18,8 +18,10 @@ from tasks.invocation import Lane
 
 TREND_SIGMAS = 3.0
 """A slope that chance could have made is none."""
-TREND_CAP = 2.0
-"""No trend is followed further than to twice the present rate."""
+TREND_CAP = 1.5
+"""No trend is followed further than to this many times the present rate."""
+FORESEEN = 1.25
+"""A day is like other days while its rate is not over this many times theirs."""
 AFTER_BOOT_S = 60.0
 """Looked ahead beyond the boot: until the next order could be there."""
 CALLS_EXPECTED = 0.5
@@ -94,21 +96,27 @@ def _load(name: Lane, lane: LaneSeen, seen: Observation, policy: ScalePolicy, se
     """The rate now, where the trend leads by the time help is there, and what this hour brought on other days."""
     service_s = lane.service_mean_s or 0.0
     ahead_s = boot_s(seen, policy) + AFTER_BOOT_S
-    rate = lane.arrivals_per_s
-    why = []
-    if lane.arrivals_trend > 0.0 and lane.arrivals_trend > TREND_SIGMAS * lane.arrivals_trend_sigma:
-        grown = min(rate * TREND_CAP, rate + lane.arrivals_trend * (ahead_s - AFTER_BOOT_S / 2))
-        if grown > rate:
-            why.append(Reason("trend", f"{name}: {rate:.3g} calls/s rise to {grown:.3g} by the time a machine is up"))
-            rate = grown
+    expected = season.ahead(name, seen.at, ahead_s) if policy.use_season else None
+    rate, why = lane.arrivals_per_s, []
+    if (grown := _risen(lane, ahead_s, expected)) > rate:
+        why.append(Reason("trend", f"{name}: {rate:.3g} calls/s rise to {grown:.3g} by the time a machine is up"))
+        rate = grown
     # No more calls can be under way than there are and will come: the rate of one minute says little of long calls.
     erlang = min(rate * service_s, lane.running + lane.depth + rate * ahead_s)
-    expected = season.ahead(name, seen.at, ahead_s) if policy.use_season else None
     if expected is not None and expected > rate and expected * ahead_s > CALLS_EXPECTED:
         why.append(Reason("season", f"{name}: at this time of day {expected:.3g} calls/s arrived on other days"))
         rate = expected
         erlang = max(erlang, min(expected * service_s, lane.running + lane.depth + expected * ahead_s))
     return _Load(rate, erlang, tuple(why))
+
+
+def _risen(lane: LaneSeen, ahead_s: float, expected: float | None) -> float:
+    """The rate at which a trend arrives. A rise that other days had too ends where it did on those."""
+    rate, slope = lane.arrivals_per_s, lane.arrivals_trend
+    is_foreseen = expected is not None and rate <= FORESEEN * expected
+    if slope <= 0.0 or slope <= TREND_SIGMAS * lane.arrivals_trend_sigma or is_foreseen:
+        return rate
+    return min(rate * TREND_CAP, rate + slope * (ahead_s - AFTER_BOOT_S / 2))
 
 
 def _backlog(lane: LaneSeen, seen: Observation, policy: ScalePolicy) -> float:

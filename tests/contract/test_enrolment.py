@@ -16,9 +16,10 @@ import pytest
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
-from orchestrator.assembly import fleet_of, scaling_of, views_of
+from orchestrator.assembly import fleet_of, views_of
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.protocol import SAFE, Story
+from orchestrator.testing.scaling import scale_views
 from orchestrator.testing.serving import serving
 from tasks.errors import NotAllowed, SettingsError
 from tasks.invocation import Lane, State
@@ -92,7 +93,7 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
         tokens,
         ApiSettings(),
         enrolments=core.enroller,
-        scaling=scaling_of(core),
+        scaling=scale_views(clock),
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from orchestrator.autoscaler.alerts import stuck
 from orchestrator.autoscaler.boot_pause import boot_pause
 from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider
@@ -130,7 +131,7 @@ class Actuator:
 
     async def _order(self, decision: Decision, policy: ScalePolicy, most: int, wanted: Sequence[str]) -> None:
         live = self._book.live(decision.pool)
-        number = min(most, policy.max_machines - len(live), self._may_order(policy, live))
+        number = min(most, policy.max_machines - len(live) - self._stuck(policy.pool), self._may_order(policy, live))
         reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are wanted"
         for _ in range(number):
             rung = self.next_rung(policy, wanted)
@@ -154,6 +155,11 @@ class Actuator:
         if most is None:
             return policy.max_machines
         return max(0, most - sum(1 for claim in live if claim.state in COMING))
+
+    def _stuck(self, pool: str) -> int:
+        """What can be ordered and not ended would be ordered with every swing of the load."""
+        ending = [claim for claim in self._book.standing(pool) if claim.rung.provider in self._clouds]
+        return len(stuck(ending, self._clock.wall_s()))
 
     def next_rung(self, policy: ScalePolicy, wanted: Sequence[str] = ()) -> Rung | None:
         """Where this pool's next machine would be ordered; None where every rung is passed by now."""

@@ -31,6 +31,8 @@ from tasks.errors import SettingsError
 from tasks.invocation import PROJECT_PATTERN
 from tasks.pool import PoolPolicy
 
+HOST_KINDS = ("static", "local-process", "local-vps")
+"""Providers that keep their machines in a folder of this orchestrator's own: no other fleet looks into it."""
 TABLES = ("scale", "ansible", "providers", "pools", "projects")
 POOL_RULES = {
     "affinity_ttl_s": NOT_NEGATIVE,
@@ -110,6 +112,8 @@ def read_pools(
         regions={name: _project(root.at("projects").at(name), name, v) for name, v in tables["projects"].items()},
     )
     _check_fleet(root, policies)
+    if "cluster" not in tables["scale"]:
+        _check_alone(root, providers)
     return policies
 
 
@@ -146,3 +150,13 @@ def _check_fleet(root: Place, policies: Policies) -> None:
         root.at("scale").at("max_machines").wrong(
             f"is {limits.max_machines}: the pools' min_machines are {kept} together"
         )
+
+
+def _check_alone(root: Place, providers: Mapping[str, ProviderConfig]) -> None:
+    """Whoever has the tag of a fleet ends what it does not know under it: by default two fleets would have one."""
+    for name, provider in providers.items():
+        if provider.kind not in HOST_KINDS:
+            root.at("scale").at("cluster").wrong(
+                f"is missing: [providers.{name}] is an account that another fleet may use too, and two of the same "
+                "cluster end each other's machines; write a name that no other fleet of the account has"
+            )

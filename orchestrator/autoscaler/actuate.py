@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from orchestrator.autoscaler.alerts import stuck
 from orchestrator.autoscaler.boot_pause import boot_pause
 from orchestrator.autoscaler.claims import ClaimBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider
@@ -130,7 +131,7 @@ class Actuator:
 
     async def _order(self, decision: Decision, policy: ScalePolicy, most: int, wanted: Sequence[str]) -> None:
         live = self._book.live(decision.pool)
-        number = min(most, policy.max_machines - len(live), self._may_order(policy, live))
+        number = min(most, policy.max_machines - len(live) - self._stuck(policy.pool), self._may_order(policy, live))
         reason = decision.reasons[-1].text if decision.reasons else f"{decision.target} machines are wanted"
         for _ in range(number):
             rung = self.next_rung(policy, wanted)
@@ -155,6 +156,11 @@ class Actuator:
             return policy.max_machines
         return max(0, most - sum(1 for claim in live if claim.state in COMING))
 
+    def _stuck(self, pool: str) -> int:
+        """What can be ordered and not ended would be ordered with every swing of the load."""
+        ending = [claim for claim in self._book.standing(pool) if claim.rung.provider in self._clouds]
+        return len(stuck(ending, self._clock.wall_s()))
+
     def next_rung(self, policy: ScalePolicy, wanted: Sequence[str] = ()) -> Rung | None:
         """Where this pool's next machine would be ordered; None where every rung is passed by now."""
         return next_rung(policy, self._book.all(), self._clock.wall_s(), wanted=wanted, read_at=self._read_at)
@@ -166,15 +172,20 @@ class Actuator:
 
     # ---- steps
 
+    async def look(self) -> None:
+        """Ask the clouds what there is and what it costs, and change nothing; `step` does this too.
+
+        A machine on this host ends itself when nobody has listed it for its time to live.
+        """
+        self._look()
+
     async def step(self) -> None:
         """Start what is due, in tasks. Called every few seconds; waits for nothing."""
-        standing = self._book.standing()
-        self._refresh(standing)
+        standing = self._look()
         for look in self._looks.take():
             self._spawn(self._apply(look), f"apply look at {look.provider}")
         self._not_before_s = {c.id: self._not_before_s[c.id] for c in standing if c.id in self._not_before_s}
         for claim in standing:
-            self._silence.look(claim, self._nodes.state_of(claim.node))
             place = self._steps.waits_for_a_place(claim)
             if not self._is_due(claim) or (place is not None and self._places[place] >= AT_ONCE):
                 continue
@@ -196,12 +207,16 @@ class Actuator:
     def _under_way(self) -> list[asyncio.Task[None]]:
         return [*self._tasks, *self._looks.under_way(), *self._notices.under_way(), *self._prices.under_way()]
 
-    def _refresh(self, standing: list[NodeClaim]) -> None:
+    def _look(self) -> list[NodeClaim]:
+        standing = self._book.standing()
+        for claim in standing:
+            self._silence.look(claim, self._nodes.state_of(claim.node))
         moving = {c.rung.provider for c in standing if c.state in COMING or c.state is ClaimState.TERMINATING}
         for provider in self._clouds:
             self._looks.refresh(provider, every_s=LOOK_OFTEN_S if provider in moving else LOOK_SELDOM_S)
         self._prices.refresh()
         self._notices.refresh(standing)
+        return standing
 
     def _is_due(self, claim: NodeClaim) -> bool:
         if self._exclusive.is_held(claim.id) or not self._leads():

@@ -36,6 +36,11 @@ def pool_alerts(
     return list(dict.fromkeys(found))
 
 
+def stuck(claims: Iterable[NodeClaim], now: float) -> list[NodeClaim]:
+    """Machines whose end does not come. They are paid for, so until an operator helps their pool has as many less."""
+    return [claim for claim in claims if claim.state is ClaimState.TERMINATING and _is_stuck(claim, now)]
+
+
 def claim_alerts(claims: Iterable[NodeClaim], providers: Iterable[str], now: float) -> list[str]:
     """Of machines that do not go as they should."""
     known, found = set(providers), []
@@ -47,9 +52,12 @@ def claim_alerts(claims: Iterable[NodeClaim], providers: Iterable[str], now: flo
                 f"{machine} cannot be ended: the pools file has no [providers.{claim.rung.provider}] any more; "
                 "put it back"
             )
-        elif claim.state is ClaimState.TERMINATING and for_s > STUCK_TERMINATING_S:
+        elif claim.state is ClaimState.TERMINATING and _is_stuck(claim, now):
             error = f" ({claim.error})" if claim.error else ""
-            found.append(f"{machine} has been ending for {for_s:.0f} s{error}; see whether it is still paid for")
+            found.append(
+                f"{machine} has been ending for {for_s:.0f} s{error}; see whether it is still paid for: "
+                f"it counts against max_machines of pool {claim.pool} until it is gone"
+            )
         elif claim.state is ClaimState.DRAINING and for_s > STUCK_DRAINING_S:
             found.append(f"{machine} has been draining for {for_s:.0f} s; see what its node holds")
     return found
@@ -60,3 +68,7 @@ def look_alerts(errors: Mapping[str, str], leaks: Mapping[str, Sequence[str]], u
     found = [f"the cloud {provider!r} cannot be listed: {error}" for provider, error in errors.items()]
     found += [f"leaked at {provider}, being ended: {leak}" for provider, leaks_ in leaks.items() for leak in leaks_]
     return [*found, *unlisted]
+
+
+def _is_stuck(claim: NodeClaim, now: float) -> bool:
+    return now - claim.state_at > STUCK_TERMINATING_S

@@ -18,7 +18,7 @@ _STRATEGIES = {ScaleStrategy.SLO: slo.wish, ScaleStrategy.THRESHOLD: threshold.w
 
 def decide(seen: Observation, policy: ScalePolicy, history: History, override: Override | None = None) -> Decision:
     """The machines that this pool should have, which to let go, and why."""
-    stock = victims.stock(seen, policy)
+    history, stock = history.as_of(seen.at), victims.stock(seen, policy)
     kept = len(stock.kept)
     wish = _wished(seen, policy, history, stock, override)
     bounded = limits.bound(wish.machines, limits.ceilings(seen, policy, stock), policy.min_machines, kept)

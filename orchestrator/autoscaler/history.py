@@ -46,6 +46,8 @@ class History:
     def after(self, seen: Observation, decision: Decision, policy: ScalePolicy) -> History:
         """The history that the next decision has. `decision` is the one that was made of `seen`, after `fit`."""
         at = seen.at
+        if (present := self.as_of(at)) is not self:
+            return present.after(seen, decision, policy)
         held = {name: self.held_since.get(name, at) for name in signs.holding(seen, policy)}
         changed_at = at if decision.target != decision.before else self.changed_at
         if seen.missing:
@@ -64,6 +66,16 @@ class History:
             idle_since=(at if self.idle_since is None else self.idle_since) if signs.is_idle(seen) else None,
             season=self.season.learn(at, rates) if policy.use_season else self.season,
         )
+
+    def as_of(self, at: float) -> History:
+        """Without what is yet to come: where the clock was set back, windows begin anew and a change was just now.
+
+        Else a pool would be kept as large, or a cooldown last, until the clock is where it was.
+        """
+        last = max(self.looked_at or at, self.changed_at or at)
+        if last <= at:
+            return self
+        return History(changed_at=None if self.changed_at is None else min(self.changed_at, at), season=self.season)
 
     def has_gap(self, at: float) -> bool:
         """Too long ago was the pool last seen whole."""

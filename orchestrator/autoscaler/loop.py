@@ -101,8 +101,8 @@ class ScaleLoop:
     async def round(self) -> None:
         """One turn. Raises nothing: what failed is logged, and done in the next."""
         await self._guarded("decide", self._decide_and_act)
-        if not self._pools.is_dry:  # nothing is ordered or ended then, what was begun before neither
-            await self._guarded("step", self._actuator.step)
+        # while it is dry nothing is ordered or ended, what was begun before neither
+        await self._guarded("step", self._actuator.look if self._pools.is_dry else self._actuator.step)
         await self._guarded("remember", self._remember)
         self.alerts = tuple(self._machine_alerts())
 

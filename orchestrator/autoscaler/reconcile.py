@@ -73,12 +73,14 @@ def compare(look: Look, claims: Iterable[NodeClaim], before: Sightings) -> Findi
 
     Args:
         look: its list, and when it was asked for.
-        claims: as they were when the list was asked for or later; those of other providers are passed over.
+        claims: of every provider, as they were when the list was asked for or later. One that stands speaks for its
+            machine whoever lists it: two tables of the pools file may name one account, and a table may be renamed.
         before: the sightings of the look before this one.
     """
-    ours = {claim.id: claim for claim in claims if claim.rung.provider == look.provider}
+    known = {claim.id: claim for claim in claims}
+    ours = {key: claim for key, claim in known.items() if claim.rung.provider == look.provider}
     found = _found(look.machines, ours)
-    strangers = {m.id: (m, why) for m in look.machines if (why := _stranger(m, ours, found, look)) is not None}
+    strangers = {m.id: (m, why) for m in look.machines if (why := _stranger(m, known, found, look)) is not None}
     absent = [claim for claim in ours.values() if claim.id not in found and _is_absent(claim, look)]
     sightings = Sightings(
         _again(strangers, before.strangers, look.began_at),
@@ -111,12 +113,14 @@ def _found(machines: Iterable[Machine], ours: Mapping[str, NodeClaim]) -> dict[s
     return found
 
 
-def _stranger(machine: Machine, ours: Mapping[str, NodeClaim], found: Mapping[str, Machine], look: Look) -> str | None:
-    claim = ours.get(machine.claim)
+def _stranger(machine: Machine, known: Mapping[str, NodeClaim], found: Mapping[str, Machine], look: Look) -> str | None:
+    claim = known.get(machine.claim)
     if claim is None:
         return "unknown_claim"
     if claim.state is ClaimState.GONE:
         return "gone_claim" if look.began_at - claim.state_at > LAG_S else None
+    if claim.rung.provider != look.provider:
+        return None
     theirs = claim.machine_id or (found[claim.id].id if claim.id in found else None)
     return None if machine.id == theirs else "second_machine"
 

@@ -102,7 +102,8 @@ class FleetLimits:
     """Of all pools together.
 
     Attributes:
-        cluster: tag of every machine; two fleets in one cloud account differ in it.
+        cluster: tag of every machine; two fleets in one cloud account differ in it, so for accounts the pools file
+            must name it.
         budget_eur_h: None: no limit.
         max_machines: None: no limit.
         is_dry: decide and say, order and end nothing.

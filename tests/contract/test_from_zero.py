@@ -19,6 +19,7 @@ from tasks.tool import ToolSpec
 
 POOLS = """
 [providers.cloud]
+kind = "static"
 [pools.builders.scale]
 min_machines = 0
 may_use_spot = true

@@ -46,7 +46,7 @@ queue_depth = 50
 [projects.shop]
 regions = ["eu-*", "fsn1"]
 """
-SCALED = '[providers.p]\n[pools.b.scale]\nladder = [{ provider = "p" }]\n'
+SCALED = '[providers.p]\nkind = "static"\n[pools.b.scale]\nladder = [{ provider = "p" }]\n'
 
 
 def _read(folder: Path, text: str) -> Policies:
@@ -127,6 +127,11 @@ def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
         (SCALED + "[pools.b.scale.triggers]\nutilisation_low = 0.8", "write less than utilisation_high, 0.7"),
         (SCALED.replace('"p" }', '"p", is_spot = true }'), "has spot machines only: write may_use_spot = true"),
         (SCALED.replace(".b.", f".{'b' * 31}."), "belongs to a pool of 31 characters"),
+        ("[providers.hetzner]", "scale.cluster is missing: "),
+        (
+            "[scale]\nbudget_eur_h = 1\n[providers.c]\nkind = 'ec2'",
+            "[providers.c] is an account that another fleet may",
+        ),
         (SCALED + "min_machines = 3\n[scale]\nmax_machines = 2", "scale.max_machines is 2: the pools'"),
         ("[projects.Shop]\nregions = ['eu']", "projects.Shop is no project"),
         ("[projects.shop]", "projects.shop.regions is missing"),

@@ -36,6 +36,20 @@ async def test_a_slow_cloud_holds_up_only_its_own(monkeypatch: pytest.MonkeyPatc
     await world.parts.actuator.stop()
 
 
+async def test_machines_that_cannot_be_ended_are_not_replaced_for_ever() -> None:
+    """An account that may order and not end would pay for more with every swing: what is stuck counts."""
+    world = World(POLICY)
+    world.near.faults.is_stuck = True
+    for _ in range(6):
+        await world.rounds(12, target=3)
+        await world.rounds(160, target=0)
+    assert len(world.standing()) == POLICY.max_machines
+    world.near.faults.is_stuck = False
+    await world.rounds(60, target=0)
+    await world.rounds(12, target=3)
+    assert world.is_settled(3)
+
+
 async def test_only_so_many_orders_at_once() -> None:
     """A burst asks a cloud for five machines at a time, not for fifty."""
     world = World(replace(POLICY, max_machines=50, ladder=(FIRST,)))

@@ -135,6 +135,20 @@ async def test_a_dry_run_says_and_does_not() -> None:
     assert world.claims()
 
 
+async def test_a_dry_run_goes_on_looking() -> None:
+    """Prices are known, and machines on this host, which end themselves when nobody lists them, live on."""
+    world = World(POLICY)
+    world.near.products = [Product("small", "eu-1", is_spot=False, price_eur_h=0.01, billing_s=3600.0)]
+    await world.pools.set_dry(True)
+    loop = loop_of(world, Sensors(world))
+    await turn(world, loop, 30)
+    assert loop.observations[POOL].price_eur_h == 0.01
+    look = world.parts.looks.of("near")
+    assert look is not None
+    assert world.clock.wall_s() - look.began_at <= 60.0
+    assert world.near.orders == []
+
+
 async def test_a_persons_word_holds_until_its_time() -> None:
     """An override sets the size whatever the load, also under a new leader, and ends by itself."""
     world = World(POLICY)

@@ -36,11 +36,19 @@ def test_what_is_claimed_and_listed_is_left_alone() -> None:
 
 
 def test_an_unknown_machine_is_an_orphan_at_the_second_look() -> None:
-    """One look proves nothing; of another provider's claims none speaks for it."""
-    elsewhere = replace(CLAIM, id="x", rung=Rung("far"))
-    one, two = looks([OWN, STRANGER], [CLAIM, elsewhere], 2)
+    """One look proves nothing."""
+    one, two = looks([OWN, STRANGER], [CLAIM], 2)
     assert one.orphans == ()
     assert [(o.machine.id, o.why) for o in two.orphans] == [("m-x", "unknown_claim")]
+
+
+def test_a_machine_ordered_through_another_table_of_the_same_account_is_no_orphan() -> None:
+    """Two providers of the file may see one account, and one may be renamed: neither ends the other's machines."""
+    elsewhere = replace(CLAIM, id="x", machine_id="m-x", rung=Rung("far"))
+    last = looks([OWN, STRANGER], [CLAIM, elsewhere], 4)[-1]
+    assert (last.orphans, last.found, last.vanished, last.never_made) == ((), (), (), ())
+    gone = replace(elsewhere, state=ClaimState.GONE)
+    assert [o.why for o in looks([OWN, STRANGER], [CLAIM, gone], 2)[-1].orphans] == ["gone_claim"]
 
 
 def test_a_young_unknown_machine_is_not_touched() -> None:

@@ -18,6 +18,7 @@ from orchestrator.autoscaler.cloud.provider import Machine, Order, Power
 from orchestrator.autoscaler.userdata import golden, plain
 from orchestrator.testing.waiting import until
 from tests.playbooks.operator import ROOT, USER, Operator
+from tests.vps.calls import TERMINAL
 from tests.vps.shell import Shell
 
 CLUSTER, POOL = "playbooks", "builders"
@@ -189,7 +190,7 @@ class Life:
 
         async def has_ended() -> dict[str, Any] | None:
             view = await self._view(call)
-            return view if view["state"] not in {"accepted", "queued", "running", "placed", "pending"} else None
+            return view if view["state"] in TERMINAL else None
 
         view = await until(has_ended, WITHIN_S)
         assert (view["state"], view["attempts"][-1]["node"]) == ("succeeded", name), json.dumps(view)

@@ -20,7 +20,6 @@ def test_ansible_lint_finds_nothing_in_its_strictest_profile(tmp_path: Path) -> 
     """What the profile `production` asks of roles that others run."""
     said = _said(tmp_path, "ansible-lint", "--offline", "--profile", "production", "--nocolor")
     assert "Passed" in said
-    assert "'production' profile was met" in said or "profile 'production'" in said or "production" in said
 
 
 def test_every_playbook_is_understood(tmp_path: Path) -> None:

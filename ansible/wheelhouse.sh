@@ -8,7 +8,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 pythons=${WHEELHOUSE_PYTHONS:-3.11}
 arch=${WHEELHOUSE_ARCH:-$(uname -m)}
-out=dist/wheelhouse
+whole=dist/wheelhouse
+# A fleet may be provisioning from the one that is there: it stays until this one is whole.
+out=$whole.draft
 uv=.cache/uv/bin/uv
 
 rm -rf "$out" "$out.tar"
@@ -43,4 +45,8 @@ version=${version%%-*}
 # Two builds with the same version differ in it, two with the same content do not.
 echo "$version-$(cat "$out/requirements.txt" | sha256sum | cut -c1-12)" >"$out/RELEASE"
 tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$out" -cf "$out.tar" .
+rm -rf "$whole"
+mv "$out.tar" "$whole.tar"
+mv "$out" "$whole"
+out=$whole
 echo "wheelhouse: release $(cat "$out/RELEASE"), $(ls "$out"/*.whl | wc -l) wheels, $(du -h "$out.tar" | cut -f1) in $out.tar"

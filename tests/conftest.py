@@ -61,6 +61,7 @@ NEEDS = {
     "servers": (lambda: tool("mcp-server-time") is not None, "the PyPI servers are not installed (make servers)"),
     "docker": (_docker_answers, "no Docker daemon answers"),
     "ansible": (lambda: tool("ansible-playbook") is not None, "Ansible is not installed (make ansible-tools)"),
+    "ansible-lint": (lambda: tool("ansible-lint") is not None, "ansible-lint is not installed (make ansible-tools)"),
     "root": (lambda: os.geteuid() == 0, "not root"),
     "namespaces": (lambda: network.why_not() is None, "no network namespaces of our own (root, ip, nsenter)"),
     "small-disks": (lambda: disks.why_not() is None, "no small disks to fill (root, mount)"),

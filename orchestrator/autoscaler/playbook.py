@@ -1,5 +1,6 @@
 """One run of `ansible-playbook` from start to end: its processes, its log, and which task failed.
 
+It is run on a leash (`leash.py`): killed as we may be, no playbook goes on without us.
 Refuses to know what the playbook does.
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ ENDS_WITHIN_S = 5.0
 LINE_BYTES = 1024 * 1024
 """Longer lines are cut: results of modules stand in one line each."""
 DETAIL_CHARS = 400
+LEASH = "orchestrator.autoscaler.leash"
 _TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \**$")
 _FATAL = re.compile(r"^(?:fatal|failed): \[[^]]*\].*?=> (?P<result>{.*)$")
 
@@ -47,10 +50,14 @@ class Playbook:
         environ: all of its environment.
         log: what it prints; bounded.
         limit_s: then it is ended.
+        scratch: its secrets. Removed by whoever started it; by the leash where that one is killed.
     """
 
-    def __init__(self, words: tuple[str, ...], environ: Mapping[str, str], log: Path, limit_s: float) -> None:
+    def __init__(
+        self, words: tuple[str, ...], environ: Mapping[str, str], log: Path, limit_s: float, scratch: Path
+    ) -> None:
         self._words, self._environ, self._log, self._limit_s = words, environ, log, limit_s
+        self._scratch = scratch
         self._task = self._failed = self._detail = self._last = ""
 
     async def run(self) -> Run:
@@ -58,9 +65,9 @@ class Playbook:
         began_s = time.monotonic()
         self._log.unlink(missing_ok=True)
         process = await asyncio.create_subprocess_exec(
-            *self._words,
+            *(sys.executable, "-P", "-m", LEASH, str(self._scratch), *self._words),
             env=dict(self._environ),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,  # never written to; its end is ours
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,

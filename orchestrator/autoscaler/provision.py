@@ -118,7 +118,7 @@ class AnsibleProvisioner:
             _write(scratch / "inventory.json", self._inventory(claim))
             _write(scratch / "vars.json", self._variables(token, environ))
             words = (program, str(playbook), "-i", str(scratch / "inventory.json"), "-e", f"@{scratch / 'vars.json'}")
-            run = await Playbook(words, self._child_environ(scratch), log, self._options.limit_s).run()
+            run = await Playbook(words, self._child_environ(scratch), log, self._options.limit_s, scratch).run()
         finally:
             await asyncio.shield(_close_ssh(scratch))
             shutil.rmtree(scratch, ignore_errors=True)

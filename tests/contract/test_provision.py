@@ -141,12 +141,46 @@ async def test_cancelled_it_leaves_no_process(tmp_path: Path) -> None:
     await _until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
+ONE_RUN = """
+import asyncio, sys
+from pathlib import Path
+from orchestrator.autoscaler.playbook import Playbook
+here = Path(sys.argv[1])
+asyncio.run(Playbook((sys.argv[2],), {"PATH": sys.argv[3]}, here / "log", 600.0, here / "scratch").run())
+"""
+
+
+async def test_killed_it_leaves_no_process_and_no_secret(tmp_path: Path) -> None:
+    """SIGKILL gives the orchestrator no time to end its playbook, or to remove the file with the one-time token."""
+    script = f"trap '' TERM; (setsid sh -c 'echo $$ >{tmp_path}/worker; exec sleep 600' &); sleep 600"
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch/vars.json").write_text("not-a-secret")
+    words = (sys.executable, "-P", "-c", ONE_RUN, str(tmp_path), _program(tmp_path, script), os.environ["PATH"])
+    starter = await asyncio.create_subprocess_exec(*words)
+    worker = tmp_path / "worker"
+    await _until(lambda: worker.exists() and worker.read_text().strip() != "")
+    pids = [int(worker.read_text()), *(child.pid for child in psutil.Process(starter.pid).children(recursive=True))]
+    starter.kill()
+    await starter.wait()
+    await _until(lambda: not any(map(_lives, pids)))
+    assert len(pids) > 2
+    assert not (tmp_path / "scratch").exists()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def test_a_log_has_an_end(tmp_path: Path) -> None:
     """A playbook that prints for ever fills no disk, and its last words are kept."""
     log = tmp_path / "log"
     line = "a line of fifty characters, more or less, and more"
     script = f"i=0; while [ $i -lt 40000 ]; do echo '{line}'; i=$((i+1)); done"
-    run = await Playbook((_program(tmp_path, f"{script}; echo the end"),), _path(), log, 60.0).run()
+    words = (_program(tmp_path, f"{script}; echo the end"),)
+    run = await Playbook(words, _path(), log, 60.0, tmp_path / "scratch").run()
     assert run.is_done
     assert log.read_text().endswith("the end\n")
     assert sum(part.stat().st_size for part in tmp_path.glob("log*")) <= 2 * LOG_BYTES

@@ -53,11 +53,16 @@ class Hall(Fleet):
     @classmethod
     @asynccontextmanager
     async def laid(
-        cls, folder: Path, database: Cluster | None = None, more: Mapping[str, str] | None = None
+        cls,
+        folder: Path,
+        database: Cluster | None = None,
+        more: Mapping[str, str] | None = None,
+        *,
+        owner: str = BRIDGE_OWNER,
     ) -> AsyncIterator[Hall]:
-        """Up and answering; ended at the end, and the bridge with it."""
-        await network.unlay(BRIDGE_OWNER)
-        wire = await network.laid(BRIDGE_OWNER, None, secrets.randbelow)
+        """Up and answering; ended at the end, and the bridge with it. `owner` of the bridge: six letters at most."""
+        await network.unlay(owner)
+        wire = await network.laid(owner, None, secrets.randbelow)
         hall = cls(folder, (), database, ground=BridgeGround(address=str(wire.gateway.ip)), terms=Told(more=more or {}))
         hall.bridge = wire.bridge
         try:
@@ -65,7 +70,7 @@ class Hall(Fleet):
             yield hall
         finally:
             await hall.close()
-            await network.unlay(BRIDGE_OWNER)
+            await network.unlay(owner)
 
     bridge: str = ""
 

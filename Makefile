@@ -112,7 +112,8 @@ endef
 # A machine here is a container with an init; nothing of it starts by itself.
 machines: .cache/.machines ## what booting machines on this host needs, where we are root and apt is there
 
-.cache/.machines:
+# After the other one that asks apt: two at once refuse each other.
+.cache/.machines: | postgres
 	@mkdir -p .cache
 	@if command -v systemd-nspawn >/dev/null && command -v busybox >/dev/null && command -v ip >/dev/null; then :; \
 	else $(MAKE) --no-print-directory .install-machines; fi

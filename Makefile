@@ -22,9 +22,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports demo up bench conformance lock docs clean
-.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench conformance wheelhouse ansible-tools ansible-check lock docs clean
-.PHONY: help setup servers node postgres test test-live chaos check lint types imports demo up bench heartbeats conformance lock docs clean
+.PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports demo up bench conformance lock docs clean wheelhouse ansible-tools ansible-check heartbeats
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -207,7 +205,7 @@ demo: setup servers node ## the whole fleet on this machine and a story on real 
 up: setup servers node ## the local fleet in the foreground; Ctrl-C stops all of it
 	@$(WITH_SERVERS) $(BIN)/mcpfleet up $(ARGS)
 
-vps-demo: vps-image ## the fleet sizes itself with machines that really boot on this host (root; ARGS='--only golden')
+vps-demo: vps-image wheelhouse ansible-tools ## the fleet sizes itself with machines that really boot on this host (root; ARGS='--only golden')
 	@$(WITH_SERVERS) $(BIN)/python -m tests.vps $(ARGS)
 
 bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)

@@ -44,7 +44,9 @@ class Pool:
 
 def pools_text(pool: Pool, bridge: str) -> str:
     """TOML. Strings and booleans of JSON are TOML's."""
-    rung = f"provider = {_word(PROVIDER)}, type = {_word(TYPE)}, region = {_word(REGION)}, is_golden = {_word(pool.is_golden)}, is_spot = {_word(pool.is_spot)}"
+    words = {"provider": PROVIDER, "type": TYPE, "region": REGION}
+    flags = {"is_golden": pool.is_golden, "is_spot": pool.is_spot}
+    rung = ", ".join(f"{name} = {_word(value)}" for name, value in {**words, **flags}.items())
     return f"""
 [scale]
 cluster = {_word(CLUSTER)}

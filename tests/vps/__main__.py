@@ -22,7 +22,7 @@ from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.vps.acts import Act, Played, Say, play
 from tests.vps.ground import IMAGES, provider, why_not
 from tests.vps.hall import Hall
-from tests.vps.pools import CLUSTER, PROVIDER, Pool, pools_text
+from tests.vps.pools import CLUSTER, PLAYBOOK, PROVIDER, WHEELHOUSE, Pool, pools_text
 from tests.vps.seen import table
 from tests.vps.shell import new_key
 
@@ -46,6 +46,8 @@ def main() -> int:
     missing = sorted({act.image for act in acts if not (IMAGES / act.image).exists()})
     if missing:
         raise SystemExit(f"vps-demo: no image {', '.join(missing)} in {IMAGES}: make vps-image")
+    if not all(act.is_golden for act in acts) and not (PLAYBOOK.exists() and WHEELHOUSE.is_dir()):
+        raise SystemExit("vps-demo: plain images are made nodes by Ansible: make ansible-tools wheelhouse")
     begun_s = time.monotonic()
 
     def say(words: str) -> None:

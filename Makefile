@@ -224,7 +224,7 @@ demo: setup servers node ## the whole fleet on this machine and a story on real 
 up: setup servers node ## the local fleet in the foreground; Ctrl-C stops all of it
 	@$(WITH_SERVERS) $(BIN)/mcpfleet up $(ARGS)
 
-vps-demo: vps-image ## the fleet sizes itself with machines that really boot on this host (root; ARGS='--only golden')
+vps-demo: vps-image wheelhouse ansible-tools ## the fleet sizes itself with machines that really boot on this host (root; ARGS='--only golden')
 	@$(WITH_SERVERS) $(BIN)/python -m tests.vps $(ARGS)
 
 bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)

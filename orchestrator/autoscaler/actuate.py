@@ -211,12 +211,18 @@ class Actuator:
         standing = self._book.standing()
         for claim in standing:
             self._silence.look(claim, self._nodes.state_of(claim.node))
-        moving = {c.rung.provider for c in standing if c.state in COMING or c.state is ClaimState.TERMINATING}
+        moving = {c.rung.provider for c in standing if self._is_moving(c)}
         for provider in self._clouds:
             self._looks.refresh(provider, every_s=LOOK_OFTEN_S if provider in moving else LOOK_SELDOM_S)
         self._prices.refresh()
         self._notices.refresh(standing)
         return standing
+
+    def _is_moving(self, claim: NodeClaim) -> bool:
+        """Its cloud has news soon: it comes or ends, or its node fell silent, maybe because its machine is gone."""
+        if claim.state in COMING or claim.state is ClaimState.TERMINATING:
+            return True
+        return self._nodes.state_of(claim.node) is NodeState.LOST
 
     def _is_due(self, claim: NodeClaim) -> bool:
         if self._exclusive.is_held(claim.id) or not self._leads():

@@ -1,7 +1,8 @@
 """What a cloud lists against what the claims say: orphans, machines found again, machines that vanished. Pure.
 
 Lists lag behind orders, so one look proves nothing. A machine nobody claims is an orphan when two looks
-in a row had it and it is two minutes old; a claimed one has vanished when three in a row had it not.
+in a row had it and it is two minutes old; a claimed one has vanished when three in a row had it not, and it
+was ready once or is as old.
 Knows only what the provider lists under our cluster tag, so it can name no other machine.
 """
 
@@ -130,7 +131,8 @@ def _is_absent(claim: NodeClaim, look: Look) -> bool:
         return False
     if claim.machine_id is None:  # being ordered, unless it ends
         return claim.state is ClaimState.TERMINATING and look.began_at - claim.state_at >= LAG_S
-    is_settled = look.began_at - claim.created_at >= LAG_S
+    # One that was ready has been listed: it needs no time to appear.
+    is_settled = claim.ready_at is not None or look.began_at - claim.created_at >= LAG_S
     return claim.state is not ClaimState.TERMINATING and is_settled and look.find(claim.machine_id) is None
 
 

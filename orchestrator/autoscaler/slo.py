@@ -60,7 +60,8 @@ def _down(seen: Observation, policy: ScalePolicy, history: History, kept: int, n
             "settle", f"{most} would do, but that is known for {known_s:.0f} s of {policy.settle_s:g} s", kept
         )
     holding = signs.holding(seen, policy)
-    for name in (signs.LATE, signs.CPU, signs.MEMORY):
+    # Where nothing is called at all, what keeps a machine busy or full is not what it is paid for.
+    for name in (signs.LATE,) if signs.is_idle(seen) else (signs.LATE, signs.CPU, signs.MEMORY):
         if name in holding:
             return Reason("hold", f"{most} would do, but {holding[name]}", kept)
     target = max(most, kept - max(1, int(kept * policy.down_step + 1e-9)))

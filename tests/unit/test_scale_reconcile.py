@@ -88,6 +88,8 @@ def test_a_machine_has_vanished_at_the_third_look() -> None:
     assert [f.vanished for f in looks([], [CLAIM], 3)] == [(), (), ("a",)]
     young = replace(CLAIM, created_at=AT - 10)
     assert looks([], [young], 4)[-1].vanished == ()
+    ready = replace(young, state=ClaimState.READY, ready_at=AT)
+    assert looks([], [ready], 3)[-1].vanished == ("a",)
     ending = replace(CLAIM, state=ClaimState.TERMINATING)
     assert looks([], [ending], 5)[-1].vanished == ()
 

@@ -15,20 +15,24 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.autoscaler.cloud.local_vps import LocalVps
 from orchestrator.testing.postgres import Cluster, postgres_bin
-from tests.vps.acts import CLUSTER, POOL, Act, Played, Say, play
-from tests.vps.by_hand import ByHand
+from tests.vps.acts import Act, Played, Say, play
 from tests.vps.ground import IMAGES, provider, why_not
 from tests.vps.hall import Hall
+from tests.vps.pools import CLUSTER, PLAYBOOK, PROVIDER, WHEELHOUSE, Pool, pools_text
 from tests.vps.seen import table
+from tests.vps.shell import new_key
 
-STATE = IMAGES / "demo"
+CLOUDS = IMAGES / "demo"
 """Always the same, so that what a killed demo left is found by the next one."""
+STATE = CLOUDS / PROVIDER
 ACTS = (
-    Act("golden image", "golden"),
+    Act("golden image", "golden", is_from_zero=True),
     Act("golden image, a spot machine is taken away", "golden", kills=True),
+    Act("plain image and Ansible", "plain", is_golden=False, joins_within_s=900.0),
 )
 
 
@@ -42,6 +46,8 @@ def main() -> int:
     missing = sorted({act.image for act in acts if not (IMAGES / act.image).exists()})
     if missing:
         raise SystemExit(f"vps-demo: no image {', '.join(missing)} in {IMAGES}: make vps-image")
+    if not all(act.is_golden for act in acts) and not (PLAYBOOK.exists() and WHEELHOUSE.is_dir()):
+        raise SystemExit("vps-demo: plain images are made nodes by Ansible: make ansible-tools wheelhouse")
     begun_s = time.monotonic()
 
     def say(words: str) -> None:
@@ -63,14 +69,22 @@ def main() -> int:
 async def _staged(act: Act, folder: Path, cluster: Cluster | None, say: Say) -> Played:
     """In a hall of its own."""
     folder.mkdir(exist_ok=True)
-    async with Hall.laid(folder, cluster) as hall:
-        cloud = provider(STATE, IMAGES / act.image, bridge=hall.bridge, max_machines=act.machines + 2)
+    cloud = provider(STATE, IMAGES / act.image)
+    await _swept(cloud)
+
+    def told(bridge: str) -> dict[str, str]:
+        key = None if act.is_golden else new_key(folder).path
+        pools = folder / "pools.toml"
+        pool = Pool(act.image, act.is_golden, act.kills, act.machines, act.slots, key)
+        pools.write_text(pools_text(pool, bridge))
+        return {"MCPFLEET_POOLS_FILE": str(pools), "MCPFLEET_CLOUD_DIR": str(CLOUDS)}
+
+    async with Hall.laid(folder, told, cluster) as hall:
         try:
-            await _swept(cloud)
             say(f"orchestrator and Redis at {hall.ground.host}")
-            scaler = ByHand(hall, cloud, CLUSTER, POOL, act.slots)
-            return await play(act, hall, cloud, scaler, state_dir=STATE, say=say)
+            return await play(act, hall, cloud, state_dir=STATE, say=say)
         finally:
+            await hall.close()  # first: it would order what is swept away anew
             await _swept(cloud)
 
 
@@ -85,7 +99,14 @@ def told(played: Played) -> str:
     """One act, for people."""
     said = played.books
     ends = ", ".join(f"{count} {state}" for state, count in said.states.items())
-    lines = ["", table(played.stories), "", f"calls: {ends}; {said.repeated} tried more than once"]
+    lines = [
+        "",
+        *_decided(played.decisions),
+        "",
+        table(played.stories),
+        "",
+        f"calls: {ends}; {said.repeated} tried more than once",
+    ]
     lines.append("answered by: " + ", ".join(f"{node} {count}" for node, count in sorted(said.nodes.items())))
     lines += [f"taken away: {played.killed}"] * bool(played.killed)
     lines += [f"WRONG  {words}" for words in played.wrong]
@@ -93,6 +114,17 @@ def told(played: Played) -> str:
         lines.append("no call lost; no process, mount, namespace, cable, control group or folder left over")
     lines.append(f"{played.act.name}: {played.took_s:.0f} s")
     return "\n".join(lines) + "\n\n"
+
+
+def _decided(decisions: list[dict[str, Any]]) -> list[str]:
+    """Changes of the pool's size, each with the word that made it."""
+    lines = []
+    for each in decisions:
+        if each["target"] != each["before"]:
+            why = each["reasons"][-1]["text"] if each["reasons"] else ""
+            after_s = each["at"] - decisions[0]["at"]
+            lines.append(f"{after_s:7.1f} s  {each['before']} to {each['target']} machines: {why}")
+    return lines
 
 
 def _given() -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """The acts of `make vps-demo`: load comes, machines come; load goes, machines go. Each with its checks.
 
-An act does not say when a machine is ordered or ended: its scaler does. It brings the load, hurts a machine
-where that is the point, waits until the cloud is empty again, and looks what is left.
+An act does not say when a machine is ordered or ended: the orchestrator does, by the act's pools file. It brings
+the load, hurts a machine where that is the point, waits until the cloud is empty again, and looks what is left.
 """
 
 from __future__ import annotations
@@ -10,30 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from orchestrator.autoscaler.cloud.local_vps import LocalVps
 from orchestrator.testing.waiting import until
 from tests.vps.calls import TOOL, Books, Load, books, first_starts
 from tests.vps.ground import left_of, provider
 from tests.vps.hall import Hall
+from tests.vps.pools import CLUSTER, POOL
 from tests.vps.seen import Story, Watcher
 
-CLUSTER = "demo"
-POOL = "vps"
 Say = Callable[[str], None]
-
-
-class Scaler(Protocol):
-    """Whoever orders and ends machines."""
-
-    async def grow(self, machines: int) -> None:
-        """Load has come; so many would be right."""
-        ...
-
-    async def empty(self) -> None:
-        """Load has gone."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +28,25 @@ class Act:
     """What is played.
 
     Attributes:
-        first: machines before the load comes.
-        machines: with it.
+        machines: that the load needs; the pool may have no more.
         depth: calls that wait or run at any time, while load comes.
-        kills: a machine is taken away, without a word, while calls run on it.
+        is_golden: machines boot as nodes; else Ansible makes them nodes.
+        is_from_zero: the pool is left alone until it has gone to nothing, and then load comes.
+        kills: spot machines, of which one is taken away, without a word, while calls run on it.
     """
 
     name: str
     image: str
-    first: int = 1
     machines: int = 3
     depth: int = 24
     call_s: float = 2.0
     slots: int = 2
+    is_golden: bool = True
+    is_from_zero: bool = False
     kills: bool = False
-    joins_within_s: float = 240.0
+    joins_within_s: float = 300.0
     ends_within_s: float = 300.0
-    empty_within_s: float = 180.0
+    empty_within_s: float = 420.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,44 +56,61 @@ class Played:
     act: Act
     stories: list[Story]
     books: Books
+    decisions: list[dict[str, Any]]
     took_s: float
     wrong: tuple[str, ...]
     killed: str = ""
 
 
-async def play(act: Act, hall: Hall, cloud: LocalVps, scaler: Scaler, *, state_dir: Path, say: Say) -> Played:
+async def play(act: Act, hall: Hall, cloud: LocalVps, *, state_dir: Path, say: Say) -> Played:
     """One act, from an empty cloud to an empty cloud."""
-    begun_s, killed = time.monotonic(), ""
+    begun_s = time.monotonic()
     load = Load(hall, POOL, act.call_s, act.depth)
     watcher = Watcher(cloud, CLUSTER, hall, state_dir)
-
-    async def joined() -> bool:
-        return await hall.offers(TOOL) >= act.first
-
     async with watcher.held():
-        await scaler.grow(act.first)
-        await until(joined, act.joins_within_s)
-        say(f"{act.first} node is there; calls of {act.call_s:g} s arrive, {act.depth} at a time")
-        async with load.coming():
-            await scaler.grow(act.machines)
-            await until(lambda: len(load.nodes()) >= act.machines, act.joins_within_s)
-            say(f"{act.machines} nodes take calls")
-            if act.kills:
-                killed = await _taken_away(cloud, state_dir, load)
-                say(f"machine {killed} is taken away, with calls running on it")
-        await load.ended(act.ends_within_s)
-        say(f"no more calls arrive, and all {len(load.ids)} have ended")
-        await scaler.empty()
+        await _learnt(act, hall, cloud, say)
+        killed = await _worked(act, load, cloud, state_dir, say)
         await until(lambda: _is_empty(cloud), act.empty_within_s)
         say("every machine is gone")
+        await until(lambda: _is_closed(hall), act.empty_within_s)
+        say("every claim is gone")
     await watcher.look()
-    for name, at in first_starts(load.views).items():
-        if name in watcher.stories:
-            watcher.stories[name].first("first call", at)
+    claims = await hall.claims()
+    stories = _told(load, watcher, claims)
     said = books(load)
-    wrong = [*said.wrong, *_left(state_dir), *_unseen(act, list(watcher.stories.values()), said, killed)]
-    stories = sorted(watcher.stories.values(), key=lambda story: story.ordered_at)
-    return Played(act, stories, said, time.monotonic() - begun_s, tuple(wrong), killed)
+    wrong = [*said.wrong, *_left(state_dir), *_unseen(act, stories, said, killed), *_open(stories, claims)]
+    return Played(act, stories, said, await hall.decisions(), time.monotonic() - begun_s, tuple(wrong), killed)
+
+
+async def _learnt(act: Act, hall: Hall, cloud: LocalVps, say: Say) -> None:
+    """Nobody knows yet what the pool's machines offer, so one is ordered to learn it from."""
+
+    async def joined() -> bool:
+        return await hall.offers(TOOL) > 0
+
+    await until(joined, act.joins_within_s)
+    say("the first machine, ordered to learn what its like offers, has joined")
+    if act.is_from_zero:
+        await until(lambda: _is_empty(cloud), act.empty_within_s)
+        say("nobody called: the pool is at zero")
+
+
+async def _worked(act: Act, load: Load, cloud: LocalVps, state_dir: Path, say: Say) -> str:
+    """Load comes and goes; the machine that was taken away meanwhile."""
+    killed, needed = "", act.machines
+    say(f"calls of {act.call_s:g} s arrive, {act.depth} at a time")
+    async with load.coming():
+        await until(lambda: len(load.nodes()) >= needed, act.joins_within_s)
+        say(f"{needed} nodes take calls")
+        if act.kills:
+            killed = await _taken_away(cloud, state_dir, load)
+            say(f"machine {killed} is taken away, with calls running on it")
+            before = load.nodes()
+            await until(lambda: bool(load.nodes() - before), act.joins_within_s)
+            say(f"{', '.join(load.nodes() - before)}, ordered in its place, takes calls")
+    await load.ended(act.ends_within_s)
+    say(f"no more calls arrive, and all {len(load.ids)} have ended")
+    return killed
 
 
 async def _taken_away(cloud: LocalVps, state_dir: Path, load: Load) -> str:
@@ -127,19 +133,40 @@ async def _is_empty(cloud: LocalVps) -> bool:
     return not await cloud.machines(CLUSTER)
 
 
+async def _is_closed(hall: Hall) -> bool:
+    return all(claim["state"] == "gone" for claim in await hall.claims())
+
+
+def _told(load: Load, watcher: Watcher, claims: list[dict[str, Any]]) -> list[Story]:
+    """Counted from the claim, which is written before the cloud is asked."""
+    ordered = {claim["node"]: claim["created_at"] for claim in claims}
+    starts = first_starts(load.views)
+    for story in watcher.stories.values():
+        story.ordered_at = ordered.get(story.name, story.ordered_at)
+        if story.name in starts:
+            story.first("first call", starts[story.name])
+    return sorted(watcher.stories.values(), key=lambda story: story.ordered_at)
+
+
 def _left(state_dir: Path) -> list[str]:
     return [f"left behind: {what}: {', '.join(those)}" for what, those in left_of(state_dir).items()]
+
+
+def _open(stories: list[Story], claims: list[dict[str, Any]]) -> list[str]:
+    """Claims and machines, one for one."""
+    machines, claimed = {story.name for story in stories}, {claim["node"] for claim in claims}
+    wrong = [f"{claim['node']} is {claim['state']}, not gone" for claim in claims if claim["state"] != "gone"]
+    wrong += [f"{name} has no claim" for name in sorted(machines - claimed)]
+    return wrong + [f"{name} was claimed, and no machine of it was ever seen" for name in sorted(claimed - machines)]
 
 
 def _unseen(act: Act, stories: list[Story], said: Books, killed: str) -> list[str]:
     """What the act was to show, and did not."""
     wrong = []
-    if len(stories) < act.machines:
-        wrong.append(f"{len(stories)} machines were ordered, not {act.machines}")
     for story in stories:
-        must = ("booted", "joined", "gone") if story.name == killed else ("booted", "joined", "left", "gone")
-        wrong += [f"{story.name} was never seen {step}" for step in must if step not in story.at]
-    if len(said.nodes) < act.machines - bool(killed):
+        must = {"booted", "gone"} | ({"left"} if "joined" in story.at and story.name != killed else set())
+        wrong += [f"{story.name} was never seen {step}" for step in sorted(must - story.at.keys())]
+    if len(said.nodes) < act.machines:
         wrong.append(f"only {', '.join(said.nodes)} answered calls")
     if killed and not said.repeated:
         wrong.append(f"no call was running on {killed}")

@@ -7,7 +7,7 @@ The address is on a bridge of the demo's own; `Hall.laid` makes it and takes it 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,24 +55,30 @@ class Hall(Fleet):
     async def laid(
         cls,
         folder: Path,
+        more: Callable[[str], Mapping[str, str]],
         database: Cluster | None = None,
-        more: Mapping[str, str] | None = None,
         *,
         owner: str = BRIDGE_OWNER,
     ) -> AsyncIterator[Hall]:
-        """Up and answering; ended at the end, and the bridge with it. `owner` of the bridge: six letters at most."""
+        """Up and answering; ended at the end, and the bridge with it.
+
+        Args:
+            folder: of the run.
+            more: the bridge → further settings.
+            database: PostgreSQL, instead of a file.
+            owner: of the bridge, six letters at most.
+        """
         await network.unlay(owner)
         wire = await network.laid(owner, None, secrets.randbelow)
-        hall = cls(folder, (), database, ground=BridgeGround(address=str(wire.gateway.ip)), terms=Told(more=more or {}))
-        hall.bridge = wire.bridge
+        hall = cls(
+            folder, (), database, ground=BridgeGround(address=str(wire.gateway.ip)), terms=Told(more=more(wire.bridge))
+        )
         try:
             await hall.start()
             yield hall
         finally:
             await hall.close()
             await network.unlay(owner)
-
-    bridge: str = ""
 
     @property
     def url(self) -> str:
@@ -89,6 +95,18 @@ class Hall(Fleet):
         """Nodes that offer it."""
         items = (await self.ask("GET", "/v1/tools")).raise_for_status().json()["items"]
         return next((int(each["nodes"]) for each in items if each["name"] == tool), 0)
+
+    async def claims(self) -> list[dict[str, Any]]:
+        """Every machine that the autoscaler ordered."""
+        return await self._items("/v1/scale/claims")
+
+    async def decisions(self) -> list[dict[str, Any]]:
+        """What the autoscaler decided and wrote down, oldest first."""
+        return [item["decision"] for item in await self._items("/v1/scale/log?limit=1000")]
+
+    async def _items(self, path: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = (await self.ask("GET", path)).raise_for_status().json()["items"]
+        return items
 
     async def _is_whole(self) -> bool:
         return all([await self.answers(name) for name in self.orchestrators])

@@ -60,7 +60,9 @@ def _down(seen: Observation, policy: ScalePolicy, history: History, kept: int, n
             "settle", f"{most} would do, but that is known for {known_s:.0f} s of {policy.settle_s:g} s", kept
         )
     holding = signs.holding(seen, policy)
-    for name in (signs.LATE, signs.CPU, signs.MEMORY):
+    # Machines without a call are busy with something that keeping them does not cure.
+    limits = () if signs.is_idle(seen) else (signs.LATE, signs.CPU, signs.MEMORY)
+    for name in limits:
         if name in holding:
             return Reason("hold", f"{most} would do, but {holding[name]}", kept)
     target = max(most, kept - max(1, int(kept * policy.down_step + 1e-9)))

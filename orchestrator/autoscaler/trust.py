@@ -74,5 +74,11 @@ def _silent(node: Node, now_s: float, renew_every_s: float) -> str | None:
     if silent_s <= RENEWALS_MISSED * renew_every_s:
         return None
     if node.state is NodeState.LOST:
-        return f"node {node.name} was lost {silent_s:.0f} s ago and may come back" if silent_s < LOST_HOLD_S else None
+        if silent_s >= LOST_HOLD_S:
+            return None
+        left_s = LOST_HOLD_S - silent_s
+        return (
+            f"node {node.name} fell silent {silent_s:.0f} s ago and may come back with what it ran "
+            f"(counted as gone in {left_s:.0f} s)"
+        )
     return f"node {node.name} has not reported for {silent_s:.0f} s"

@@ -36,7 +36,7 @@ from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of
+from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
@@ -100,8 +100,8 @@ async def build(
     views = views_of(core)
     fleet = fleet_of(core, views)
     registry = CollectorRegistry()
-    url_for_nodes = settings.url_for_nodes or f"http://{address}"
-    scaling = scaling_of(core, url_for_nodes, settings.renew_every_s, environ or {}, registry)
+    url = url_for_nodes(settings, address)
+    scaling = scaling_of(core, url, settings.renew_every_s, environ or {}, registry)
     leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))

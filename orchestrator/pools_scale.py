@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from orchestrator.autoscaler.cloud.provider import ProviderConfig
+from orchestrator.autoscaler.ladder import allowed
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy, Triggers
 from orchestrator.autoscaler.values import Rung
 from orchestrator.pools_table import (
@@ -168,15 +168,5 @@ def _check_ladder(place: Place, policy: ScalePolicy, providers: Mapping[str, Pro
         check_rules(at, rung, {"price_eur_h": NOT_NEGATIVE})
     if not policy.may_use_spot and all(rung.is_spot for rung in policy.ladder):
         place.at("ladder").wrong("has spot machines only: write may_use_spot = true, or add a rung that is not spot")
-    if not usable_rungs(policy):
+    if not allowed(policy):
         place.at("ladder").wrong(f"has no rung in {', '.join(policy.regions)}: widen regions, or add such a rung")
-
-
-def usable_rungs(policy: ScalePolicy) -> tuple[Rung, ...]:
-    """Rungs on which a machine of this pool may be ordered."""
-    return tuple(
-        rung
-        for rung in policy.ladder
-        if (policy.may_use_spot or not rung.is_spot)
-        and (not policy.regions or any(fnmatchcase(rung.region, pattern) for pattern in policy.regions))
-    )

@@ -5,10 +5,10 @@ Between registry, health and dispatch, which do not know each other.
 
 from __future__ import annotations
 
+from orchestrator.autoscaler.ladder import allowed
 from orchestrator.dispatch.view import FleetView, Seat
 from orchestrator.health.circuits import Circuits
 from orchestrator.pools import Policies
-from orchestrator.pools_scale import usable_rungs
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import ON_DEMAND, SPOT, Made, Shapes
 from tasks.clock import Clock
@@ -56,7 +56,7 @@ def made_of(policies: Policies) -> dict[str, tuple[Made, ...]]:
     return {
         pool: tuple(
             dict.fromkeys(
-                Made(rung.region, frozenset({SPOT if rung.is_spot else ON_DEMAND})) for rung in usable_rungs(policy)
+                Made(rung.region, frozenset({SPOT if rung.is_spot else ON_DEMAND})) for rung in allowed(policy)
             )
         )
         for pool, policy in policies.scaled.items()

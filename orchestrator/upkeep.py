@@ -29,6 +29,7 @@ def upkeep(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         on_gone=core.desk.on_left,
         after_s=settings.forget_node_after_s,
         clock=stores.clock,
+        has_ended=core.claims.has_ended,
     )
     return [
         every(ENDED_EVERY_S, retention.forget_ended, "retention"),

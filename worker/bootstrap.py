@@ -317,6 +317,7 @@ class Node:
 
     def _on_state(self, state: NodeState) -> None:
         self._heard.now()
+        self.executor.open(is_open=state is NodeState.ACTIVE)
         if state is NodeState.DRAINING and not self.executor.is_draining:
             self.drain_wanted.set()
 

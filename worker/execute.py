@@ -100,6 +100,8 @@ class Executor:
         self.lease = Lease(admission.term, ttl_s=0.0, sent_at_s=0.0)
         """None yet: nothing starts before the first one is set."""
         self.is_draining = False
+        self._is_open = True
+        """Not cordoned: more may be taken from the pool's queues."""
         self.gate: PoolGate = NoPool()
         """Replaced where Celery consumes."""
         self._admission = admission
@@ -185,6 +187,13 @@ class Executor:
         for lane in Lane:
             self._fill(lane)
 
+    def open(self, *, is_open: bool) -> None:
+        """Cordoned: others take what is late-bound, or this node would never be idle. Or open again."""
+        if is_open is not self._is_open:
+            self._is_open = is_open
+            for lane in Lane:
+                self._fill(lane) if is_open else self._pause(lane)
+
     def cancel(self, ref: Ref) -> None:
         """Stop it, and report it as cancelled; too late where it has ended."""
         work = self._works.get(ref)
@@ -261,7 +270,7 @@ class Executor:
     def _claim(self, work: Work, body: str, mac: str) -> None:
         lane = work.delivery.lane
         queue = self._lanes[lane]
-        if not queue.has_room or not self._may_start():
+        if not queue.has_room or not self._may_start() or not self._is_open:
             self._pause(lane)
             self.gate.put_back(body, mac, lane)
             return
@@ -309,7 +318,7 @@ class Executor:
             work = queue.take()
             work.phase = Phase.RUNNING
             work.task = asyncio.get_running_loop().create_task(self._run(work))
-        if queue.is_paused and queue.has_room and self._may_start():
+        if queue.is_paused and queue.has_room and self._may_start() and self._is_open:
             queue.is_paused = False
             self.gate.resume(lane)
 

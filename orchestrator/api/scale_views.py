@@ -69,6 +69,8 @@ class ScaleDoor:
                       tag="scale"),
             Operation("POST", "/v1/scale/dry-run", "set_dry_run", "Decide without acting, or act again",
                       self.set_dry, {204: Answer("done")}, roles=ADMINS, body=DryRunRequest, tag="scale"),
+            Operation("POST", "/v1/scale/wind-down", "wind_down", "The fleet stops: let all machines go, order none",
+                      self.wind_down, {204: Answer("done")}, roles=ADMINS, tag="scale"),
         )  # fmt: skip
 
     async def scale(self, _ask: Ask) -> Reply:
@@ -108,4 +110,9 @@ class ScaleDoor:
     async def set_dry(self, ask: Ask) -> Reply:
         """POST /v1/scale/dry-run."""
         await self._scaling.set_dry(ask.body(DryRunRequest).is_dry)
+        return Reply(b"", 204)
+
+    async def wind_down(self, _ask: Ask) -> Reply:
+        """POST /v1/scale/wind-down."""
+        await self._scaling.wind_down()
         return Reply(b"", 204)

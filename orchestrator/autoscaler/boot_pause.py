@@ -53,10 +53,15 @@ def boot_pause(claims: Sequence[NodeClaim]) -> BootPause | None:
     Source: 30 s after the first round, twice as long after each that follows, an hour at the most.
     """
     came_up_at = max((claim.ready_at for claim in claims if claim.ready_at is not None), default=0.0)
-    failed = [c for c in claims if c.failed_with in BOOT_FAILURES and (c.failed_at or 0.0) > came_up_at]
+    failed = [c for c in claims if _is_failed_boot(c) and (c.failed_at or 0.0) > came_up_at]
     if not failed:
         return None
     last = max(failed, key=lambda claim: claim.failed_at or 0.0)
     rounds = rounds_of(failed)
     pause_s = min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(rounds - 1, 20))
     return BootPause(len(failed), rounds, (last.failed_at or 0.0) + pause_s, last.error)
+
+
+def _is_failed_boot(claim: NodeClaim) -> bool:
+    """One that served and vanished later booted well."""
+    return claim.ready_at is None and claim.failed_with in BOOT_FAILURES

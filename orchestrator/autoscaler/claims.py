@@ -86,6 +86,11 @@ class ClaimBook:
         """Pools with a claim that is not gone."""
         return {claim.pool for claim in self.standing()}
 
+    def has_ended(self, node: str) -> bool:
+        """A machine was ordered for it, and is gone for good."""
+        found = [claim for claim in self._claims.values() if claim.node == node]
+        return bool(found) and all(claim.state is ClaimState.GONE for claim in found)
+
     def boots_s(self, pool: str) -> list[float]:
         """Order to ready, of the last boots of a pool, oldest first."""
         booted = [(c.ready_at, c.ready_at - c.created_at) for c in self.all(pool) if c.ready_at is not None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -29,6 +30,8 @@ from tasks.clock import Clock
 from tasks.errors import FleetError
 
 log = structlog.get_logger("mcpfleet.autoscaler")
+WIND_DOWN_S = 5.0
+"""For how long whoever stops the fleet is kept waiting."""
 EVERY_S = 5.0
 LOG_EVERY_S = 60.0
 """A decision that did not change is written down this often, with what it was made of."""
@@ -88,19 +91,35 @@ class ScaleLoop:
         """The last of each pool, for views."""
         self.alerts: tuple[str, ...] = ()
         """Of machines and clouds, beside those of decisions."""
+        self._is_winding_down = False
+        self._wake, self._wound_down = asyncio.Event(), asyncio.Event()
+
+    async def wind_down(self) -> None:
+        """The fleet stops: let every machine go and order none, for as long as this process lives.
+
+        Returns once the claims say so, or soon where the ledger is away; whoever asks ends the machines.
+        """
+        self._is_winding_down = True
+        self._wake.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WIND_DOWN_S):
+                await self._wound_down.wait()
 
     async def run(self) -> None:
         """Until cancelled. What is under way then is dropped; the claims say what it was."""
         try:
             while True:
                 await self.round()
-                await asyncio.sleep(EVERY_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY_S):
+                        await self._wake.wait()
+                self._wake.clear()
         finally:
             await self._actuator.stop()
 
     async def round(self) -> None:
         """One turn. Raises nothing: what failed is logged, and done in the next."""
-        await self._guarded("decide", self._decide_and_act)
+        await self._guarded("decide", self._end_all if self._is_winding_down else self._decide_and_act)
         # while it is dry nothing is ordered or ended, what was begun before neither
         await self._guarded("step", self._actuator.look if self._pools.is_dry else self._actuator.step)
         await self._guarded("remember", self._remember)
@@ -127,7 +146,14 @@ class ScaleLoop:
             history = self._pools.history(decision.pool).after(seen[decision.pool], decision, policy)
             self._pools.set_history(decision.pool, history)
             await self._take(decision, seen[decision.pool], policy)
-        for pool in self._book.pools() - self._policies.keys():
+        await self._end(self._book.pools() - self._policies.keys())
+
+    async def _end_all(self) -> None:
+        await self._end(self._book.pools())
+        self._wound_down.set()
+
+    async def _end(self, pools: Iterable[str]) -> None:
+        for pool in pools:
             await self._take(self._end_of(pool), Observation(pool, self._clock.wall_s()), ScalePolicy(pool, ()))
 
     def _decided(self, seen: Observation) -> Decision | None:
@@ -163,10 +189,13 @@ class ScaleLoop:
             log.info("scale_decided", pool=decision.pool, before=decision.before, target=decision.target, why=why)
 
     def _end_of(self, pool: str) -> Decision:
-        """The file does not scale this pool any more: what it has drains and ends."""
+        """The file does not scale this pool any more, or the fleet stops: what it has drains and ends."""
         claims = self._book.standing(pool)
         live = tuple(claim.id for claim in claims if claim.state in LIVE)
-        reason = Reason("not_scaled", f"the pools file has no [pools.{pool}.scale] any more", 0)
+        if self._is_winding_down:
+            reason = Reason("stopping", "the fleet stops", 0)
+        else:
+            reason = Reason("not_scaled", f"the pools file has no [pools.{pool}.scale] any more", 0)
         return Decision(
             pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._pools.is_dry
         )

@@ -22,6 +22,8 @@ class Node(Protocol):
 
     reported_at_s: float | None
     """Monotonic clock; None: not to this process."""
+    known_since_s: float
+    """Monotonic clock: when it joined, or was remembered by a new leader."""
     joined_at: float
     state: NodeState
     load: Load
@@ -57,7 +59,7 @@ def missing(
         leads: nobody else can lead now.
         broker_down: why nothing can be sent.
     """
-    said = [text for node in nodes if (text := _silent(node, now_s, watched_s, renew_every_s)) is not None]
+    said = [text for node in nodes if (text := _silent(node, now_s, renew_every_s)) is not None]
     if watched_s < WINDOW_S:
         said.insert(0, f"watching for {watched_s:.0f} s only: rates and waiting times are of {WINDOW_S:.0f} s")
     if not leads:
@@ -67,10 +69,16 @@ def missing(
     return tuple(said)
 
 
-def _silent(node: Node, now_s: float, watched_s: float, renew_every_s: float) -> str | None:
-    silent_s = watched_s if node.reported_at_s is None else now_s - node.reported_at_s
+def _silent(node: Node, now_s: float, renew_every_s: float) -> str | None:
+    silent_s = now_s - (node.known_since_s if node.reported_at_s is None else node.reported_at_s)
     if silent_s <= RENEWALS_MISSED * renew_every_s:
         return None
     if node.state is NodeState.LOST:
-        return f"node {node.name} was lost {silent_s:.0f} s ago and may come back" if silent_s < LOST_HOLD_S else None
+        if silent_s >= LOST_HOLD_S:
+            return None
+        left_s = LOST_HOLD_S - silent_s
+        return (
+            f"node {node.name} fell silent {silent_s:.0f} s ago and may come back with what it ran "
+            f"(counted as gone in {left_s:.0f} s)"
+        )
     return f"node {node.name} has not reported for {silent_s:.0f} s"

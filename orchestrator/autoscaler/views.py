@@ -69,6 +69,7 @@ class Sight(Protocol):
     def decisions(self) -> Mapping[str, Decision]: ...
     @property
     def alerts(self) -> Sequence[str]: ...
+    async def wind_down(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,9 @@ class LogOnly:
     observations: Mapping[str, Observation] = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     alerts: Sequence[str] = ()
+
+    async def wind_down(self) -> None:
+        """There is nobody to stop."""
 
 
 class ScaleViews:
@@ -201,6 +205,11 @@ class ScaleViews:
         """Decide and say, order and end nothing; or act again."""
         await self._pools.set_dry(is_dry)
         log.info("scale_dry_run", is_dry=is_dry)
+
+    async def wind_down(self) -> None:
+        """The fleet stops: every machine is let go, none is ordered, until this process ends."""
+        log.info("scale_winds_down")
+        await self._sight.wind_down()
 
     def _limits_now(self) -> FleetLimits:
         return replace(self._limits, is_dry=self._pools.is_dry)

@@ -153,9 +153,18 @@ class LocalFleet:
         if self._machines is None or is_headless:
             return []
         self._report(Step("machines", "stopping"))
+        await self._wind_down()
         left = await self._machines.end(hurry)
         self._report(Step("machines", "stopped", "killed" if left else ""))
         return left
+
+    async def _wind_down(self) -> None:
+        """First: whoever does not know that the fleet stops orders others for the calls that now wait."""
+        if self.file is None:
+            return
+        with contextlib.suppress(httpx.HTTPError):  # it does not answer: then it orders nothing either
+            headers = {"Authorization": f"Bearer {self.file.token}"}
+            await self._http.post(f"{self.file.url}/v1/scale/wind-down", headers=headers)
 
     async def _start_redis(self) -> str:
         binary = redis_server.find_server(self.plan.environ.get("PATH", ""))

@@ -132,6 +132,7 @@ class NodeDesk:
             token_digest=digest(token),
             lease=Lease(before.lease.term + 1 if before else 1, self._clock.mono_s() + self._terms.lease_ttl_s),
             joined_at=self._clock.wall_s(),
+            known_since_s=self._clock.mono_s(),
             state=wish,
             wish=wish,
             join_number=request.number,
@@ -181,9 +182,9 @@ class NodeDesk:
         return self._renewed(member, comparison)
 
     async def claim(self, name: str, request: ClaimRequest) -> ClaimReply:
-        """Late binding: the first node of the pool that asks gets the attempt."""
+        """Late binding: the first node of the pool that asks gets the attempt; one that shall become idle does not."""
         member = self._roster.get(name)
-        if member.incarnation != request.incarnation or not member.lease.is_good(self._clock.mono_s()):
+        if member.incarnation != request.incarnation or not member.is_open(self._clock.mono_s()):
             return ClaimReply(granted=())
         refs = [(c.invocation, c.fence) for c in request.claims if self._attempts.current(c.invocation, c.fence)]
         granted = await self._store.claim(name, member.incarnation, member.lease.term, refs)
@@ -282,7 +283,7 @@ class NodeDesk:
         Their leases start anew: time in which no registry could serve renewals does not count.
         """
         for row in rows:
-            self._roster.put(member_of(row, self._clock.mono_s() + self._terms.lease_ttl_s))
+            self._roster.put(member_of(row, now_s=self._clock.mono_s(), lease_ttl_s=self._terms.lease_ttl_s))
 
     def node_of(self, token_digest: str) -> str | None:
         """Which node a token's digest belongs to."""

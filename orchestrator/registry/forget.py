@@ -1,6 +1,7 @@
 """Forgetting nodes that fell silent and never came back: their row, and what has their name in Redis.
 
-Owns since when each is silent; a restart counts anew. Refuses while an attempt of it is open: the sweep ends
+Owns since when each is silent; a restart counts anew. One whose machine was ended need not be waited for:
+nobody comes back from it. Refuses while an attempt of it is open: the sweep ends
 those first. A node that comes back later joins as a new one.
 """
 
@@ -53,9 +54,22 @@ class Forgetting:
         on_gone: Callable[[str], None],
         after_s: float,
         clock: Clock,
+        has_ended: Callable[[str], bool] = lambda _node: False,
     ) -> None:
+        """The registry's broom.
+
+        Args:
+            roster: who is looked over.
+            store: where their rows are.
+            attempts: what keeps them.
+            on_gone: told the name of each.
+            after_s: silent for so long.
+            clock: of this process.
+            has_ended: the machine of this node is gone for good.
+        """
         self._roster, self._store, self._attempts = roster, store, attempts
         self._on_gone, self._after_s, self._clock = on_gone, after_s, clock
+        self._has_ended = has_ended
         self._silent_since: dict[tuple[str, str], float] = {}
 
     async def look(self) -> None:
@@ -68,7 +82,8 @@ class Forgetting:
         silent = {(m.name, m.incarnation): m for m in self._roster.members() if m.state is NodeState.LOST}
         self._silent_since = {key: self._silent_since.get(key, now_s) for key in silent}
         for key, member in silent.items():
-            if now_s - self._silent_since[key] < self._after_s or self._attempts.of_node(member.name):
+            is_over = now_s - self._silent_since[key] >= self._after_s or self._has_ended(member.name)
+            if not is_over or self._attempts.of_node(member.name):
                 continue
             await self._forget(member)
 

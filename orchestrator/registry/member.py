@@ -41,6 +41,8 @@ class Member:
     token_digest: str
     lease: Lease
     joined_at: float
+    known_since_s: float
+    """Monotonic clock: when it joined this process, or this process remembered it. Its silence counts from then."""
     state: NodeState = NodeState.ACTIVE
     load: Load = field(default_factory=Load)
     wish: NodeState = NodeState.ACTIVE

@@ -25,15 +25,22 @@ def row_of(member: Member) -> NodeRow:
     )
 
 
-def member_of(row: NodeRow, lease_until_s: float) -> Member:
-    """A node of an earlier orchestrator process, with a whole lease: nobody could serve its renewals."""
+def member_of(row: NodeRow, *, now_s: float, lease_ttl_s: float) -> Member:
+    """A node of an earlier orchestrator process, with a whole lease: nobody could serve its renewals.
+
+    Args:
+        row: as the ledger has it.
+        now_s: monotonic clock.
+        lease_ttl_s: of a lease.
+    """
     return Member(
         offer=Offer.model_validate_json(row.offer_json),
         incarnation=row.incarnation,
         delivery_key=bytes.fromhex(row.delivery_key),
         token_digest=row.token_digest,
-        lease=Lease(row.term, lease_until_s),
+        lease=Lease(row.term, now_s + lease_ttl_s),
         joined_at=row.joined_at,
+        known_since_s=now_s,
         state=NodeState(row.state),
         wish=NodeState(row.wish or NodeState.ACTIVE),
         join_number=row.join_number or 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
+from orchestrator.autoscaler.values import ClaimState, Rung
 from orchestrator.happenings import Happening
 from orchestrator.registry.forget import Forgetting
 from orchestrator.settling.streams import NodeStreams
@@ -57,6 +58,25 @@ async def test_a_lost_node_is_forgotten_after_a_week(story: Story, forgetting: F
     await _silent(story, forgetting, 2)
     assert (await _known(story), gone, story.core.roster.names()) == ([], ["a1"], [])
     assert (await story.join("a1")).term == 1
+
+
+async def test_a_node_whose_machine_was_ended_is_forgotten_at_once(story: Story) -> None:
+    """Nobody comes back from it; while its claim stands, or an attempt of it is open, it may."""
+    core, (ledger, claims) = story.core, (story.core.stores.ledger, story.core.claims)
+    claim = await claims.order("east", Rung("cloud"), reason="load", expires_at=9e9)
+    broom = Forgetting(
+        roster=core.roster, store=ledger, attempts=core.attempts, on_gone=core.desk.on_left, after_s=WEEK_S,
+        clock=story.clock, has_ended=core.claims.has_ended,
+    )  # fmt: skip
+    await story.join(claim.node)
+    await story.join("by-hand")
+    await story.lapse(LEASE_TTL_S + 0.1)
+    await claims.move(claim.id, ClaimState.TERMINATING)
+    await broom.look()
+    assert await _known(story) == sorted(["by-hand", claim.node])
+    await claims.move(claim.id, ClaimState.GONE)
+    await broom.look()
+    assert (await _known(story), core.roster.names()) == (["by-hand"], ["by-hand"])
 
 
 async def test_a_node_that_is_back_is_not_forgotten(story: Story, forgetting: Forgetting, gone: list[str]) -> None:

@@ -104,3 +104,15 @@ def test_with_autoscale_the_general_pool_is_left_to_the_load(tmp_path: Path) -> 
     ]
     with pytest.raises(SettingsError, match="MCPFLEET_POOLS_FILE names another"):
         plan_up(environ={"MCPFLEET_POOLS_FILE": "x"}, general=None, autoscale=True, **asked)  # type: ignore[arg-type]
+
+
+def test_what_a_pools_file_names_reaches_the_orchestrator(tmp_path: Path) -> None:
+    """A cloud's token is in a variable whose name only the file knows; the node's own settings stay with nodes."""
+    environ = {"HCLOUD_TOKEN": "not-a-secret", "MCPFLEET_NODE_DRAIN_S": "3", "MCPFLEET_TOKEN": "not-yours"}
+    environ["MCPFLEET_POOLS_FILE"] = str(tmp_path / "pools.toml")
+    asked = {"state_dir": tmp_path, "port": 0, "servers": None, "with_flower": False, "ephemeral": False}
+    plan = plan_up(environ=environ, general=None, **asked)  # type: ignore[arg-type]
+    assert plan.orchestrator_environ() == {
+        "HCLOUD_TOKEN": "not-a-secret",
+        "MCPFLEET_POOLS_FILE": environ["MCPFLEET_POOLS_FILE"],
+    }

@@ -61,7 +61,7 @@ async def _run(folder: Path) -> None:
         sys.stdout.write(f"{time.monotonic() - begun_s:7.1f} s  {words}\n")
         sys.stdout.flush()
 
-    async with Hall.laid(folder, owner=BRIDGE_OWNER) as hall:
+    async with Hall.laid(folder, lambda _bridge: {}, owner=BRIDGE_OWNER) as hall:
         cloud = provider(STATE, PLAIN, bridge=hall.bridge, max_machines=MACHINES)
         try:
             await _swept(cloud)

@@ -34,6 +34,7 @@ class PlayedNode:
     offer: Offer
     reported_at_s: float | None
     joined_at: float
+    known_since_s: float
     state: NodeState = NodeState.ACTIVE
     load: Load = field(default_factory=Load)
     why: dict[str, str] = field(default_factory=dict)
@@ -111,7 +112,8 @@ class SensedFleet:
     ) -> PlayedNode:
         """A node joins and reports."""
         offer = Offer(name=name, pool=pool, slots={Lane.TOOLS: slots, Lane.AGENTS: agents})
-        node = PlayedNode(offer, self.clock.mono_s(), self.clock.wall_s(), load=load or Load())
+        now_s = self.clock.mono_s()
+        node = PlayedNode(offer, now_s, self.clock.wall_s(), now_s, load=load or Load())
         self.members.append(node)
         return node
 

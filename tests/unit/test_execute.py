@@ -299,6 +299,20 @@ async def test_late_bound_takes_no_more_than_it_has_slots(bench: Bench) -> None:
     assert bench.servers.calls == ["one", "surplus"], "what was put back may come again"
 
 
+async def test_a_cordoned_node_leaves_late_bound_calls_to_others(bench: Bench) -> None:
+    """It shall become idle: its pool's queue is paused, what comes all the same is put back; opened, it takes again."""
+    late: dict[str, Any] = {"key": POOL_KEY, "node": None, "incarnation": None, "term": 0}
+    bench.executor.open(is_open=False)
+    assert set(bench.pool.paused) == set(Lane)
+    bench.deliver("one", **late)
+    assert (len(bench.pool.returned), dict(bench.pool.asked)) == (1, {})
+    bench.pool.resumed.clear()
+    bench.executor.open(is_open=True)
+    assert Lane.TOOLS in bench.pool.resumed
+    bench.deliver("one", **late)
+    assert list(bench.pool.asked) == [("one", 1)]
+
+
 async def test_each_key_speaks_for_its_kind_only(bench: Bench) -> None:
     """The pool's key, which other nodes hold, does not address this node; nor does ours bind late."""
     bench.deliver("one", key=POOL_KEY)

@@ -109,3 +109,10 @@ def test_boots_that_fail_pause_ever_longer(rounds: int) -> None:
 def test_a_refusal_is_no_failed_boot() -> None:
     """No machine was made: the ladder's business, not the image's."""
     assert boot_pause([claim(at=1.0, failed_with="out_of_capacity", failed_at=2.0)]) is None
+
+
+def test_a_machine_that_served_and_vanished_is_no_failed_boot() -> None:
+    """The image is well: its replacement is ordered at once."""
+    served_for_a_while = replace(claim(at=1.0, failed_with="machine_vanished", failed_at=900.0), ready_at=60.0)
+    assert boot_pause([served_for_a_while]) is None
+    assert boot_pause([replace(served_for_a_while, ready_at=None)]) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -179,6 +180,28 @@ async def test_a_pool_that_is_no_longer_scaled_drains() -> None:
     await turn(world, loop, 50)
     assert world.is_settled(0)
     assert world.violations() == []
+
+
+async def test_a_fleet_that_stops_orders_no_replacement() -> None:
+    """Calls that wait while its nodes leave are no demand any more; what there is ends, what is coming too."""
+    world = World(POLICY)
+    await world.rounds(12, target=2)
+    sensors = Sensors(world)
+    loop = loop_of(world, sensors)
+    sensors.waiting = 3000
+    await turn(world, loop, 2)
+    assert len(world.parts.book.live(POOL)) > 2
+    orders = len(world.near.orders)
+    running = asyncio.create_task(loop.run())
+    async with asyncio.timeout(30.0):
+        await loop.wind_down()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert world.parts.book.live(POOL) == []
+    await turn(world, loop, 60, until=lambda: world.is_settled(0))
+    assert world.is_settled(0)
+    assert len(world.near.orders) == orders
+    assert loop.decisions[POOL].reasons[-1].rule == "stopping"
 
 
 async def test_blindness_keeps_machines_moving() -> None:

@@ -152,6 +152,7 @@ def test_a_target_counts_until_the_next_moment_and_not_through_a_gap() -> None:
         ("PUT", "/v1/scale/override", {"pool": POOL, "target": 2, "for_s": 60}),
         ("DELETE", f"/v1/scale/override?pool={POOL}", None),
         ("POST", "/v1/scale/dry-run", {"is_dry": True}),
+        ("POST", "/v1/scale/wind-down", None),
         ("POST", "/v1/enrolments", {"name": "n", "pool": POOL}),
         ("DELETE", "/v1/enrolments/n", None),
     ],

@@ -277,16 +277,21 @@ def test_a_silent_node_makes_its_pool_untrusted() -> None:
     assert fleet.look().missing == ("node n1 has not reported for 7 s",)
     assert fleet.look("else").missing == ()
     node.state = NodeState.LOST
-    assert fleet.look().missing == ("node n1 was lost 7 s ago and may come back",)
+    assert fleet.look().missing == (
+        "node n1 fell silent 7 s ago and may come back with what it ran (counted as gone in 113 s)",
+    )
     fleet.pass_s(120)
     assert fleet.look().missing == ()
 
 
-def test_a_node_that_never_reported_here_is_waited_for() -> None:
-    """After a change of leaders every node renews within seconds, or is missed."""
+def test_a_nodes_silence_counts_from_its_join() -> None:
+    """One that joined a moment ago, or that a new leader remembered then, renews within seconds, or is missed."""
     fleet = SensedFleet()
+    fleet.pass_s(600)
     fleet.join("n1").reported_at_s = None
-    fleet.pass_s(90)
+    fleet.pass_s(2)
+    assert fleet.look().missing == ()
+    fleet.pass_s(88)
     assert fleet.look().missing == ("node n1 has not reported for 90 s",)
 
 

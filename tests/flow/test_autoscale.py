@@ -1,0 +1,182 @@
+"""Load makes a second machine join and serve; the orchestrator is killed meanwhile; the load ends and so does one machine.
+
+The machines are processes of the local-process cloud, ordered by a real orchestrator and kept over its death.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from orchestrator.local.machines import CLUSTER, PROVIDER
+from orchestrator.testing.local import gone
+
+WITHIN_S = 240.0
+"""A window of a minute has to be watched before anything is let go, and this machine may be busy."""
+ASK_EVERY_S = 0.2
+CALLS = 16
+SLOTS = 2
+MARK = "_MCPFLEET_MACHINE"
+POOLS = f"""
+[scale]
+cluster = "{CLUSTER}"
+
+[providers.{PROVIDER}]
+inherit = ["PATH", "HOME"]
+stop_s = 30.0
+
+[pools.elastic.scale]
+min_machines = 1
+max_machines = 2
+target_wait_s = 0.5
+catch_up_s = 5.0
+settle_s = 5.0
+idle_to_zero_s = 5.0
+boot_s = 5.0
+boot_limit_s = 180.0
+slots_tools = {SLOTS}
+use_season = false
+environ = {{ MCPFLEET_NODE_SLOTS_TOOLS = "{SLOTS}", MCPFLEET_NODE_DRAIN_S = "5" }}
+ladder = [{{ provider = "{PROVIDER}" }}]
+"""
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass
+class Elastic:
+    """An orchestrator that sizes one pool; its machines are children of nobody."""
+
+    folder: Path
+    redis_url: str
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """On the same ledger and, the second time, the same port."""
+        ready = self.folder / "ready"
+        ready.unlink(missing_ok=True)
+        (self.folder / "pools.toml").write_text(POOLS)
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("MCPFLEET_")}
+        settings = {
+            "MCPFLEET_DATABASE_URL": f"sqlite:///{self.folder / 'ledger.db'}",
+            "MCPFLEET_REDIS_URL": self.redis_url,
+            "MCPFLEET_BLOB_DIR": str(self.folder / "blobs"),
+            "MCPFLEET_CLOUD_DIR": str(self.folder / "cloud"),
+            "MCPFLEET_POOLS_FILE": str(self.folder / "pools.toml"),
+            "MCPFLEET_TOKEN": self.token,
+            "MCPFLEET_JOIN_TOKEN": secrets.token_urlsafe(16),
+            "MCPFLEET_PORT": str(self.port),
+            "MCPFLEET_READY_FILE": str(ready),
+            "MCPFLEET_LEASE_TTL_S": "60",
+        }
+        command = [sys.executable, "-m", "orchestrator.cli.main", "serve"]
+        with (self.folder / "orchestrator.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=ours | settings, cwd=self.folder, stdout=log, stderr=log)
+        self.until(ready.exists, "the orchestrator is up")
+        self.port = int(ready.read_text().strip().rsplit(":", 1)[1])
+
+    def kill(self) -> None:
+        """Without a word."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any) -> dict[str, Any]:
+        """One answer."""
+        head = {"Authorization": f"Bearer {self.token}"}
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return dict(httpx.request(method, url, params=query, json=body, headers=head, timeout=60).json())
+
+    def sleep(self, seconds: float) -> str:
+        """A call of so long; its id."""
+        body = {"tool": "probe.sleep", "arguments": {"seconds": seconds, "steps": 20}, "pool": "elastic"}
+        return str(self.ask("POST", "/v1/invocations", body)["id"])
+
+    def call(self, name: str) -> dict[str, Any]:
+        """As it stands."""
+        return self.ask("GET", f"/v1/invocations/{name}")
+
+    def machines(self, *states: str) -> dict[str, str]:
+        """Claim by claim, its state; of these states only."""
+        found = self.ask("GET", "/v1/scale/claims")["items"]
+        return {one["node"]: one["state"] for one in found if not states or one["state"] in states}
+
+    def nodes(self) -> set[str]:
+        """Joined, in whatever state."""
+        return {one["name"] for one in self.ask("GET", "/v1/nodes")["items"]}
+
+    def processes(self) -> list[psutil.Process]:
+        """Of its machines."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK, "").startswith(str(self.folder)):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def until(self, holds: Callable[[], object], what: str) -> None:
+        """Poll, bounded."""
+        deadline = time.monotonic() + WITHIN_S
+        while not holds():
+            has_died = self.process is not None and self.process.poll() is not None
+            if has_died or time.monotonic() > deadline:
+                log = (self.folder / "orchestrator.log").read_text()[-4000:]
+                pytest.fail(f"not in {WITHIN_S:g} s: {what}\n{log}", pytrace=False)
+            time.sleep(ASK_EVERY_S)
+
+
+@pytest.fixture
+def elastic(tmp_path: Path, redis_url: str) -> Iterator[Elastic]:
+    """Started; it and its machines are ended whatever happens."""
+    fleet = Elastic(tmp_path, redis_url)
+    try:
+        fleet.start()
+        yield fleet
+    finally:
+        fleet.kill()
+        left = fleet.processes()
+        for process in left:
+            process.kill()
+        gone(left)
+
+
+def test_machines_come_with_the_load_and_go_with_it_and_a_killed_orchestrator_keeps_them(elastic: Elastic) -> None:
+    """Every call runs once, on the first machine or the second; the one that is let go is never the busy one."""
+    fleet = elastic
+    fleet.until(lambda: len(fleet.machines("ready")) == 1, "a pool nobody has seen gets its first machine")
+    calls = [fleet.sleep(3.0) for _ in range(CALLS)]
+    fleet.until(lambda: len(fleet.machines("ready")) == 2, "a second machine joins")
+    had = fleet.machines("ready")
+    fleet.until(lambda: {fleet.call(one)["node"] for one in calls} >= set(had), "the second machine serves")
+
+    fleet.kill()
+    fleet.start()
+    assert fleet.machines() == had, "nothing was ordered or ended for having died"
+    for one in calls:
+        fleet.until(lambda one=one: fleet.call(one)["state"] == "succeeded", "no call is lost")  # type: ignore[misc]
+    assert {fleet.call(one)["fence"] for one in calls} == {1}, "none was run twice"
+    assert fleet.nodes() == set(had)
+
+    long = fleet.sleep(100.0)
+    fleet.until(lambda: fleet.call(long)["state"] == "running", "the long call runs")
+    busy = fleet.call(long)["node"]
+    fleet.until(lambda: fleet.nodes() == {busy}, "the idle one drains, leaves and is forgotten")
+    assert set(fleet.machines("ready")) == {busy}
+    fleet.until(lambda: fleet.call(long)["state"] == "succeeded", "what the other holds ends")
+    assert (fleet.call(long)["fence"], fleet.call(long)["node"]) == (1, busy)
+    (idle,) = set(had) - {busy}
+    fleet.until(lambda: not [one for one in fleet.processes() if idle in one.environ()[MARK]], "its process has ended")

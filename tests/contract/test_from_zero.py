@@ -259,5 +259,5 @@ async def _offers(story: Story, node: PlayedNode, tools: tuple[ToolSpec, ...]) -
 
 
 def _look(story: Story) -> Observation:
-    (seen,) = sensors_of(story.core, NoClaims(), renew_every_s=2.0).observe()
+    (seen,) = sensors_of(story.core, NoClaims(), has_notice=lambda _claim: False, renew_every_s=2.0).observe()
     return seen

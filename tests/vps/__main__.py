@@ -32,7 +32,7 @@ STATE = CLOUDS / PROVIDER
 ACTS = (
     Act("golden image", "golden", is_from_zero=True),
     Act("golden image, a spot machine is taken away", "golden", kills=True),
-    Act("plain image and Ansible", "plain", is_golden=False, joins_within_s=900.0),
+    Act("plain image and Ansible", "plain", is_golden=False, joins_within_s=1200.0),
 )
 
 

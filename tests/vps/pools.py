@@ -72,7 +72,7 @@ idle_to_zero_s = 10.0
 down_step = 1.0
 use_season = false
 boot_s = 20.0
-boot_limit_s = 600.0
+boot_limit_s = 1200.0
 environ = {{ MCPFLEET_NODE_SLOTS_TOOLS = {_word(str(pool.slots))}, MCPFLEET_NODE_DRAIN_S = "30" }}
 {_ansible(pool)}"""
 

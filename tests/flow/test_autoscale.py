@@ -1,4 +1,4 @@
-"""Load makes a second machine join and serve; the orchestrator is killed meanwhile; the load ends and so does one machine.
+"""Load brings a second machine, the orchestrator is killed meanwhile, the load ends and so does one machine.
 
 The machines are processes of the local-process cloud, ordered by a real orchestrator and kept over its death.
 """

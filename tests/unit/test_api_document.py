@@ -60,7 +60,11 @@ async def test_every_route_is_documented_and_every_documented_route_answers() ->
             for method in methods:
                 answer = await client.request(method, re.sub("{[^}]+}", "0" * 64, path))
                 assert answer.status_code not in {405, 500}, (method, path)
-                assert answer.json().get("code") != "no_such_path" if "json" in answer.headers.get("content-type", "") else True
+                assert (
+                    answer.json().get("code") != "no_such_path"
+                    if "json" in answer.headers.get("content-type", "")
+                    else True
+                )
 
 
 async def test_references_in_the_document_lead_somewhere() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.testing.protocol import Story
+from tasks.invocation import Lane
 from tasks.node import ClaimRequest, NodeState, Ref
+from tasks.queues import pool_queue
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ async def test_a_node_that_shall_become_idle_claims_nothing(late: Story, state: 
     """It asked before it heard of it; the call is another's, or its own once it is open again."""
     node = await late.join("a1")
     call = await late.accept()
-    (delivery,) = await late.release()
-    assert delivery.node is None
+    await late.core.dispatcher.turn()
+    assert [letter.queue for letter in late.outgoing.letters] == [pool_queue("east", Lane.TOOLS)]
     asked = ClaimRequest(incarnation=node.incarnation, claims=(Ref(invocation=call.id, fence=1),))
     await late.core.desk.set_state("a1", state)
     assert (await late.core.desk.claim("a1", asked)).granted == ()

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.autoscaler.cloud.errors import CloudDown
 from orchestrator.autoscaler.cloud.options import redacted, vendor
 from orchestrator.autoscaler.cloud.plugins import GROUP, open_provider
-from orchestrator.autoscaler.cloud.provider import CloudProvider, Order, ProviderConfig
+from orchestrator.autoscaler.cloud.provider import Order, ProviderConfig
 from orchestrator.autoscaler.cloud.threads import VendorThreads
 from tasks.errors import SettingsError
 
@@ -43,13 +43,6 @@ def config(
         ("hetzner", {"token_env": "A", "networks": [TOKEN]}, r"networks\.0 is wrong: Input should be a valid integer"),
     ],
 )
-def test_neither_an_order_nor_a_table_shows_its_secrets() -> None:
-    """What is printed in a traceback or a log holds no token."""
-    order = Order("c", "p-c", "test", "p", user_data="not-a-secret", environ={"TOKEN": "not-a-secret"})
-    config = ProviderConfig("mine", "mine", {}, Path("cloud"), environ={"TOKEN": "not-a-secret"})
-    assert "not-a-secret" not in f"{order!r} {config!r}"
-
-
 def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, kind: str, options: dict[str, object], says: str) -> None:
     """With the table's name and near misses; a value that may be a secret is never repeated."""
     with pytest.raises(SettingsError, match=says) as raised:
@@ -102,3 +95,10 @@ def test_what_a_vendor_says_is_one_short_line() -> None:
     said = redacted(f"bad token\n{TOKEN} " + "x" * 1000, SecretStr(TOKEN), None)
     assert said.startswith("bad token *** xxx")
     assert len(said) == 300
+
+
+def test_neither_an_order_nor_a_table_shows_its_secrets() -> None:
+    """What is printed in a traceback or a log holds no token."""
+    order = Order("c", "p-c", "test", "p", user_data="not-a-secret", environ={"TOKEN": "not-a-secret"})
+    config = ProviderConfig("mine", "mine", {}, Path("cloud"), environ={"TOKEN": "not-a-secret"})
+    assert "not-a-secret" not in f"{order!r} {config!r}"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks.node import NAME_PATTERN
 
 WEEK_S = 7 * 86_400
+OVERRIDE_MAX_S = 30 * 86_400
 
 
 class _In(BaseModel):
@@ -244,7 +245,7 @@ class OverrideRequest(_In):
     pool: str = Field(max_length=63)
     target: int = Field(ge=0, le=10_000)
     until: float | None = None
-    for_s: float | None = Field(None, gt=0, le=30 * 86_400)
+    for_s: float | None = Field(None, gt=0, le=OVERRIDE_MAX_S)
 
     @model_validator(mode="after")
     def _has_one_end(self) -> OverrideRequest:

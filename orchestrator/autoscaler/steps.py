@@ -289,8 +289,11 @@ class Steps:
     async def _still_leaves(self, claim: NodeClaim) -> bool:
         """A node that joined after all, or has not left, is told to leave before its machine is ended."""
         state = self._nodes.state_of(claim.node)
-        if state is None or state is NodeState.LOST:
+        if state is None:
             return False
+        if state is NodeState.LOST:  # for a moment, perhaps; once it was put out it stays so
+            is_over = claim.id in self._voided or not self._nodes.held(claim.node)
+            return not is_over and self._silence.too_long(claim, state) is None
         if state is not NodeState.DRAINING:
             await self._nodes.wish(claim.node, NodeState.DRAINING)
         is_idle = not self._nodes.held(claim.node)

@@ -26,6 +26,7 @@ from orchestrator.ledger.values import ScaleLogRow
 from tasks.clock import Clock
 from tasks.errors import InvalidCall, NotFound
 from tasks.scale_wire import (
+    OVERRIDE_MAX_S,
     MachineView,
     OverrideView,
     ScaleLogView,
@@ -37,6 +38,7 @@ from tasks.scale_wire import (
 
 log = structlog.get_logger("mcpfleet.scale")
 NO_LADDER = "no pool has a ladder; see docs/autoscaling.md"
+DAY_S = 86_400.0
 RECENT_S = 3600.0
 """Machines that are gone are listed for so long."""
 LOOK_BACK_S = 3600.0
@@ -57,7 +59,9 @@ class Claims(Protocol):
 class Books(Protocol):
     """The log of decisions."""
 
-    async def scale_log(self, pool: str | None, since: float, limit: int) -> list[ScaleLogRow]: ...
+    async def scale_log(
+        self, pool: str | None, since: float, limit: int, until: float | None = None
+    ) -> list[ScaleLogRow]: ...
 
 
 class Sight(Protocol):
@@ -128,14 +132,11 @@ class ScaleViews:
         Raises:
             NotFound: no such pool.
         """
-        rows = await self._books.scale_log(pool, since or 0.0, limit if until is None else ROWS_MAX)
+        rows = await self._books.scale_log(pool, since or 0.0, limit, until)
         if not rows and pool is not None:
             self._require(pool)  # of one that is sized no more the log is shown all the same
-        wanted = [row for row in rows if until is None or row.at <= until][-limit:]
-        return [
-            ScaleLogView(decision=shown.decision_view(decision), seen=shown.seen_view(seen))
-            for seen, decision in _readable(wanted)
-        ]
+        # In a thread: of a large pool a row is as long as its machines are many.
+        return await asyncio.to_thread(_log_views, rows)
 
     async def plan(self, pool: str | None, changes: Mapping[str, object]) -> list[ScalePlanView]:
         """What would be decided now, with some fields of the policy changed. Changes nothing.
@@ -182,13 +183,18 @@ class ScaleViews:
 
         Raises:
             NotFound: no such pool.
-            InvalidCall: its end has passed.
+            InvalidCall: its end has passed, or is so far away that it is none.
         """
         self._require(pool)
         now = self._clock.wall_s()
         if until <= now:
             raise InvalidCall(
                 f"the override of pool {pool!r} would have ended {now - until:.0f} s ago; give a later end"
+            )
+        if until - now > OVERRIDE_MAX_S:
+            raise InvalidCall(
+                f"the override of pool {pool!r} would last {(until - now) / DAY_S:.3g} days; give an end within "
+                f"{OVERRIDE_MAX_S / DAY_S:g}: what is to hold for longer belongs into the pools file"
             )
         override = Override(target, until, by)
         await self._pools.set_override(pool, override)
@@ -261,6 +267,13 @@ def _readable(rows: Sequence[ScaleLogRow]) -> list[tuple[Observation, Decision]]
         except UnreadableRecord as error:
             log.warning("scale_log_row_passed_by", pool=row.pool, at=row.at, detail=error.message)
     return found
+
+
+def _log_views(rows: Sequence[ScaleLogRow]) -> list[ScaleLogView]:
+    return [
+        ScaleLogView(decision=shown.decision_view(decision), seen=shown.seen_view(seen))
+        for seen, decision in _readable(rows)
+    ]
 
 
 def _replay(rows: Sequence[ScaleLogRow], policy: ScalePolicy, limits: FleetLimits) -> ScaleReplayView:

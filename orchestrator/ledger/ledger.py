@@ -295,9 +295,12 @@ class Ledger:
         """Keep one decision of the autoscaler."""
         await self._small(lambda tx: scale_rows.log_scale(tx, row))
 
-    async def scale_log(self, pool: str | None, since: float, limit: int) -> list[ScaleLogRow]:
-        """The newest decisions since that wall clock, oldest first; of all pools where none is named."""
-        return await self._readers.run(partial(scale_rows.scale_log, pool=pool, since=since, limit=limit))
+    async def scale_log(
+        self, pool: str | None, since: float, limit: int, until: float | None = None
+    ) -> list[ScaleLogRow]:
+        """The newest decisions between those wall clocks, oldest first; of all pools where none is named."""
+        wanted = partial(scale_rows.scale_log, pool=pool, since=since, limit=limit, until=until)
+        return await self._readers.run(wanted)
 
     async def forget_scale_log(self, before: float) -> int:
         """Forget decisions older than that wall clock; how many."""

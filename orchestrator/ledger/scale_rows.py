@@ -87,10 +87,14 @@ def scale_pools(reader: Reader) -> list[ScalePoolRow]:
     return [ScalePoolRow(**row) for row in _rows(reader, SCALE_POOLS, SCALE_POOLS.c.pool)]
 
 
-def scale_log(reader: Reader, pool: str | None, since: float, limit: int) -> list[ScaleLogRow]:
-    """The newest `limit` decisions since that wall clock, oldest first."""
+def scale_log(
+    reader: Reader, pool: str | None, since: float, limit: int, until: float | None = None
+) -> list[ScaleLogRow]:
+    """The newest `limit` decisions since that wall clock, and not later than `until`; oldest first."""
     columns = [SCALE_LOG.c[field.name] for field in fields(ScaleLogRow)]
     query = select(*columns).where(SCALE_LOG.c.at >= since)
+    if until is not None:
+        query = query.where(SCALE_LOG.c.at <= until)
     if pool is not None:
         query = query.where(SCALE_LOG.c.pool == pool)
     found = reader.core.execute(query.order_by(SCALE_LOG.c.seq.desc()).limit(limit)).mappings().all()

@@ -36,9 +36,12 @@ class MemoryScaleBooks:
     rows: list[ScaleLogRow] = field(default_factory=list)
     pools: dict[str, ScalePoolRow] = field(default_factory=dict)
 
-    async def scale_log(self, pool: str | None, since: float, limit: int) -> list[ScaleLogRow]:
+    async def scale_log(
+        self, pool: str | None, since: float, limit: int, until: float | None = None
+    ) -> list[ScaleLogRow]:
         """The newest, oldest first."""
-        return [row for row in self.rows if pool in {None, row.pool} and row.at >= since][-limit:]
+        known = [row for row in self.rows if until is None or row.at <= until]
+        return [row for row in known if pool in {None, row.pool} and row.at >= since][-limit:]
 
     async def scale_pools(self) -> list[ScalePoolRow]:
         """All."""

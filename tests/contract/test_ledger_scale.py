@@ -52,12 +52,13 @@ async def test_a_pool_is_remembered_as_saved(ledger: Ledger) -> None:
 
 
 async def test_the_log_gives_the_newest_in_order(ledger: Ledger) -> None:
-    """By pool, since a moment, at most so many; what is old can be forgotten."""
+    """By pool, between two moments, at most so many; what is old can be forgotten."""
     rows = [ScaleLogRow("ab"[number % 2], float(number), f"[{number}]", "{}") for number in range(8)]
     for row in rows:
         await ledger.log_scale(row)
     assert await ledger.scale_log("a", 2.0, 10) == rows[2::2]
     assert await ledger.scale_log(None, 0.0, 3) == rows[5:]
+    assert await ledger.scale_log("a", 0.0, 2, until=4.5) == rows[2:5:2]
     assert await ledger.forget_scale_log(6.0) == 6
     assert await ledger.scale_log(None, 0.0, 10) == rows[6:]
 

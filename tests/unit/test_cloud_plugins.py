@@ -13,7 +13,7 @@ import pytest
 from orchestrator.autoscaler.cloud.errors import CloudDown
 from orchestrator.autoscaler.cloud.options import redacted, vendor
 from orchestrator.autoscaler.cloud.plugins import GROUP, open_provider
-from orchestrator.autoscaler.cloud.provider import ProviderConfig
+from orchestrator.autoscaler.cloud.provider import Order, ProviderConfig
 from orchestrator.autoscaler.cloud.threads import VendorThreads
 from tasks.errors import SettingsError
 
@@ -95,3 +95,10 @@ def test_what_a_vendor_says_is_one_short_line() -> None:
     said = redacted(f"bad token\n{TOKEN} " + "x" * 1000, SecretStr(TOKEN), None)
     assert said.startswith("bad token *** xxx")
     assert len(said) == 300
+
+
+def test_neither_an_order_nor_a_table_shows_its_secrets() -> None:
+    """What is printed in a traceback or a log holds no token."""
+    order = Order("c", "p-c", "test", "p", user_data="not-a-secret", environ={"TOKEN": "not-a-secret"})
+    config = ProviderConfig("mine", "mine", {}, Path("cloud"), environ={"TOKEN": "not-a-secret"})
+    assert "not-a-secret" not in f"{order!r} {config!r}"

@@ -337,6 +337,25 @@ async def test_a_node_that_joined_too_late_is_heard_out() -> None:
     assert world.violations() == []
 
 
+async def test_a_machine_that_ends_is_not_ended_in_a_short_silence_of_its_busy_node() -> None:
+    """A lease that lapsed for a moment is no proof that the calls are over; a silence that lasts is."""
+    for is_back in (True, False):
+        world = World()
+        await ready(world, 1)
+        (claim,) = world.claims(ClaimState.READY)
+        node = world.nodes.joined[claim.node]
+        node.held = 2
+        await world.parts.book.move(claim.id, ClaimState.TERMINATING)
+        await world.rounds(3)
+        node.state = NodeState.LOST
+        await world.rounds(10)
+        assert claim.machine_id in {made.id for made in world.standing()}
+        if is_back:
+            node.state, node.held = NodeState.DRAINING, 0
+        await world.rounds(10 if is_back else 140)
+        assert world.standing() == []
+
+
 def _alerts(world: World) -> list[str]:
     from orchestrator.autoscaler.alerts import claim_alerts, pool_alerts
 

@@ -36,6 +36,13 @@ async def test_an_override_holds_until_it_expires_over_restarts() -> None:
     assert book.override(POOL) is None
 
 
+async def test_an_override_without_an_end_in_sight_is_refused() -> None:
+    """A year 33658 is no expiry: for_s and until have the same limit."""
+    views = scale_views(FakeClock())
+    with pytest.raises(InvalidCall, match="give an end within 30"):
+        await views.set_override(POOL, 3, 1e12, "ann")
+
+
 async def test_one_row_keeps_what_each_part_remembers() -> None:
     """Who saves the history does not undo the override, and the other way round."""
     clock, books = FakeClock(), MemoryScaleBooks()

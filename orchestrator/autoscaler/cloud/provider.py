@@ -44,8 +44,8 @@ class Order:
     region: str = ""
     image: str = ""
     is_spot: bool = False
-    user_data: str = ""
-    environ: Mapping[str, str] = field(default_factory=dict)
+    user_data: str = field(default="", repr=False)  # both hold the one-time token: no log is to show it
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     expires_at: float = 0.0
 
 
@@ -143,7 +143,7 @@ class ProviderConfig:
     kind: str
     options: Mapping[str, object]
     state_dir: Path
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class OpenProvider(Protocol):

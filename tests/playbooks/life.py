@@ -64,7 +64,8 @@ class Life:
     # ------------------------------------------------------------------------------ by hand
 
     async def _enrols(self, address: str) -> None:
-        given = self._given(BY_HAND, node_enrol_token=self.operator.enrol(BY_HAND, POOL))
+        labels = {"node_labels": {"address": address}}  # where the inventory finds it afterwards
+        given = self._given(BY_HAND, node_enrol_token=self.operator.enrol(BY_HAND, POOL), **labels)
         words = ("-i", f"{BY_HAND},", "-e", f"ansible_host={address}")
         assert await self._play("provision.yml", *words, given=given) > 0
         await self._is(BY_HAND, "active")
@@ -73,7 +74,7 @@ class Life:
         before = _secret(shell), _process(shell)
         # The same token again, and none at all: it has a credential, and trades nothing.
         assert await self._play("provision.yml", *words, given=given) == 0
-        assert await self._play("provision.yml", *words, given=self._given(BY_HAND)) == 0
+        assert await self._play("provision.yml", *words, given=self._given(BY_HAND, **labels)) == 0
         assert (_secret(shell), _process(shell)) == before
         assert "none" in _said(shell, "sudo test -e /etc/mcpfleet/enrol.env || echo none")
         self.operator.say("a second run changed nothing, enrolled nobody and restarted nothing")

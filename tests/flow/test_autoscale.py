@@ -177,12 +177,12 @@ def test_machines_come_with_the_load_and_go_with_it_and_a_killed_orchestrator_ke
     assert {fleet.call(one)["fence"] for one in calls} == {1}, "none was run twice"
     assert fleet.nodes() == set(had)
 
-    long = fleet.sleep(100.0)
+    long = fleet.sleep(600.0)
     fleet.until(lambda: fleet.call(long)["state"] == "running", "the long call runs")
     busy = fleet.call(long)["node"]
     fleet.until(lambda: fleet.nodes() == {busy}, "the idle one drains, leaves and is forgotten")
     assert set(fleet.machines("ready")) == {busy}
-    fleet.until(lambda: fleet.call(long)["state"] == "succeeded", "what the other holds ends")
-    assert (fleet.call(long)["fence"], fleet.call(long)["node"]) == (1, busy)
+    held = fleet.call(long)
+    assert (held["state"], held["fence"], held["node"]) == ("running", 1, busy)
     (idle,) = set(had) - {busy}
     fleet.until(lambda: not [one for one in fleet.processes() if idle in one.environ()[MARK]], "its process has ended")

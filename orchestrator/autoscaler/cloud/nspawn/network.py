@@ -109,8 +109,7 @@ async def unplug(machine_id: str) -> None:
         CommandFailed: the kernel refuses.
     """
     cable = CABLE + machine_id
-    if cable in await _links():
-        await run("ip", "link", "del", cable)
+    await _remove(cable)
     space = space_of(machine_id)
     if space in _spaces():
         await run("ip", "netns", "del", space.name)
@@ -119,8 +118,7 @@ async def unplug(machine_id: str) -> None:
 async def unlay(owner: str) -> None:
     """The owner's bridge is gone; no error if it was."""
     bridge = f"{BRIDGE}{owner}"
-    if bridge in await _links():
-        await run("ip", "link", "del", bridge)
+    await _remove(bridge)
 
 
 async def names(owner: str) -> set[str]:
@@ -132,6 +130,17 @@ async def names(owner: str) -> set[str]:
 
 def _spaces() -> list[Path]:
     return list(SPACES.glob("*"))
+
+
+async def _remove(link: str) -> None:
+    """A cable also goes by itself with the namespace at its other end, at a moment of the kernel's choice."""
+    if link not in await _links():
+        return
+    try:
+        await run("ip", "link", "del", link)
+    except CommandFailed:
+        if link in await _links():
+            raise
 
 
 async def _links() -> set[str]:

@@ -96,6 +96,15 @@ def _run(fleet: SteppedFleet, step: str) -> list[str]:
     return ids
 
 
+def _mark(fleet: SteppedFleet, step: str) -> list[str]:
+    """A renewal says for the first time that they run: armed before they do, or another renewal may have said it."""
+    fleet.whole()
+    fleet.arm(step, 1, step)
+    ids = fleet.accept(_pair(step, seconds=2))
+    fleet.until_reached(step)
+    return ids
+
+
 def _take_over(fleet: SteppedFleet, step: str) -> list[str]:
     """The orchestrator that comes after a dead one dies too, before it has read what is open."""
     fleet.whole()
@@ -176,8 +185,8 @@ TABLE = (
     Step("settled-said", walk=_call),
     Step("renewal-heard", walk=_run),
     Step("renewal-taken", walk=_run),
-    Step("mark_started-before-commit", walk=_run),
-    Step("mark_started-after-commit", walk=_run),
+    Step("mark_started-before-commit", walk=_mark),
+    Step("mark_started-after-commit", walk=_mark),
     Step("epoch-taken", walk=_take_over),
     Step("return-heard", 2, walk=_drain),
     Step("return-taken", 2, walk=_drain),

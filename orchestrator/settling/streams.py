@@ -70,6 +70,8 @@ class NodeStreams:
         self._unsaid: defaultdict[str, list[Ref]] = defaultdict(list)
         self._unsaid_trims: set[str] = set()
         self._saying: asyncio.Task[None] | None = None
+        self._one_writes = asyncio.Lock()
+        """Held over each write to a control stream and each deletion: one that was under way cannot bring it back."""
         self._look_back_at_s = clock.mono_s() + LOOK_BACK_EVERY_S
 
     async def run(self) -> None:
@@ -101,7 +103,9 @@ class NodeStreams:
         """Ask a node to stop one attempt, now. Its next renewal hears it again."""
         control = Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),))
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(ANSWER_S), self._one_writes:
+                if node not in self._nodes():
+                    return
                 await self._redis.xadd(
                     control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
                 )
@@ -118,9 +122,10 @@ class NodeStreams:
         """The node left: its streams and queues have no owner any more."""
         self._seen.pop(events_stream(node), None)
         self._read_since_trim.pop(events_stream(node), None)
+        self._unsaid.pop(node, None)
         queues = [node_queue(node, lane) for lane in Lane]
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(ANSWER_S), self._one_writes:
                 await self._redis.delete(events_stream(node), control_stream(node), *queues)
                 for bindings in BINDINGS:
                     await self._redis.srem(bindings, *map(binding_of, queues))
@@ -207,14 +212,15 @@ class NodeStreams:
             unsaid, self._unsaid = self._unsaid, defaultdict(list)
             trims, self._unsaid_trims = self._unsaid_trims, set()
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(ANSWER_S), self._one_writes:
                     await self._said(unsaid, trims).execute()
             except (RedisError, OSError) as error:
                 log.info("settled_not_said", error=str(error) or type(error).__name__)
 
     def _said(self, unsaid: dict[str, list[Ref]], trims: set[str]) -> Any:  # noqa: ANN401 - redis-py's pipeline
         pipeline: Any = self._redis.pipeline(transaction=False)
-        for node, refs in unsaid.items():
+        for node in unsaid.keys() & set(self._nodes()):
+            refs = unsaid[node]
             fields = _control_fields(Control(kind="settled", refs=tuple(refs)))
             pipeline.xadd(control_stream(node), fields, maxlen=CONTROL_MAX_ENTRIES, approximate=True)
         for stream in trims:

@@ -34,6 +34,7 @@ class Judge:
         self.most = 0
         """Events that came at once."""
         self.is_down_for = 0
+        self._grew = asyncio.Event()
 
     async def finished(self, events: Sequence[tuple[str, Finished]]) -> None:
         """Take them, all or none."""
@@ -44,6 +45,13 @@ class Judge:
         if any(event.invocation == "bad" for _, event in events):
             raise ZeroDivisionError("a defect of ours")
         self.settled += [event.invocation for _, event in events]
+        self._grew.set()
+
+    async def until(self, count: int) -> None:
+        """Until so many are settled."""
+        while len(self.settled) < count:
+            self._grew.clear()
+            await self._grew.wait()
 
     async def started(self, events: Sequence[tuple[str, Started]]) -> None:
         """Nobody says it here."""
@@ -179,3 +187,25 @@ async def test_what_piled_up_is_read_in_parts(redis: Redis, monkeypatch: pytest.
     judge, said = Judge(), [("n1", f"i{number}") for number in range(5)]
     assert sorted(await _settled(redis, judge, *said)) == sorted(said)
     assert judge.most == 2
+
+
+async def test_nobody_writes_to_a_node_that_left(redis: Redis) -> None:
+    """Neither the answer to the last outcome it told, noted before it left, nor a cancel: nobody would delete it."""
+    nodes, judge = ["a1", "b1"], Judge()
+    streams = _streams(redis, judge, lambda: nodes)
+    for node in nodes:
+        event: Any = pack([Finished(f"of-{node}", 1, 2.0, 1.0, DONE)])
+        await redis.xadd(events_stream(node), {FIELD: event})
+    reading = asyncio.create_task(streams.run())
+    try:
+        async with asyncio.timeout(20):
+            await judge.until(2)
+            nodes.remove("a1")
+            await streams.forget("a1")
+            await streams.cancel("of-a1", 1, "a1")
+            await redis.xread({control_stream("b1"): "0"}, block=0)
+        assert await redis.keys("*a1*") == []
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading

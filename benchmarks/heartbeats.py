@@ -17,8 +17,8 @@ from tempfile import mkdtemp
 
 from benchmarks.fleet_side import fleet
 from benchmarks.processes import cpu_s_of, python, running, valkey
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.limits import fit
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.limits import fit
 from orchestrator.autoscaler.loop import EVERY_S, ScaleLoop
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.testing.world import FIRST, POOL, World

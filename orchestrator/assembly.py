@@ -17,8 +17,8 @@ from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
-from orchestrator.autoscaler.claims import ClaimBook
-from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.book.claims import ClaimBook
+from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from celery import Celery
 from redis.asyncio import Redis
 
-from orchestrator.autoscaler.claims import ClaimBook
-from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.book.claims import ClaimBook
+from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts

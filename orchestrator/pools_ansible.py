@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.autoscaler.provision import AnsibleOptions
+from orchestrator.autoscaler.provision.provisioner import AnsibleOptions
 from orchestrator.pools_table import POSITIVE, Place, Value, built, check_keys, check_rules, names_of, table_of
 
 FOLDER = Path("ansible")

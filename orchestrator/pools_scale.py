@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.autoscaler.act.ladder import allowed
 from orchestrator.autoscaler.cloud.provider import ProviderConfig
-from orchestrator.autoscaler.ladder import allowed
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy, Triggers
 from orchestrator.autoscaler.values import Rung
 from orchestrator.pools_table import (

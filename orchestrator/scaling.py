@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
+from orchestrator.autoscaler.act.nodes import Registry
+from orchestrator.autoscaler.act.userdata import UserData
 from orchestrator.autoscaler.cloud.plugins import open_provider
 from orchestrator.autoscaler.cloud.provider import CloudProvider
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.limits import fit
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.limits import fit
 from orchestrator.autoscaler.loop import ScaleLoop
-from orchestrator.autoscaler.nodes import Registry
+from orchestrator.autoscaler.observe.sensors import Sensors
 from orchestrator.autoscaler.parts import Machinery, Surroundings, autoscaler_of
-from orchestrator.autoscaler.provision import AnsibleProvisioner
-from orchestrator.autoscaler.sensors import Sensors
-from orchestrator.autoscaler.userdata import UserData
-from orchestrator.autoscaler.views import ScaleViews
+from orchestrator.autoscaler.provision.provisioner import AnsibleProvisioner
+from orchestrator.autoscaler.show.views import ScaleViews
 from orchestrator.core import Core
 from orchestrator.pools_change import change_policy
 from orchestrator.sensing import sensors_of

@@ -5,7 +5,7 @@ Between registry, health and dispatch, which do not know each other.
 
 from __future__ import annotations
 
-from orchestrator.autoscaler.ladder import allowed
+from orchestrator.autoscaler.act.ladder import allowed
 from orchestrator.dispatch.view import FleetView, Seat
 from orchestrator.health.circuits import Circuits
 from orchestrator.pools import Policies

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from orchestrator.autoscaler.sensors import Claims, Sensors
+from orchestrator.autoscaler.observe.sensors import Claims, Sensors
 from orchestrator.autoscaler.values import NodeClaim
 from orchestrator.core import Core
 from orchestrator.dispatch.tally import Demand

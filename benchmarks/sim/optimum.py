@@ -14,7 +14,7 @@ from math import ceil
 
 from benchmarks.sim.calls import SLOTS
 from benchmarks.sim.traces import SERVICE_S, SERVICE_SCV, Drawn
-from orchestrator.autoscaler.queueing import slots_needed
+from orchestrator.autoscaler.decide.queueing import slots_needed
 
 STEP_S = 60.0
 

@@ -13,10 +13,10 @@ from benchmarks.sim.eyes import TICK_S
 from benchmarks.sim.optimum import Plan
 from benchmarks.sim.traces import DAY_S, Drawn
 from benchmarks.sim.world import Rule
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.season import RATE_WINDOW_S, Season
 from orchestrator.autoscaler.scale_policy import ScalePolicy, ScaleStrategy
-from orchestrator.autoscaler.season import RATE_WINDOW_S, Season
 from orchestrator.autoscaler.values import LIVE, ClaimState, Decision, MachineSeen, Observation, Rung
 from tasks.invocation import Lane
 

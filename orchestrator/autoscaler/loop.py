@@ -14,17 +14,17 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.autoscaler.actuate import Actuator
-from orchestrator.autoscaler.alerts import claim_alerts, look_alerts, pool_alerts
-from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.act.actuate import Actuator
+from orchestrator.autoscaler.act.alerts import claim_alerts, look_alerts, pool_alerts
+from orchestrator.autoscaler.act.looks import Looks
+from orchestrator.autoscaler.act.sweep import Sweep
+from orchestrator.autoscaler.book.claims import ClaimBook
+from orchestrator.autoscaler.book.pool_book import PoolBook
+from orchestrator.autoscaler.book.wire import dumps
+from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.events import Decided, Tell
-from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.looks import Looks
-from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
-from orchestrator.autoscaler.sweep import Sweep
 from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
-from orchestrator.autoscaler.wire import dumps
 from orchestrator.ledger.values import ScaleLogRow
 from tasks.clock import Clock
 from tasks.errors import FleetError

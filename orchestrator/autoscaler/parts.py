@@ -11,23 +11,23 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from orchestrator.autoscaler.actuate import Actuator
-from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.act.actuate import Actuator
+from orchestrator.autoscaler.act.exclusive import Exclusive
+from orchestrator.autoscaler.act.looks import Looks
+from orchestrator.autoscaler.act.nodes import Nodes
+from orchestrator.autoscaler.act.notices import Notices
+from orchestrator.autoscaler.act.orders import Enroller, Orders, UserData
+from orchestrator.autoscaler.act.prices import Prices
+from orchestrator.autoscaler.act.silence import Silence
+from orchestrator.autoscaler.act.steps import Provisioner, Steps
+from orchestrator.autoscaler.act.sweep import Sweep
+from orchestrator.autoscaler.book.claims import ClaimBook
+from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Tell
-from orchestrator.autoscaler.exclusive import Exclusive
-from orchestrator.autoscaler.looks import Looks
 from orchestrator.autoscaler.loop import Decide, Fit, ScaleBooks, ScaleLoop, Sensors
-from orchestrator.autoscaler.nodes import Nodes
-from orchestrator.autoscaler.notices import Notices
-from orchestrator.autoscaler.orders import Enroller, Orders, UserData
-from orchestrator.autoscaler.pool_book import PoolBook
-from orchestrator.autoscaler.prices import Prices
-from orchestrator.autoscaler.scale_metrics import ScaleCollector, ScaleMetrics
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
-from orchestrator.autoscaler.silence import Silence
-from orchestrator.autoscaler.steps import Provisioner, Steps
-from orchestrator.autoscaler.sweep import Sweep
+from orchestrator.autoscaler.show.scale_metrics import ScaleCollector, ScaleMetrics
 from tasks.clock import Clock
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from orchestrator.autoscaler.book.pool_book import PoolBook
+from orchestrator.autoscaler.book.wire import dumps
 from orchestrator.autoscaler.cloud.provider import ProviderConfig
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.pool_book import PoolBook
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.show.views import LogOnly, ScaleViews
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, MachineSeen, NodeClaim, Observation, Rung
-from orchestrator.autoscaler.views import LogOnly, ScaleViews
-from orchestrator.autoscaler.wire import dumps
 from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
 from orchestrator.pools_change import change_policy
 from tasks.clock import Clock, SystemClock

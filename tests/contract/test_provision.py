@@ -15,8 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.autoscaler.playbook import LOG_BYTES, Playbook
-from orchestrator.autoscaler.provision import AnsibleOptions, AnsibleProvisioner, CannotProvision, ProvisioningFailed
+from orchestrator.autoscaler.provision.playbook import LOG_BYTES, Playbook
+from orchestrator.autoscaler.provision.provisioner import (
+    AnsibleOptions,
+    AnsibleProvisioner,
+    CannotProvision,
+    ProvisioningFailed,
+)
 from orchestrator.autoscaler.values import ClaimState, NodeClaim, Rung
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +149,7 @@ async def test_cancelled_it_leaves_no_process(tmp_path: Path) -> None:
 ONE_RUN = """
 import asyncio, sys
 from pathlib import Path
-from orchestrator.autoscaler.playbook import Playbook
+from orchestrator.autoscaler.provision.playbook import Playbook
 here = Path(sys.argv[1])
 asyncio.run(Playbook((sys.argv[2],), {"PATH": sys.argv[3]}, here / "log", 600.0, here / "scratch").run())
 """

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from orchestrator.autoscaler.claims import KEEP_GONE_S, ClaimBook
+from orchestrator.autoscaler.book.claims import KEEP_GONE_S, ClaimBook
 from orchestrator.autoscaler.errors import ClaimMoveRefused
 from orchestrator.autoscaler.values import ClaimState, NodeClaim, Rung
 from orchestrator.ledger.errors import EpochLost

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.autoscaler.act.userdata import golden, plain
 from orchestrator.autoscaler.cloud.local_vps import LocalVps
 from orchestrator.autoscaler.cloud.provider import Machine, Order, Power
-from orchestrator.autoscaler.userdata import golden, plain
 from orchestrator.testing.waiting import until
 from tests.playbooks.operator import ROOT, USER, Operator
 from tests.vps.calls import TERMINAL

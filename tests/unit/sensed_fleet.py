@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.autoscaler.observe.sensors import Sensors
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.sensors import Sensors
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, NodeClaim, Observation, Rung
 from orchestrator.dispatch.tally import Demand
 from orchestrator.dispatch.view import Shape

@@ -357,7 +357,7 @@ async def test_a_machine_that_ends_is_not_ended_in_a_short_silence_of_its_busy_n
 
 
 def _alerts(world: World) -> list[str]:
-    from orchestrator.autoscaler.alerts import claim_alerts, pool_alerts
+    from orchestrator.autoscaler.act.alerts import claim_alerts, pool_alerts
 
     now, claims = world.clock.wall_s(), world.claims()
     pool = pool_alerts(world.policy, claims, claims, now, read_at=world.parts.read_at)

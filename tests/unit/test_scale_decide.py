@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.replay import replay
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.replay import replay
+from orchestrator.autoscaler.decide.season import BUCKET_S, DAY_S, Season
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy, ScaleStrategy
-from orchestrator.autoscaler.season import BUCKET_S, DAY_S, Season
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, MachineSeen, Observation, Override, Rung
 from tasks.invocation import Lane
 

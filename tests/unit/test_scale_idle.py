@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, MachineSeen, Observation, Rung
 from tasks.invocation import Lane

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.autoscaler.boot_pause import PAUSE_MAX_S, PAUSE_S, boot_pause
-from orchestrator.autoscaler.ladder import PASSED_BY_MAX_S, PASSED_BY_S, REFUSALS, next_rung, passed_by
+from orchestrator.autoscaler.act.boot_pause import PAUSE_MAX_S, PAUSE_S, boot_pause
+from orchestrator.autoscaler.act.ladder import PASSED_BY_MAX_S, PASSED_BY_S, REFUSALS, next_rung, passed_by
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.values import ClaimState, NodeClaim, Rung
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from orchestrator.autoscaler.book.wire import loads
 from orchestrator.autoscaler.cloud.provider import Product
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.limits import fit
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.limits import fit
 from orchestrator.autoscaler.loop import ScaleLoop
-from orchestrator.autoscaler.scale_metrics import ScaleCollector, ScaleMetrics
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.show.scale_metrics import ScaleCollector, ScaleMetrics
 from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
 from orchestrator.autoscaler.values import (
     ClaimState,
@@ -23,7 +24,6 @@ from orchestrator.autoscaler.values import (
     Observation,
     Override,
 )
-from orchestrator.autoscaler.wire import loads
 from tasks.errors import LedgerDown
 from tasks.invocation import Lane
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.scale_policy import ScalePolicy, ScaleStrategy
 from orchestrator.autoscaler.values import ClaimState, Decision, LaneSeen, MachineSeen, Observation, Rung
 from tasks.invocation import Lane

@@ -9,12 +9,12 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.autoscaler import needs
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.limits import fit, spending
+from orchestrator.autoscaler.decide import needs
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.limits import fit, spending
+from orchestrator.autoscaler.decide.season import Season
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy, ScaleStrategy
-from orchestrator.autoscaler.season import Season
 from orchestrator.autoscaler.values import (
     COMING,
     LIVE,

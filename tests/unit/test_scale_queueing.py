@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.autoscaler.queueing import late_share, slots_needed
+from orchestrator.autoscaler.decide.queueing import late_share, slots_needed
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.autoscaler.act.looks import Look
+from orchestrator.autoscaler.act.reconcile import LAG_S, Findings, Sightings, compare
 from orchestrator.autoscaler.cloud.provider import Machine, Power
-from orchestrator.autoscaler.looks import Look
-from orchestrator.autoscaler.reconcile import LAG_S, Findings, Sightings, compare
 from orchestrator.autoscaler.values import ClaimState, NodeClaim, Rung
 
 AT = 1_000_000.0

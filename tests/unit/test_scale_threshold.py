@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.scale_policy import ScalePolicy, ScaleStrategy
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, MachineSeen, Observation, Rung
 from tasks.invocation import Lane

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.pool_book import FLEET, PoolBook
-from orchestrator.autoscaler.shown import replayed
+from orchestrator.autoscaler.book.pool_book import FLEET, PoolBook
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.show.shown import replayed
 from orchestrator.autoscaler.values import Decision, Override
 from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
 from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN

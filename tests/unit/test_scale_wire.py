@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.season import Season
+from orchestrator.autoscaler.book.wire import UnreadableRecord, dumps, loads
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.season import Season
 from orchestrator.autoscaler.values import (
     ClaimState,
     Decision,
@@ -19,7 +20,6 @@ from orchestrator.autoscaler.values import (
     Reason,
     Rung,
 )
-from orchestrator.autoscaler.wire import UnreadableRecord, dumps, loads
 from tasks.invocation import Lane
 
 VALUES = (

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from orchestrator.autoscaler.attribution import owner
+from orchestrator.autoscaler.observe.attribution import owner
 from orchestrator.autoscaler.values import ClaimState, Rung
 from orchestrator.dispatch.tally import Demand
 from orchestrator.dispatch.view import Shape

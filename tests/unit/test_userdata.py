@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.autoscaler.userdata import LIMIT_BYTES, UserData, env_file, golden, plain
+from orchestrator.autoscaler.act.userdata import LIMIT_BYTES, UserData, env_file, golden, plain
 from orchestrator.autoscaler.values import ClaimState, NodeClaim, Rung
 from tasks.errors import SettingsError
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from orchestrator.autoscaler.windows import (
+from orchestrator.autoscaler.observe.windows import (
     SAMPLES_MAX,
     SECONDS_KEPT,
     Samples,

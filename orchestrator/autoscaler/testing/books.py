@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from orchestrator.autoscaler.claim_rows import claim_of
+from orchestrator.autoscaler.book.claim_rows import claim_of
 from orchestrator.autoscaler.testing.points import Points
 from orchestrator.autoscaler.values import LIVE, ClaimState, NodeClaim
 from orchestrator.ledger.values import ClaimRow, ScaleLogRow, ScalePoolRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.autoscaler.nodes import PRESENT
+from orchestrator.autoscaler.act.nodes import PRESENT
 from orchestrator.autoscaler.testing.cloud import FakeCloud, Made
 from orchestrator.autoscaler.testing.points import Points
 from tasks.errors import NotFound

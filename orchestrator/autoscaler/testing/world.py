@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
-from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.book.claims import ClaimBook
+from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Leaked, ScaleEvent
 from orchestrator.autoscaler.parts import Machinery, Surroundings, machinery_of
-from orchestrator.autoscaler.pool_book import PoolBook
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.testing.books import MemoryBooks
 from orchestrator.autoscaler.testing.cloud import FakeCloud, Made

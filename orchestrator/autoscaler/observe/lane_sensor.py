@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.autoscaler.attribution import Demand
+from orchestrator.autoscaler.observe.attribution import Demand
+from orchestrator.autoscaler.observe.windows import Samples, Seconds, binned, percentile, spread, trend
 from orchestrator.autoscaler.values import LaneSeen
-from orchestrator.autoscaler.windows import Samples, Seconds, binned, percentile, spread, trend
 from orchestrator.happenings import AttemptEnded
 from tasks.outcome import Failure
 

@@ -13,21 +13,21 @@ from typing import Any
 
 import structlog
 
-from orchestrator.autoscaler.alerts import stuck
-from orchestrator.autoscaler.boot_pause import boot_pause
-from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.act.alerts import stuck
+from orchestrator.autoscaler.act.boot_pause import boot_pause
+from orchestrator.autoscaler.act.exclusive import Exclusive
+from orchestrator.autoscaler.act.ladder import next_rung
+from orchestrator.autoscaler.act.looks import Look, Looks
+from orchestrator.autoscaler.act.nodes import Nodes
+from orchestrator.autoscaler.act.notices import Notices
+from orchestrator.autoscaler.act.prices import Price, Prices
+from orchestrator.autoscaler.act.silence import Silence
+from orchestrator.autoscaler.act.steps import Steps
+from orchestrator.autoscaler.act.sweep import Sweep
+from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Ordered, TakenBack, Tell
-from orchestrator.autoscaler.exclusive import Exclusive
-from orchestrator.autoscaler.ladder import next_rung
-from orchestrator.autoscaler.looks import Look, Looks
-from orchestrator.autoscaler.nodes import Nodes
-from orchestrator.autoscaler.notices import Notices
-from orchestrator.autoscaler.prices import Price, Prices
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.silence import Silence
-from orchestrator.autoscaler.steps import Steps
-from orchestrator.autoscaler.sweep import Sweep
 from orchestrator.autoscaler.values import COMING, LIVE, ClaimState, Decision, NodeClaim, Rung
 from tasks.clock import Clock
 from tasks.errors import FleetError

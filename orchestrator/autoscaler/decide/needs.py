@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from orchestrator.autoscaler.queueing import slots_needed
+from orchestrator.autoscaler.decide.queueing import slots_needed
+from orchestrator.autoscaler.decide.season import Season
+from orchestrator.autoscaler.decide.signs import target_wait_s
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.season import Season
-from orchestrator.autoscaler.signs import target_wait_s
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, Observation, Reason
 from tasks.invocation import Lane
 

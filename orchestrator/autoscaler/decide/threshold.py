@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from math import ceil
 
-from orchestrator.autoscaler import signs
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.decide import signs
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.wish import Wish, count
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.values import Observation, Reason
-from orchestrator.autoscaler.wish import Wish, count
 
 
 def wish(seen: Observation, policy: ScalePolicy, history: History, kept: int) -> Wish:

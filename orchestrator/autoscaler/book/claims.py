@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from orchestrator.autoscaler.claim_rows import claim_of, row_of
+from orchestrator.autoscaler.book.claim_rows import claim_of, row_of
 from orchestrator.autoscaler.errors import ClaimMoveRefused
 from orchestrator.autoscaler.values import LIVE, MOVES, ClaimState, NodeClaim, Rung
 from orchestrator.ledger.values import ClaimRow

@@ -27,7 +27,7 @@ ENDS_WITHIN_S = 5.0
 LINE_BYTES = 1024 * 1024
 """Longer lines are cut: results of modules stand in one line each."""
 DETAIL_CHARS = 400
-LEASH = "orchestrator.autoscaler.leash"
+LEASH = "orchestrator.autoscaler.provision.leash"
 _TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \**$")
 _FATAL = re.compile(r"^(?:fatal|failed): \[[^]]*\].*?=> (?P<result>{.*)$")
 

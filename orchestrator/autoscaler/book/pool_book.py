@@ -14,9 +14,9 @@ from typing import Protocol, TypeVar
 import orjson
 import structlog
 
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.book.wire import UnreadableRecord, dumps, loads
+from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.values import Override
-from orchestrator.autoscaler.wire import UnreadableRecord, dumps, loads
 from orchestrator.ledger.values import ScalePoolRow
 from tasks.clock import Clock
 

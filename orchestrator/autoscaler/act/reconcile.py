@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.autoscaler.act.looks import Look
 from orchestrator.autoscaler.cloud.provider import Machine, Power
-from orchestrator.autoscaler.looks import Look
 from orchestrator.autoscaler.values import ClaimState, NodeClaim
 
 LAG_S = 120.0

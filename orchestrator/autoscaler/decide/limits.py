@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from orchestrator.autoscaler import victims
+from orchestrator.autoscaler.decide import victims
+from orchestrator.autoscaler.decide.victims import Stock
+from orchestrator.autoscaler.decide.wish import count
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import Decision, MachineSeen, Observation, Reason
-from orchestrator.autoscaler.victims import Stock
-from orchestrator.autoscaler.wish import count
 
 ROUNDING = 1e-9
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from orchestrator.autoscaler.claims import ClaimBook, cost_eur_h
+from orchestrator.autoscaler.book.claims import ClaimBook, cost_eur_h
 from orchestrator.autoscaler.events import (
     Decided,
     Ended,

@@ -12,8 +12,14 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.autoscaler.boot_pause import BOOT_TIMEOUT, PROVISIONING_FAILED, STOPPED
-from orchestrator.autoscaler.claims import Changed, ClaimBook
+from orchestrator.autoscaler.act.boot_pause import BOOT_TIMEOUT, PROVISIONING_FAILED, STOPPED
+from orchestrator.autoscaler.act.looks import Looks
+from orchestrator.autoscaler.act.nodes import PRESENT, Nodes
+from orchestrator.autoscaler.act.orders import Orders
+from orchestrator.autoscaler.act.prices import Prices
+from orchestrator.autoscaler.act.reconcile import LAG_S
+from orchestrator.autoscaler.act.silence import Silence
+from orchestrator.autoscaler.book.claims import Changed, ClaimBook
 from orchestrator.autoscaler.cloud.errors import (
     CloudDown,
     CredentialsRefused,
@@ -23,13 +29,7 @@ from orchestrator.autoscaler.cloud.errors import (
 )
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Power
 from orchestrator.autoscaler.events import Ended, Failed, Joined, LetGo, Tell
-from orchestrator.autoscaler.looks import Looks
-from orchestrator.autoscaler.nodes import PRESENT, Nodes
-from orchestrator.autoscaler.orders import Orders
-from orchestrator.autoscaler.prices import Prices
-from orchestrator.autoscaler.reconcile import LAG_S
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.silence import Silence
 from orchestrator.autoscaler.values import ClaimState, NodeClaim
 from tasks.clock import Clock
 from tasks.errors import FleetError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.autoscaler.book.wire import dumps, loads
 from orchestrator.autoscaler.values import NodeClaim
-from orchestrator.autoscaler.wire import dumps, loads
 from orchestrator.ledger.values import ClaimRow
 
 

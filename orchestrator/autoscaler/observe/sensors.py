@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.autoscaler.attribution import Demand, owner
-from orchestrator.autoscaler.lane_sensor import Capacity, LaneSensor
+from orchestrator.autoscaler.observe.attribution import Demand, owner
+from orchestrator.autoscaler.observe.lane_sensor import Capacity, LaneSensor
+from orchestrator.autoscaler.observe.trust import Node, is_fresh, missing
+from orchestrator.autoscaler.observe.windows import percentile
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.trust import Node, is_fresh, missing
 from orchestrator.autoscaler.values import LIVE, LaneSeen, MachineSeen, NodeClaim, Observation
-from orchestrator.autoscaler.windows import percentile
 from orchestrator.happenings import AttemptEnded, AttemptReleased, AttemptRunning, Happening
 from orchestrator.ledger.values import Outstanding
 from tasks.clock import Clock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.autoscaler.boot_pause import ALERT_AFTER, boot_pause
-from orchestrator.autoscaler.ladder import PERMANENT, allowed, passed_by
+from orchestrator.autoscaler.act.boot_pause import ALERT_AFTER, boot_pause
+from orchestrator.autoscaler.act.ladder import PERMANENT, allowed, passed_by
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.values import ClaimState, NodeClaim
 

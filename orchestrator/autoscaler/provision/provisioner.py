@@ -18,8 +18,8 @@ from pathlib import Path
 
 import structlog
 
-from orchestrator.autoscaler.playbook import Playbook
-from orchestrator.autoscaler.userdata import ENROL_TOKEN, MACHINE_TTL_S
+from orchestrator.autoscaler.act.userdata import ENROL_TOKEN, MACHINE_TTL_S
+from orchestrator.autoscaler.provision.playbook import Playbook
 from orchestrator.autoscaler.values import NodeClaim
 from tasks.errors import Permanent, Retryable
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.autoscaler.ladder import rounds_of
+from orchestrator.autoscaler.act.ladder import rounds_of
 from orchestrator.autoscaler.values import NodeClaim
 
 BOOT_TIMEOUT = "boot_timeout"

@@ -13,15 +13,15 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.autoscaler import shown
-from orchestrator.autoscaler.claims import cost_eur_h
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.limits import fit
-from orchestrator.autoscaler.pool_book import PoolBook
-from orchestrator.autoscaler.replay import replay
+from orchestrator.autoscaler.book.claims import cost_eur_h
+from orchestrator.autoscaler.book.pool_book import PoolBook
+from orchestrator.autoscaler.book.wire import UnreadableRecord, loads
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.limits import fit
+from orchestrator.autoscaler.decide.replay import replay
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.show import shown
 from orchestrator.autoscaler.values import ClaimState, Decision, NodeClaim, Observation, Override
-from orchestrator.autoscaler.wire import UnreadableRecord, loads
 from orchestrator.ledger.values import ScaleLogRow
 from tasks.clock import Clock
 from tasks.errors import InvalidCall, NotFound

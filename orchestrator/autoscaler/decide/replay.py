@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.autoscaler.decide import decide
-from orchestrator.autoscaler.history import History
-from orchestrator.autoscaler.limits import fit
+from orchestrator.autoscaler.decide.decision import decide
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.limits import fit
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import Decision, Observation
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.autoscaler import needs, signs
+from orchestrator.autoscaler.decide import needs, signs
+from orchestrator.autoscaler.decide.season import Season
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.season import Season
 from orchestrator.autoscaler.values import Decision, Observation
 
 GAP_S = 120.0

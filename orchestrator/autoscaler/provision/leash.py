@@ -1,4 +1,4 @@
-"""`python -m orchestrator.autoscaler.leash FOLDER PROGRAM WORD…`: runs a program for as long as its starter lives.
+"""`python -m …provision.leash FOLDER PROGRAM WORD…`: runs a program for as long as its starter lives.
 
 The starter holds the other end of our standard input. When that closes, because the starter was killed with
 no time for anything, every process of the program is killed and FOLDER, which holds secrets, is removed. While

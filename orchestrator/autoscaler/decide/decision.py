@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.autoscaler import limits, signs, slo, threshold, victims
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.decide import limits, signs, slo, threshold, victims
+from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.victims import Stock
+from orchestrator.autoscaler.decide.wish import Wish, count
 from orchestrator.autoscaler.scale_policy import ScalePolicy, ScaleStrategy
 from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
-from orchestrator.autoscaler.victims import Stock
-from orchestrator.autoscaler.wish import Wish, count
 
 __all__ = ["History", "decide"]
 

@@ -10,15 +10,15 @@ from functools import partial
 
 import structlog
 
-from orchestrator.autoscaler.boot_pause import VANISHED
-from orchestrator.autoscaler.claims import ClaimBook
+from orchestrator.autoscaler.act.boot_pause import VANISHED
+from orchestrator.autoscaler.act.exclusive import Exclusive
+from orchestrator.autoscaler.act.looks import Look
+from orchestrator.autoscaler.act.nodes import PRESENT, Nodes
+from orchestrator.autoscaler.act.reconcile import Findings, Orphan, Sightings, compare
+from orchestrator.autoscaler.act.steps import LEAVE_LIMIT_S, Steps
+from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine
 from orchestrator.autoscaler.events import Leaked, Tell
-from orchestrator.autoscaler.exclusive import Exclusive
-from orchestrator.autoscaler.looks import Look
-from orchestrator.autoscaler.nodes import PRESENT, Nodes
-from orchestrator.autoscaler.reconcile import Findings, Orphan, Sightings, compare
-from orchestrator.autoscaler.steps import LEAVE_LIMIT_S, Steps
 from orchestrator.autoscaler.values import NodeClaim
 from tasks.errors import FleetError
 from tasks.node import NodeState

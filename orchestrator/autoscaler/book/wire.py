@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.autoscaler.history import History
+from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.values import Decision, NodeClaim, Observation, Override
 from tasks.errors import Permanent
 

@@ -1,0 +1,244 @@
+"""Claude Code as a sidecar: one pinned binary, driven by claude-agent-sdk, inside a sandbox.
+
+Owns the life of its processes and the translation of its messages. Refuses to find out what a run may
+use (`RunLimits`, the egress) and where its files come from. Facts that shaped it: a failed request ends
+with `subtype: success` and `is_error`; what a resumed session cost is cumulative; cancelling the SDK's
+task takes seconds, interrupting does not; signals reach the sandbox, not the agent in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from worker.sidecars import claude_words
+from worker.sidecars.egress import Egress, Spent
+from worker.sidecars.process import OneProcess
+from worker.sidecars.sidecar import (
+    AgentTask,
+    Ending,
+    Event,
+    Fault,
+    Health,
+    Result,
+    SessionMode,
+)
+from worker.workspaces import sandbox
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient
+
+BINARY = "/opt/claude"
+INSIDE = "/opt/inside.py"
+INTERRUPT_S = 5.0
+"""From asking it to stop to ending its world."""
+CLOSE_S = 10.0
+_log = structlog.get_logger()
+
+ENVIRON = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "CLAUDE_CODE_ENTRYPOINT": "sdk-py",
+    "CLAUDE_CODE_MAX_RETRIES": "2",  # long waits are the fleet's: they free the slot
+    "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": "60000",
+    "DISABLE_AUTOUPDATER": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClaudeSettings:
+    """What this node's Claude Code is."""
+
+    binary: Path
+    """The native program of the npm package."""
+    version: str
+    """The one that was asked for; another one is refused at start."""
+    interpreter: str
+    """Python for `inside.py`, as it is called inside."""
+    runs: Path
+    """A folder for wrappers; this node's own."""
+    egress: Path
+    """The unix socket that `Egress` listens on."""
+    model: str | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Beside `ENVIRON`; for models of others, their names and limits."""
+
+
+class ClaudeCode:
+    """The sidecar. `egress` is served on `settings.egress` by whoever makes both."""
+
+    def __init__(self, settings: ClaudeSettings, egress: Egress) -> None:
+        self._settings, self._egress = settings, egress
+        self._running: dict[str, _Run] = {}
+        self._health = Health(is_ready=False, why_not="not started")
+        self._bwrap = ""
+
+    async def start(self) -> Health:
+        """Find bubblewrap and the binary, and ask the binary for its version. Starts no agent."""
+        self._health = await self._examined()
+        if not self._health.is_ready:
+            _log.warning("sidecar_not_ready", sidecar="claude_code", why=self._health.why_not)
+        return self._health
+
+    async def health(self) -> Health:
+        """As found at the start."""
+        return self._health
+
+    async def run(self, task: AgentTask) -> AsyncIterator[Event]:
+        """See `Sidecar.run`."""
+        if not self._health.is_ready:
+            yield Result(Ending.FAILED, f"Claude Code cannot run here: {self._health.why_not}", Fault.SETUP)
+            return
+        run = _Run(task, self._settings, self._egress, self._bwrap)
+        self._running[task.run] = run
+        try:
+            async for event in run.events():
+                yield event
+        finally:
+            del self._running[task.run]
+            await run.end()
+
+    async def cancel(self, run: str) -> None:
+        """Ask, and end its world where it does not heed."""
+        if run in self._running:
+            await self._running[run].cancel()
+
+    async def close(self) -> None:
+        """End all runs."""
+        await asyncio.gather(*(run.end() for run in list(self._running.values())))
+
+    async def _examined(self) -> Health:
+        try:
+            await asyncio.to_thread(importlib.import_module, "claude_agent_sdk")  # seconds: not in a run's time
+            self._bwrap = sandbox.find_bwrap()
+            program = await asyncio.create_subprocess_exec(
+                self._settings.binary, "--version", stdout=asyncio.subprocess.PIPE, env={}
+            )
+            said, _ = await program.communicate()
+        except (sandbox.SettingsError, OSError) as error:
+            return Health(is_ready=False, why_not=f"{error}; install it with: npm install @anthropic-ai/claude-code")
+        version = said.decode(errors="replace").split()[0] if said else ""
+        if version != self._settings.version:
+            why = f"{self._settings.binary} is version {version or 'unknown'}, wanted is {self._settings.version}"
+            return Health(is_ready=False, version=version, why_not=why)
+        return Health(is_ready=True, version=version)
+
+
+class _Run:
+    """One run: its wrapper, its process, its client."""
+
+    def __init__(self, task: AgentTask, settings: ClaudeSettings, egress: Egress, bwrap: str) -> None:
+        self._task, self._settings, self._egress, self._bwrap = task, settings, egress, bwrap
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._token, self._spent = egress.admit(task.limits.cost_usd)
+        self._process = OneProcess(settings.runs / f"{task.run}.pid")
+        self._client: ClaudeSDKClient | None = None
+        self._talking: asyncio.Task[None] | None = None
+        self._is_cancelled = False
+
+    async def events(self) -> AsyncIterator[Event]:
+        """As they come. The SDK lives in a task of its own: cancelling it would take seconds."""
+        self._talking = asyncio.create_task(self._talk())
+        while (event := await self._events.get()) is not None:
+            yield event
+            if isinstance(event, Result):
+                return
+
+    async def cancel(self) -> None:
+        """Interrupt, so that it says what it did; then the sandbox is ended."""
+        self._is_cancelled = True
+        with contextlib.suppress(Exception):  # it may have ended by itself meanwhile, in any way
+            async with asyncio.timeout(INTERRUPT_S):
+                if self._client is not None:
+                    await self._client.interrupt()
+                    await self._over()
+        self._process.kill()
+
+    async def end(self) -> None:
+        """Nothing of it is left after this: the sandbox dies with all that is in it."""
+        self._egress.dismiss(self._token)
+        self._process.kill()
+        if self._talking is not None:
+            done, _ = await asyncio.wait({self._talking}, timeout=CLOSE_S)
+            if not done:
+                self._talking.cancel()
+        self._process.forget()
+        self._wrapper().unlink(missing_ok=True)
+
+    async def _over(self) -> None:
+        if self._talking is not None:
+            await asyncio.wait({self._talking})
+
+    async def _talk(self) -> None:
+        from claude_agent_sdk import ClaudeSDKClient, ClaudeSDKError
+
+        try:
+            self._write_wrapper()
+            async with contextlib.AsyncExitStack() as stack:
+                client = ClaudeSDKClient(self._options())
+                await client.connect()
+                stack.push_async_callback(client.disconnect)
+                self._client = client
+                await client.query(self._task.prompt)
+                async for message in client.receive_response():
+                    for event in claude_words.events_of(message, self._task, self._spent, cancelled=self._is_cancelled):
+                        self._events.put_nowait(event)
+        except (ClaudeSDKError, OSError) as error:
+            self._events.put_nowait(claude_words.broken(error, cancelled=self._is_cancelled))
+        except Exception as error:
+            _log.exception("claude_code_broke", run=self._task.run)
+            self._events.put_nowait(Result(Ending.FAILED, f"the SDK broke: {error}", Fault.PROTOCOL))
+        finally:
+            self._events.put_nowait(None)
+
+    def _wrapper(self) -> Path:
+        return self._settings.runs / self._task.run
+
+    def _write_wrapper(self) -> None:
+        """What the SDK starts in place of the binary: it notes its process id and becomes the sandbox."""
+        inside = (self._settings.interpreter, "-I", "-S", INSIDE, sandbox.EGRESS, "ANTHROPIC_BASE_URL", BINARY)
+        world = sandbox.Sandbox(
+            workspace=self._task.workspace,
+            home=self._task.home,
+            egress=self._settings.egress,
+            read_only={self._settings.binary: BINARY, Path(__file__).with_name("inside.py"): INSIDE},
+            environ=ENVIRON | dict(self._settings.environ) | {"ANTHROPIC_API_KEY": self._token},
+        )
+        words = shlex.join(sandbox.command(self._bwrap, world, inside))
+        wrapper = self._wrapper()
+        wrapper.touch(mode=0o700)
+        wrapper.write_text(f'#!/bin/sh\necho $$ > {shlex.quote(str(self._process.path))}\nexec {words} "$@"\n')
+
+    def _options(self) -> ClaudeAgentOptions:
+        from claude_agent_sdk import ClaudeAgentOptions
+
+        task, session = self._task, self._task.session
+        chosen: dict[str, Any] = {}
+        if session.mode is not SessionMode.NEW:
+            chosen |= {"resume": session.id, "fork_session": session.mode is SessionMode.FORK}
+        if task.output_schema is not None:
+            chosen["output_format"] = {"type": "json_schema", "schema": dict(task.output_schema)}
+        if task.permission_mode is not None:
+            chosen["permission_mode"] = task.permission_mode
+        return ClaudeAgentOptions(
+            cli_path=self._wrapper(),
+            cwd=task.workspace,
+            model=task.model or self._settings.model,
+            allowed_tools=list(task.allowed_tools),
+            disallowed_tools=list(task.denied_tools),
+            mcp_servers={name: dict(server) for name, server in task.mcp_servers.items()},  # type: ignore[misc]
+            strict_mcp_config=True,
+            setting_sources=["project"],
+            max_turns=task.limits.turns,
+            max_budget_usd=task.limits.cost_usd,
+            include_partial_messages=True,
+            stderr=lambda line: _log.debug("claude_code_said", run=task.run, line=line[:500]),
+            **chosen,
+        )

@@ -1,0 +1,169 @@
+"""The only way out of a sandbox: model traffic, with the key put in, metered, within the run's money.
+
+One small HTTP service on a unix socket of the node. It knows which run is asking by a token made for that
+run, replaces it by the credential, passes the request on to the one endpoint, and counts from the
+provider's own `usage` as the answer streams by. Refuses every other way, and a run whose money is spent.
+Owns no policy: the credential's state is told to whoever keeps it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import httpx
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from worker.sidecars.meter import StreamMeter
+from worker.sidecars.sidecar import Usage
+from worker.sidecars.spend import Prices
+
+REQUEST_MAX_BYTES = 64_000_000
+CONNECT_S = 15.0
+TOKEN_BYTES = 24
+_PASSED_ON = frozenset({"accept", "anthropic-beta", "anthropic-version", "content-type", "user-agent"})
+_PASSED_BACK = frozenset({"content-type", "retry-after", "request-id", "x-should-retry"})
+_PASSED_BACK_PREFIX = "anthropic-ratelimit-"
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a run has used so far."""
+
+    usage: Usage = Usage()
+    cost_usd: float = 0.0
+    is_priced: bool = True
+    """Every model that it used has a price."""
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where model traffic goes, and with what."""
+
+    url: str
+    """Without the path: `https://api.anthropic.com`."""
+    headers: Callable[[], dict[str, str]] = field(repr=False)
+    """The credential, read when it is needed."""
+    paths: frozenset[str] = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
+    read_s: float = 600.0
+    """Between two parts of an answer."""
+
+
+@dataclass(slots=True)
+class _Run:
+    spent: Spent
+    limit_usd: float | None
+
+
+class Egress:
+    """An ASGI application, and the book of runs that may use it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        prices: Prices,
+        *,
+        on_answer: Callable[[httpx.Response], None] = lambda _: None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._endpoint, self._prices, self._on_answer = endpoint, prices, on_answer
+        timeout = httpx.Timeout(endpoint.read_s, connect=CONNECT_S)
+        self._client = httpx.AsyncClient(base_url=endpoint.url, timeout=timeout, transport=transport)
+        self._runs: dict[str, _Run] = {}
+        self.app = Starlette(routes=[Route("/{path:path}", self._pass_on, methods=["GET", "POST", "HEAD"])])
+
+    def admit(self, limit_usd: float | None) -> tuple[str, Spent]:
+        """Let a run in. Its token, and what it will have spent, kept up to date."""
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        run = self._runs[token] = _Run(Spent(), limit_usd)
+        return token, run.spent
+
+    def dismiss(self, token: str) -> None:
+        """The run is over: its token is worth nothing any more."""
+        self._runs.pop(token, None)
+
+    async def close(self) -> None:
+        """Close the connections to the endpoint."""
+        await self._client.aclose()
+
+    async def _pass_on(self, request: Request) -> Response:
+        run = self._runs.get(_token(request))
+        if run is None:
+            return _refusal(401, "authentication_error", "this token belongs to no run")
+        if request.url.path not in self._endpoint.paths:
+            return _refusal(404, "not_found_error", f"{request.url.path} is not passed on")
+        if run.limit_usd is not None and run.spent.cost_usd >= run.limit_usd:
+            said = f"the run's money is spent: {run.spent.cost_usd:.4f} of {run.limit_usd:.4f} US dollars"
+            return _refusal(403, "permission_error", said)
+        body = await _bounded(request)
+        if body is None:
+            return _refusal(413, "request_too_large", f"a request may have {REQUEST_MAX_BYTES} bytes")
+        headers = {key: value for key, value in request.headers.items() if key in _PASSED_ON}
+        asked = self._client.build_request(
+            request.method, request.url.path, params=request.query_params, content=body, headers=headers
+        )
+        asked.headers.update(self._endpoint.headers())
+        try:
+            answer = await self._client.send(asked, stream=True)
+        except httpx.HTTPError as error:
+            _log.warning("egress_unreachable", url=self._endpoint.url, error=str(error) or type(error).__name__)
+            return _refusal(502, "api_error", f"the endpoint does not answer: {type(error).__name__}")
+        self._on_answer(answer)
+        run.spent.requests += 1
+        return StreamingResponse(self._metered(answer, run.spent), answer.status_code, headers=_headers(answer))
+
+    async def _metered(self, answer: httpx.Response, spent: Spent) -> AsyncIterator[bytes]:
+        """The answer as it comes. What was counted when it breaks off is counted."""
+        meter = StreamMeter(is_stream="event-stream" in answer.headers.get("content-type", ""))
+        try:
+            async for chunk in answer.aiter_bytes():
+                meter.feed(chunk)
+                yield chunk
+        finally:
+            await answer.aclose()
+            self._count(meter, spent)
+
+    def _count(self, meter: StreamMeter, spent: Spent) -> None:
+        model, usage = meter.total()
+        if usage == Usage():
+            return
+        spent.usage += usage
+        price = self._prices.of(model)
+        if price is None:
+            spent.is_priced = False
+        else:
+            spent.cost_usd += price.of(usage)
+
+
+def _token(request: Request) -> str:
+    return request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+async def _bounded(request: Request) -> bytes | None:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > REQUEST_MAX_BYTES:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _headers(answer: httpx.Response) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in answer.headers.items()
+        if key in _PASSED_BACK or key.startswith(_PASSED_BACK_PREFIX)
+    }
+
+
+def _refusal(status: int, kind: str, message: str) -> JSONResponse:
+    """As the provider itself would say it: the runtime inside understands nothing else."""
+    return JSONResponse({"type": "error", "error": {"type": kind, "message": f"mcpfleet: {message}"}}, status)

@@ -1,0 +1,92 @@
+"""The command that runs a program in a world of its own: its files, no network, nobody else.
+
+Pure: from what is wanted to bubblewrap's words. Refuses to start it, and to decide what is needed.
+Source: bwrap(1) of bubblewrap 0.8.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.errors import SettingsError
+
+WORKSPACE = "/workspace"
+HOME = "/home/agent"
+EGRESS = "/run/mcpfleet/egress.sock"
+USER_ID = 1000
+"""Inside. Outside it is whoever runs the node: files that a run leaves belong to the node."""
+
+_SYSTEM = ("/usr", "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache", "/etc/gitconfig")
+_LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What one run sees of the machine."""
+
+    workspace: Path
+    home: Path
+    egress: Path
+    """The unix socket that leads out."""
+    read_only: Mapping[Path, str] = field(default_factory=dict)
+    """Of the host, to where it is inside."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """All of it but HOME, PATH, USER and LANG."""
+
+
+def find_bwrap() -> str:
+    """Where bubblewrap is.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    found = shutil.which("bwrap")
+    if found is None:
+        raise SettingsError("bubblewrap is not installed, so no agent can be run: apt-get install bubblewrap")
+    return found
+
+
+def command(bwrap: str, sandbox: Sandbox, program: tuple[str, ...]) -> list[str]:
+    """The words to run `program` in it. It ends with its parent, and everything that it started with it."""
+    words = [
+        bwrap,
+        "--die-with-parent",
+        "--new-session",  # no terminal to push characters into
+        *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
+        "--unshare-cgroup-try",
+        *("--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", "sandbox"),
+        *("--cap-drop", "ALL"),
+        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"),
+    ]
+    for path in _SYSTEM:
+        words += ["--ro-bind-try", path, path]
+    for name in _LINKED:
+        words += _root_entry(name)
+    words += _interpreter()
+    for outside, inside in sandbox.read_only.items():
+        words += ["--ro-bind", str(outside), inside]
+    words += ["--bind", str(sandbox.home), HOME, "--bind", str(sandbox.workspace), WORKSPACE]
+    words += ["--bind", str(sandbox.egress), EGRESS]
+    words.append("--clearenv")
+    fixed = {"HOME": HOME, "PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "agent", "LANG": "C.UTF-8"}
+    for name, value in (fixed | dict(sandbox.environ)).items():
+        words += ["--setenv", name, value]
+    return [*words, "--chdir", WORKSPACE, "--", *program]
+
+
+def _root_entry(name: str) -> list[str]:
+    """`/bin` and its kind: links into /usr on merged systems, folders elsewhere."""
+    path = Path("/", name)
+    if path.is_symlink():
+        return ["--symlink", str(path.readlink()).lstrip("/"), str(path)]
+    return ["--ro-bind", str(path), str(path)] if path.is_dir() else []
+
+
+def _interpreter() -> list[str]:
+    """Our own Python, where it does not live in /usr."""
+    base = Path(sys.base_prefix)
+    return [] if base.is_relative_to("/usr") else ["--ro-bind", str(base), str(base)]

@@ -35,6 +35,7 @@ class Upstreams(Protocol):
         invocation: str,
         trace_id: str | None,
         on_progress: Callable[[float, float | None, str | None], None],
+        project: str | None = None,
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
         ...
@@ -117,6 +118,7 @@ class Runner:
                     invocation=delivery.invocation,
                     trace_id=delivery.trace_id,
                     on_progress=lambda *seen: self.watch.progress(work, *seen),
+                    project=delivery.project,
                 )
         except TimeoutError:
             if is_deadline:

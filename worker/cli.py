@@ -9,8 +9,10 @@ import asyncio
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -28,6 +30,7 @@ from worker.bootstrap import our_version
 from worker.fleet_clock import FleetClock
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
 from worker.process import Exit, McpSide, NodeProcess
+from worker.sidecars.assemble import agent_server
 from worker.settings import PREFIX, NodeSettings
 from worker.systemd import Supervisor, supervisor_of
 from worker.upstreams.servers_file import load_servers, parse_servers
@@ -94,8 +97,9 @@ def mcp(
     telemetry.configure("node mcp", level="warning")
     named = servers or os.environ.get(variable_of("servers", PREFIX))
     try:
-        upstreams = _upstreams(Path(named) if named else None, SystemClock())
-        asyncio.run(_serve_stdio(upstreams))
+        with tempfile.TemporaryDirectory() as state:
+            upstreams = _upstreams(Path(named) if named else None, SystemClock(), Path(state))
+            asyncio.run(_serve_stdio(upstreams))
     except FleetError as error:
         print(f"mcpfleet-worker: {error.message}", file=sys.stderr)
         raise typer.Exit(Exit.BAD_START) from None
@@ -124,17 +128,21 @@ def _assemble(settings: NodeSettings, service: Supervisor) -> NodeProcess:
         return _node_mcp(upstreams).http(token=token, allowed_hosts=hosts)
 
     clock = FleetClock(SystemClock())
-    upstreams = _upstreams(settings.servers, clock)
+    upstreams = _upstreams(settings.servers, clock, settings.state_dir / settings.name)
     return NodeProcess(settings, upstreams, mcp_side, clock, service)
 
 
-def _upstreams(servers: Path | None, clock: Clock) -> Upstreams:
+def _upstreams(servers: Path | None, clock: Clock, state: Path) -> Upstreams:
     if servers is not None:
         config = load_servers(servers, os.environ)
     else:
         config = parse_servers('{"mcpServers": {}}', source="no servers file", environ=os.environ)
     client = Implementation(name="mcpfleet-worker", version=our_version())
-    return Upstreams(config, clock=clock, draw=random.random, client_info=client)
+    upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client)
+    for name, entry in config.sidecars.items():
+        policy = config.policy_of(f"{name}.run")
+        upstreams.add(partial(agent_server, name, entry, state=state, policy=policy, clock=clock))
+    return upstreams
 
 
 def _node_mcp(upstreams: Upstreams, ready: Callable[[], Awaitable[None]] | None = None) -> NodeMcp:

@@ -31,6 +31,7 @@ from worker.sidecars.sidecar import (
     Result,
     SessionMode,
 )
+from worker.sidecars.transcripts import Transcripts
 from worker.workspaces import sandbox
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class ClaudeSettings:
 class ClaudeCode:
     """The sidecar. `egress` is served on `settings.egress` by whoever makes both."""
 
-    def __init__(self, settings: ClaudeSettings, egress: Egress) -> None:
-        self._settings, self._egress = settings, egress
+    def __init__(self, settings: ClaudeSettings, egress: Egress, transcripts: Transcripts) -> None:
+        self._settings, self._egress, self._transcripts = settings, egress, transcripts
         self._running: dict[str, _Run] = {}
         self._health = Health(is_ready=False, why_not="not started")
         self._bwrap = ""
@@ -96,10 +97,17 @@ class ClaudeCode:
         if not self._health.is_ready:
             yield Result(Ending.FAILED, f"Claude Code cannot run here: {self._health.why_not}", Fault.SETUP)
             return
+        session = task.session.id
+        if session is not None and not self._transcripts.put(session, task.home, task.project):
+            why = f"no session {session} of this project is kept on this node; begin a new one"
+            yield Result(Ending.FAILED, why, Fault.SESSION)
+            return
         run = _Run(task, self._settings, self._egress, self._bwrap)
         self._running[task.run] = run
         try:
             async for event in run.events():
+                if isinstance(event, Result) and event.session_id is not None:
+                    self._transcripts.keep(event.session_id, task.home, task.project)
                 yield event
         finally:
             del self._running[task.run]

@@ -57,6 +57,7 @@ class AgentTask:
     home: Path
     """The run's own HOME: settings and transcripts of the runtime."""
     limits: RunLimits
+    project: str | None = None
     session: Session = field(default_factory=Session)
     model: str | None = None
     allowed_tools: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from tasks.errors import SettingsError, near
 from tasks.tool import ToolPolicy
+from worker.sidecars.sidecars_file import SidecarEntry, parse_sidecars
 
 SERVER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """A server's name is the first part of `server.tool`, and a capability: no dots, 63 characters."""
@@ -87,6 +88,8 @@ class ServersFile:
     servers: tuple[ServerEntry, ...] = ()
     policies: Mapping[str, ToolPolicy] = field(default_factory=dict)
     """By exact `server.tool`, or by glob."""
+    sidecars: Mapping[str, SidecarEntry] = field(default_factory=dict)
+    """Agent runtimes, by name."""
 
     def policy_of(self, tool: str) -> ToolPolicy:
         """The exact name wins, then the longest glob that matches."""
@@ -123,7 +126,7 @@ def parse_servers(text: str, *, source: str, environ: Mapping[str, str]) -> Serv
     form = _Node(source, _json(text, source))
     form.only({"mcpServers", "mcpfleet"})
     ours = form.child("mcpfleet")
-    ours.only({"tools", "modules"})
+    ours.only({"tools", "modules", "sidecars"})
     listed = form.child("mcpServers")
     servers: list[ServerEntry] = [_server(name, listed.child(name), environ) for name in listed.fields()]
     modules = ours.child("modules")
@@ -131,9 +134,18 @@ def parse_servers(text: str, *, source: str, environ: Mapping[str, str]) -> Serv
         if name in listed.fields():
             raise modules.wrong(name, "is a server in mcpServers already; names are unique")
         servers.append(_module(name, modules))
-    names = [server.name for server in servers]
+    agents = _sidecars(ours.child("sidecars"), {server.name for server in servers})
+    names = [*(server.name for server in servers), *agents]
     policies = ours.child("tools")
-    return ServersFile(tuple(servers), {key: _policy(key, policies, names) for key in policies.fields()})
+    return ServersFile(tuple(servers), {key: _policy(key, policies, names) for key in policies.fields()}, agents)
+
+
+def _sidecars(listed: _Node, taken: set[str]) -> dict[str, SidecarEntry]:
+    for name in listed.fields():
+        _check_name(name, listed)
+        if name in taken:
+            raise listed.wrong(name, "is an MCP server already; names are unique")
+    return parse_sidecars(listed.fields(), listed.where)
 
 
 def _json(text: str, source: str) -> object:

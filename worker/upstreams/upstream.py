@@ -38,6 +38,7 @@ class Ask:
     meta: dict[str, Any] | None
     """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them."""
     on_progress: Progress
+    project: str | None = None
 
     def call_meta(self) -> dict[str, Any]:
         """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""

@@ -63,6 +63,11 @@ class Upstreams:
         """An MCP server object as one more upstream; before `start`."""
         self._servers[name] = self._in_process(name, lambda: server)
 
+    def add(self, make: Callable[[Callable[[], None]], Upstream]) -> None:
+        """One more upstream, made with whom it tells of changes; before `start`."""
+        upstream = make(self._changed)
+        self._servers[upstream.name] = upstream
+
     async def start(self) -> None:
         """Start all at once; returns when each has started or failed, or when the wait is over."""
         self._starting = {asyncio.create_task(server.start()) for server in self._servers.values()}
@@ -116,6 +121,7 @@ class Upstreams:
         invocation: str,
         trace_id: str | None,
         on_progress: Progress,
+        project: str | None = None,
     ) -> str:
         """Call `server.tool`; its CallToolResult or InputRequiredResult as JSON text, as it came.
 
@@ -128,7 +134,7 @@ class Upstreams:
         server = self._servers.get(server_name)
         if server is None:
             raise unknown_tool(tool)
-        return await server.call(name, arguments, Ask(invocation, trace_id, meta, on_progress))
+        return await server.call(name, arguments, Ask(invocation, trace_id, meta, on_progress, project))
 
     def _changed(self) -> None:
         self.version += 1

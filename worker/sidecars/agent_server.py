@@ -1,0 +1,263 @@
+"""A sidecar as an upstream of the node: its tools, in the lane of agents.
+
+Owns what surrounds a run: arguments, the credential's state, files, progress, and how a Result becomes an
+MCP answer or a failure that the fleet knows what to do with. Refuses to know a runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from tasks.clock import Clock
+from tasks.invocation import Lane
+from tasks.outcome import ErrorInfo, Failure
+from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
+from worker.sidecars.credential import Credential
+from worker.sidecars.guard import guarded
+from worker.sidecars.run_arguments import RunArguments, parse
+from worker.sidecars.sidecar import (
+    AgentTask,
+    Began,
+    Ending,
+    Event,
+    Fault,
+    Health,
+    Result,
+    Retrying,
+    RunLimits,
+    Said,
+    Sidecar,
+    ToolBegan,
+)
+from worker.upstreams.errors import UpstreamError, not_started, unavailable, unknown_tool
+from worker.upstreams.upstream import Ask, ServerStatus
+
+_log = structlog.get_logger()
+
+RUN = "run"
+STRUCTURED = {
+    "type": "object",
+    "properties": {
+        "ending": {"type": "string"},
+        "fault": {"type": ["string", "null"]},
+        "session_id": {"type": ["string", "null"]},
+        "turns": {"type": "integer"},
+        "usage": {"type": "object"},
+        "cost_usd": {"type": ["number", "null"]},
+        "denials": {"type": "array", "items": {"type": "string"}},
+        "structured": {},
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run works."""
+
+    workspace: Path
+    home: Path
+
+
+class Places(Protocol):
+    """Who makes it, and takes it away."""
+
+    def open(self, run: str, project: str | None) -> AbstractAsyncContextManager[Place]:
+        """For one run; everything in it is gone afterwards but what was taken out."""
+        ...
+
+
+class AgentServer:
+    """One upstream with one sidecar behind it."""
+
+    def __init__(
+        self,
+        name: str,
+        sidecar: Sidecar,
+        *,
+        limits: RunLimits,
+        credential: Credential,
+        places: Places,
+        serving: Callable[[], AbstractAsyncContextManager[None]],
+        policy: ToolPolicy,
+        on_change: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
+        self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
+        self._policy = policy
+        self._health = Health(is_ready=False)
+        self._exits = contextlib.AsyncExitStack()
+        self._last_success_s: float | None = None
+        self._was_broken: str | None = None
+
+    async def start(self) -> None:
+        """Open the way out and find the runtime."""
+        await self._exits.enter_async_context(self._serving())
+        self._health = await self._sidecar.start()
+        self._on_change()
+
+    async def close(self) -> None:
+        """End all runs, then the way out."""
+        await self._sidecar.close()
+        await self._exits.aclose()
+
+    def tools(self) -> tuple[ToolSpec, ...]:
+        """Nothing where the runtime is not there."""
+        if not self._health.is_ready:
+            return ()
+        ours = {"lane": Lane.AGENTS, "timeout_s": self._limits.wall_s, "on_node_loss": OnNodeLoss.ASK}
+        said = {key: value for key, value in self._policy.model_dump().items() if value is not None}
+        return (ToolSpec(server=self.name, definition=_definition(), policy=ToolPolicy(**(ours | said))),)
+
+    def quiet_s(self) -> float | None:
+        """Each run has its own limit of silence."""
+        return None
+
+    def status(self) -> ServerStatus:
+        """For people, and for whoever places calls."""
+        return ServerStatus(
+            name=self.name,
+            kind="sidecar",
+            state="ready" if self._health.is_ready else "closed",
+            tools=len(self.tools()),
+            error=self._health.why_not,
+            protocol=self._health.version,
+            last_success_s=self._last_success_s,
+            unhealthy=self._credential.broken(),
+        )
+
+    async def call(self, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
+        """One run; an answer also where the agent failed in what it did.
+
+        Raises:
+            UpstreamError: nothing was done, or nobody can say what was.
+        """
+        if not self._health.is_ready:
+            raise unavailable(self.name, "not ready", self._health.why_not)
+        if tool != RUN:
+            raise unknown_tool(f"{self.name}.{tool}")
+        said = parse(arguments, f"{self.name}.{tool}")
+        self._check_credential()
+        run = f"{self.name}-{ask.invocation}"
+        async with self._places.open(run, ask.project) as place:
+            result, used_tools = await self._run(self._task(run, said, place, ask.project), ask)
+        self._tell_of_change()
+        if result.ending is Ending.FAILED:
+            self._raise_what_is_no_answer(result, used_tools=used_tools)
+        self._last_success_s = self._clock.mono_s()
+        return _answer(result)
+
+    def _task(self, run: str, said: RunArguments, place: Place, project: str | None) -> AgentTask:
+        ours = self._limits
+        limits = RunLimits(
+            wall_s=min(ours.wall_s, said.max_s or ours.wall_s),
+            silence_s=ours.silence_s,
+            turns=said.max_turns or ours.turns,
+            cost_usd=min((limit for limit in (ours.cost_usd, said.max_cost_usd) if limit is not None), default=None),
+        )
+        return AgentTask(
+            run=run,
+            prompt=said.prompt,
+            workspace=place.workspace,
+            home=place.home,
+            limits=limits,
+            project=project,
+            session=said.how_it_begins(),
+            model=said.model,
+            allowed_tools=said.allowed_tools,
+            denied_tools=said.denied_tools,
+            permission_mode=said.permission_mode,
+            output_schema=said.output_schema,
+        )
+
+    async def _run(self, task: AgentTask, ask: Ask) -> tuple[Result, bool]:
+        count, used_tools = 0, False
+        async with contextlib.aclosing(guarded(self._sidecar, task, self._clock)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    return event, used_tools
+                used_tools = used_tools or isinstance(event, ToolBegan)
+                line = line_of(event)
+                if line is not None:
+                    count += 1
+                    ask.on_progress(float(count), None, line)
+        raise AssertionError("guarded() ends with a Result")
+
+    def _check_credential(self) -> None:
+        broken = self._credential.broken()
+        if broken is not None:
+            self._tell_of_change()
+            raise not_started("credential_refused", f"{self.name}: {broken}")
+        wait_s = self._credential.wait_s()
+        if wait_s > 0:
+            raise self._wait(wait_s)
+
+    def _wait(self, wait_s: float) -> UpstreamError:
+        message = f"{self.name}: credential {self._credential.name} is spent for another {wait_s:.0f} s"
+        return UpstreamError(ErrorInfo("credential_spent", message, Failure.WAIT_UNTIL, wait_s))
+
+    def _raise_what_is_no_answer(self, result: Result, *, used_tools: bool) -> None:
+        """A failure that another try, another node or another day may not see."""
+        if result.fault in (Fault.QUOTA, Fault.OVERLOADED) and not used_tools:
+            raise self._wait(self._credential.wait_s() or 1.0)
+        if result.fault is Fault.SETUP or (result.fault in (Fault.AUTH, Fault.UNREACHABLE) and not used_tools):
+            raise not_started(f"agent_{result.fault}", f"{self.name}: {result.text}")
+
+    def _tell_of_change(self) -> None:
+        """The fleet should know at once that this node's credential broke, or is whole again."""
+        broken = self._credential.broken()
+        if broken != self._was_broken:
+            self._was_broken = broken
+            self._on_change()
+
+
+def line_of(event: Event) -> str | None:
+    """An event as a line for whoever watches; None where it is no news."""
+    if isinstance(event, Began):
+        return f"session {event.session_id} with {event.model}"
+    if isinstance(event, Said):
+        return None if event.is_part or not event.text.strip() else event.text
+    if isinstance(event, ToolBegan):
+        return f"{event.name}: {event.about}" if event.about else event.name
+    if isinstance(event, Retrying):
+        return f"the provider answered {event.status or 'nothing'}; try {event.attempt + 1} in {event.after_s:.1f} s"
+    return None
+
+
+def _answer(result: Result) -> str:
+    """An MCP CallToolResult as JSON text. Source: MCP 2026-07-28, tools, `structuredContent`."""
+    structured = {
+        "ending": result.ending,
+        "fault": result.fault,
+        "session_id": result.session_id,
+        "turns": result.turns,
+        "usage": dataclasses.asdict(result.usage),
+        "cost_usd": result.cost_usd,
+        "denials": list(result.denials),
+        "structured": result.structured,
+    }
+    content = [{"type": "text", "text": result.text}]
+    is_error = result.ending is not Ending.SUCCEEDED
+    return orjson.dumps({"content": content, "structuredContent": structured, "isError": is_error}).decode()
+
+
+def _definition() -> dict[str, Any]:
+    schema = RunArguments.model_json_schema()
+    schema.pop("title", None)
+    return {
+        "name": RUN,
+        "title": "Run a coding agent",
+        "description": "Runs Claude Code in a workspace of its own and answers with what it said and did.",
+        "inputSchema": schema,
+        "outputSchema": STRUCTURED,
+        "annotations": {"readOnlyHint": False, "idempotentHint": False, "openWorldHint": True},
+    }
+

@@ -1,0 +1,122 @@
+"""Makes one sidecar and what belongs to it, of its lines in the servers file. Starts nothing yet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from tasks.clock import Clock
+from tasks.errors import SettingsError
+from tasks.tool import ToolPolicy
+from worker.sidecars.agent_server import AgentServer
+from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
+from worker.sidecars.credential import Credential
+from worker.sidecars.egress import Egress, Endpoint
+from worker.sidecars.sidecar import RunLimits
+from worker.sidecars.sidecars_file import SidecarEntry
+from worker.sidecars.spend import Price, Prices
+from worker.sidecars.transcripts import Transcripts
+from worker.workspaces.scratch import ScratchPlaces
+
+KEY_MAX_BYTES = 10_000
+STARTS_WITHIN_S = 10.0
+
+
+def agent_server(
+    name: str,
+    entry: SidecarEntry,
+    on_change: Callable[[], None],
+    *,
+    state: Path,
+    policy: ToolPolicy,
+    clock: Clock,
+) -> AgentServer:
+    """The sidecar as an upstream. `state` is this node's own folder.
+
+    Raises:
+        SettingsError: no interpreter for the inside of a sandbox.
+    """
+    home = state / "sidecars" / name
+    shutil.rmtree(home / "runs", ignore_errors=True)
+    (home / "runs").mkdir(parents=True, mode=0o700)
+    credential = Credential(name, partial(_secret, entry.key_file), clock)
+    endpoint = Endpoint(entry.url, partial(_headers, credential, bearer=entry.bearer))
+    prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
+    egress = Egress(
+        endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers)
+    )
+    settings = ClaudeSettings(
+        binary=entry.binary,
+        version=entry.version,
+        interpreter=_interpreter(),
+        runs=home / "runs",
+        egress=home / "egress.sock",
+        model=entry.model,
+        environ=entry.environ,
+    )
+    return AgentServer(
+        name,
+        ClaudeCode(settings, egress, Transcripts(home / "sessions")),
+        limits=RunLimits(entry.wall_s, entry.silence_s, cost_usd=entry.cost_usd),
+        credential=credential,
+        places=ScratchPlaces(home / "scratch"),
+        serving=partial(_served, egress, settings.egress),
+        policy=policy,
+        on_change=on_change,
+        clock=clock,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _served(egress: Egress, path: Path) -> AsyncIterator[None]:
+    """The egress on its unix socket, which nobody but this node's user may open."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        server = _Server(uvicorn.Config(egress.app, log_level="warning", access_log=False, lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            async with asyncio.timeout(STARTS_WITHIN_S):
+                while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            server.should_exit = server.force_exit = True
+            await serving
+            await egress.close()
+            path.unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which leaves signals to the node."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as uvicorn declares it
+        yield
+
+
+def _secret(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(KEY_MAX_BYTES).strip()
+
+
+def _headers(credential: Credential, *, bearer: bool) -> dict[str, str]:
+    secret = credential.secret()
+    return {"authorization": f"Bearer {secret}"} if bearer else {"x-api-key": secret}
+
+
+def _interpreter() -> str:
+    """Python as it is called inside: the system's where there is one, else our own."""
+    found = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
+    if found is None or not os.access(found, os.X_OK):
+        raise SettingsError("a sandbox needs Python in /usr/bin: apt-get install python3")
+    return found

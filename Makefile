@@ -22,7 +22,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres machines vps-image vps-demo test test-live chaos check lint types imports
+.PHONY: help setup servers node postgres machines agents vps-image vps-demo test test-live chaos check lint types imports
 .PHONY: demo up bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
@@ -83,6 +83,27 @@ node: ## MCP servers from npm, where Node.js is there
 	@cd .cache/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# 370 MB. Its licence lets nobody pass it on, so whoever runs it gets it from npm.
+agents: | machines ## Claude Code and its sandbox (bubblewrap), for nodes and tests that run agents
+	@command -v bwrap >/dev/null || $(MAKE) --no-print-directory .install-bubblewrap
+	@if command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory .cache/agents/.setup \
+			|| echo "agents: npm could not install Claude Code; its tests will be skipped" >&2; \
+	else \
+		echo "agents: no Node.js here; the tests of Claude Code will be skipped" >&2; \
+	fi
+
+.PHONY: .install-bubblewrap
+.install-bubblewrap:
+	$(call apt,agents,bubblewrap,no agent can be run)
+
+.cache/agents/.setup: deploy/agents/package.json deploy/agents/package-lock.json
+	@echo "agents: Claude Code into .cache/agents"
+	@mkdir -p .cache/agents
+	@cp deploy/agents/package.json deploy/agents/package-lock.json .cache/agents/
+	@cd .cache/agents && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 # Only what apt can give to root: without it the PostgreSQL half of the ledger's suite is skipped, loudly.
 # No cluster is made or started: the tests make their own and throw it away.
 postgres: ## PostgreSQL for the tests, where we are root and apt is there
@@ -140,7 +161,7 @@ vps-image: setup machines ## Debian images for machines on this host, plain and 
 # Half a dozen installers that do not know each other.
 .PHONY: .what-tests-need
 .what-tests-need: $(UV)
-	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines .conformance-is-there .ansible-is-there
+	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines agents .conformance-is-there .ansible-is-there
 
 # Most tests wait for processes, leases and sockets. A file's tests stay together: some tell a story.
 SIDE_BY_SIDE_TESTS := -n 3 --dist loadfile

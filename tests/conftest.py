@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos import disks, network
+from tests.contract import agents
 from tests.vps import ground
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +69,7 @@ NEEDS = {
     "nspawn": (lambda: ground.why_not() is None, "no machines on this host (root, apt-get install systemd-container)"),
     "busybox": (ground.has_busybox, "no static busybox (apt-get install busybox-static)"),
     "vps-image": ((ground.IMAGES / "plain").exists, "no image of a machine here (make vps-image, as root)"),
+    "claude": (lambda: agents.why_not() is None, "Claude Code cannot be run here (make agents, as root)"),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

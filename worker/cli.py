@@ -30,8 +30,8 @@ from worker.bootstrap import our_version
 from worker.fleet_clock import FleetClock
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
 from worker.process import Exit, McpSide, NodeProcess
-from worker.sidecars.assemble import agent_server
 from worker.settings import PREFIX, NodeSettings
+from worker.sidecars.assemble import agent_server
 from worker.systemd import Supervisor, supervisor_of
 from worker.upstreams.servers_file import load_servers, parse_servers
 from worker.upstreams.upstreams import Upstreams

@@ -58,12 +58,18 @@ STRUCTURED = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class Place(Protocol):
     """Where a run works."""
 
-    workspace: Path
-    home: Path
+    @property
+    def workspace(self) -> Path:
+        """Its files."""
+        ...
+
+    @property
+    def home(self) -> Path:
+        """Its HOME."""
+        ...
 
 
 class Places(Protocol):
@@ -113,9 +119,9 @@ class AgentServer:
         """Nothing where the runtime is not there."""
         if not self._health.is_ready:
             return ()
-        ours = {"lane": Lane.AGENTS, "timeout_s": self._limits.wall_s, "on_node_loss": OnNodeLoss.ASK}
-        said = {key: value for key, value in self._policy.model_dump().items() if value is not None}
-        return (ToolSpec(server=self.name, definition=_definition(), policy=ToolPolicy(**(ours | said))),)
+        ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s, on_node_loss=OnNodeLoss.ASK)
+        policy = ours.model_copy(update=self._policy.model_dump(exclude_none=True))
+        return (ToolSpec(server=self.name, definition=_definition(), policy=policy),)
 
     def quiet_s(self) -> float | None:
         """Each run has its own limit of silence."""
@@ -260,4 +266,3 @@ def _definition() -> dict[str, Any]:
         "outputSchema": STRUCTURED,
         "annotations": {"readOnlyHint": False, "idempotentHint": False, "openWorldHint": True},
     }
-

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -50,9 +50,7 @@ def agent_server(
     credential = Credential(name, partial(_secret, entry.key_file), clock)
     endpoint = Endpoint(entry.url, partial(_headers, credential, bearer=entry.bearer))
     prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
-    egress = Egress(
-        endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers)
-    )
+    egress = Egress(endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers))
     settings = ClaudeSettings(
         binary=entry.binary,
         version=entry.version,
@@ -75,13 +73,21 @@ def agent_server(
     )
 
 
-@contextlib.asynccontextmanager
-async def _served(egress: Egress, path: Path) -> AsyncIterator[None]:
-    """The egress on its unix socket, which nobody but this node's user may open."""
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A unix socket that nobody but this node's user may open."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(path))
         path.chmod(0o600)
+        yield listening
+    path.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def _served(egress: Egress, path: Path) -> AsyncIterator[None]:
+    """The egress, while the node runs."""
+    with _listening(path) as listening:
         server = _Server(uvicorn.Config(egress.app, log_level="warning", access_log=False, lifespan="off"))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
@@ -93,7 +99,6 @@ async def _served(egress: Egress, path: Path) -> AsyncIterator[None]:
             server.should_exit = server.force_exit = True
             await serving
             await egress.close()
-            path.unlink(missing_ok=True)
 
 
 class _Server(uvicorn.Server):

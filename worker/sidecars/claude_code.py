@@ -12,15 +12,16 @@ import asyncio
 import contextlib
 import importlib
 import shlex
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from tasks.errors import SettingsError
 from worker.sidecars import claude_words
-from worker.sidecars.egress import Egress, Spent
+from worker.sidecars.egress import Egress
 from worker.sidecars.process import OneProcess
 from worker.sidecars.sidecar import (
     AgentTask,
@@ -92,7 +93,7 @@ class ClaudeCode:
         """As found at the start."""
         return self._health
 
-    async def run(self, task: AgentTask) -> AsyncIterator[Event]:
+    async def run(self, task: AgentTask) -> AsyncGenerator[Event]:
         """See `Sidecar.run`."""
         if not self._health.is_ready:
             yield Result(Ending.FAILED, f"Claude Code cannot run here: {self._health.why_not}", Fault.SETUP)
@@ -130,7 +131,7 @@ class ClaudeCode:
                 self._settings.binary, "--version", stdout=asyncio.subprocess.PIPE, env={}
             )
             said, _ = await program.communicate()
-        except (sandbox.SettingsError, OSError) as error:
+        except (SettingsError, OSError) as error:
             return Health(is_ready=False, why_not=f"{error}; install it with: npm install @anthropic-ai/claude-code")
         version = said.decode(errors="replace").split()[0] if said else ""
         if version != self._settings.version:
@@ -151,7 +152,7 @@ class _Run:
         self._talking: asyncio.Task[None] | None = None
         self._is_cancelled = False
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event]:
         """As they come. The SDK lives in a task of its own: cancelling it would take seconds."""
         self._talking = asyncio.create_task(self._talk())
         while (event := await self._events.get()) is not None:
@@ -196,11 +197,11 @@ class _Run:
                 self._client = client
                 await client.query(self._task.prompt)
                 async for message in client.receive_response():
-                    for event in claude_words.events_of(message, self._task, self._spent, cancelled=self._is_cancelled):
+                    for event in claude_words.events_of(message, self._spent, cancelled=self._is_cancelled):
                         self._events.put_nowait(event)
         except (ClaudeSDKError, OSError) as error:
             self._events.put_nowait(claude_words.broken(error, cancelled=self._is_cancelled))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the top of a run, in a task of its own
             _log.exception("claude_code_broke", run=self._task.run)
             self._events.put_nowait(Result(Ending.FAILED, f"the SDK broke: {error}", Fault.PROTOCOL))
         finally:

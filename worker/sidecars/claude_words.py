@@ -7,11 +7,11 @@ Source: claude-agent-sdk's message types, and what was measured of their truth: 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 from worker.sidecars.egress import Spent
 from worker.sidecars.sidecar import (
-    AgentTask,
     Began,
     Ending,
     Event,
@@ -38,7 +38,7 @@ _TOO_LONG = ("prompt is too long", "context_length", "context window")
 _NO_SESSION = ("No conversation found", "session ID")
 
 
-def events_of(message: Any, task: AgentTask, spent: Spent, *, cancelled: bool) -> Iterator[Event]:  # noqa: ANN401
+def events_of(message: Any, spent: Spent, *, cancelled: bool) -> Iterator[Event]:  # noqa: ANN401
     """What one message of the SDK says; nothing where it says nothing to us."""
     from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent, SystemMessage, UserMessage
 
@@ -53,7 +53,7 @@ def events_of(message: Any, task: AgentTask, spent: Spent, *, cancelled: bool) -
     elif isinstance(message, UserMessage):
         yield from _user(message.content)
     elif isinstance(message, ResultMessage):
-        yield _result(message, task, spent, cancelled=cancelled)
+        yield _result(message, spent, cancelled=cancelled)
 
 
 def broken(error: Exception, *, cancelled: bool) -> Result:
@@ -101,7 +101,7 @@ def _about(given: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in given.items())[:ABOUT_CHARS]
 
 
-def _result(message: Any, task: AgentTask, spent: Spent, *, cancelled: bool) -> Result:  # noqa: ANN401
+def _result(message: Any, spent: Spent, *, cancelled: bool) -> Result:  # noqa: ANN401
     ending, fault, text = _judged(message, cancelled=cancelled)
     denials = tuple(str(denial.get("tool_name", "?")) for denial in message.permission_denials or [])
     return Result(
@@ -138,8 +138,8 @@ def _fault_of(status: int | None, text: str) -> tuple[Fault, str]:
         return Fault.CONTEXT, "this is more than the model reads at once: give it less, or begin a new session"
     if status in _BY_STATUS:
         return _BY_STATUS[status]
-    if status == 502 or status is None:
+    if status in (None, HTTPStatus.BAD_GATEWAY):
         return Fault.UNREACHABLE, "the model's endpoint does not answer"
-    if status >= 500:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Fault.OVERLOADED, f"the provider failed ({status})"
     return Fault.REFUSED, f"the provider refused the request ({status})"

@@ -12,15 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 
 from tasks.clock import Clock
 
 DEFAULT_PAUSE_S = 60.0
 """For a limit whose end nobody named."""
 OVERLOAD_PAUSE_S = 15.0
+OVERLOADED = 529
+"""Not a status of HTTP's own: the Messages API's."""
 LONGEST_S = 8 * 86_400.0
 """A reset farther away is not believed: weekly limits are the longest there are."""
-_RESETS = ("anthropic-ratelimit-unified-reset", "anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-requests-reset")
+_RESETS = (
+    "anthropic-ratelimit-unified-reset",
+    "anthropic-ratelimit-tokens-reset",
+    "anthropic-ratelimit-requests-reset",
+)
+_PAUSES_S = {int(HTTPStatus.TOO_MANY_REQUESTS): DEFAULT_PAUSE_S, OVERLOADED: OVERLOAD_PAUSE_S}
 
 
 class Credential:
@@ -41,10 +49,9 @@ class Credential:
         """The provider answered a request that was made with it."""
         if status in (401, 403):
             self._refused, self._refused_secret = f"the provider answered {status}", self._current()
-        elif status in (429, 529):
-            default_s = DEFAULT_PAUSE_S if status == 429 else OVERLOAD_PAUSE_S
-            self._spent_until_s = self._clock.mono_s() + self._pause_s(headers, default_s)
-        elif status < 400:
+        elif status in _PAUSES_S:
+            self._spent_until_s = self._clock.mono_s() + self._pause_s(headers, _PAUSES_S[status])
+        elif status < HTTPStatus.BAD_REQUEST:
             self._refused, self._spent_until_s = None, 0.0
 
     def wait_s(self) -> float:

@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 class Spent:
     """What a run has used so far."""
 
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost_usd: float = 0.0
     is_priced: bool = True
     """Every model that it used has a price."""

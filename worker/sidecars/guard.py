@@ -6,7 +6,7 @@ Refuses to know a runtime. A limit is no exception to the caller: it is how the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import structlog
@@ -17,7 +17,7 @@ from worker.sidecars.sidecar import AgentTask, Ending, Event, Fault, Result, Sid
 _log = structlog.get_logger()
 
 
-async def guarded(sidecar: Sidecar, task: AgentTask, clock: Clock) -> AsyncIterator[Event]:
+async def guarded(sidecar: Sidecar, task: AgentTask, clock: Clock) -> AsyncGenerator[Event]:
     """The events of a run, within its limits.
 
     A runtime that ends without a Result, or breaks, ends as FAILED with the fault PROTOCOL; what it says
@@ -41,17 +41,17 @@ async def guarded(sidecar: Sidecar, task: AgentTask, clock: Clock) -> AsyncItera
                 return
 
 
-async def _events(sidecar: Sidecar, task: AgentTask) -> AsyncIterator[Event]:
+async def _events(sidecar: Sidecar, task: AgentTask) -> AsyncGenerator[Event]:
     """As they come; a defect of the sidecar is an end of the run, not of the node."""
     running = sidecar.run(task)
     try:
         async for event in running:
             yield event
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the top of a run
         _log.exception("sidecar_broke", run=task.run)
         yield Result(Ending.FAILED, f"the agent runtime broke: {error}; the node's log has more", Fault.PROTOCOL)
     finally:
-        await running.aclose()  # type: ignore[attr-defined]
+        await running.aclose()
 
 
 def _patience(task: AgentTask, spent_s: float) -> tuple[float | None, Fault]:

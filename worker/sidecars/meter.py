@@ -63,7 +63,8 @@ class StreamMeter:
             return
         if not isinstance(said, dict):
             return
-        message = said.get("message") if isinstance(said.get("message"), dict) else said
+        inner = said.get("message")
+        message: dict[str, Any] = inner if isinstance(inner, dict) else said
         self._model = message.get("model") or self._model
         usage = message.get("usage")
         if isinstance(usage, dict):

@@ -5,7 +5,7 @@ Owns the words. Refuses to know any runtime, and to start anything. See docs/adr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -190,7 +190,7 @@ class Result:
     structured: Any = None
     """Fits `AgentTask.output_schema`; None where none was asked for."""
     turns: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     """Of this run alone, also where a session was resumed."""
     cost_usd: float | None = None
     """Of this run alone; None where nobody knows a price."""
@@ -222,7 +222,7 @@ class Sidecar(Protocol):
         """As last found out."""
         ...
 
-    def run(self, task: AgentTask) -> AsyncIterator[Event]:
+    def run(self, task: AgentTask) -> AsyncGenerator[Event]:
         """Events as they come; the last one is the Result, and there is exactly one.
 
         Closing the iterator, or cancelling who waits on it, ends everything that the run started.

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
@@ -88,7 +89,7 @@ class MessagesDouble:
         fault = self.always or (self.troubles.pop(0) if self.troubles else Trouble())
         if fault.hangs:
             await asyncio.Event().wait()
-        if fault.status != 200:
+        if fault.status != HTTPStatus.OK:
             kind = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
             error = {"type": kind.get(fault.status, "api_error"), "message": fault.message}
             return JSONResponse({"type": "error", "error": error}, fault.status, fault.headers)

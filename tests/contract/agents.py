@@ -1,0 +1,103 @@
+"""What tests of agents need: the real Claude Code, and a model API on loopback that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from orchestrator.testing.serving import serving
+from tasks.clock import SystemClock
+from worker.sidecars.agent_server import AgentServer
+from worker.sidecars.assemble import agent_server
+from worker.sidecars.sidecars_file import parse_sidecars
+from worker.testing.messages_double import MessagesDouble
+from worker.upstreams.servers_file import ToolPolicy
+from worker.upstreams.upstream import Ask
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = ROOT / ".cache/agents/node_modules/@anthropic-ai/claude-code-linux-x64/claude"
+PINNED: dict[str, str] = orjson.loads((ROOT / "deploy/agents/package.json").read_bytes())["dependencies"]
+VERSION = PINNED["@anthropic-ai/claude-code"]
+KEY = "not-a-secret"
+WAIT_S = 90.0
+
+
+def why_not() -> str | None:
+    """What is missing for a run of the real binary in a real sandbox."""
+    if not BINARY.exists():
+        return "Claude Code is not installed"
+    if importlib.util.find_spec("claude_agent_sdk") is None:
+        return "claude-agent-sdk is not installed"
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return "bubblewrap is not installed"
+    tried = [bwrap, "--unshare-user", "--unshare-net", "--ro-bind", "/", "/", "true"]
+    ended = subprocess.run(tried, check=False, capture_output=True, timeout=20)
+    return None if ended.returncode == 0 else "bubblewrap may not make namespaces here"
+
+
+@dataclass(slots=True)
+class Bench:
+    """A sidecar as the node has it, and the model behind it."""
+
+    server: AgentServer
+    model: MessagesDouble
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+    changes: list[None] = field(default_factory=list)
+
+    async def call(self, prompt: str = "do it", *, invocation: str = "inv-1", **more: Any) -> dict[str, Any]:
+        """One run; the CallToolResult."""
+        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""))
+        async with asyncio.timeout(WAIT_S):
+            answer: dict[str, Any] = orjson.loads(await self.server.call("run", {"prompt": prompt, **more}, ask))
+        return answer
+
+    def sandboxes(self) -> list[str]:
+        """Processes whose command line names this bench's folder."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                if str(self.folder) in line:
+                    found.append(line)
+        return found
+
+
+@asynccontextmanager
+async def bench(folder: Path, script: Sequence[Sequence[dict[str, Any]]], **more: Any) -> AsyncIterator[Bench]:
+    """`more` goes into the sidecar's lines of the servers file."""
+    model = MessagesDouble(script)
+    (folder / "key").write_text(KEY + "\n")
+    async with serving(model.app) as url:
+        said = {
+            "kind": "claude_code",
+            "binary": str(BINARY),
+            "version": VERSION,
+            "key_file": str(folder / "key"),
+            "url": url,
+            "model": "claude-sonnet-5",
+            "prices": {"claude-sonnet": {"input": 3.0, "output": 15.0}},
+        }
+        entry = parse_sidecars({"claude_code": said | more}, "test")["claude_code"]
+        changes: list[None] = []
+        make = partial(agent_server, "claude_code", entry, state=folder / "state", clock=SystemClock())
+        server = make(on_change=lambda: changes.append(None), policy=ToolPolicy())
+        await server.start()
+        try:
+            yield Bench(server, model, folder, changes=changes)
+        finally:
+            await server.close()

@@ -143,7 +143,7 @@ vps-image: setup machines ## Debian images for machines on this host, plain and 
 	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines .conformance-is-there .ansible-is-there
 
 # Most tests wait for processes, leases and sockets. A file's tests stay together: some tell a story.
-SIDE_BY_SIDE_TESTS := -n 3 --dist loadfile
+SIDE_BY_SIDE_TESTS := -n 3 --dist loadfile --no-loadscope-reorder
 
 test: .what-tests-need ## all set-up, then the tests; says at the end what could not be tested here
 	@$(WITH_SERVERS) $(BIN)/python -m pytest $(SIDE_BY_SIDE_TESTS) $(ARGS)

@@ -87,6 +87,8 @@ class Intent:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, _FORM.dump_json(sent), 0)
         os.fsync(self._descriptor)
+        now = self._clock.wall_s()
+        os.utime(self._descriptor, (now, now))
 
 
 class Intents:

@@ -59,6 +59,7 @@ class Dialect:
         capacity: there are none left of this size in this region.
         taken: the name is in use.
         readings: methods of the driver that turn the API's forms into libcloud's objects.
+        page: how large a page is asked for, where the driver asks for small ones.
     """
 
     driver: str
@@ -66,6 +67,15 @@ class Dialect:
     capacity: re.Pattern[str]
     taken: re.Pattern[str] | None = None
     readings: tuple[str, ...] = ("_to_node", "_to_size")
+    page: Form | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Of a connection: how long it waits, for a connection and for an answer; what it asks for beside."""
+
+    timeout_s: tuple[float, float]
+    page: Form | None
 
 
 @dataclass(slots=True)
@@ -101,7 +111,7 @@ class LibcloudWire:
         self._dialect = dialect
         self._base_url = base_url.rstrip("/")
         self._token = token
-        self._timeout = (CONNECT_S, min(READ_S, answer_within_s))
+        self._lead = Lead((CONNECT_S, min(READ_S, answer_within_s)), dialect.page)
 
     @contextmanager
     def asked(self, order: Order | None = None, beside: Form | None = None) -> Iterator[Any]:
@@ -139,7 +149,7 @@ class LibcloudWire:
     def _driver(self, exchange: Exchange, beside: Form) -> Any:  # noqa: ANN401 - libcloud has no types
         module, _, name = self._dialect.driver.partition(":")
         base = getattr(importlib.import_module(module), name)
-        connection = _connection(base.connectionCls, exchange, beside, self._timeout)
+        connection = _connection(base.connectionCls, exchange, beside, self._lead)
         as_it_is = dict.fromkeys(self._dialect.readings, lambda _, data: data)
         body = {
             "__new__": lambda cls, *_, **__: object.__new__(cls),  # the drivers' own choose among API versions
@@ -187,7 +197,7 @@ class LibcloudWire:
         return redacted(error, self._token)
 
 
-def _connection(base: Any, exchange: Exchange, beside: Form, timeout: tuple[float, float]) -> type:  # noqa: ANN401
+def _connection(base: Any, exchange: Exchange, beside: Form, lead: Lead) -> type:  # noqa: ANN401 - no types there
     """The driver's connection that notes what it is answered, waits so long and tries once."""
     from libcloud.http import LibcloudConnection
 
@@ -203,11 +213,12 @@ def _connection(base: Any, exchange: Exchange, beside: Form, timeout: tuple[floa
         exchange.answers.append(response.object)
         return response
 
+    body = {"timeout": lead.timeout_s, "request": request, "exchange": exchange}
     # else another variable of libcloud's writes whole requests, and the token, into a file
-    http = type("Http", (LibcloudConnection,), {"request": exchanged})
-    return type(
-        "Connection", (base,), {"conn_class": http, "timeout": timeout, "request": request, "exchange": exchange}
-    )
+    body["conn_class"] = type("Http", (LibcloudConnection,), {"request": exchanged})
+    if lead.page is not None:
+        body["add_default_params"] = lambda self, params: base.add_default_params(self, params) | lead.page
+    return type("Connection", (base,), body)
 
 
 def _words(text: str) -> str:

@@ -70,6 +70,7 @@ class Linode:
         quota=re.compile(r"account limit reached|limit.*(reached|exceeded)", re.IGNORECASE),
         capacity=re.compile(r"capacity|no open slots|(type|plan|region).*(not available|unavailable)", re.IGNORECASE),
         taken=re.compile(r"label must be unique", re.IGNORECASE),
+        page={"page_size": 500},
         readings=("_to_node", "_to_size", "_to_location"),
     )
 

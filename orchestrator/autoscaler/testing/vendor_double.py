@@ -62,7 +62,7 @@ class VendorDouble:
         return f"POST {self.path}"
 
     @property
-    def list(self) -> str:
+    def listing(self) -> str:
         """Likewise."""
         return f"GET {self.path}"
 
@@ -74,7 +74,7 @@ class VendorDouble:
     @property
     def operations(self) -> tuple[str, ...]:
         """All that a provider asks."""
-        return (self.create, self.list, f"GET {self.path}/*", self.delete, *(f"GET {path}" for path in self.lists))
+        return (self.create, self.listing, f"GET {self.path}/*", self.delete, *(f"GET {path}" for path in self.lists))
 
     def refusal(self, refused: Refused) -> Form:
         """The body of an error."""
@@ -137,7 +137,7 @@ class VendorDouble:
         }
         return others | {
             self.create: self._create,
-            self.list: lambda asked, _: json_answer(200, self.page(asked, self.key, self._listed())),
+            self.listing: lambda asked, _: json_answer(200, self.page(asked, self.key, self._listed())),
             f"GET {self.path}/*": lambda _, number: json_answer(200, self.one(self._boot(self._found(number)))),
             self.delete: self._delete,
         }

@@ -263,6 +263,19 @@ async def test_of_two_machines_of_a_claim_all_take_the_oldest(case: Case, double
 
 
 @pytest.mark.parametrize("case", [BY_KIND["linode"]])
+async def test_what_a_region_has_run_out_of_is_not_offered(case: Case, double: VendorDouble, tmp_path: Path) -> None:
+    """Nor is a region without machines; where a region has a price of its own, that is it."""
+    double.out_of_stock.add(("g6-nanode-1", "br-gru"))
+    async with opened(case, double, tmp_path, eur_per_usd=1.0) as cloud:
+        prices = {(product.type, product.region): product.price_eur_h for product in await cloud.catalog()}
+    assert prices == {
+        ("g6-nanode-1", "eu-central"): 0.0075,
+        ("g6-standard-1", "eu-central"): 0.018,
+        ("g6-standard-1", "br-gru"): 0.021,
+    }
+
+
+@pytest.mark.parametrize("case", [BY_KIND["linode"]])
 async def test_a_label_of_somebody_elses_is_an_order_refused(case: Case, double: VendorDouble, tmp_path: Path) -> None:
     """Their machine is neither taken over nor ended."""
     async with opened(case, double, tmp_path) as cloud:

@@ -127,11 +127,13 @@ class Linode:
         )
 
     def offers(self, driver: Any) -> Iterator[Offer]:  # noqa: ANN401
-        """Every type in every region that has machines at all: the API tells no more in one question."""
+        """Every type in every region that has machines and has not run out of it: the driver does not ask for that."""
+        rows = _whole(driver, lambda: driver._paginated_request("/v4/regions/availability", "data"))  # noqa: SLF001
+        absent = {(row["plan"], row["region"]) for row in rows if not row["available"]}
         places = [place["id"] for place in _whole(driver, driver.list_locations) if "Linodes" in place["capabilities"]]
         for each in _whole(driver, driver.list_sizes):
             dearer = {price["id"]: price["hourly"] for price in each.get("region_prices") or []}
-            for place in places:
+            for place in (place for place in places if (each["id"], place) not in absent):
                 usd_h = dearer.get(place) or each["price"]["hourly"]
                 yield Offer(each["id"], place, float(usd_h), each["vcpus"], each["memory"])
 

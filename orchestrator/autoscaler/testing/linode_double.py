@@ -56,7 +56,11 @@ class LinodeDouble(VendorDouble):
 
     path = "/v4/linode/instances"
     key = "data"
-    lists: ClassVar = {"/v4/linode/types": ("data", TYPES), "/v4/regions": ("data", REGIONS)}
+    lists: ClassVar = {
+        "/v4/regions/availability": ("data", []),
+        "/v4/linode/types": ("data", TYPES),
+        "/v4/regions": ("data", REGIONS),
+    }
     created = 200
     deleted: ClassVar = {}
     boots = ("provisioning", "booting", "running")
@@ -91,6 +95,8 @@ class LinodeDouble(VendorDouble):
 
     def page(self, asked: Asked, key: str, forms: list[Form]) -> Form:
         """Numbered."""
+        if asked.path.endswith("/availability"):
+            forms = [{"plan": plan, "region": region, "available": False} for plan, region in self.out_of_stock]
         page, pages, found = numbered(asked, "page_size", 500, forms)
         return {key: found, "page": page, "pages": pages, "results": len(forms)}
 

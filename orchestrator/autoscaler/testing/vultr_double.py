@@ -1,6 +1,7 @@
 """Vultr's API on loopback, as far as a fleet asks it.
 
 Source: https://www.vultr.com/api/. Labels need not be unique there; the field `tag` of old is not kept.
+How the API says that a plan has run out is not documented: these words are of our choosing.
 """
 
 from __future__ import annotations

@@ -227,6 +227,28 @@ async def test_an_order_of_unknown_outcome_is_sent_again_when_lists_had_their_ti
 
 
 @NAMELESS
+async def test_a_machine_that_shows_nowhere_yet_is_not_ordered_again(
+    case: Case, double: VendorDouble, tmp_path: Path
+) -> None:
+    """Its id is known, lists lag, and even the question for that id is answered by a replica that lags."""
+    double.lag(True)
+    async with opened(case, double, tmp_path) as cloud:
+        await cloud.create(case.order())
+        double.fail(f"GET {double.path}/*", 404, "Not found")
+        with pytest.raises(CloudDown, match="no machine of it shows yet"):
+            await cloud.create(case.order())
+    assert len(double.machines) == 1
+
+
+@EVERY
+async def test_a_size_that_is_unknown_is_named(case: Case, double: VendorDouble, tmp_path: Path) -> None:
+    """With the region and the vendor's words; some say no more than that a plan is invalid."""
+    async with opened(case, double, tmp_path) as cloud:
+        with pytest.raises(OrderRefused, match=rf"no-such in {case.region}: .*; correct the pool's ladder"):
+            await cloud.create(replace(case.order(), type="no-such"))
+
+
+@NAMELESS
 async def test_a_refused_order_may_be_sent_again_at_once(case: Case, double: VendorDouble, tmp_path: Path) -> None:
     """The cloud said that it did nothing: there is nothing to wait for."""
     double.fail(double.create, 422, "no")
@@ -242,7 +264,7 @@ async def test_a_record_that_was_half_written_holds_the_order(case: Case, double
     """The power went between writing down and sending: nobody knows, so nothing is sent yet."""
     (tmp_path / "aaaaaaaaa2.json").write_text('{"at": 17')
     async with opened(case, double, tmp_path) as cloud:
-        with pytest.raises(CloudDown, match="nobody was told what became of it"):
+        with pytest.raises(CloudDown, match="ordered a moment ago, and no machine of it shows yet"):
             await cloud.create(case.order())
     assert double.machines == {}
 

@@ -2,7 +2,7 @@
 
 Such a cloud (names are not unique, no idempotency key) is looked at first, but its lists lag, and an answer
 may be lost. So each claim has a record in the provider's folder: sent at that time, then the machine's id.
-While the outcome of one is unknown, nothing more is sent for that claim until lists have had their time.
+While no machine of it shows, nothing more is sent for that claim until lists have had their time.
 Orchestrators on one host share the folder; another host's does not know it, and a second machine made that
 way is found by its tag and ended by reconciliation.
 """
@@ -13,7 +13,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,13 +58,11 @@ class Intent:
         """Write it down.
 
         Raises:
-            CloudDown: an earlier one may have been carried out, and may not be in the lists yet.
+            CloudDown: one that was sent a moment ago may have been carried out, and may not show anywhere yet.
         """
         now = self._clock.wall_s()
-        if self._sent.at and not self._sent.machine_id and 0 <= now - self._sent.at < SETTLE_S:
-            raise CloudDown(
-                self._provider, "this was ordered before, nobody was told what became of it, and no list shows it yet"
-            )
+        if self._sent.at and 0 <= now - self._sent.at < SETTLE_S:
+            raise CloudDown(self._provider, "this was ordered a moment ago, and no machine of it shows yet")
         self._write(Sent(now))
 
     def not_carried_out(self) -> None:
@@ -131,8 +129,9 @@ class Intents:
     def _forget(self) -> None:
         """Records of claims that are long settled; none is ordered again after a day."""
         for path in self._folder.glob("*.json"):
-            if self._clock.wall_s() - path.stat().st_mtime > KEPT_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # somebody else was quicker
+                if self._clock.wall_s() - path.stat().st_mtime > KEPT_S:
+                    path.unlink()
 
     def _unusable(self, error: OSError) -> CloudDown:
         return CloudDown(self._provider, f"its folder {self._folder} cannot be used: {error.strerror or error}")

@@ -185,7 +185,7 @@ class LibcloudWire:
             return Taken(self._provider, detail)
         if exchange.status in CREDENTIALS:
             return CredentialsRefused(self._provider, detail)
-        return OrderRefused(self._provider, detail)
+        return OrderRefused(self._provider, f"{order.type} in {order.region}: {detail}")
 
     def _without_refusal(self, error: Exception, exchange: Exchange, order: Order | None) -> Exception:
         """The driver itself would not ask, or does not understand what it was told."""

@@ -1,6 +1,6 @@
 """What became of each machine, and when: looked at from outside, whoever ordered it.
 
-Asks the cloud, the network, the machine's disk and the orchestrator; knows no autoscaler.
+Asks the data centre, the network, the machine's disk and the orchestrator; knows no autoscaler.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 
-from orchestrator.autoscaler.cloud.local_vps import LocalVps
 from orchestrator.autoscaler.cloud.provider import Machine
+from tests.vps.centre import DataCentre
 from tests.vps.hall import Hall
 
 SSH = 22
 LOOK_EVERY_S = 0.1
 CONNECT_S = 0.5
-STEPS = ("booted", "ssh", "cloud-init", "provisioned", "joined", "first call", "draining", "left", "gone")
+STEPS = (
+    *("API: create", "booted", "ssh", "cloud-init", "provisioned", "joined", "first call"),
+    *("draining", "left", "API: delete", "gone"),
+)
 """In this order. What a machine passed by is left out."""
+CELL = 13
 UNIT = "etc/systemd/system/mcpfleet-node.service"
 """On a machine's own disk where Ansible wrote it, which is when all that the node needs is installed."""
 HERE, LEAVING = frozenset({"active", "cordoned"}), frozenset({"draining"})
@@ -48,8 +51,8 @@ class Story:
 class Watcher:
     """Looks, as long as it is held."""
 
-    def __init__(self, cloud: LocalVps, cluster: str, hall: Hall, state_dir: Path) -> None:
-        self._cloud, self._cluster, self._hall, self._state_dir = cloud, cluster, hall, state_dir
+    def __init__(self, centre: DataCentre, hall: Hall) -> None:
+        self._centre, self._hall = centre, hall
         self.stories: dict[str, Story] = {}
 
     @asynccontextmanager
@@ -72,7 +75,7 @@ class Watcher:
 
     async def look(self) -> None:
         """Once."""
-        machines = await self._cloud.machines(self._cluster)
+        machines = await self._centre.machines()
         for machine in machines:
             await self._look_at(machine)
         states, is_told = await self._hall.node_states(), await self._hall.answers(next(iter(self._hall.orchestrators)))
@@ -85,12 +88,16 @@ class Watcher:
                 story.first("draining")
             elif is_told and "joined" in story.at:
                 story.first("left")
+            if story.name in self._centre.asked.to_end:
+                story.first("API: delete", self._centre.asked.to_end[story.name])
             if story.name not in listed:
                 story.first("gone")
 
     async def _look_at(self, machine: Machine) -> None:
         story = self.stories.setdefault(machine.name, Story(machine.name, machine.created_at))
-        disk = self._state_dir / "machines" / machine.id / "upper"
+        if machine.name in self._centre.asked.to_build:
+            story.first("API: create", self._centre.asked.to_build[machine.name])
+        disk = self._centre.state_dir / "machines" / machine.id / "upper"
         for finished in disk.glob("var/lib/cloud/instances/*/boot-finished"):
             with contextlib.suppress(FileNotFoundError):
                 story.first("cloud-init", finished.stat().st_mtime)
@@ -105,7 +112,7 @@ class Watcher:
 def table(stories: list[Story]) -> str:
     """Seconds since each machine was ordered, step by step, and the median of all."""
     width = max([len(story.name) for story in stories] + [len("median")])
-    head = "s from the order".ljust(width) + "".join(f"{step:>13}" for step in STEPS)
+    head = "s from the order".ljust(width) + "".join(f"{step:>{CELL}}" for step in STEPS)
     rows = [[story.name, *(story.after_s(step) for step in STEPS)] for story in stories]
     middle: list[float | None] = []
     for step in STEPS:
@@ -113,7 +120,7 @@ def table(stories: list[Story]) -> str:
         middle.append(median(known) if known else None)
     lines = [head]
     for name, *times in [*rows, ["median", *middle]]:
-        cells = (f"{each:13.1f}" if isinstance(each, float) else f"{'-':>13}" for each in times)
+        cells = (f"{each:{CELL}.1f}" if isinstance(each, float) else f"{'-':>{CELL}}" for each in times)
         lines.append(str(name).ljust(max(width, len("s from the order"))) + "".join(cells))
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import signal
 import sys
 import tempfile
 import time
@@ -60,6 +61,7 @@ def main() -> int:
         raise SystemExit(f"vps-demo: no image {', '.join(missing)} in {IMAGES}: make vps-image")
     if not all(act.is_golden for act in acts) and not (PLAYBOOK.exists() and WHEELHOUSE.is_dir()):
         raise SystemExit("vps-demo: plain images are made nodes by Ansible: make ansible-tools wheelhouse")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # asyncio tidies up after that one
     with ExitStack() as stack:
         _alone(stack)
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-vps-")))

@@ -18,7 +18,7 @@ from tests.vps.centre import DataCentre
 from tests.vps.hall import Hall
 
 SSH = 22
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.2
 CONNECT_S = 0.5
 STEPS = (
     *("API: create", "booted", "ssh", "cloud-init", "provisioned", "joined", "first call"),

@@ -31,7 +31,7 @@ from tests.vps.ground import IMAGES, why_not
 from tests.vps.hall import Hall
 from tests.vps.hetzner_api import HetznerApi
 from tests.vps.pools import PLAYBOOK, WHEELHOUSE, Pool, pools_text
-from tests.vps.seen import table
+from tests.vps.seen import grid, medians, table
 from tests.vps.shell import new_key
 
 STATE = IMAGES / "demo"
@@ -66,6 +66,8 @@ def main() -> int:
         _alone(stack)
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-vps-")))
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise SystemExit(f"vps-demo: --keep {folder} has something in it; name an empty folder")
         cluster = _cluster(stack) if given.postgresql else None
         return _played(acts, folder, cluster)
 
@@ -83,19 +85,21 @@ def _played(acts: list[Act], folder: Path, cluster: Cluster | None) -> int:
         sys.stdout.write(f"{time.monotonic() - begun_s:7.1f} s  {words}\n")
         sys.stdout.flush()
 
-    wrong = []
+    wrong, steps = [], {}
     for number, act in enumerate(acts):
         say(f"--- {act.name}")
         own = folder / f"{number}-{act.image}"
         try:
             played = asyncio.run(_staged(act, own, cluster, say))
-        except NotSeen as missed:
+        except (NotSeen, TimeoutError) as missed:
             wrong.append(act.name)
-            say(f"WRONG  {act.name}: {missed}")
+            say(f"WRONG  {act.name}: {missed or 'the orchestrator or its calls did not come to an end in time'}")
             sys.stdout.write(_last_words(own))
             continue
         sys.stdout.write(told(played))
+        steps[act.name] = medians(played.stories)
         wrong += [act.name] * bool(played.wrong)
+    sys.stdout.write(grid("median s from the order", steps) + "\n\n")
     say(f"WRONG: {', '.join(wrong)}" if wrong else f"{len(acts)} of {len(acts)} acts held")
     return 1 if wrong else 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -25,7 +25,7 @@ STEPS = (
     *("draining", "left", "API: delete", "gone"),
 )
 """In this order. What a machine passed by is left out."""
-CELL = 13
+CELL = 12
 UNIT = "etc/systemd/system/mcpfleet-node.service"
 """On a machine's own disk where Ansible wrote it, which is when all that the node needs is installed."""
 HERE, LEAVING = frozenset({"active", "cordoned"}), frozenset({"draining"})
@@ -111,17 +111,26 @@ class Watcher:
 
 def table(stories: list[Story]) -> str:
     """Seconds since each machine was ordered, step by step, and the median of all."""
-    width = max([len(story.name) for story in stories] + [len("median")])
-    head = "s from the order".ljust(width) + "".join(f"{step:>{CELL}}" for step in STEPS)
-    rows = [[story.name, *(story.after_s(step) for step in STEPS)] for story in stories]
-    middle: list[float | None] = []
+    rows = {story.name: [story.after_s(step) for step in STEPS] for story in stories}
+    return grid("s from the order", rows | {"median": medians(stories)})
+
+
+def medians(stories: list[Story]) -> list[float | None]:
+    """Of those who took the step."""
+    found: list[float | None] = []
     for step in STEPS:
         known = [after_s for story in stories if (after_s := story.after_s(step)) is not None]
-        middle.append(median(known) if known else None)
-    lines = [head]
-    for name, *times in [*rows, ["median", *middle]]:
-        cells = (f"{each:{CELL}.1f}" if isinstance(each, float) else f"{'-':>{CELL}}" for each in times)
-        lines.append(str(name).ljust(max(width, len("s from the order"))) + "".join(cells))
+        found.append(median(known) if known else None)
+    return found
+
+
+def grid(corner: str, rows: Mapping[str, Sequence[float | None]]) -> str:
+    """A row each, a column for each step."""
+    width = max(len(name) for name in (corner, *rows))
+    lines = [corner.ljust(width) + "".join(f"{step:>{CELL}}" for step in STEPS)]
+    for name, times in rows.items():
+        cells = (f"{'-':>{CELL}}" if each is None else f"{each:{CELL}.1f}" for each in times)
+        lines.append(name.ljust(width) + "".join(cells))
     return "\n".join(lines)
 
 

@@ -174,7 +174,7 @@ def told(played: Played) -> str:
         "",
         table(played.stories),
         "",
-        f"calls: {ends}; {said.repeated} tried more than once",
+        f"calls: {ends}; {said.repeated} started more than once, {said.moved} given out anew before their start",
     ]
     lines.append("answered by: " + ", ".join(f"{node} {count}" for node, count in sorted(said.nodes.items())))
     lines.append(f"{played.act.cloud}'s API: " + ", ".join(f"{name} {n}" for name, n in sorted(played.asked.items())))

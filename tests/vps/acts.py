@@ -50,7 +50,7 @@ class Act:
     is_golden: bool = True
     is_from_zero: bool = False
     kills: bool = False
-    joins_within_s: float = 300.0
+    joins_within_s: float = 600.0
     ends_within_s: float = 300.0
     empty_within_s: float = 420.0
 

@@ -112,7 +112,7 @@ def _last_words(folder: Path) -> str:
 
 def _alone(stack: ExitStack) -> None:
     """Another demo of this tree would sweep away the machines of this one."""
-    STATE.mkdir(parents=True, exist_ok=True)
+    STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = stack.enter_context((STATE / "demo.lock").open("w"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

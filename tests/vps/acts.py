@@ -74,7 +74,7 @@ async def play(act: Act, hall: Hall, api: Api, say: Say) -> Played:
     """One act, from an empty cloud to an empty cloud."""
     begun_s = time.monotonic()
     load = Load(hall, POOL, act.call_s, act.depth)
-    watcher = Watcher(api.centre, hall)
+    watcher = Watcher(api.centre, hall, say)
     async with watcher.held():
         await _learnt(act, hall, api.centre, say)
         killed = await _worked(act, load, api, say)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -51,8 +51,9 @@ class Story:
 class Watcher:
     """Looks, as long as it is held."""
 
-    def __init__(self, centre: DataCentre, hall: Hall) -> None:
-        self._centre, self._hall = centre, hall
+    def __init__(self, centre: DataCentre, hall: Hall, say: Callable[[str], None]) -> None:
+        self._centre, self._hall, self._say = centre, hall, say
+        self._said: set[tuple[str, str]] = set()
         self.stories: dict[str, Story] = {}
 
     @asynccontextmanager
@@ -92,6 +93,15 @@ class Watcher:
                 story.first("API: delete", self._centre.asked.to_end[story.name])
             if story.name not in listed:
                 story.first("gone")
+        self._tell()
+
+    def _tell(self) -> None:
+        """What was seen for the first time, in the order in which it came about."""
+        news = [(at, name, step) for name, story in self.stories.items() for step, at in story.at.items()]
+        for _, name, step in sorted(news):
+            if (name, step) not in self._said:
+                self._said.add((name, step))
+                self._say(f"    {name}  {step}")
 
     async def _look_at(self, machine: Machine) -> None:
         story = self.stories.setdefault(machine.name, Story(machine.name, machine.created_at))

@@ -86,14 +86,11 @@ class Autoscaler:
 
 def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
     """Everything below the decisions. Sensors are made of it."""
-    clock, cluster = given.clock, given.limits.cluster
-    book, exclusive, silence = given.book, Exclusive(), Silence(clock)
-    looks = Looks(clouds=given.clouds, cluster=cluster, clock=clock)
-    notices = Notices(clouds=given.clouds, cluster=cluster, clock=clock)
+    clock, book, exclusive, silence = given.clock, given.book, Exclusive(), Silence(given.clock)
+    looks = Looks(clouds=given.clouds, clusters=book.clusters, clock=clock)
+    notices = Notices(clouds=given.clouds, clusters=book.clusters, clock=clock)
     prices = Prices(clouds=given.clouds, clock=clock)
-    orders = Orders(
-        enroller=given.enroller, user_data=given.user_data, cluster=cluster, url_for_nodes=given.url_for_nodes
-    )
+    orders = Orders(enroller=given.enroller, user_data=given.user_data, url_for_nodes=given.url_for_nodes)
     read_at = clock.wall_s()
     steps = Steps(
         book=book, clouds=given.clouds, nodes=given.nodes, orders=orders, provisioner=given.provisioner, looks=looks,

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.autoscaler.act.actuate import Actuator
 from orchestrator.autoscaler.act.exclusive import Exclusive
-from orchestrator.autoscaler.act.looks import Looks
+from orchestrator.autoscaler.act.looks import LOOK_LIMIT_S, Looks
 from orchestrator.autoscaler.act.nodes import Nodes
 from orchestrator.autoscaler.act.notices import Notices
 from orchestrator.autoscaler.act.orders import Enroller, Orders, UserData
@@ -68,6 +68,7 @@ class Machinery:
     """Claims, and what moves them."""
 
     book: ClaimBook
+    steps: Steps
     actuator: Actuator
     sweep: Sweep
     looks: Looks
@@ -99,14 +100,14 @@ def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
     )  # fmt: skip
     sweep = Sweep(
         book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, exclusive=exclusive, tell=tell,
-        leads=given.leads,
+        leads=given.leads, answer_limit_s=LOOK_LIMIT_S,
     )  # fmt: skip
     actuator = Actuator(
         book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, sweep=sweep, looks=looks, notices=notices,
         prices=prices, silence=silence, exclusive=exclusive,
         machine_ttl_s=given.limits.machine_ttl_s, read_at=read_at, clock=clock, tell=tell, leads=given.leads,
     )  # fmt: skip
-    return Machinery(book, actuator, sweep, looks, notices, prices, read_at)
+    return Machinery(book, steps, actuator, sweep, looks, notices, prices, read_at)
 
 
 def autoscaler_of(

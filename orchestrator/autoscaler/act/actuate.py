@@ -235,10 +235,15 @@ class Actuator:
         task.add_done_callback(self._tasks.discard)
 
     async def _apply(self, look: Look) -> None:
-        try:
-            await self._sweep.apply(look)
-        except Exception:
-            log.exception("look_failed", provider=look.provider)
+        """Unless an earlier look at this provider is still being applied: then a later one finds the same."""
+        with self._exclusive.hold(f"look {look.provider}") as is_mine:
+            if not is_mine:
+                log.warning("look_passed_by", provider=look.provider, number=look.number)
+                return
+            try:
+                await self._sweep.apply(look)
+            except Exception:
+                log.exception("look_failed", provider=look.provider)
 
     async def _advance(self, claim_id: str, place: tuple[str, str] | None) -> None:
         try:

@@ -5,6 +5,7 @@ Never ends a machine whose node is at work, whoever ordered it: that node is tol
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
@@ -25,6 +26,7 @@ from tasks.node import NodeState
 
 log = structlog.get_logger("mcpfleet.autoscaler")
 SECOND = "second_machine"
+NO_ANSWER = "its cloud did not answer in time"
 
 
 class Sweep:
@@ -40,9 +42,12 @@ class Sweep:
         exclusive: Exclusive,
         tell: Tell,
         leads: Callable[[], bool],
+        answer_limit_s: float,
     ) -> None:
+        """`answer_limit_s`: a cloud that has not answered by then is asked again at the next look."""
         self._book, self._clouds, self._nodes, self._steps = book, clouds, nodes, steps
         self._exclusive, self._tell, self._leads = exclusive, tell, leads
+        self._answer_limit_s = answer_limit_s
         self._sightings: dict[str, Sightings] = {}
         self._counted: dict[str, set[str]] = {}
         self.leaks: dict[str, list[str]] = {}
@@ -71,8 +76,8 @@ class Sweep:
                 return
             try:
                 await act(claim)
-            except FleetError as error:
-                log.warning("look_not_applied", claim=claim_id, error=error.message)
+            except (FleetError, TimeoutError) as error:
+                log.warning("look_not_applied", claim=claim_id, error=str(error) or NO_ANSWER)
 
     async def _remember(self, claim: NodeClaim, machine: Machine) -> None:
         if claim.machine_id is None:
@@ -83,7 +88,9 @@ class Sweep:
         """Asked for by its id as well: a list may be wrong for longer than it should."""
         if claim.machine_id is None or claim.rung.provider not in self._clouds:
             return
-        if await self._clouds[claim.rung.provider].machine(claim.machine_id) is not None:
+        async with asyncio.timeout(self._answer_limit_s):
+            machine = await self._clouds[claim.rung.provider].machine(claim.machine_id)
+        if machine is not None:
             return
         if self._nodes.state_of(claim.node) in PRESENT:
             self.unlisted[claim.id] = f"{claim.rung.provider} does not know {claim.node}, whose node is there"
@@ -106,9 +113,11 @@ class Sweep:
         try:
             if await self._is_at_work(orphan, for_s) or not self._leads():
                 return
-            await self._clouds[provider].terminate(orphan.machine.id)
-        except FleetError as error:
-            log.warning("orphan_not_ended", provider=provider, machine=orphan.machine.id, error=error.message)
+            async with asyncio.timeout(self._answer_limit_s):
+                await self._clouds[provider].terminate(orphan.machine.id)
+        except (FleetError, TimeoutError) as error:
+            why = str(error) or NO_ANSWER
+            log.warning("orphan_not_ended", provider=provider, machine=orphan.machine.id, error=why)
 
     async def _is_at_work(self, orphan: Orphan, for_s: float) -> bool:
         name = orphan.machine.name

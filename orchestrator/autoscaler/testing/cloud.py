@@ -6,6 +6,7 @@ run anything: what becomes of a machine's node is `nodes.py`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -49,6 +50,11 @@ class FakeCloud:
         self._ids = count(1)
         self.made: dict[str, Made] = {}
         self.faults = Faults()
+        self.ended: list[str] = []
+        """Machines that it was told to end, each time."""
+        self.ends = asyncio.Event()
+        """While it is not set, an end hangs."""
+        self.ends.set()
         self.orders: list[Order] = []
         self.products: list[Product] = []
         self.violations: list[str] = []
@@ -91,6 +97,8 @@ class FakeCloud:
 
     async def terminate(self, machine_id: str) -> None:
         """Gone at once, unless it is stuck, or so young that it is not known yet."""
+        self.ended.append(machine_id)
+        await self.ends.wait()
         await self._points.pass_by()
         self._be_down()
         made = self.made.get(machine_id)

@@ -10,6 +10,8 @@ from orchestrator.autoscaler.act.sweep import Sweep
 from orchestrator.autoscaler.cloud.provider import Order
 from orchestrator.autoscaler.testing.cloud import Made
 from orchestrator.autoscaler.testing.world import POOL, World
+from orchestrator.autoscaler.values import ClaimState
+from tasks.node import NodeState
 
 LOOK_S = 35.0
 """Longer than looks are apart where nothing moves."""
@@ -59,3 +61,32 @@ async def test_a_cloud_that_never_answers_does_not_end_sweeps() -> None:
         await sweep.apply(Look("near", number, world.clock.wall_s(), tuple(await world.near.machines(world.cluster))))
         world.clock.advance(LOOK_S)
     assert world.near.ended == ["stray-0", "stray-1"] * 2
+
+
+async def test_a_machine_that_no_list_shows_is_asked_for_ever_less_often() -> None:
+    """Its cloud knows it and does not list it: ten questions in the first hour, six in the next, and it stays."""
+    world = World()
+    await world.rounds(12, target=1)
+    claim = world.claims()[0]
+    world.near.unlisted.add(claim.machine_id or "")
+    world.near.asked.clear()
+    await world.rounds(720)
+    assert 8 <= len(world.near.asked) <= 10
+    world.near.asked.clear()
+    await world.rounds(720)
+    assert 5 <= len(world.near.asked) <= 7
+    assert world.is_settled(1)
+
+
+async def test_a_node_that_falls_silent_is_reason_to_ask_at_once() -> None:
+    """The pause is for a node that is there; once it is lost, its vanished machine is given up at the next look."""
+    world = World()
+    await world.rounds(12, target=1)
+    claim = world.claims()[0]
+    world.clock.advance(600.0)
+    world.near.lag_s = 10_000.0  # as if it were unknown
+    await world.rounds(400)
+    assert world.claims()[0].state is ClaimState.READY
+    world.nodes.joined[claim.node].state = NodeState.LOST
+    await world.rounds(8)
+    assert world.claims()[0].failed_at is not None

@@ -188,3 +188,14 @@ async def test_a_pool_is_shown_with_prices_that_are_known() -> None:
     views = scale_views(FakeClock(), policies={POOL: replace(POLICY, budget_eur_h=0.1)})
     [pool] = (await views.scale()).pools
     assert (pool.machines, round(pool.cost_eur_h, 4), pool.unpriced) == ({"booting": 1, "ready": 1}, 0.0226, 0)
+
+
+@pytest.mark.parametrize("time", ["nan", "NaN", "inf", "-Infinity", "1e999"])
+@pytest.mark.parametrize("query", ["/v1/scale/log?since", "/v1/scale/log?until", "/v1/invocations?since"])
+async def test_a_time_that_is_no_moment_is_refused(query: str, time: str) -> None:
+    """Not an empty page, which would say that nothing was decided; the answer names the parameter."""
+    async with door(token=OPERATOR_TOKEN) as client:
+        answer = await client.get(f"{query}={time}")
+    name = query.partition("?")[2]
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_call"), answer.text
+    assert answer.json()["detail"] == f"{name}: Input should be a finite number"

@@ -7,8 +7,8 @@ round, whether or not anything could be seen or decided.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
 from orchestrator.ledger.values import ScaleLogRow
 from tasks.clock import Clock
-from tasks.errors import FleetError
+from tasks.errors import FleetError, Retryable
 
 log = structlog.get_logger("mcpfleet.autoscaler")
 WIND_DOWN_S = 5.0
@@ -91,6 +91,8 @@ class ScaleLoop:
         """The last of each pool, for views."""
         self.alerts: tuple[str, ...] = ()
         """Of machines and clouds, beside those of decisions."""
+        self._held: dict[str, str] = {}
+        """Pools that a fault kept from being decided or served in the last round, in words."""
         self._is_winding_down = False
         self._wake, self._wound_down = asyncio.Event(), asyncio.Event()
 
@@ -137,33 +139,49 @@ class ScaleLoop:
         return False
 
     async def _decide_and_act(self) -> None:
-        seen = self.observations = {one.pool: self._priced(one) for one in self._sensors.observe()}
-        decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
+        self._held.clear()
+        seen = self.observations = {one.pool: one for one in self._sensors.observe()}
+        decided = []
+        for pool in [pool for pool in seen if pool in self._policies]:
+            with self._alone(pool):
+                seen[pool] = self._priced(seen[pool])
+                history, override = self._pools.history(pool), self._pools.override(pool)
+                decided.append(self._decide(seen[pool], self._policies[pool], history, override))
         limits = replace(self._limits, is_dry=self._pools.is_dry)
-        fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, limits)]
-        for decision in fitted:
-            policy = self._policies[decision.pool]
-            history = self._pools.history(decision.pool).after(seen[decision.pool], decision, policy)
-            self._pools.set_history(decision.pool, history)
-            await self._take(decision, seen[decision.pool], policy)
+        for decision in self._fit(decided, seen, self._policies, limits):
+            with self._alone(decision.pool):
+                await self._take_up(decision, seen[decision.pool], self._policies[decision.pool])
         await self._end(self._book.pools() - self._policies.keys())
 
+    async def _take_up(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
+        history = self._pools.history(decision.pool).after(seen, decision, policy)
+        self._pools.set_history(decision.pool, history)
+        await self._take(self._with_alerts(decision), seen, policy)
+
     async def _end_all(self) -> None:
+        self._held.clear()
         await self._end(self._book.pools())
         self._wound_down.set()
 
     async def _end(self, pools: Iterable[str]) -> None:
         for pool in pools:
-            await self._take(self._end_of(pool), Observation(pool, self._clock.wall_s()), ScalePolicy(pool, ()))
+            with self._alone(pool):
+                await self._take(self._end_of(pool), Observation(pool, self._clock.wall_s()), ScalePolicy(pool, ()))
 
-    def _decided(self, seen: Observation) -> Decision | None:
-        """None where a fault of ours keeps this pool from being decided; the others are all the same."""
-        history, override = self._pools.history(seen.pool), self._pools.override(seen.pool)
+    @contextmanager
+    def _alone(self, pool: str) -> Iterator[None]:
+        """What fails here for a fault of ours holds this pool for the round, and an operator is told.
+
+        Raises:
+            Retryable: the ledger is away, or another leads: that is so for all pools, and ends the round.
+        """
         try:
-            return self._decide(seen, self._policies[seen.pool], history, override)
-        except Exception:
-            log.exception("pool_not_decided", pool=seen.pool)
-            return None
+            yield
+        except Retryable:
+            raise
+        except Exception as error:
+            log.exception("pool_held", pool=pool)
+            self._held[pool] = f"pool {pool} is held by a fault, see pool_held in the log: {error!r}"
 
     def _priced(self, seen: Observation) -> Observation:
         """What the next machine costs depends on the rung that it would be ordered on now."""
@@ -209,6 +227,7 @@ class ScaleLoop:
     def _machine_alerts(self) -> list[str]:
         now = self._clock.wall_s()
         return [
+            *self._held.values(),
             *claim_alerts(self._book.standing(), self._providers, now),
             *look_alerts(self._looks.errors, self._sweep.leaks, self._sweep.unlisted.values()),
         ]

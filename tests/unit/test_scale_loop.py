@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orchestrator.autoscaler.book.wire import loads
@@ -24,6 +26,7 @@ from orchestrator.autoscaler.values import (
     Observation,
     Override,
 )
+from orchestrator.ledger.values import ScaleLogRow
 from tasks.errors import LedgerDown
 from tasks.invocation import Lane
 
@@ -243,3 +246,61 @@ async def test_what_happens_is_counted() -> None:
     assert f'mcpfleet_scale_cost_eur_per_hour{{pool="{POOL}"}} 1.0' in text
     assert f'mcpfleet_scale_boot_seconds_count{{pool="{POOL}",provider="near"}} 2.0' in text
     assert "mcpfleet_scale_decisions_total" in text
+
+
+class TwoPools(Sensors):
+    """The world's pool, and one before it that has nothing."""
+
+    def observe(self) -> list[Observation]:
+        """Now."""
+        [ours] = super().observe()
+        return [replace(ours, pool="a-first", machines=()), ours]
+
+
+@pytest.mark.parametrize("part", ["decide", "note", "history"])
+async def test_a_fault_in_one_pool_holds_that_pool_alone(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever breaks in it, the others are decided and served in the same round, and an operator is told."""
+    world = World(POLICY)
+    sensors = TwoPools(world)
+    sensors.waiting = 300
+    loop = loop_of(world, sensors, policies={"a-first": replace(POLICY, pool="a-first"), POOL: POLICY})
+
+    def broken(real: Callable[..., Any]) -> Callable[..., Any]:
+        def maybe(*given: Any, **named: Any) -> Any:
+            if "a-first" in repr(given):
+                raise ZeroDivisionError("a fault of ours")
+            return real(*given, **named)
+
+        return maybe
+
+    if part == "decide":
+        monkeypatch.setattr(loop, "_decide", broken(decide))
+    elif part == "note":
+        monkeypatch.setattr(world.books, "log_scale", broken(world.books.log_scale))
+    else:
+        monkeypatch.setattr(world.pools, "set_history", broken(world.pools.set_history))
+    await turn(world, loop, 30, until=lambda: bool(world.claims(ClaimState.READY)))
+    assert {claim.pool for claim in world.claims()} == {POOL}
+    assert world.claims(ClaimState.READY)
+    assert any("pool a-first is held by a fault" in alert for alert in loop.alerts)
+    monkeypatch.undo()
+    loop = loop_of(world, sensors, policies={"a-first": replace(POLICY, pool="a-first"), POOL: POLICY})
+    await loop.round()
+    assert not any("is held" in alert for alert in loop.alerts)
+
+
+async def test_a_ledger_that_is_away_ends_the_round() -> None:
+    """It is away for every pool: none is held, and each one's wait is not added to the others'."""
+    world = World(POLICY)
+    sensors = TwoPools(world)
+    loop = loop_of(world, sensors, policies={"a-first": replace(POLICY, pool="a-first"), POOL: POLICY})
+    asked = []
+
+    async def away(row: ScaleLogRow) -> None:
+        asked.append(row.pool)
+        raise LedgerDown("the test says so")
+
+    world.books.log_scale = away  # type: ignore[method-assign]
+    await loop.round()
+    assert asked == ["a-first"]
+    assert loop.alerts == ()

@@ -22,6 +22,7 @@ from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.autoscaler.book.wire import dumps
 from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.limits import not_scaled
 from orchestrator.autoscaler.events import Decided, Tell
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
@@ -148,7 +149,8 @@ class ScaleLoop:
                 history, override = self._pools.history(pool), self._pools.override(pool)
                 decided.append(self._decide(seen[pool], self._policies[pool], history, override))
         limits = replace(self._limits, is_dry=self._pools.is_dry)
-        for decision in self._fit(decided, seen, self._policies, limits):
+        left = not_scaled(self._book.standing(), self._policies.keys(), self._clock.wall_s())
+        for decision in self._fit(decided, {**left, **seen}, self._policies, limits):
             with self._alone(decision.pool):
                 await self._take_up(decision, seen[decision.pool], self._policies[decision.pool])
         await self._end(self._book.pools() - self._policies.keys())

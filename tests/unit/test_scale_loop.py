@@ -70,13 +70,15 @@ class Sensors:
         return [Observation(POOL, now, lanes={Lane.TOOLS: lane}, machines=machines)]
 
 
-def loop_of(world: World, sensors: Sensors, *, policies: dict[str, ScalePolicy] | None = None) -> ScaleLoop:
+def loop_of(
+    world: World, sensors: Sensors, *, policies: dict[str, ScalePolicy] | None = None, limits: FleetLimits | None = None
+) -> ScaleLoop:
     """The loop around this world's actuator."""
     parts = world.parts
     return ScaleLoop(
         sensors=sensors, decide=decide, fit=fit, actuator=parts.actuator, book=parts.book, pools=world.pools,
         sweep=parts.sweep, looks=parts.looks, books=world.books,
-        policies={POOL: world.policy} if policies is None else policies, limits=FleetLimits(),
+        policies={POOL: world.policy} if policies is None else policies, limits=limits or FleetLimits(),
         providers=world.clouds, read_at=parts.read_at, clock=world.clock, tell=world.events.append,
     )  # fmt: skip
 
@@ -183,6 +185,25 @@ async def test_a_pool_that_is_no_longer_scaled_drains() -> None:
     await turn(world, loop, 50)
     assert world.is_settled(0)
     assert world.violations() == []
+
+
+@pytest.mark.parametrize("limits", [FleetLimits(max_machines=3), FleetLimits(budget_eur_h=1.5)])
+async def test_a_pool_that_left_the_file_weighs_until_its_machines_are_gone(limits: FleetLimits) -> None:
+    """Two busy machines of it are two of the fleet's three, by number and by money: one is left for the others."""
+    rungs = (replace(FIRST, price_eur_h=0.5),)
+    world = World(replace(POLICY, pool="dropped", ladder=rungs))
+    await world.rounds(12, target=2)
+    world.nodes.give_work(2)
+    sensors = Sensors(world)
+    sensors.waiting = 3000
+    policy = replace(POLICY, ladder=rungs)
+    loop = loop_of(world, sensors, policies={POOL: policy}, limits=limits)
+    await turn(world, loop, 30)
+    assert len(world.parts.book.live(POOL)) == 1
+    assert [reason.rule for reason in loop.decisions[POOL].reasons][-1] == "fleet"
+    world.nodes.end_work()
+    await turn(world, loop, 60, until=lambda: len(world.parts.book.live(POOL)) == 3)
+    assert len(world.parts.book.live(POOL)) == 3
 
 
 async def test_a_fleet_that_stops_orders_no_replacement() -> None:

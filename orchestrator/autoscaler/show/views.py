@@ -17,7 +17,7 @@ from orchestrator.autoscaler.book.claims import cost_eur_h
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.autoscaler.book.wire import UnreadableRecord, loads
 from orchestrator.autoscaler.decide.decision import decide
-from orchestrator.autoscaler.decide.limits import fit
+from orchestrator.autoscaler.decide.limits import fit, not_scaled
 from orchestrator.autoscaler.decide.replay import replay
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.show import shown
@@ -158,7 +158,9 @@ class ScaleViews:
             decide(one, policies[name], self._pools.history(name), self._pools.override(name))
             for name, one in seen.items()
         ]
-        fitted = fit(decisions, seen, policies, self._limits_now())
+        standing = [claim for claim in self._claims.all() if claim.state is not ClaimState.GONE]
+        left = not_scaled(standing, policies.keys(), self._clock.wall_s())
+        fitted = fit(decisions, {**left, **seen}, policies, self._limits_now())
         wanted = {one.pool for one in chosen}
         return [
             ScalePlanView(decision=shown.decision_view(one), seen=shown.seen_view(seen[one.pool]))

@@ -100,7 +100,8 @@ class ScaleLoop:
     async def wind_down(self) -> None:
         """The fleet stops: let every machine go and order none, for as long as this process lives.
 
-        Returns once the claims say so, or soon where the ledger is away; whoever asks ends the machines.
+        In a dry run too: it is a person's word on the machines that are there, and no decision of ours. Left alone
+        they would be paid for until their dead-man ends them, and the next start would count on them. Returns once the claims say so, or soon where the ledger is away; whoever asks ends the machines.
         """
         self._is_winding_down = True
         self._wake.set()
@@ -124,9 +125,13 @@ class ScaleLoop:
         """One turn. Raises nothing: what failed is logged, and done in the next."""
         await self._guarded("decide", self._end_all if self._is_winding_down else self._decide_and_act)
         # while it is dry nothing is ordered or ended, what was begun before neither
-        await self._guarded("step", self._actuator.look if self._pools.is_dry else self._actuator.step)
+        await self._guarded("step", self._actuator.look if self._is_dry else self._actuator.step)
         await self._guarded("remember", self._remember)
         self.alerts = tuple(self._machine_alerts())
+
+    @property
+    def _is_dry(self) -> bool:
+        return self._pools.is_dry and not self._is_winding_down
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
         try:
@@ -216,9 +221,7 @@ class ScaleLoop:
             reason = Reason("stopping", "the fleet stops", 0)
         else:
             reason = Reason("not_scaled", f"the pools file has no [pools.{pool}.scale] any more", 0)
-        return Decision(
-            pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._pools.is_dry
-        )
+        return Decision(pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._is_dry)
 
     def _with_alerts(self, decision: Decision) -> Decision:
         policy, everyones = self._policies[decision.pool], self._book.all()

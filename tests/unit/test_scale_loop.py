@@ -228,6 +228,26 @@ async def test_a_fleet_that_stops_orders_no_replacement() -> None:
     assert loop.decisions[POOL].reasons[-1].rule == "stopping"
 
 
+async def test_a_fleet_that_stops_lets_go_in_a_dry_run_too() -> None:
+    """Claims do not stay ready of machines that whoever stops the fleet ends; the dry run is there again afterwards."""
+    world = World(POLICY)
+    await world.rounds(12, target=2)
+    await world.pools.set_dry(True)
+    loop = loop_of(world, Sensors(world))
+    await turn(world, loop, 10)
+    assert world.is_settled(2)
+    running = asyncio.create_task(loop.run())
+    async with asyncio.timeout(30.0):
+        await loop.wind_down()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert world.parts.book.live(POOL) == []
+    await turn(world, loop, 60, until=lambda: world.is_settled(0))
+    assert world.is_settled(0)
+    assert not loop.decisions[POOL].is_dry
+    assert world.pools.is_dry
+
+
 async def test_blindness_keeps_machines_moving() -> None:
     """A sensor that fails decides nothing; what drains and ends goes on."""
     world = World(POLICY)

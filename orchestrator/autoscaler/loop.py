@@ -101,7 +101,9 @@ class ScaleLoop:
         """The fleet stops: let every machine go and order none, for as long as this process lives.
 
         In a dry run too: it is a person's word on the machines that are there, and no decision of ours. Left alone
-        they would be paid for until their dead-man ends them, and the next start would count on them. Returns once the claims say so, or soon where the ledger is away; whoever asks ends the machines.
+        they would be paid for until their dead-man ends them, and the next start would count on them.
+
+        Returns once the claims say so, or soon where the ledger is away; whoever asks ends the machines.
         """
         self._is_winding_down = True
         self._wake.set()

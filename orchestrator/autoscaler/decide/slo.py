@@ -11,9 +11,9 @@ from math import ceil
 from orchestrator.autoscaler.decide import needs, signs
 from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.decide.needs import PoolNeed
+from orchestrator.autoscaler.decide.wish import Wish, count
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.values import COMING, Observation, Reason
-from orchestrator.autoscaler.decide.wish import Wish, count
 
 LATE_FOR_S = 60.0
 """Calls that wait too long for so long, with nothing on the way, say that the formulas see too little."""

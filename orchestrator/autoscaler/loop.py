@@ -20,25 +20,20 @@ from orchestrator.autoscaler.act.looks import Looks
 from orchestrator.autoscaler.act.sweep import Sweep
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
-from orchestrator.autoscaler.book.wire import dumps
+from orchestrator.autoscaler.book.scale_log import ROUND_S, ScaleLog
 from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.decide.limits import not_scaled
 from orchestrator.autoscaler.events import Decided, Tell
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
-from orchestrator.ledger.values import ScaleLogRow
 from tasks.clock import Clock
 from tasks.errors import FleetError, Retryable
 
 log = structlog.get_logger("mcpfleet.autoscaler")
 WIND_DOWN_S = 5.0
 """For how long whoever stops the fleet is kept waiting."""
-EVERY_S = 5.0
-LOG_EVERY_S = 60.0
-"""A decision that did not change is written down this often, with what it was made of."""
 SAVE_EVERY_S = 60.0
 FORGET_EVERY_S = 3600.0
-LOG_KEPT_S = 7 * 86_400.0
 Decide = Callable[[Observation, ScalePolicy, History, Override | None], Decision]
 Fit = Callable[
     [Sequence[Decision], Mapping[str, Observation], Mapping[str, ScalePolicy], FleetLimits], Sequence[Decision]
@@ -49,13 +44,6 @@ class Sensors(Protocol):
     """What is going on: one Observation per pool that is scaled."""
 
     def observe(self) -> list[Observation]: ...
-
-
-class ScaleBooks(Protocol):
-    """The ledger's log of decisions."""
-
-    async def log_scale(self, row: ScaleLogRow) -> None: ...
-    async def forget_scale_log(self, before: float) -> int: ...
 
 
 class ScaleLoop:
@@ -72,7 +60,7 @@ class ScaleLoop:
         pools: PoolBook,
         sweep: Sweep,
         looks: Looks,
-        books: ScaleBooks,
+        scale_log: ScaleLog,
         policies: Mapping[str, ScalePolicy],
         limits: FleetLimits,
         providers: Iterable[str],
@@ -82,10 +70,9 @@ class ScaleLoop:
     ) -> None:
         self._sensors, self._decide, self._fit = sensors, decide, fit
         self._actuator, self._book, self._pools, self._sweep, self._looks = actuator, book, pools, sweep, looks
-        self._books, self._policies, self._limits = books, policies, limits
+        self._log, self._policies, self._limits = scale_log, policies, limits
         self._providers, self._read_at = tuple(providers), read_at
         self._clock, self._tell = clock, tell
-        self._logged: dict[str, tuple[Decision, float]] = {}
         self._saved_at_s = self._forgot_at_s = clock.mono_s()
         self.observations: dict[str, Observation] = {}
         self.decisions: dict[str, Decision] = {}
@@ -117,7 +104,7 @@ class ScaleLoop:
             while True:
                 await self.round()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY_S):
+                    async with asyncio.timeout(ROUND_S):
                         await self._wake.wait()
                 self._wake.clear()
         finally:
@@ -201,19 +188,8 @@ class ScaleLoop:
     async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
         self.decisions[decision.pool] = decision
         self._tell(Decided(decision))
-        await self._note(decision, seen)  # first: why is on record before anything is done about it
+        await self._log.note(decision, seen)  # first: why is on record before anything is done about it
         await self._actuator.act(decision, policy, wanted=seen.regions_wanted)
-
-    async def _note(self, decision: Decision, seen: Observation) -> None:
-        before, at_s = self._logged.get(decision.pool, (None, 0.0))
-        now_s = self._clock.mono_s()
-        if before is not None and _outcome(before) == _outcome(decision) and now_s - at_s < LOG_EVERY_S:
-            return
-        await self._books.log_scale(ScaleLogRow(decision.pool, decision.at, dumps(seen), dumps(decision)))
-        self._logged[decision.pool] = (decision, now_s)
-        if before is None or before.target != decision.target:
-            why = decision.reasons[-1].text if decision.reasons else ""
-            log.info("scale_decided", pool=decision.pool, before=decision.before, target=decision.target, why=why)
 
     def _end_of(self, pool: str) -> Decision:
         """The file does not scale this pool any more, or the fleet stops: what it has drains and ends."""
@@ -247,10 +223,4 @@ class ScaleLoop:
         if now_s - self._forgot_at_s >= FORGET_EVERY_S:
             self._forgot_at_s = now_s
             await self._book.forget()
-            await self._books.forget_scale_log(self._clock.wall_s() - LOG_KEPT_S)
-
-
-def _outcome(decision: Decision) -> tuple[object, ...]:
-    """What makes it another decision; its words carry numbers that differ each time."""
-    rules = tuple(reason.rule for reason in decision.reasons)
-    return (decision.before, decision.target, decision.victims, decision.cordon, rules, decision.is_dry)
+            await self._log.forget()

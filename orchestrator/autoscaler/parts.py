@@ -23,9 +23,10 @@ from orchestrator.autoscaler.act.steps import Provisioner, Steps
 from orchestrator.autoscaler.act.sweep import Sweep
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
+from orchestrator.autoscaler.book.scale_log import ScaleBooks, ScaleLog
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Tell
-from orchestrator.autoscaler.loop import Decide, Fit, ScaleBooks, ScaleLoop, Sensors
+from orchestrator.autoscaler.loop import Decide, Fit, ScaleLoop, Sensors
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.show.scale_metrics import ScaleCollector, ScaleMetrics
 from tasks.clock import Clock
@@ -133,7 +134,8 @@ def autoscaler_of(
     registry.register(ScaleCollector(made.book, given.policies))
     loop = ScaleLoop(
         sensors=sensors(made), decide=decide, fit=fit, actuator=made.actuator, book=made.book, pools=given.pools,
-        sweep=made.sweep, looks=made.looks, books=given.log, policies=given.policies, limits=given.limits,
+        sweep=made.sweep, looks=made.looks, scale_log=ScaleLog(books=given.log, clock=given.clock),
+        policies=given.policies, limits=given.limits,
         providers=given.clouds, read_at=made.read_at, clock=given.clock, tell=metrics.hear,
     )  # fmt: skip
     return Autoscaler(made, loop)

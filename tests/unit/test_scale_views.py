@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.autoscaler.book.pool_book import FLEET, PoolBook
 from orchestrator.autoscaler.decide.history import History
-from orchestrator.autoscaler.show.shown import replayed
+from orchestrator.autoscaler.show.shown import HELD_MAX_S, replayed
 from orchestrator.autoscaler.values import Decision, Override
 from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
 from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN
@@ -150,7 +150,7 @@ def test_a_target_counts_until_the_next_moment_and_not_through_a_gap() -> None:
     """Machine-hours of hours in which no orchestrator ran would be invented."""
     was = [Decision(POOL, 0.0, 1, 2), Decision(POOL, 180.0, 2, 2), Decision(POOL, 90_000.0, 2, 1)]
     steps, total, _ = replayed(was, was)
-    assert (len(steps), total.machine_h, total.most, total.changes) == (3, 2 * (180 + 300) / 3600, 2, 1)
+    assert (len(steps), total.machine_h, total.most, total.changes) == (3, 2 * (180 + HELD_MAX_S) / 3600, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # Ansible has
         return path.rpartition("/")[2] == SOURCE
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:  # noqa: ANN401 - Ansible's own
-        """Raises SystemExit: a name in the limit is nobody's. At any other error Ansible would try its other plugins."""
+        """Raises SystemExit: a name in the limit is nobody's. At other errors Ansible tries its other plugins."""
         super().parse(inventory, loader, path, cache)
         known = {"all", "localhost", *inventory.hosts, *inventory.groups}
         patterns = split_host_pattern(context.CLIARGS.get("subset") or [])
@@ -44,7 +44,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # Ansible has
         for name in names:
             if name not in known:
                 raise SystemExit(
-                    f"[ERROR]: no node {name!r} in the fleet: it has left, or never joined (`mcpfleet nodes` lists who is "
-                    "there). Start it on its machine (systemctl start mcpfleet-node), or, if its machine "
+                    f"[ERROR]: no node {name!r} in the fleet: it has left, or never joined (`mcpfleet nodes` says who "
+                    "is there). Start it on its machine (systemctl start mcpfleet-node), or, if its machine "
                     f"still is to be changed, name it: -i '{name},' -e target=all -e ansible_host=ADDRESS"
                 )

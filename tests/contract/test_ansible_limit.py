@@ -46,17 +46,14 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize(
-    ("limit", "nobody"),
-    [("builders-7", "builders-7"), ("builders-1,builders-7", "builders-7"), ("pool_painters", "pool_painters")],
-)
+@pytest.mark.parametrize("limit", ["builders-7", "builders-1,builders-7"])
 def test_a_limit_that_names_nobody_is_an_error_that_says_what_to_do(
-    url: str, tmp_path: Path, limit: str, nobody: str
+    url: str, tmp_path: Path, limit: str
 ) -> None:
     """Of a node that has left Ansible would find no host, and end well; of several it would leave one out."""
     done = _listed(url, tmp_path, limit)
     assert done.returncode == 1
-    assert f"no node {nobody!r} in the fleet" in done.stderr
+    assert "no node 'builders-7' in the fleet" in done.stderr
     assert "systemctl start mcpfleet-node" in done.stderr
 
 

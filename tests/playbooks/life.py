@@ -47,7 +47,7 @@ class Life:
         address = await self._booted(BY_HAND)
         await self._enrols(address)
         await self._rotates(address)
-        await self._upgrades({BY_HAND: address, FROM_IMAGE: await self._is_a_node_at_once()})
+        await self._upgrades({BY_HAND: address, FROM_IMAGE: await self._is_a_node_at_once(FROM_IMAGE)})
         await self._drains(address)
         await self._is_removed(address)
         await self._is_nobody()
@@ -137,24 +137,24 @@ class Life:
 
     # ------------------------------------------------------------------------------ from an image
 
-    async def _is_a_node_at_once(self) -> str:
+    async def _is_a_node_at_once(self, name: str) -> str:
         """Its settings and its token come with user data, all else is in the image; its address."""
-        token, key = self.operator.enrol(FROM_IMAGE, POOL), self.operator.key.public
-        settings = {"NAME": FROM_IMAGE, "POOL": POOL, "ORCHESTRATOR_URL": self.operator.hall.url, "ENROL_TOKEN": token}
+        token, key = self.operator.enrol(name, POOL), self.operator.key.public
+        settings = {"NAME": name, "POOL": POOL, "ORCHESTRATOR_URL": self.operator.hall.url, "ENROL_TOKEN": token}
         user_data = _both(
-            golden({f"MCPFLEET_NODE_{name}": value for name, value in settings.items()}), plain(USER, key)
+            golden({f"MCPFLEET_NODE_{setting}": value for setting, value in settings.items()}), plain(USER, key)
         )
-        order = Order("c-2", FROM_IMAGE, CLUSTER, POOL, image="golden", user_data=user_data)
+        order = Order(f"c-{name}", name, CLUSTER, POOL, image="golden", user_data=user_data)
         machine = await self.cloud.create(order)
         assert machine.address is not None
-        await self._is(FROM_IMAGE, "active")
-        await self._answers(FROM_IMAGE)
+        await self._is(name, "active")
+        await self._answers(name)
         shell = self.operator.shell(machine.address)
         assert (
             _said(shell, "systemctl is-active mcpfleet-node mcpfleet-deadman.timer nftables").split() == ["active"] * 3
         )
         assert "NoNewPrivileges=yes" in _said(shell, "systemctl show --property=NoNewPrivileges mcpfleet-node")
-        self.operator.say(f"{FROM_IMAGE} booted from the image, enrolled by its user data, and answers calls")
+        self.operator.say(f"{name} booted from the image, enrolled by its user data, and answers calls")
         return machine.address
 
     # ------------------------------------------------------------------------------ what steps are made of
@@ -181,7 +181,7 @@ class Life:
         return {**NO_MIRROR, **own, **more}
 
     def _inventory(self, addresses: dict[str, str]) -> tuple[str, ...]:
-        """The fleet's, and the address of the one whose user data could not know it."""
+        """The fleet's, and where those are that came from an image: their user data could not know it."""
         beside = self.operator.folder / "beside.ini"
         beside.write_text(f"{FROM_IMAGE} ansible_host={addresses[FROM_IMAGE]}\n")
         return ("-i", str(ANSIBLE / "inventory"), "-i", str(beside))
@@ -196,15 +196,22 @@ class Life:
         await until(holds, WITHIN_S)
 
     async def _answers(self, name: str) -> None:
-        """A call, placed on it."""
-        call = await self._called("probe.echo", {"word": "hello"})
+        """Calls, until one was placed on it."""
 
-        async def has_ended() -> dict[str, Any] | None:
-            view = await self._view(call)
-            return view if view["state"] in TERMINAL else None
+        async def has_answered() -> bool:
+            view = await self._ended(await self._called("probe.echo", {"word": "hello"}))
+            assert view["state"] == "succeeded", json.dumps(view)
+            return bool(view["attempts"][-1]["node"] == name)
 
-        view = await until(has_ended, WITHIN_S)
-        assert (view["state"], view["attempts"][-1]["node"]) == ("succeeded", name), json.dumps(view)
+        await until(has_answered, WITHIN_S)
+
+    async def _ended(self, call: str) -> dict[str, Any]:
+        async def view() -> dict[str, Any] | None:
+            seen = await self._view(call)
+            return seen if seen["state"] in TERMINAL else None
+
+        ended: dict[str, Any] = await until(view, WITHIN_S)
+        return ended
 
     async def _called(self, tool: str, arguments: dict[str, object]) -> str:
         form = {"tool": tool, "arguments": arguments, "pool": POOL}

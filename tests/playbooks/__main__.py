@@ -82,8 +82,8 @@ async def _run(folder: Path) -> None:
 
 async def _swept(cloud: LocalVps) -> None:
     """What another run, or this one, left."""
-    machines = await cloud.machines(CLUSTER)
-    await asyncio.gather(*(cloud.terminate(machine.id) for machine in machines))
+    for machine in await cloud.machines(CLUSTER):  # one after the other: each has the lock for as long as it takes
+        await cloud.terminate(machine.id)
     await cloud.sweep()
 
 

@@ -47,9 +47,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("limit", ["builders-7", "builders-1,builders-7"])
-def test_a_limit_that_names_nobody_is_an_error_that_says_what_to_do(
-    url: str, tmp_path: Path, limit: str
-) -> None:
+def test_a_limit_that_names_nobody_is_an_error_that_says_what_to_do(url: str, tmp_path: Path, limit: str) -> None:
     """Of a node that has left Ansible would find no host, and end well; of several it would leave one out."""
     done = _listed(url, tmp_path, limit)
     assert done.returncode == 1

@@ -127,7 +127,7 @@ class Life:
         assert not _said(self.operator.shell(address), look).strip()
 
     async def _is_nobody(self) -> None:
-        """Who names a node that has left, or never was, hears of it; also when the fleet is empty."""
+        """Who names a node that has left, or never was, hears of it; also of one among several."""
         for playbook in ("drain.yml", "remove.yml", "upgrade.yml", "rotate_credentials.yml"):
             for words in (("-l", BY_HAND), ("-l", f"{FROM_IMAGE},{NOBODY}")):
                 nobody = words[1].rpartition(",")[2]

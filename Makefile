@@ -205,7 +205,7 @@ ansible-tools: .cache/ansible/.setup ## ansible-core, ansible-lint and molecule 
 # `make test` has the lint, the syntax and what needs no machine. Molecule boots two machines of its own, and
 # tests/playbooks two more, one of them from the golden image: minutes, root, and what their first lines look for.
 ansible-check: wheelhouse ansible-tools ## the roles: lint, syntax, and every playbook on machines that boot (root, nspawn)
-	@cd ansible && PATH="$(CURDIR)/.cache/ansible/bin:$$PATH" ANSIBLE_INVENTORY=localhost, ANSIBLE_HOST_PATTERN_MISMATCH=warning \
+	@cd ansible && PATH="$(CURDIR)/.cache/ansible/bin:$$PATH" ANSIBLE_HOST_PATTERN_MISMATCH=warning \
 		ansible-lint --offline --profile production
 	@$(MAKE) --no-print-directory .ansible-machines
 

@@ -50,8 +50,6 @@ def _linted(home: Path) -> subprocess.CompletedProcess[str]:
         "PATH": f"{Path(program).parent}:{os.environ['PATH']}",
         "ANSIBLE_HOME": str(home),
         "XDG_CACHE_HOME": str(home),
-        # Else each of its processes would ask an orchestrator that is not there.
-        "ANSIBLE_INVENTORY": "localhost,",
         # Some name a machine, and no inventory of a fleet has it.
         "ANSIBLE_HOST_PATTERN_MISMATCH": "warning",
     }

@@ -25,6 +25,14 @@ platforms=()
 for minor in $(seq 36 -1 5); do platforms+=(--platform "manylinux_2_${minor}_${arch}"); done
 platforms+=(--platform "manylinux2014_${arch}" --platform "linux_${arch}")
 
+# What was downloaded for the same lock and the same machines is taken over; machines check each wheel against its hash.
+made_for=$( (echo "$pythons $arch"; cat requirements/runtime.txt ansible/wheelhouse.sh) | sha256sum | cut -c1-12)
+count() { find "$1" -name '*.whl' ! -name 'mcpfleet-*' | wc -l; }
+if [ "$(cat "$whole/.made-for" 2>/dev/null || true)" = "$made_for $(count "$whole" 2>/dev/null || true)" ]; then
+    find "$whole" -name '*.whl' ! -name 'mcpfleet-*' -exec cp -l -t "$out" {} +
+    cp "$whole/.made-for" "$out/"
+    pythons=
+fi
 for python in $pythons; do
     # pip judges markers by the Python it runs on, not by the one it downloads for: a lock made on 3.11.7 leaves out
     # what 3.11.2 needs. uv resolves for the target, and without a patch version for the oldest one.
@@ -44,7 +52,8 @@ version=${version%%-*}
     >"$out/requirements.txt"
 # Two builds with the same version differ in it, two with the same content do not.
 echo "$version-$(cat "$out/requirements.txt" | sha256sum | cut -c1-12)" >"$out/RELEASE"
-tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$out" -cf "$out.tar" .
+[ -e "$out/.made-for" ] || echo "$made_for $(count "$out")" >"$out/.made-for"
+tar --exclude=./.made-for --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$out" -cf "$out.tar" .
 rm -rf "$whole"
 mv "$out.tar" "$whole.tar"
 mv "$out" "$whole"

@@ -17,9 +17,10 @@ from tempfile import mkdtemp
 
 from benchmarks.fleet_side import fleet
 from benchmarks.processes import cpu_s_of, python, running, valkey
+from orchestrator.autoscaler.book.scale_log import ROUND_S, ScaleLog
 from orchestrator.autoscaler.decide.decision import decide
 from orchestrator.autoscaler.decide.limits import fit
-from orchestrator.autoscaler.loop import EVERY_S, ScaleLoop
+from orchestrator.autoscaler.loop import ScaleLoop
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.testing.world import FIRST, POOL, World
 from orchestrator.autoscaler.values import ClaimState, LaneSeen, MachineSeen, Observation
@@ -91,7 +92,8 @@ async def loop_share(machines: int, rounds: int) -> float:
     parts = world.parts
     loop = ScaleLoop(
         sensors=_Sensors(world), decide=decide, fit=fit, actuator=parts.actuator, book=parts.book,
-        pools=world.pools, sweep=parts.sweep, looks=parts.looks, books=world.books, policies={POOL: policy},
+        pools=world.pools, sweep=parts.sweep, looks=parts.looks, policies={POOL: policy},
+        scale_log=ScaleLog(books=world.books, clock=world.clock),
         limits=FleetLimits(), providers=world.clouds, read_at=parts.read_at, clock=world.clock, tell=lambda _: None,
     )  # fmt: skip
     spent: list[float] = []
@@ -100,10 +102,10 @@ async def loop_share(machines: int, rounds: int) -> float:
         await loop.round()
         await parts.actuator.settle()
         spent.append(time.process_time() - began_s)
-        world.clock.advance(EVERY_S)
+        world.clock.advance(ROUND_S)
         world.nodes.tick()
     counted = spent[rounds // 5 :]
-    return sum(counted) / len(counted) / EVERY_S
+    return sum(counted) / len(counted) / ROUND_S
 
 
 class _Sensors:

@@ -193,7 +193,9 @@ def core_of(
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
-        ClaimBook(books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes),
+        ClaimBook(
+            books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
+        ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
     )  # fmt: skip
 

@@ -237,6 +237,8 @@ class ScaleReplayView(_Out):
     """Moments at which the two are not the same."""
     unreadable: int
     """Rows of another release, passed by."""
+    rounds: int = 0
+    """That the steps stand for: of those that decided the same as before, one in five minutes is kept."""
 
 
 class OverrideRequest(_In):

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -26,6 +27,7 @@ from redis.retry import Retry
 from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos import disks, network
 from tests.contract import agents
+from tests.side_by_side import ByFleet
 from tests.vps import ground
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +92,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if item.config.getoption("--live-required"):
             pytest.fail(why_not, pytrace=False)
         pytest.skip(why_not)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFleet:
+    """Used by `-n`."""
+    return ByFleet(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -39,7 +39,7 @@ class ListQuery(BaseModel):
     tool: str | None = None
     node: str | None = None
     state: list[State] = Field(default_factory=list, description="repeat for several")
-    since: float | None = Field(None, description="accepted at or after, seconds since the epoch")
+    since: float | None = Field(None, allow_inf_nan=False, description="accepted at or after, seconds since the epoch")
     cursor: str | None = Field(None, min_length=1, max_length=200, description="`next` of the page before")
     limit: int = Field(50, ge=1, le=500)
 

@@ -28,8 +28,8 @@ class LogQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     pool: str | None = Field(None, max_length=63)
-    since: float | None = Field(None, description="seconds since the epoch")
-    until: float | None = Field(None, description="seconds since the epoch")
+    since: float | None = Field(None, allow_inf_nan=False, description="seconds since the epoch")
+    until: float | None = Field(None, allow_inf_nan=False, description="seconds since the epoch")
     limit: int = Field(100, ge=1, le=1000)
 
 

@@ -7,8 +7,8 @@ round, whether or not anything could be seen or decided.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,24 +20,20 @@ from orchestrator.autoscaler.act.looks import Looks
 from orchestrator.autoscaler.act.sweep import Sweep
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
-from orchestrator.autoscaler.book.wire import dumps
+from orchestrator.autoscaler.book.scale_log import ROUND_S, ScaleLog
 from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.decide.limits import not_scaled
 from orchestrator.autoscaler.events import Decided, Tell
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.values import LIVE, Decision, Observation, Override, Reason
-from orchestrator.ledger.values import ScaleLogRow
 from tasks.clock import Clock
-from tasks.errors import FleetError
+from tasks.errors import FleetError, Retryable
 
 log = structlog.get_logger("mcpfleet.autoscaler")
 WIND_DOWN_S = 5.0
 """For how long whoever stops the fleet is kept waiting."""
-EVERY_S = 5.0
-LOG_EVERY_S = 60.0
-"""A decision that did not change is written down this often, with what it was made of."""
 SAVE_EVERY_S = 60.0
 FORGET_EVERY_S = 3600.0
-LOG_KEPT_S = 7 * 86_400.0
 Decide = Callable[[Observation, ScalePolicy, History, Override | None], Decision]
 Fit = Callable[
     [Sequence[Decision], Mapping[str, Observation], Mapping[str, ScalePolicy], FleetLimits], Sequence[Decision]
@@ -48,13 +44,6 @@ class Sensors(Protocol):
     """What is going on: one Observation per pool that is scaled."""
 
     def observe(self) -> list[Observation]: ...
-
-
-class ScaleBooks(Protocol):
-    """The ledger's log of decisions."""
-
-    async def log_scale(self, row: ScaleLogRow) -> None: ...
-    async def forget_scale_log(self, before: float) -> int: ...
 
 
 class ScaleLoop:
@@ -71,7 +60,7 @@ class ScaleLoop:
         pools: PoolBook,
         sweep: Sweep,
         looks: Looks,
-        books: ScaleBooks,
+        scale_log: ScaleLog,
         policies: Mapping[str, ScalePolicy],
         limits: FleetLimits,
         providers: Iterable[str],
@@ -81,21 +70,25 @@ class ScaleLoop:
     ) -> None:
         self._sensors, self._decide, self._fit = sensors, decide, fit
         self._actuator, self._book, self._pools, self._sweep, self._looks = actuator, book, pools, sweep, looks
-        self._books, self._policies, self._limits = books, policies, limits
+        self._log, self._policies, self._limits = scale_log, policies, limits
         self._providers, self._read_at = tuple(providers), read_at
         self._clock, self._tell = clock, tell
-        self._logged: dict[str, tuple[Decision, float]] = {}
         self._saved_at_s = self._forgot_at_s = clock.mono_s()
         self.observations: dict[str, Observation] = {}
         self.decisions: dict[str, Decision] = {}
         """The last of each pool, for views."""
         self.alerts: tuple[str, ...] = ()
         """Of machines and clouds, beside those of decisions."""
+        self._held: dict[str, str] = {}
+        """Pools that a fault kept from being decided or served in the last round, in words."""
         self._is_winding_down = False
         self._wake, self._wound_down = asyncio.Event(), asyncio.Event()
 
     async def wind_down(self) -> None:
         """The fleet stops: let every machine go and order none, for as long as this process lives.
+
+        In a dry run too: it is a person's word on the machines that are there, and no decision of ours. Left alone
+        they would be paid for until their dead-man ends them, and the next start would count on them.
 
         Returns once the claims say so, or soon where the ledger is away; whoever asks ends the machines.
         """
@@ -111,7 +104,7 @@ class ScaleLoop:
             while True:
                 await self.round()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY_S):
+                    async with asyncio.timeout(ROUND_S):
                         await self._wake.wait()
                 self._wake.clear()
         finally:
@@ -121,9 +114,13 @@ class ScaleLoop:
         """One turn. Raises nothing: what failed is logged, and done in the next."""
         await self._guarded("decide", self._end_all if self._is_winding_down else self._decide_and_act)
         # while it is dry nothing is ordered or ended, what was begun before neither
-        await self._guarded("step", self._actuator.look if self._pools.is_dry else self._actuator.step)
+        await self._guarded("step", self._actuator.look if self._is_dry else self._actuator.step)
         await self._guarded("remember", self._remember)
         self.alerts = tuple(self._machine_alerts())
+
+    @property
+    def _is_dry(self) -> bool:
+        return self._pools.is_dry and not self._is_winding_down
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[None]]) -> bool:
         try:
@@ -137,33 +134,50 @@ class ScaleLoop:
         return False
 
     async def _decide_and_act(self) -> None:
-        seen = self.observations = {one.pool: self._priced(one) for one in self._sensors.observe()}
-        decided = [made for pool in seen if pool in self._policies and (made := self._decided(seen[pool])) is not None]
+        self._held.clear()
+        seen = self.observations = {one.pool: one for one in self._sensors.observe()}
+        decided = []
+        for pool in [pool for pool in seen if pool in self._policies]:
+            with self._alone(pool):
+                seen[pool] = self._priced(seen[pool])
+                history, override = self._pools.history(pool), self._pools.override(pool)
+                decided.append(self._decide(seen[pool], self._policies[pool], history, override))
         limits = replace(self._limits, is_dry=self._pools.is_dry)
-        fitted = [self._with_alerts(one) for one in self._fit(decided, seen, self._policies, limits)]
-        for decision in fitted:
-            policy = self._policies[decision.pool]
-            history = self._pools.history(decision.pool).after(seen[decision.pool], decision, policy)
-            self._pools.set_history(decision.pool, history)
-            await self._take(decision, seen[decision.pool], policy)
+        left = not_scaled(self._book.standing(), self._policies.keys(), self._clock.wall_s())
+        for decision in self._fit(decided, {**left, **seen}, self._policies, limits):
+            with self._alone(decision.pool):
+                await self._take_up(decision, seen[decision.pool], self._policies[decision.pool])
         await self._end(self._book.pools() - self._policies.keys())
 
+    async def _take_up(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
+        history = self._pools.history(decision.pool).after(seen, decision, policy)
+        self._pools.set_history(decision.pool, history)
+        await self._take(self._with_alerts(decision), seen, policy)
+
     async def _end_all(self) -> None:
+        self._held.clear()
         await self._end(self._book.pools())
         self._wound_down.set()
 
     async def _end(self, pools: Iterable[str]) -> None:
         for pool in pools:
-            await self._take(self._end_of(pool), Observation(pool, self._clock.wall_s()), ScalePolicy(pool, ()))
+            with self._alone(pool):
+                await self._take(self._end_of(pool), Observation(pool, self._clock.wall_s()), ScalePolicy(pool, ()))
 
-    def _decided(self, seen: Observation) -> Decision | None:
-        """None where a fault of ours keeps this pool from being decided; the others are all the same."""
-        history, override = self._pools.history(seen.pool), self._pools.override(seen.pool)
+    @contextmanager
+    def _alone(self, pool: str) -> Iterator[None]:
+        """What fails here for a fault of ours holds this pool for the round, and an operator is told.
+
+        Raises:
+            Retryable: the ledger is away, or another leads: that is so for all pools, and ends the round.
+        """
         try:
-            return self._decide(seen, self._policies[seen.pool], history, override)
-        except Exception:
-            log.exception("pool_not_decided", pool=seen.pool)
-            return None
+            yield
+        except Retryable:
+            raise
+        except Exception as error:
+            log.exception("pool_held", pool=pool)
+            self._held[pool] = f"pool {pool} is held by a fault, see pool_held in the log: {error!r}"
 
     def _priced(self, seen: Observation) -> Observation:
         """What the next machine costs depends on the rung that it would be ordered on now."""
@@ -174,19 +188,8 @@ class ScaleLoop:
     async def _take(self, decision: Decision, seen: Observation, policy: ScalePolicy) -> None:
         self.decisions[decision.pool] = decision
         self._tell(Decided(decision))
-        await self._note(decision, seen)  # first: why is on record before anything is done about it
+        await self._log.note(decision, seen)  # first: why is on record before anything is done about it
         await self._actuator.act(decision, policy, wanted=seen.regions_wanted)
-
-    async def _note(self, decision: Decision, seen: Observation) -> None:
-        before, at_s = self._logged.get(decision.pool, (None, 0.0))
-        now_s = self._clock.mono_s()
-        if before is not None and _outcome(before) == _outcome(decision) and now_s - at_s < LOG_EVERY_S:
-            return
-        await self._books.log_scale(ScaleLogRow(decision.pool, decision.at, dumps(seen), dumps(decision)))
-        self._logged[decision.pool] = (decision, now_s)
-        if before is None or before.target != decision.target:
-            why = decision.reasons[-1].text if decision.reasons else ""
-            log.info("scale_decided", pool=decision.pool, before=decision.before, target=decision.target, why=why)
 
     def _end_of(self, pool: str) -> Decision:
         """The file does not scale this pool any more, or the fleet stops: what it has drains and ends."""
@@ -196,9 +199,7 @@ class ScaleLoop:
             reason = Reason("stopping", "the fleet stops", 0)
         else:
             reason = Reason("not_scaled", f"the pools file has no [pools.{pool}.scale] any more", 0)
-        return Decision(
-            pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._pools.is_dry
-        )
+        return Decision(pool, self._clock.wall_s(), len(live), 0, victims=live, reasons=(reason,), is_dry=self._is_dry)
 
     def _with_alerts(self, decision: Decision) -> Decision:
         policy, everyones = self._policies[decision.pool], self._book.all()
@@ -209,6 +210,7 @@ class ScaleLoop:
     def _machine_alerts(self) -> list[str]:
         now = self._clock.wall_s()
         return [
+            *self._held.values(),
             *claim_alerts(self._book.standing(), self._providers, now),
             *look_alerts(self._looks.errors, self._sweep.leaks, self._sweep.unlisted.values()),
         ]
@@ -221,10 +223,4 @@ class ScaleLoop:
         if now_s - self._forgot_at_s >= FORGET_EVERY_S:
             self._forgot_at_s = now_s
             await self._book.forget()
-            await self._books.forget_scale_log(self._clock.wall_s() - LOG_KEPT_S)
-
-
-def _outcome(decision: Decision) -> tuple[object, ...]:
-    """What makes it another decision; its words carry numbers that differ each time."""
-    rules = tuple(reason.rule for reason in decision.reasons)
-    return (decision.before, decision.target, decision.victims, decision.cordon, rules, decision.is_dry)
+            await self._log.forget()

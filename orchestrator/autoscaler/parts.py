@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.autoscaler.act.actuate import Actuator
 from orchestrator.autoscaler.act.exclusive import Exclusive
-from orchestrator.autoscaler.act.looks import Looks
+from orchestrator.autoscaler.act.looks import LOOK_LIMIT_S, Looks
 from orchestrator.autoscaler.act.nodes import Nodes
 from orchestrator.autoscaler.act.notices import Notices
 from orchestrator.autoscaler.act.orders import Enroller, Orders, UserData
@@ -23,9 +23,10 @@ from orchestrator.autoscaler.act.steps import Provisioner, Steps
 from orchestrator.autoscaler.act.sweep import Sweep
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
+from orchestrator.autoscaler.book.scale_log import ScaleBooks, ScaleLog
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Tell
-from orchestrator.autoscaler.loop import Decide, Fit, ScaleBooks, ScaleLoop, Sensors
+from orchestrator.autoscaler.loop import Decide, Fit, ScaleLoop, Sensors
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.show.scale_metrics import ScaleCollector, ScaleMetrics
 from tasks.clock import Clock
@@ -68,6 +69,7 @@ class Machinery:
     """Claims, and what moves them."""
 
     book: ClaimBook
+    steps: Steps
     actuator: Actuator
     sweep: Sweep
     looks: Looks
@@ -86,14 +88,11 @@ class Autoscaler:
 
 def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
     """Everything below the decisions. Sensors are made of it."""
-    clock, cluster = given.clock, given.limits.cluster
-    book, exclusive, silence = given.book, Exclusive(), Silence(clock)
-    looks = Looks(clouds=given.clouds, cluster=cluster, clock=clock)
-    notices = Notices(clouds=given.clouds, cluster=cluster, clock=clock)
+    clock, book, exclusive, silence = given.clock, given.book, Exclusive(), Silence(given.clock)
+    looks = Looks(clouds=given.clouds, clusters=book.clusters, clock=clock)
+    notices = Notices(clouds=given.clouds, clusters=book.clusters, clock=clock)
     prices = Prices(clouds=given.clouds, clock=clock)
-    orders = Orders(
-        enroller=given.enroller, user_data=given.user_data, cluster=cluster, url_for_nodes=given.url_for_nodes
-    )
+    orders = Orders(enroller=given.enroller, user_data=given.user_data, url_for_nodes=given.url_for_nodes)
     read_at = clock.wall_s()
     steps = Steps(
         book=book, clouds=given.clouds, nodes=given.nodes, orders=orders, provisioner=given.provisioner, looks=looks,
@@ -102,14 +101,14 @@ def machinery_of(given: Surroundings, tell: Tell) -> Machinery:
     )  # fmt: skip
     sweep = Sweep(
         book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, exclusive=exclusive, tell=tell,
-        leads=given.leads,
+        leads=given.leads, answer_limit_s=LOOK_LIMIT_S,
     )  # fmt: skip
     actuator = Actuator(
         book=book, clouds=given.clouds, nodes=given.nodes, steps=steps, sweep=sweep, looks=looks, notices=notices,
         prices=prices, silence=silence, exclusive=exclusive,
         machine_ttl_s=given.limits.machine_ttl_s, read_at=read_at, clock=clock, tell=tell, leads=given.leads,
     )  # fmt: skip
-    return Machinery(book, actuator, sweep, looks, notices, prices, read_at)
+    return Machinery(book, steps, actuator, sweep, looks, notices, prices, read_at)
 
 
 def autoscaler_of(
@@ -135,7 +134,8 @@ def autoscaler_of(
     registry.register(ScaleCollector(made.book, given.policies))
     loop = ScaleLoop(
         sensors=sensors(made), decide=decide, fit=fit, actuator=made.actuator, book=made.book, pools=given.pools,
-        sweep=made.sweep, looks=made.looks, books=given.log, policies=given.policies, limits=given.limits,
+        sweep=made.sweep, looks=made.looks, scale_log=ScaleLog(books=given.log, clock=given.clock),
+        policies=given.policies, limits=given.limits,
         providers=given.clouds, read_at=made.read_at, clock=given.clock, tell=metrics.hear,
     )  # fmt: skip
     return Autoscaler(made, loop)

@@ -88,6 +88,8 @@ class NodeClaim:
         billing_s: what is paid for at least, and in steps of.
         expires_at: wall clock; a machine that passes it ends itself, and is ended by whoever finds it.
         terminated_at: when it was gone.
+        cluster: tag of its machine, which it keeps when the fleet is named anew; empty only in what older releases
+            wrote, until it is read.
     """
 
     id: str
@@ -110,6 +112,7 @@ class NodeClaim:
     terminated_at: float | None = None
     failed_with: str = ""
     failed_at: float | None = None
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

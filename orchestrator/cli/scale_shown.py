@@ -207,6 +207,7 @@ def show_replay(desk: Desk, view: ScaleReplayView) -> None:
     for label, total in (("was", view.was), ("would", view.would)):
         line(f"  {label:<6}{_total(total)}")
     line(f"  differs at {view.differs} of {len(view.steps)} moments, each judged with the machines there were")
+    line(f"  kept are {len(view.steps)} of about {view.rounds} rounds: every change, else one in five minutes")
     _show_differences(desk, view)
     if view.unreadable:
         desk.screen.note(f"[yellow]![/] {view.unreadable} records of another release were passed by")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.local.credentials import credentials
 from orchestrator.local.machines import MachinesPlan
 from orchestrator.local.servers import Installed, discover, search_path
 from tasks.errors import SettingsError
@@ -14,7 +15,7 @@ from tasks.errors import SettingsError
 _OURS = re.compile(r"MCPFLEET_")
 CLIENT_ONLY = frozenset({"MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_STATE_DIR", "MCPFLEET_JOIN_TOKEN"})
 """Of whoever typed the command; the children get their own."""
-NODE_PREFIX = "MCPFLEET_NODE_"
+NODE_PREFIX, POOLS_FILE = "MCPFLEET_NODE_", "MCPFLEET_POOLS_FILE"
 NODES_MAX = 32
 GENERAL, GENERAL_MOST = 2, 4
 """Nodes of the pool `general`; and the most there may be where the load decides."""
@@ -53,9 +54,15 @@ class Plan:
         """The one that is configured; None: a server of our own."""
         return self.environ.get("MCPFLEET_REDIS_URL") or None
 
-    def base_environ(self) -> dict[str, str]:
-        """For every child: the caller's, without anything of ours."""
-        return {key: value for key, value in self.environ.items() if not _OURS.match(key)}
+    def base_environ(self, *, servers_file: Path | None = None) -> dict[str, str]:
+        """For every child but the orchestrator: the caller's, without anything of ours and without cloud credentials.
+
+        Args:
+            servers_file: of a node: what it asks for as `${NAME}` is handed on, if the pools file does not name it.
+        """
+        pools_file = self.environ.get(POOLS_FILE) or self.orchestrator.get(POOLS_FILE)
+        secret = credentials(self.environ, pools_file=pools_file, servers_file=servers_file)
+        return {key: value for key, value in self._callers().items() if key not in secret}
 
     def orchestrator_environ(self) -> dict[str, str]:
         """What the user set for the orchestrator, and what this plan sets."""
@@ -64,12 +71,15 @@ class Plan:
             for key, value in self.environ.items()
             if _OURS.match(key) and key not in CLIENT_ONLY and not key.startswith(NODE_PREFIX)
         }
-        return self.base_environ() | ours | dict(self.orchestrator)
+        return self._callers() | ours | dict(self.orchestrator)
 
-    def node_environ(self) -> dict[str, str]:
-        """What the user set for nodes."""
+    def node_environ(self, servers_file: Path | None = None) -> dict[str, str]:
+        """What the user set for nodes; see `base_environ`."""
         ours = {key: value for key, value in self.environ.items() if key.startswith(NODE_PREFIX)}
-        return self.base_environ() | ours
+        return self.base_environ(servers_file=servers_file) | ours
+
+    def _callers(self) -> dict[str, str]:
+        return {key: value for key, value in self.environ.items() if not _OURS.match(key)}
 
 
 def plan_up(  # the options of `mcpfleet up`
@@ -90,7 +100,7 @@ def plan_up(  # the options of `mcpfleet up`
     Raises:
         SettingsError: the servers file is not there, or there are two pools files.
     """
-    if autoscale and environ.get("MCPFLEET_POOLS_FILE"):
+    if autoscale and environ.get(POOLS_FILE):
         raise SettingsError(
             "--autoscale writes a pools file of its own, and MCPFLEET_POOLS_FILE names another; unset it, or give a "
             "pool a ladder there (docs/autoscaling.md) and leave --autoscale out"

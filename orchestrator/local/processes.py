@@ -57,7 +57,7 @@ def orchestrator(plan: Plan, fleet: FleetFile, listen: socket.socket, http: http
 
 def _autoscaling(plan: Plan, machines: MachinesPlan, fleet: FleetFile) -> dict[str, str]:
     """What the orchestrator needs to order machines; their own settings reach them by name, through it."""
-    environ = plan.node_environ()
+    environ = plan.node_environ(machines.servers_file)
     secret = ("MCPFLEET_NODE_JOIN_TOKEN", "MCPFLEET_NODE_ENROL_TOKEN", "MCPFLEET_NODE_STATE_DIR")
     handed_on = {name: value for name, value in environ.items() if name not in secret}
     inherited = {**handed_on, MARK: ""}  # whose value is the guard's, and in the orchestrator's environment
@@ -106,7 +106,7 @@ def node(plan: Plan, node: NodePlan, fleet: FleetFile, http: httpx.AsyncClient) 
     if servers_file is None:
         servers_file = folder / "servers.json"
         write_servers_file(servers_file, list(node.servers))
-    environ = plan.node_environ()
+    environ = plan.node_environ(node.servers_file)
     environ |= {
         "MCPFLEET_NODE_ORCHESTRATOR_URL": fleet.url,
         "MCPFLEET_NODE_JOIN_TOKEN": fleet.join_token,

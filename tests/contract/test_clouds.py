@@ -9,6 +9,7 @@ import pytest
 from orchestrator.autoscaler.cloud.provider import CloudProvider
 from tests.contract.cloud_rigs import Ec2Rig, HetznerRig, LocalProcessRig, Rig, StaticRig
 from tests.contract.cloud_suite import CloudSuite
+from tests.contract.libcloud_rigs import DigitalOceanRig, LinodeRig, VultrRig
 from tests.contract.local_vps_rig import LocalVpsRig
 from tests.contract.shelf_rig import ShelfRig
 
@@ -18,6 +19,9 @@ RIGS: tuple[type[Rig], ...] = (
     HetznerRig,
     LocalVpsRig,
     Ec2Rig,
+    DigitalOceanRig,
+    LinodeRig,
+    VultrRig,
     ShelfRig,
 )
 

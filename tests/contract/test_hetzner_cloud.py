@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator.autoscaler.cloud.errors import CloudDown, OrderRefused
 from orchestrator.autoscaler.cloud.plugins import open_provider
-from orchestrator.autoscaler.cloud.provider import CloudProvider, Order, ProviderConfig
+from orchestrator.autoscaler.cloud.provider import CloudProvider, Order, Power, ProviderConfig
 from orchestrator.autoscaler.testing.faulty_http import Fault, json_answer
+from orchestrator.autoscaler.testing.hetzner_books import Books
 from orchestrator.autoscaler.testing.hetzner_double import CREATE, DELETE, LIST, TYPES, HetznerDouble, error, selects
 
 ORDER = Order("aaaaaaaaa2", "pool-a", "ours", "pool", type="cx33", region="fsn1", user_data="#cloud-config\n")
@@ -116,6 +117,47 @@ async def test_user_data_and_keys_arrive(double: HetznerDouble, cloud: CloudProv
     """As ordered, to the byte."""
     made = await cloud.create(ORDER)
     assert double.books.user_data[int(made.id)] == ORDER.user_data
+
+
+class OneRoom:
+    """A machine that takes a step each time it is asked for."""
+
+    def __init__(self) -> None:
+        self.built: list[tuple[str, str, str]] = []
+        self._steps = ["initializing", "running", "running"]
+
+    def build(self, number: int, name: str, image: str, user_data: str) -> str:
+        """There is one."""
+        self.built.append((name, image, user_data))
+        return f"10.0.0.{number % 250}"
+
+    def status(self, number: int) -> str | None:
+        """The next step; the last is that nothing is left."""
+        return self._steps.pop(0) if self._steps else None
+
+    def end(self, number: int) -> None:
+        """It takes a while."""
+        self._steps = ["deleting"]
+
+
+async def test_a_server_is_what_became_of_the_machine_behind_it(tmp_path: Path) -> None:
+    """Its address, its state and its end are the machine's own, and it is told what was ordered, to the byte."""
+    room = OneRoom()
+    double = HetznerDouble("not-a-secret", Books(images=("golden",), metal=room))
+    options = {"base_url": double.base_url, "token_env": "T"}
+    cloud = open_provider(ProviderConfig("h", "hetzner", options, tmp_path, {"T": "not-a-secret"}))
+    try:
+        made = await cloud.create(replace(ORDER, image="1"))
+        assert room.built == [(ORDER.name, "golden", ORDER.user_data)]
+        assert made.address == f"10.0.0.{int(made.id) % 250}"
+        seen = [machine.power for _ in range(2) for machine in await cloud.machines("ours")]
+        assert seen == [Power.PENDING, Power.RUNNING]
+        await cloud.terminate(made.id)
+        assert [machine.power for machine in await cloud.machines("ours")] == [Power.ENDING]
+        assert await cloud.machine(made.id) is None
+    finally:
+        await cloud.close()
+        double.close()
 
 
 def test_the_doubles_label_selectors() -> None:

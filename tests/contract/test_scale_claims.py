@@ -16,9 +16,9 @@ from tasks.testing.clock import FakeClock
 RUNG = Rung("near", "small", "eu-1", is_spot=True, price_eur_h=0.01)
 
 
-def book_of(ledger: Ledger, clock: FakeClock) -> ClaimBook:
+def book_of(ledger: Ledger, clock: FakeClock, cluster: str = "prod") -> ClaimBook:
     """One process's."""
-    return ClaimBook(books=ledger, clock=clock, draw=random.Random(7).randbytes)
+    return ClaimBook(books=ledger, clock=clock, draw=random.Random(7).randbytes, cluster=cluster)
 
 
 async def ordered(book: ClaimBook) -> NodeClaim:

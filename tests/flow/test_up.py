@@ -158,6 +158,16 @@ def test_ctrl_c_leaves_no_process_no_port_and_no_secret(tmp_path: Path) -> None:
     assert not fleet.state_dir.exists(), "--ephemeral forgets everything"
 
 
+def test_cloud_keys_reach_the_orchestrator_alone(tmp_path: Path) -> None:
+    """No node and no other child could tell them, whatever it is made to print."""
+    keys = {"HCLOUD_TOKEN": "not-a-secret", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+    words = ("--servers", str(_no_servers(tmp_path)))
+    with upped(tmp_path, *words, environ={**os.environ, **keys}) as local:
+        have = [process.cmdline()[-1] for process in local.family() if keys.keys() & process.environ().keys()]
+        assert len(local.family()) > len(have)
+    assert have == ["serve"]
+
+
 def test_servers_file_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
     """Nothing is started for nothing."""
     said = subprocess.run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -24,8 +25,9 @@ from tests.vps.shell import new_key
 
 STATE = IMAGES / "playbooks"
 """Always the same, so that what a killed run left is found by the next one."""
-PLAIN = IMAGES / "plain"
-MACHINES = 3
+PLAIN, GOLDEN = IMAGES / "plain", IMAGES / "golden"
+MACHINES = 2
+TYPE = {"cpus": os.cpu_count() or 1, "memory_bytes": 2 * 1024**3}
 CANNOT = 3
 BRIDGE_OWNER = "plays"
 
@@ -51,7 +53,7 @@ def main() -> int:
 def _lack() -> str | None:
     if not (PROGRAMS / "ansible-playbook").exists():
         return "no Ansible (make ansible-tools)"
-    return why_not() or (None if PLAIN.exists() else "no image of a machine (make vps-image)")
+    return why_not() or (None if GOLDEN.exists() else "no image of a machine (make vps-image)")
 
 
 async def _run(folder: Path) -> None:
@@ -61,20 +63,27 @@ async def _run(folder: Path) -> None:
         sys.stdout.write(f"{time.monotonic() - begun_s:7.1f} s  {words}\n")
         sys.stdout.flush()
 
-    async with Hall.laid(folder, lambda _bridge: {}, owner=BRIDGE_OWNER) as hall:
-        cloud = provider(STATE, PLAIN, bridge=hall.bridge, max_machines=MACHINES)
+    bridges: list[str] = []
+
+    def told(bridge: str) -> dict[str, str]:
+        bridges.append(bridge)
+        return {}
+
+    async with Hall.laid(folder, told, owner=BRIDGE_OWNER) as hall:
+        has = {"images": {"golden": str(GOLDEN)}, "types": {"small": TYPE}, "max_machines": MACHINES}
+        cloud = provider(STATE, PLAIN, bridge=bridges[0], **has)
         try:
             await _swept(cloud)
             say(f"orchestrator and Redis at {hall.ground.host}")
-            await Life(Operator(hall, folder, new_key(folder), say), cloud, STATE, PLAIN).lived()
+            await Life(Operator(hall, folder, new_key(folder), say), cloud).lived()
         finally:
             await _swept(cloud)
 
 
 async def _swept(cloud: LocalVps) -> None:
     """What another run, or this one, left."""
-    machines = await cloud.machines(CLUSTER)
-    await asyncio.gather(*(cloud.terminate(machine.id) for machine in machines))
+    for machine in await cloud.machines(CLUSTER):  # one after the other: each has the lock for as long as it takes
+        await cloud.terminate(machine.id)
     await cloud.sweep()
 
 

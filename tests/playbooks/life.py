@@ -1,4 +1,4 @@
-"""A node's life by playbooks: enrolled, rotated, upgraded, drained, removed; and one from a golden image.
+"""A node's life by playbooks: enrolled, rotated, upgraded beside one from a golden image, drained, removed.
 
 Each step asserts what an operator relies on. Machines are those of `local-vps`; the orchestrator is one of this
 tree, on the bridge that they are plugged into.
@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import pytest
 
 from orchestrator.autoscaler.act.userdata import golden, plain
 from orchestrator.autoscaler.cloud.local_vps import LocalVps
-from orchestrator.autoscaler.cloud.provider import Machine, Order, Power
+from orchestrator.autoscaler.cloud.provider import Order
 from orchestrator.testing.waiting import until
-from tests.playbooks.operator import ROOT, USER, Operator
-from tests.vps.calls import TERMINAL
+from tests.playbooks.operator import ANSIBLE, ROOT, USER, Operator, PlaybookFailed
+from tests.playbooks.release import next_release, release_of
+from tests.vps.calls import TERMINAL, Load, books
 from tests.vps.shell import Shell
 
 CLUSTER, POOL = "playbooks", "builders"
-BY_HAND, BUILDER, FROM_IMAGE = "builders-1", "image-builder", "builders-2"
+BY_HAND, FROM_IMAGE, NOBODY = "builders-1", "builders-2", "builders-9"
 WITHIN_S = 120.0
-CALL_S = 6.0
+CALL_S, LOAD_S, DEPTH = 6.0, 1.0, 4
+WHEELHOUSE = ROOT / "dist" / "wheelhouse"
 CREDENTIAL = f"/var/lib/mcpfleet-node/{BY_HAND}.credential"
-MERGE = """
-mount -t overlay overlay -o "ro,lowerdir=$1:$2" "$3"
-cp -a "$3/." "$4"
-"""
 NO_MIRROR = {
     f"{role}_apt_update": False
     for role in ("node", "release", "firewall", "node_exporter", "unattended_upgrades")
@@ -39,33 +37,25 @@ NO_MIRROR = {
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One run.
-
-    Attributes:
-        disks: where the provider keeps its machines.
-        plain: their image.
-    """
+    """One run."""
 
     operator: Operator
     cloud: LocalVps
-    disks: Path
-    plain: Path
 
     async def lived(self) -> None:
         """All of it, one step after the other."""
         address = await self._booted(BY_HAND)
         await self._enrols(address)
         await self._rotates(address)
-        await self._upgrades(address)
+        await self._upgrades({BY_HAND: address, FROM_IMAGE: await self._is_a_node_at_once(FROM_IMAGE)})
         await self._drains(address)
         await self._is_removed(address)
-        await self._is_an_image()
+        await self._is_nobody()
 
     # ------------------------------------------------------------------------------ by hand
 
     async def _enrols(self, address: str) -> None:
-        labels = {"node_labels": {"address": address}}  # where the inventory finds it afterwards
-        given = self._given(BY_HAND, node_enrol_token=self.operator.enrol(BY_HAND, POOL), **labels)
+        given = self._given(BY_HAND, node_enrol_token=self.operator.enrol(BY_HAND, POOL))
         words = ("-i", f"{BY_HAND},", "-e", f"ansible_host={address}")
         assert await self._play("provision.yml", *words, given=given) > 0
         await self._is(BY_HAND, "active")
@@ -74,7 +64,7 @@ class Life:
         before = _secret(shell), _process(shell)
         # The same token again, and none at all: it has a credential, and trades nothing.
         assert await self._play("provision.yml", *words, given=given) == 0
-        assert await self._play("provision.yml", *words, given=self._given(BY_HAND, **labels)) == 0
+        assert await self._play("provision.yml", *words, given=self._given(BY_HAND)) == 0
         assert (_secret(shell), _process(shell)) == before
         assert "none" in _said(shell, "sudo test -e /etc/mcpfleet/enrol.env || echo none")
         self.operator.say("a second run changed nothing, enrolled nobody and restarted nothing")
@@ -88,19 +78,32 @@ class Life:
         assert "none" in _said(shell, "sudo test -e /etc/mcpfleet/enrol.env || echo none")
         await self._answers(BY_HAND)
 
-    async def _upgrades(self, address: str) -> None:
-        shell = self.operator.shell(address)
-        _said(
-            shell,
-            "cd /opt/mcpfleet/releases && sudo cp -a $(basename $(readlink ../current)) 0.0.0-older"
-            " && sudo ln -sfn /opt/mcpfleet/releases/0.0.0-older ../current",
+    async def _upgrades(self, addresses: dict[str, str]) -> None:
+        """One after the other, while calls arrive: each is answered, and none is begun twice."""
+        new = await asyncio.to_thread(next_release, ROOT, WHEELHOUSE, self.operator.folder / "next")
+        shells = {name: self.operator.shell(address) for name, address in addresses.items()}
+        assert {_release(shell) for shell in shells.values()} == {release_of(WHEELHOUSE)}
+        words, given = (
+            ("-l", f"pool_{POOL}", *self._inventory(addresses)),
+            {**NO_MIRROR, "release_wheelhouse": str(new)},
         )
-        assert await self._play("upgrade.yml", "-l", f"pool_{POOL}") > 0
-        await self._is(BY_HAND, "active")
-        release = (ROOT / "dist/wheelhouse/RELEASE").read_text().strip()
-        assert _said(shell, "basename $(readlink /opt/mcpfleet/current)").strip() == release
-        assert await self._play("upgrade.yml", "-l", f"pool_{POOL}") == 0
-        await self._answers(BY_HAND)
+        load = Load(self.operator.hall, POOL, LOAD_S, DEPTH)
+        async with load.coming():
+            await until(lambda: load.nodes() == addresses.keys(), WITHIN_S)
+            assert await self._play("upgrade.yml", *words, given=given) > 0
+            before = len(load.ids)
+            await until(lambda: len(load.ids) > before + 2 * DEPTH, WITHIN_S)
+        await load.ended(WITHIN_S)
+        said = books(load)
+        assert not said.wrong, said.wrong
+        assert not said.repeated, f"{said.repeated} calls were begun twice"
+        assert said.nodes.keys() == addresses.keys()
+        assert {_release(shell) for shell in shells.values()} == {release_of(new)}
+        answers = ", ".join(f"{node} {count}" for node, count in sorted(said.nodes.items()))
+        self.operator.say(
+            f"{release_of(WHEELHOUSE)} to {release_of(new)}; all {len(load.ids)} calls succeeded: {answers}"
+        )
+        assert await self._play("upgrade.yml", *words, given=given) == 0
 
     async def _drains(self, address: str) -> None:
         """While it works: what runs ends well, and only then does it leave."""
@@ -123,35 +126,36 @@ class Life:
         look = f"sudo sh -c '{left}; getent passwd mcpfleet-node' 2>/dev/null || true"
         assert not _said(self.operator.shell(address), look).strip()
 
+    async def _is_nobody(self) -> None:
+        """Who names a node that has left, or never was, hears of it; also of one among several."""
+        for playbook in ("drain.yml", "remove.yml", "upgrade.yml", "rotate_credentials.yml"):
+            for words in (("-l", BY_HAND), ("-l", f"{FROM_IMAGE},{NOBODY}")):
+                nobody = words[1].rpartition(",")[2]
+                with pytest.raises(PlaybookFailed, match=f"no node '{nobody}' in the fleet"):
+                    await self._play(playbook, *words)
+        self.operator.say("playbooks refuse names of nodes that are not in the fleet")
+
     # ------------------------------------------------------------------------------ from an image
 
-    async def _is_an_image(self) -> None:
-        address = await self._booted(BUILDER)
-        words = ("-i", f"{BUILDER},", "-e", f"ansible_host={address}")
-        assert await self._play("golden_image.yml", *words, given=dict(NO_MIRROR)) > 0
-        image = await self._taken(address)
-        token = self.operator.enrol(FROM_IMAGE, POOL)
-        settings = {"NAME": FROM_IMAGE, "POOL": POOL, "ORCHESTRATOR_URL": self.operator.hall.url, "ENROL_TOKEN": token}
-        user_data = golden({f"MCPFLEET_NODE_{name}": value for name, value in settings.items()})
-        await self.cloud.create(Order("c-2", FROM_IMAGE, CLUSTER, POOL, image=str(image), user_data=user_data))
-        await self._is(FROM_IMAGE, "active")
-        await self._answers(FROM_IMAGE)
-        self.operator.say(f"{FROM_IMAGE} booted from the image, enrolled by its user data, and answers calls")
-
-    async def _taken(self, address: str) -> Path:
-        """The builder's disk, after it was powered off, as the root file system of others."""
-        self.operator.shell(address).run("sudo systemctl poweroff", is_checked=False)
-        machine = await until(lambda: self._stopped(BUILDER), WITHIN_S)
-        image, seen = self.operator.folder / "golden", self.operator.folder / "seen"
-        image.mkdir()
-        seen.mkdir()
-        upper = self.disks / "machines" / machine.id / "upper"
-        inside = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", MERGE, "merge"]
-        await asyncio.to_thread(subprocess.run, [*inside, upper, self.plain.resolve(), seen, image], check=True)
-        own = [image / "etc/mcpfleet/node.env", image / "etc/mcpfleet/enrol.env", *image.glob("etc/ssh/ssh_host_*")]
-        assert not [path for path in own if path.exists()]
-        assert not (image / "etc/machine-id").read_text()
-        return image
+    async def _is_a_node_at_once(self, name: str) -> str:
+        """Its settings and its token come with user data, all else is in the image; its address."""
+        token, key = self.operator.enrol(name, POOL), self.operator.key.public
+        settings = {"NAME": name, "POOL": POOL, "ORCHESTRATOR_URL": self.operator.hall.url, "ENROL_TOKEN": token}
+        user_data = _both(
+            golden({f"MCPFLEET_NODE_{setting}": value for setting, value in settings.items()}), plain(USER, key)
+        )
+        order = Order(f"c-{name}", name, CLUSTER, POOL, image="golden", user_data=user_data)
+        machine = await self.cloud.create(order)
+        assert machine.address is not None
+        await self._is(name, "active")
+        await self._answers(name)
+        shell = self.operator.shell(machine.address)
+        assert (
+            _said(shell, "systemctl is-active mcpfleet-node mcpfleet-deadman.timer nftables").split() == ["active"] * 3
+        )
+        assert "NoNewPrivileges=yes" in _said(shell, "systemctl show --property=NoNewPrivileges mcpfleet-node")
+        self.operator.say(f"{name} booted from the image, enrolled by its user data, and answers calls")
+        return machine.address
 
     # ------------------------------------------------------------------------------ what steps are made of
 
@@ -176,6 +180,12 @@ class Life:
         own = {"node_name": name, "node_pool": POOL, "node_orchestrator_url": self.operator.hall.url}
         return {**NO_MIRROR, **own, **more}
 
+    def _inventory(self, addresses: dict[str, str]) -> tuple[str, ...]:
+        """The fleet's, and where those are that came from an image: their user data could not know it."""
+        beside = self.operator.folder / "beside.ini"
+        beside.write_text(f"{FROM_IMAGE} ansible_host={addresses[FROM_IMAGE]}\n")
+        return ("-i", str(ANSIBLE / "inventory"), "-i", str(beside))
+
     async def _is(self, name: str, state: str | None) -> None:
         """None: it has left."""
 
@@ -186,15 +196,22 @@ class Life:
         await until(holds, WITHIN_S)
 
     async def _answers(self, name: str) -> None:
-        """A call, placed on it."""
-        call = await self._called("probe.echo", {"word": "hello"})
+        """Calls, until one was placed on it."""
 
-        async def has_ended() -> dict[str, Any] | None:
-            view = await self._view(call)
-            return view if view["state"] in TERMINAL else None
+        async def has_answered() -> bool:
+            view = await self._ended(await self._called("probe.echo", {"word": "hello"}))
+            assert view["state"] == "succeeded", json.dumps(view)
+            return bool(view["attempts"][-1]["node"] == name)
 
-        view = await until(has_ended, WITHIN_S)
-        assert (view["state"], view["attempts"][-1]["node"]) == ("succeeded", name), json.dumps(view)
+        await until(has_answered, WITHIN_S)
+
+    async def _ended(self, call: str) -> dict[str, Any]:
+        async def view() -> dict[str, Any] | None:
+            seen = await self._view(call)
+            return seen if seen["state"] in TERMINAL else None
+
+        ended: dict[str, Any] = await until(view, WITHIN_S)
+        return ended
 
     async def _called(self, tool: str, arguments: dict[str, object]) -> str:
         form = {"tool": tool, "arguments": arguments, "pool": POOL}
@@ -209,10 +226,6 @@ class Life:
     async def _runs(self, call: str) -> bool:
         return str((await self._view(call))["state"]) == "running"
 
-    async def _stopped(self, name: str) -> Machine | None:
-        machines = await self.cloud.machines(CLUSTER)
-        return next((each for each in machines if each.name == name and each.power is Power.STOPPED), None)
-
 
 def _said(shell: Shell, words: str) -> str:
     return shell.run(words).stdout
@@ -225,3 +238,14 @@ def _secret(shell: Shell) -> str:
 
 def _process(shell: Shell) -> str:
     return _said(shell, "systemctl show --property=MainPID --value mcpfleet-node")
+
+
+def _release(shell: Shell) -> str:
+    """Of the process: the interpreter that pip wrote into its program, not what the link says now."""
+    return _said(shell, f"sudo cat /proc/{_process(shell).strip()}/cmdline").split("/releases/")[1].split("/")[0]
+
+
+def _both(one: str, other: str) -> str:
+    """Of two texts of user data."""
+    forms = [json.loads(text.removeprefix("#cloud-config\n")) for text in (one, other)]
+    return "#cloud-config\n" + json.dumps(forms[0] | forms[1]) + "\n"

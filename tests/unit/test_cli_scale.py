@@ -99,6 +99,7 @@ def test_replay_shows_both_and_where_they_part(cli: Cli) -> None:
     assert "utilisation 80% is over 70%" in out
     _, same, _ = cli("replay", "builders", "--since", "2h")
     assert "differs at 0 of 90 moments" in same
+    assert "kept are 90 of about 1069 rounds" in same
 
 
 def test_a_size_by_hand_holds_until_it_expires_or_is_taken_back(cli: Cli) -> None:

@@ -40,6 +40,11 @@ def config(
         ("hetzner", {"token_env": "NOT_SET"}, r"token_env names the variable NOT_SET, which is empty or not set"),
         ("hetzner", {"token_env": "A", "token_file": "b"}, r"token_env are both given; keep one"),
         ("hetzner", {"token_file": "/nowhere/token"}, r"names /nowhere/token, which cannot be read: No such file"),
+        ("digitalocean", {}, r"token_env is missing; it, or token_file"),
+        ("linode", {"token": TOKEN}, r"token is a secret and does not belong into a file; .*token_env"),
+        ("vultr", {"token_env": "A", "firewal": "x"}, r"is not an option of 'vultr', did you mean 'firewall'\?"),
+        ("linode", {"token_env": "A", "firewall": "x"}, r"firewall is wrong: Input should be a valid integer"),
+        ("digitalocean", {"token_env": "A", "eur_per_usd": 0}, r"eur_per_usd is 0; write how many euros a dollar"),
         ("hetzner", {"token_env": "A", "networks": [TOKEN]}, r"networks\.0 is wrong: Input should be a valid integer"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.autoscaler.cloud.errors import (
+    CloudDown,
     CredentialsRefused,
     OrderRefused,
     OutOfCapacity,
@@ -16,7 +17,7 @@ from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.testing.nodes import Node
 from orchestrator.autoscaler.testing.world import FIRST, POOL, SECOND, World
 from orchestrator.autoscaler.values import COMING, LIVE, ClaimState
-from tasks.errors import OrchestratorDown
+from tasks.errors import LedgerDown, OrchestratorDown
 from tasks.node import NodeState
 
 POLICY = ScalePolicy(POOL, (FIRST, SECOND), max_machines=4, boot_limit_s=300.0)
@@ -161,6 +162,16 @@ async def test_a_cloud_that_stays_away_is_given_up() -> None:
     assert len(world.near.made) == 1
     assert world.is_settled(1)
     assert world.violations() == []
+
+
+async def test_a_ledger_that_was_away_is_no_try_of_a_cloud() -> None:
+    """The cloud was asked once and did not answer: it is asked again, however often our own books failed before."""
+    world = World()
+    world.nodes.token_errors = [LedgerDown("the test says so")] * 4
+    world.near.faults.refusals = [CloudDown("near", "the test says so")]
+    await world.rounds(40, target=1)
+    assert world.is_settled(1)
+    assert [claim.rung for claim in world.claims()] == [FIRST]
 
 
 async def test_a_boot_that_takes_too_long_is_replaced() -> None:

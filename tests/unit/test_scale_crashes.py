@@ -108,8 +108,9 @@ def _notice(world: World, number: int) -> None:
 
 
 def _taken(world: World, number: int) -> None:
-    if (machine := _nth(world, number)) is not None:
-        world.near.take_away(machine)
+    """One that its claim has heard of: else it is ordered again, and of two that a lagging list shows one is a leak."""
+    if (machine := _nth(world, number)) in {claim.machine_id for claim in world.claims()} - {None}:
+        world.near.take_away(str(machine))
 
 
 def _stops(world: World, number: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.autoscaler.book.pool_book import FLEET, PoolBook
 from orchestrator.autoscaler.decide.history import History
-from orchestrator.autoscaler.show.shown import replayed
+from orchestrator.autoscaler.show.shown import HELD_MAX_S, replayed
 from orchestrator.autoscaler.values import Decision, Override
 from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
 from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN
@@ -150,7 +150,7 @@ def test_a_target_counts_until_the_next_moment_and_not_through_a_gap() -> None:
     """Machine-hours of hours in which no orchestrator ran would be invented."""
     was = [Decision(POOL, 0.0, 1, 2), Decision(POOL, 180.0, 2, 2), Decision(POOL, 90_000.0, 2, 1)]
     steps, total, _ = replayed(was, was)
-    assert (len(steps), total.machine_h, total.most, total.changes) == (3, 2 * (180 + 300) / 3600, 2, 1)
+    assert (len(steps), total.machine_h, total.most, total.changes) == (3, 2 * (180 + HELD_MAX_S) / 3600, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -188,3 +188,14 @@ async def test_a_pool_is_shown_with_prices_that_are_known() -> None:
     views = scale_views(FakeClock(), policies={POOL: replace(POLICY, budget_eur_h=0.1)})
     [pool] = (await views.scale()).pools
     assert (pool.machines, round(pool.cost_eur_h, 4), pool.unpriced) == ({"booting": 1, "ready": 1}, 0.0226, 0)
+
+
+@pytest.mark.parametrize("time", ["nan", "NaN", "inf", "-Infinity", "1e999"])
+@pytest.mark.parametrize("query", ["/v1/scale/log?since", "/v1/scale/log?until", "/v1/invocations?since"])
+async def test_a_time_that_is_no_moment_is_refused(query: str, time: str) -> None:
+    """Not an empty page, which would say that nothing was decided; the answer names the parameter."""
+    async with door(token=OPERATOR_TOKEN) as client:
+        answer = await client.get(f"{query}={time}")
+    name = query.partition("?")[2]
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_call"), answer.text
+    assert answer.json()["detail"] == f"{name}: Input should be a finite number"

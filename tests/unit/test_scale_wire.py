@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from orchestrator.autoscaler.book.wire import UnreadableRecord, dumps, loads
+from orchestrator.autoscaler.book.wire import UnreadableRecord, dumps, dumps_short, loads
 from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.decide.season import Season
 from orchestrator.autoscaler.values import (
@@ -49,6 +49,15 @@ VALUES = (
 def test_what_is_stored_comes_back_as_it_was(value: object) -> None:
     """Every value goes to text and back without loss, states and lanes by their words."""
     assert loads(type(value), dumps(value)) == value
+
+
+@pytest.mark.parametrize("value", VALUES[:2], ids=lambda value: type(value).__name__)
+def test_a_short_record_is_the_same_value(value: Observation | Decision) -> None:
+    """What is as by default is left out of the log, also inside of lanes and machines, and is there when it is read."""
+    text = dumps_short(value)
+    assert loads(type(value), text) == value
+    assert len(text) < len(dumps(value))
+    assert "null" not in text
 
 
 def test_a_row_of_a_newer_release_is_readable() -> None:

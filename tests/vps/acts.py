@@ -1,26 +1,30 @@
 """The acts of `make vps-demo`: load comes, machines come; load goes, machines go. Each with its checks.
 
 An act does not say when a machine is ordered or ended: the orchestrator does, by the act's pools file. It brings
-the load, hurts a machine where that is the point, waits until the cloud is empty again, and looks what is left.
+the load, hurts a machine where that is the point, waits until the cloud is empty again, and looks what is left:
+in the kernel, on the disk, and in the books of the cloud's API.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.autoscaler.cloud.local_vps import LocalVps
 from orchestrator.testing.waiting import until
+from tests.vps.api import Api
 from tests.vps.calls import TOOL, Books, Load, books, first_starts
-from tests.vps.ground import left_of, provider
+from tests.vps.centre import DataCentre
 from tests.vps.hall import Hall
-from tests.vps.pools import CLUSTER, POOL
+from tests.vps.pools import POOL
 from tests.vps.seen import Story, Watcher
 
 Say = Callable[[str], None]
+
+
+class NotSeen(Exception):
+    """What an act waits for did not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Act:
     """What is played.
 
     Attributes:
+        cloud: whose API.
         machines: that the load needs; the pool may have no more.
         depth: calls that wait or run at any time, while load comes.
         is_golden: machines boot as nodes; else Ansible makes them nodes.
@@ -37,6 +42,7 @@ class Act:
 
     name: str
     image: str
+    cloud: str = "hetzner"
     machines: int = 3
     depth: int = 24
     call_s: float = 2.0
@@ -44,7 +50,7 @@ class Act:
     is_golden: bool = True
     is_from_zero: bool = False
     kills: bool = False
-    joins_within_s: float = 300.0
+    joins_within_s: float = 600.0
     ends_within_s: float = 300.0
     empty_within_s: float = 420.0
 
@@ -60,67 +66,80 @@ class Played:
     took_s: float
     wrong: tuple[str, ...]
     killed: str = ""
+    asked: Mapping[str, int] = field(default_factory=dict)
+    """Of the cloud's API, by operation."""
 
 
-async def play(act: Act, hall: Hall, cloud: LocalVps, *, state_dir: Path, say: Say) -> Played:
+async def play(act: Act, hall: Hall, api: Api, say: Say) -> Played:
     """One act, from an empty cloud to an empty cloud."""
     begun_s = time.monotonic()
     load = Load(hall, POOL, act.call_s, act.depth)
-    watcher = Watcher(cloud, CLUSTER, hall, state_dir)
+    watcher = Watcher(api.centre, hall, say)
     async with watcher.held():
-        await _learnt(act, hall, cloud, say)
-        killed = await _worked(act, load, cloud, state_dir, say)
-        await until(lambda: _is_empty(cloud), act.empty_within_s)
+        await _learnt(act, hall, api.centre, say)
+        killed = await _worked(act, load, api, say)
+        await _until("every machine is gone", lambda: _is_empty(api.centre), act.empty_within_s, api.centre)
         say("every machine is gone")
-        await until(lambda: _is_closed(hall), act.empty_within_s)
+        await _until("every claim is gone", lambda: _is_closed(hall), act.empty_within_s, api.centre)
         say("every claim is gone")
     await watcher.look()
     claims = await hall.claims()
     stories = _told(load, watcher, claims)
     said = books(load)
-    wrong = [*said.wrong, *_left(state_dir), *_unseen(act, stories, said, killed), *_open(stories, claims)]
-    return Played(act, stories, said, await hall.decisions(), time.monotonic() - begun_s, tuple(wrong), killed)
+    wrong = [*said.wrong, *await _left(api), *_unseen(act, stories, said, killed), *_open(stories, claims)]
+    took_s = time.monotonic() - begun_s
+    return Played(act, stories, said, await hall.decisions(), took_s, tuple(wrong), killed, api.asked())
 
 
-async def _learnt(act: Act, hall: Hall, cloud: LocalVps, say: Say) -> None:
+async def _until(what: str, holds: Callable[[], object], within_s: float, centre: DataCentre) -> None:
+    """Wait; what was waited for, and what the data centre knows of, is said where it does not come."""
+    try:
+        await until(holds, within_s)
+    except TimeoutError as error:
+        there = ", ".join(f"{machine.name} ({machine.power.value})" for machine in await centre.machines()) or "none"
+        known = "; ".join(centre.failures()) or "no failure known to the data centre"
+        raise NotSeen(f"not seen within {within_s:.0f} s: {what}. Machines: {there}; {known}") from error
+
+
+async def _learnt(act: Act, hall: Hall, centre: DataCentre, say: Say) -> None:
     """Nobody knows yet what the pool's machines offer, so one is ordered to learn it from."""
 
     async def joined() -> bool:
         return await hall.offers(TOOL) > 0
 
-    await until(joined, act.joins_within_s)
+    await _until("a first machine joins", joined, act.joins_within_s, centre)
     say("the first machine, ordered to learn what its like offers, has joined")
     if act.is_from_zero:
-        await until(lambda: _is_empty(cloud), act.empty_within_s)
+        await _until("the pool goes to zero", lambda: _is_empty(centre), act.empty_within_s, centre)
         say("nobody called: the pool is at zero")
 
 
-async def _worked(act: Act, load: Load, cloud: LocalVps, state_dir: Path, say: Say) -> str:
+async def _worked(act: Act, load: Load, api: Api, say: Say) -> str:
     """Load comes and goes; the machine that was taken away meanwhile."""
     killed, needed = "", act.machines
     say(f"calls of {act.call_s:g} s arrive, {act.depth} at a time")
     async with load.coming():
-        await until(lambda: len(load.nodes()) >= needed, act.joins_within_s)
-        say(f"{needed} nodes take calls")
+        few = f"{needed} nodes take calls"
+        await _until(few, lambda: len(load.nodes()) >= needed, act.joins_within_s, api.centre)
+        say(few)
         if act.kills:
-            killed = await _taken_away(cloud, state_dir, load)
+            killed = await _taken_away(api, load)
             say(f"machine {killed} is taken away, with calls running on it")
             before = load.nodes()
-            await until(lambda: bool(load.nodes() - before), act.joins_within_s)
+            other = "another machine takes calls"
+            await _until(other, lambda: load.nodes() - before, act.joins_within_s, api.centre)
             say(f"{', '.join(load.nodes() - before)}, ordered in its place, takes calls")
     await load.ended(act.ends_within_s)
     say(f"no more calls arrive, and all {len(load.ids)} have ended")
     return killed
 
 
-async def _taken_away(cloud: LocalVps, state_dir: Path, load: Load) -> str:
+async def _taken_away(api: Api, load: Load) -> str:
     """As a spot market does it, behind everybody's back: the machine on which the most calls run now."""
     await until(lambda: _runs_somewhere(load))
     running = [view["attempts"][-1]["node"] for view in load.views if view["state"] == "running" and view["attempts"]]
-    machines = {machine.name: machine for machine in await cloud.machines(CLUSTER)}
-    busiest = max(machines, key=running.count)
-    market = provider(state_dir, Path("unused"), stop_s=0)
-    await market.terminate(machines[busiest].id)
+    busiest = max((machine.name for machine in await api.centre.machines()), key=running.count)
+    await api.takes(busiest)
     return busiest
 
 
@@ -129,8 +148,8 @@ async def _runs_somewhere(load: Load) -> bool:
     return any(view["state"] == "running" for view in load.views)
 
 
-async def _is_empty(cloud: LocalVps) -> bool:
-    return not await cloud.machines(CLUSTER)
+async def _is_empty(centre: DataCentre) -> bool:
+    return not await centre.machines()
 
 
 async def _is_closed(hall: Hall) -> bool:
@@ -148,8 +167,10 @@ def _told(load: Load, watcher: Watcher, claims: list[dict[str, Any]]) -> list[St
     return sorted(watcher.stories.values(), key=lambda story: story.ordered_at)
 
 
-def _left(state_dir: Path) -> list[str]:
-    return [f"left behind: {what}: {', '.join(those)}" for what, those in left_of(state_dir).items()]
+async def _left(api: Api) -> list[str]:
+    """In the cloud's books, in the kernel, on the disk."""
+    wrong = [f"left behind in the cloud's books: {each}" for each in await api.left()]
+    return wrong + [f"left behind: {what}: {', '.join(those)}" for what, those in api.centre.left().items()]
 
 
 def _open(stories: list[Story], claims: list[dict[str, Any]]) -> list[str]:
@@ -164,7 +185,9 @@ def _unseen(act: Act, stories: list[Story], said: Books, killed: str) -> list[st
     """What the act was to show, and did not."""
     wrong = []
     for story in stories:
-        must = {"booted", "gone"} | ({"left"} if "joined" in story.at and story.name != killed else set())
+        must = {"API: create", "booted", "gone"} | (
+            {"left", "API: delete"} if "joined" in story.at and story.name != killed else set()
+        )
         wrong += [f"{story.name} was never seen {step}" for step in sorted(must - story.at.keys())]
     if len(said.nodes) < act.machines:
         wrong.append(f"only {', '.join(said.nodes)} answered calls")

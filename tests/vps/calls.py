@@ -85,10 +85,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What the ledger says."""
+    """What the ledger says.
+
+    Attributes:
+        repeated: calls that were started more than once.
+        moved: calls that were given to a node which did not start them, and then out again.
+    """
 
     states: Counter[str]
     repeated: int
+    moved: int
     nodes: Counter[str]
     wrong: tuple[str, ...]
 
@@ -100,8 +106,9 @@ def books(load: Load) -> Books:
     wrong += [f"{one} was accepted, and the ledger does not know it" for one in sorted(missing)]
     wrong += [f"{view['id']} was answered {n} times" for view in load.views if (n := _answers(view)) != 1]
     last = [view["attempts"][-1]["node"] for view in load.views if view["attempts"]]
-    repeated = sum(len(view["attempts"]) > 1 for view in load.views)
-    return Books(Counter(view["state"] for view in load.views), repeated, Counter(last), tuple(wrong))
+    repeated = sum(_starts(view) > 1 for view in load.views)
+    moved = sum(len(view["attempts"]) > max(1, _starts(view)) for view in load.views)
+    return Books(Counter(view["state"] for view in load.views), repeated, moved, Counter(last), tuple(wrong))
 
 
 def first_starts(views: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -116,6 +123,10 @@ def first_starts(views: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def _is_good(view: dict[str, Any]) -> bool:
     return bool(view["state"] == "succeeded")
+
+
+def _starts(view: dict[str, Any]) -> int:
+    return sum(attempt["started_at"] is not None for attempt in view["attempts"])
 
 
 def _answers(view: dict[str, Any]) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.autoscaler.cloud.nspawn import network
+from orchestrator.autoscaler.cloud.nspawn.network import Wire
 from orchestrator.testing.postgres import Cluster
 from tests.chaos.fleet import Fleet
 from tests.chaos.ground import Ground
@@ -28,6 +29,7 @@ class BridgeGround(Ground):
     """Everything of ours listens on the bridge."""
 
     address: str = "127.0.0.1"
+    bridge: str = ""
 
     @property
     def host(self) -> str:
@@ -55,7 +57,7 @@ class Hall(Fleet):
     async def laid(
         cls,
         folder: Path,
-        more: Callable[[str], Mapping[str, str]],
+        more: Callable[[Wire], Mapping[str, str]],
         database: Cluster | None = None,
         *,
         owner: str = BRIDGE_OWNER,
@@ -64,21 +66,28 @@ class Hall(Fleet):
 
         Args:
             folder: of the run.
-            more: the bridge → further settings.
+            more: what machines are plugged into → further settings.
             database: PostgreSQL, instead of a file.
             owner: of the bridge, six letters at most.
         """
         await network.unlay(owner)
         wire = await network.laid(owner, None, secrets.randbelow)
-        hall = cls(
-            folder, (), database, ground=BridgeGround(address=str(wire.gateway.ip)), terms=Told(more=more(wire.bridge))
-        )
         try:
-            await hall.start()
-            yield hall
+            ground = BridgeGround(address=str(wire.gateway.ip), bridge=wire.bridge)
+            hall = cls(folder, (), database, ground=ground, terms=Told(more=more(wire)))
+            try:
+                await hall.start()
+                yield hall
+            finally:
+                await hall.close()
         finally:
-            await hall.close()
             await network.unlay(owner)
+
+    @property
+    def bridge(self) -> str:
+        """What machines are plugged into."""
+        assert isinstance(self.ground, BridgeGround)
+        return self.ground.bridge
 
     @property
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""The pools file of an act: what an operator writes so that the orchestrator sizes one pool of local machines.
+"""The pools file of an act: what an operator writes so that the orchestrator sizes one pool of rented machines.
 
 Owns the demo's policy, which waits for seconds where an operator's waits for minutes. Refuses to decide
 when a machine is ordered or ended: the orchestrator does.
@@ -7,16 +7,16 @@ when a machine is ordered or ended: the orchestrator does.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vps.ground import IMAGES, ROOT
+from tests.vps.api import Account
+from tests.vps.ground import ROOT
 
 CLUSTER = "demo"
 POOL = "vps"
-PROVIDER = "here"
-TYPE, REGION = "small", "local"
-"""The provider's own, of which the demo's pools file says nothing."""
+PROVIDER = "cloud"
 ADMIN = "mcpfleet-admin"
 PLAYBOOK = ROOT / ".cache" / "ansible" / "bin" / "ansible-playbook"
 WHEELHOUSE = ROOT / "dist" / "wheelhouse"
@@ -29,12 +29,10 @@ class Pool:
     """What differs between acts.
 
     Attributes:
-        image: folder below `IMAGES`.
         is_golden: the image has a node; else Ansible makes one.
         key: private half, for Ansible's way in; None with golden images.
     """
 
-    image: str
     is_golden: bool
     is_spot: bool
     max_machines: int
@@ -42,24 +40,19 @@ class Pool:
     key: Path | None = None
 
 
-def pools_text(pool: Pool, bridge: str) -> str:
+def pools_text(pool: Pool, account: Account) -> str:
     """TOML. Strings and booleans of JSON are TOML's."""
-    words = {"provider": PROVIDER, "type": TYPE, "region": REGION}
-    flags = {"is_golden": pool.is_golden, "is_spot": pool.is_spot}
-    rung = ", ".join(f"{name} = {_word(value)}" for name, value in {**words, **flags}.items())
+    options = "\n".join(f"{name} = {_word(value)}" for name, value in account.options.items())
+    rung = {"provider": PROVIDER, **account.rung, "is_golden": pool.is_golden, "is_spot": pool.is_spot}
     return f"""
 [scale]
 cluster = {_word(CLUSTER)}
 
 [providers.{PROVIDER}]
-kind = "local-vps"
-image = {_word(str(IMAGES / pool.image))}
-bridge = {_word(bridge)}
-max_machines = {pool.max_machines + 2}
-stop_s = 5.0
+{options}
 
 [pools.{POOL}.scale]
-ladder = [{{ {rung} }}]
+ladder = [{_word(rung)}]
 may_use_spot = {_word(pool.is_spot)}
 provision = {_word("none" if pool.is_golden else "ansible")}
 min_machines = 0
@@ -94,4 +87,6 @@ program = {_word(str(PLAYBOOK))}
 
 
 def _word(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_word(each)}" for key, each in value.items()) + " }"
     return json.dumps(value)

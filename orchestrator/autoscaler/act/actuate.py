@@ -30,7 +30,7 @@ from orchestrator.autoscaler.events import Ordered, TakenBack, Tell
 from orchestrator.autoscaler.scale_policy import ScalePolicy
 from orchestrator.autoscaler.values import COMING, LIVE, ClaimState, Decision, NodeClaim, Rung
 from tasks.clock import Clock
-from tasks.errors import FleetError
+from tasks.errors import FleetError, LedgerDown
 from tasks.node import NodeState
 
 log = structlog.get_logger("mcpfleet.autoscaler")
@@ -235,10 +235,15 @@ class Actuator:
         task.add_done_callback(self._tasks.discard)
 
     async def _apply(self, look: Look) -> None:
-        try:
-            await self._sweep.apply(look)
-        except Exception:
-            log.exception("look_failed", provider=look.provider)
+        """Unless an earlier look at this provider is still being applied: then a later one finds the same."""
+        with self._exclusive.hold(f"look {look.provider}") as is_mine:
+            if not is_mine:
+                log.warning("look_passed_by", provider=look.provider, number=look.number)
+                return
+            try:
+                await self._sweep.apply(look)
+            except Exception:
+                log.exception("look_failed", provider=look.provider)
 
     async def _advance(self, claim_id: str, place: tuple[str, str] | None) -> None:
         try:
@@ -253,7 +258,8 @@ class Actuator:
         try:
             wait_s = await self._as_far_as_it_goes(claim_id)
         except FleetError as error:
-            await self._failed(claim_id, error.message, getattr(error, "retry_after_s", None))
+            is_try = not isinstance(error, LedgerDown)
+            await self._failed(claim_id, error.message, getattr(error, "retry_after_s", None), is_try=is_try)
         except Exception as error:
             log.exception("claim_step_failed", claim=claim_id)
             await self._failed(claim_id, repr(error), None)
@@ -273,8 +279,11 @@ class Actuator:
                 return wait_s
         return wait_s
 
-    async def _failed(self, claim_id: str, error: str, retry_after_s: float | None) -> None:
-        """Noted, and tried again later: each time twice as late, a minute at the most."""
+    async def _failed(self, claim_id: str, error: str, retry_after_s: float | None, *, is_try: bool = True) -> None:
+        """Noted, and tried again later: each time twice as late, a minute at the most.
+
+        A cloud or a machine is given up after so many tries; what our ledger missed is none of theirs.
+        """
         self._tries[claim_id] += 1
         pause_s = min(AGAIN_MAX_S, AGAIN_S * 2.0 ** min(self._tries[claim_id] - 1, 10))
         self._not_before_s[claim_id] = self._clock.mono_s() + max(pause_s, retry_after_s or 0.0)
@@ -283,6 +292,6 @@ class Actuator:
         if claim is None or claim.state is ClaimState.GONE:
             return
         try:
-            await self._book.note(claim_id, failures=claim.failures + 1, error=error)
+            await self._book.note(claim_id, failures=claim.failures + is_try, error=error)
         except FleetError as unwritten:
             log.warning("claim_failure_not_noted", claim=claim_id, error=unwritten.message)

@@ -1,4 +1,7 @@
-"""One at a time per claim: its step, a decision's move and what a look found never overlap. In one event loop."""
+"""One at a time per claim: its step, a decision's move and what a look found never overlap. In one event loop.
+
+A provider's sweep holds a key as well, see `Actuator`: its machines are ended by one sweep at a time.
+"""
 
 from __future__ import annotations
 

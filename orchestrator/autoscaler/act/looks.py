@@ -6,7 +6,7 @@ A list that fails or hangs delays nothing else: whoever needs it finds the last 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -29,12 +29,14 @@ class Look:
     Attributes:
         number: grows with every list of this process.
         began_at: wall clock when it was asked for.
+        former: ids of those machines that carry a name which the fleet had before.
     """
 
     provider: str
     number: int
     began_at: float
     machines: tuple[Machine, ...]
+    former: frozenset[str] = frozenset()
 
     def find(self, machine_id: str | None) -> Machine | None:
         """One machine; None where it is not listed, or not yet."""
@@ -44,8 +46,11 @@ class Look:
 class Looks:
     """The newest list per provider."""
 
-    def __init__(self, *, clouds: Mapping[str, CloudProvider], cluster: str, clock: Clock) -> None:
-        self._clouds, self._cluster, self._clock = clouds, cluster, clock
+    def __init__(
+        self, *, clouds: Mapping[str, CloudProvider], clusters: Callable[[str], Sequence[str]], clock: Clock
+    ) -> None:
+        """Clusters: tags that our machines carry at a provider, the present one first."""
+        self._clouds, self._clusters, self._clock = clouds, clusters, clock
         self._newest: dict[str, Look] = {}
         self._new: dict[str, Look] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -86,7 +91,8 @@ class Looks:
         began_at = self._clock.wall_s()
         try:
             async with asyncio.timeout(LOOK_LIMIT_S):
-                machines = await cloud.machines(self._cluster)
+                # Or none: a cluster left out would look like machines that are gone.
+                lists = await asyncio.gather(*(cloud.machines(cluster) for cluster in self._clusters(provider)))
         except (FleetError, TimeoutError) as error:
             self.errors[provider] = str(error) or f"no list within {LOOK_LIMIT_S:.0f} s"
             log.warning("cloud_not_listed", provider=provider, error=self.errors[provider])
@@ -96,5 +102,7 @@ class Looks:
             log.exception("cloud_list_failed", provider=provider)
             return
         self.errors.pop(provider, None)
-        look = Look(provider, next(self._numbers), began_at, tuple(machines))
+        machines = tuple(machine for each in lists for machine in each)
+        former = frozenset(machine.id for each in lists[1:] for machine in each)
+        look = Look(provider, next(self._numbers), began_at, machines, former)
         self._newest[provider] = self._new[provider] = look

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -21,8 +21,11 @@ ASK_EVERY_S = 5.0
 class Notices:
     """What was said; it holds until the machine's claim is gone."""
 
-    def __init__(self, *, clouds: Mapping[str, CloudProvider], cluster: str, clock: Clock) -> None:
-        self._clouds, self._cluster, self._clock = clouds, cluster, clock
+    def __init__(
+        self, *, clouds: Mapping[str, CloudProvider], clusters: Callable[[str], Sequence[str]], clock: Clock
+    ) -> None:
+        """Clusters: tags that our machines carry at a provider."""
+        self._clouds, self._clusters, self._clock = clouds, clusters, clock
         self._noticed: set[tuple[str, str]] = set()
         self._asked_at_s: dict[str, float] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -53,7 +56,8 @@ class Notices:
 
     async def _ask(self, provider: str) -> None:
         try:
-            notices = await self._clouds[provider].notices(self._cluster)
+            cloud = self._clouds[provider]
+            notices = [notice for cluster in self._clusters(provider) for notice in await cloud.notices(cluster)]
         except FleetError as error:
             log.warning("notices_unavailable", provider=provider, error=error.message)
         except Exception:

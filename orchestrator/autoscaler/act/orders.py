@@ -35,9 +35,8 @@ class Enroller(Protocol):
 class Orders:
     """Makes them."""
 
-    def __init__(self, *, enroller: Enroller, user_data: UserData, cluster: str, url_for_nodes: str) -> None:
-        self._enroller, self._user_data = enroller, user_data
-        self._cluster, self._url_for_nodes = cluster, url_for_nodes
+    def __init__(self, *, enroller: Enroller, user_data: UserData, url_for_nodes: str) -> None:
+        self._enroller, self._user_data, self._url_for_nodes = enroller, user_data, url_for_nodes
         self._tokens: dict[str, str] = {}
 
     async def order(self, claim: NodeClaim, policy: ScalePolicy) -> Order:
@@ -50,7 +49,7 @@ class Orders:
         return Order(
             claim=claim.id,
             name=claim.node,
-            cluster=self._cluster,
+            cluster=claim.cluster,
             pool=claim.pool,
             type=claim.rung.type,
             region=claim.rung.region,

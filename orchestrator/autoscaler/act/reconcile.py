@@ -3,7 +3,8 @@
 Lists lag behind orders, so one look proves nothing. A machine nobody claims is an orphan when two looks
 in a row had it and it is two minutes old; a claimed one has vanished when three in a row had it not, and it
 was ready once or is as old.
-Knows only what the provider lists under our cluster tag, so it can name no other machine.
+Knows only what the provider lists under our cluster tag, so it can name no other machine. Under a name that
+the fleet had before, only machines of claims that are known: somebody else may have that name by now.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _found(machines: Iterable[Machine], ours: Mapping[str, NodeClaim]) -> dict[s
 def _stranger(machine: Machine, known: Mapping[str, NodeClaim], found: Mapping[str, Machine], look: Look) -> str | None:
     claim = known.get(machine.claim)
     if claim is None:
-        return "unknown_claim"
+        return None if machine.id in look.former else "unknown_claim"
     if claim.state is ClaimState.GONE:
         return "gone_claim" if look.began_at - claim.state_at > LAG_S else None
     if claim.rung.provider != look.provider:

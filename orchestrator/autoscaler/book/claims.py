@@ -25,6 +25,7 @@ POOL_CHARS = 30
 """Of a pool's name in its machines' names: with the id they fit `tasks.node.NAME_PATTERN` and a host's name."""
 BOOTS_KEPT = 20
 KEEP_GONE_S = 7 * 86_400.0
+FORMER_S = 3600.0
 Changed = Any
 """A value for any field of a claim."""
 
@@ -40,8 +41,8 @@ class ClaimBooks(Protocol):
 class ClaimBook:
     """Every claim that is kept."""
 
-    def __init__(self, *, books: ClaimBooks, clock: Clock, draw: Callable[[int], bytes]) -> None:
-        self._books, self._clock, self._draw = books, clock, draw
+    def __init__(self, *, books: ClaimBooks, clock: Clock, draw: Callable[[int], bytes], cluster: str) -> None:
+        self._books, self._clock, self._draw, self._cluster = books, clock, draw, cluster
         self._claims: dict[str, NodeClaim] = {}
         self._writing = asyncio.Lock()
         self._is_doubtful = False
@@ -54,7 +55,7 @@ class ClaimBook:
             LedgerDown: nothing is known; nothing may be ordered or ended.
         """
         async with self._writing:
-            self._claims = {row.id: claim_of(row) for row in await self._books.claims()}
+            self._claims = {row.id: self._read(row) for row in await self._books.claims()}
             self._is_doubtful = False
 
     async def resolve(self) -> None:
@@ -85,6 +86,17 @@ class ClaimBook:
     def pools(self) -> set[str]:
         """Pools with a claim that is not gone."""
         return {claim.pool for claim in self.standing()}
+
+    def clusters(self, provider: str) -> list[str]:
+        """Tags that machines of ours carry there, the present one first.
+
+        A fleet that was named anew has the machines of its former name until they are gone, and a list that lags
+        may show one of them for a while longer.
+        """
+        since = self._clock.wall_s() - FORMER_S
+        ours = [c for c in self.all() if c.rung.provider == provider]
+        former = {c.cluster for c in ours if c.state is not ClaimState.GONE or c.state_at >= since}
+        return [self._cluster, *sorted(former - {self._cluster})]
 
     def has_ended(self, node: str) -> bool:
         """A machine was ordered for it, and is gone for good."""
@@ -124,6 +136,7 @@ class ClaimBook:
             expires_at=expires_at,
             price_eur_h=price_eur_h,
             billing_s=billing_s,
+            cluster=self._cluster,
         )
         async with self._writing:
             await self._save(claim)
@@ -178,6 +191,10 @@ class ClaimBook:
         self._is_doubtful = was_doubtful
         self._claims[claim.id] = claim
         return claim
+
+    def _read(self, row: ClaimRow) -> NodeClaim:
+        claim = claim_of(row)
+        return claim if claim.cluster else replace(claim, cluster=self._cluster)
 
     def _new_id(self) -> str:
         while True:

@@ -39,6 +39,12 @@ def dumps(value: Observation | Decision | History | NodeClaim | Override) -> str
     return text.decode()
 
 
+def dumps_short(value: Observation | Decision) -> str:
+    """The same without what is as by default: about a third less, and `loads` gives the same value."""
+    text: bytes = _adapters()[type(value).__name__].dump_json(value, exclude_defaults=True)
+    return text.decode()
+
+
 def loads(kind: type[Value], text: str | bytes) -> Value:
     """The value that `dumps` wrote.
 

@@ -7,9 +7,9 @@ the name is looked up; its label says whether it is of the same claim. Hetzner h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from orchestrator.autoscaler.cloud import tags
 from orchestrator.autoscaler.cloud.errors import CloudDown, OrderRefused
@@ -53,6 +53,7 @@ class HetznerOptions:
         address: where a server is reached from here.
         answer_within_s: of one request; an order whose answer takes longer is asked for again.
         price: what counts as its cost; gross includes the tax of the account's country.
+        billing_s: steps in which a server is paid for; a rehearsal that lasts minutes has shorter ones.
     """
 
     token_env: str = ""
@@ -66,6 +67,7 @@ class HetznerOptions:
     has_ipv6: bool = True
     address: Literal["public", "private"] = "public"
     price: Literal["net", "gross"] = "gross"
+    billing_s: Annotated[float, Field(gt=0)] = BILLING_S
     answer_within_s: float = READ_S
 
 
@@ -162,7 +164,7 @@ class HetznerProvider:
                 region=price["location"],
                 is_spot=False,
                 price_eur_h=float(price["price_hourly"][self._options.price]),
-                billing_s=BILLING_S,
+                billing_s=self._options.billing_s,
                 cpus=kind.cores or 0,
                 memory_bytes=int((kind.memory or 0) * GIB_BYTES),
             )

@@ -6,7 +6,7 @@ ceiling beats `min_machines`, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -14,7 +14,7 @@ from orchestrator.autoscaler.decide import victims
 from orchestrator.autoscaler.decide.victims import Stock
 from orchestrator.autoscaler.decide.wish import count
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
-from orchestrator.autoscaler.values import Decision, MachineSeen, Observation, Reason
+from orchestrator.autoscaler.values import Decision, MachineSeen, NodeClaim, Observation, Reason
 
 ROUNDING = 1e-9
 
@@ -139,6 +139,16 @@ def fit(
     _wait_for_room(pools, _purse(limits, observations.values()))
     by_pool = {pool.seen.pool: pool.fitted(limits) for pool in pools}
     return tuple(by_pool[decision.pool] for decision in marked)
+
+
+def not_scaled(standing: Iterable[NodeClaim], scaled: Collection[str], at: float) -> dict[str, Observation]:
+    """For `fit`: pools that the file does not scale any more, and whose machines drain and cost all the same."""
+    left: dict[str, list[MachineSeen]] = {}
+    for claim in standing:
+        if claim.pool not in scaled:
+            machine = MachineSeen(claim.id, claim.node, claim.state, price_eur_h=claim.price_eur_h)
+            left.setdefault(claim.pool, []).append(machine)
+    return {pool: Observation(pool, at, machines=tuple(machines)) for pool, machines in left.items()}
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.decide.needs import PoolNeed
 from orchestrator.autoscaler.decide.wish import Wish, count
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.values import COMING, Observation, Reason
+from orchestrator.autoscaler.values import COMING, ClaimState, Observation, Reason
 
 LATE_FOR_S = 60.0
 """Calls that wait too long for so long, with nothing on the way, say that the formulas see too little."""
@@ -63,7 +63,22 @@ def _down(seen: Observation, policy: ScalePolicy, history: History, kept: int, n
     # Where nothing is called at all, what keeps a machine busy or full is not what it is paid for.
     for name in (signs.LATE,) if signs.is_idle(seen) else (signs.LATE, signs.CPU, signs.MEMORY):
         if name in holding:
+            if name != signs.LATE and _has_spare(seen, policy, kept):
+                idle = f"{holding[name]}, and one that has held no call for {policy.settle_s:g} s carries none of it"
+                return Reason("shrink", f"{idle}: from {kept} to {kept - 1}", kept - 1)
             return Reason("hold", f"{most} would do, but {holding[name]}", kept)
     target = max(most, kept - max(1, int(kept * policy.down_step + 1e-9)))
     enough = f"with a margin of {policy.down_margin - 1:.0%}, {most} were enough for {policy.settle_s:g} s"
     return Reason("shrink", f"{enough}: from {kept} to {target}", target)
+
+
+def _has_spare(seen: Observation, policy: ScalePolicy, kept: int) -> bool:
+    """A machine may go though processors or memory of the pool are in use: no call of its own would move elsewhere.
+
+    Not where the others would then be so full of calls that busy processors order a machine again.
+    """
+    is_spare = any(
+        machine.state is ClaimState.READY and not machine.held and machine.idle_s >= policy.settle_s
+        for machine in seen.machines
+    )
+    return is_spare and signs.utilisation(seen) * kept < policy.triggers.utilisation_low * (kept - 1)

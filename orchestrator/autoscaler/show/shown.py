@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from orchestrator.autoscaler.book.scale_log import ROUND_S, SAME_EVERY_S
 from orchestrator.autoscaler.values import ClaimState, Decision, LaneSeen, NodeClaim, Observation, Override
 from tasks.invocation import Lane
 from tasks.scale_wire import (
@@ -19,7 +20,7 @@ from tasks.scale_wire import (
     ScaleReasonView,
 )
 
-HELD_MAX_S = 300.0
+HELD_MAX_S = SAME_EVERY_S + 60.0
 """A target counts for so long at most: in a longer gap nobody decided."""
 
 
@@ -120,6 +121,12 @@ def replayed(
         for did, other in zip(was, would, strict=True)
     ]
     return steps, _total(was), _total(would)
+
+
+def rounds(decisions: Sequence[Decision]) -> int:
+    """That these stand for, as far as anybody decided."""
+    held_s = sum(min(HELD_MAX_S, after.at - one.at) for one, after in pairwise(decisions))
+    return round(max(0.0, held_s) / ROUND_S) + bool(decisions)
 
 
 def _total(decisions: Sequence[Decision]) -> ReplayTotalView:

@@ -6,6 +6,7 @@ run anything: what becomes of a machine's node is `nodes.py`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -49,6 +50,15 @@ class FakeCloud:
         self._ids = count(1)
         self.made: dict[str, Made] = {}
         self.faults = Faults()
+        self.asked: list[str] = []
+        """Machines that it was asked for by their id, each time."""
+        self.unlisted: set[str] = set()
+        """Machines that are there and in no list."""
+        self.ended: list[str] = []
+        """Machines that it was told to end, each time."""
+        self.ends = asyncio.Event()
+        """While it is not set, an end hangs."""
+        self.ends.set()
         self.orders: list[Order] = []
         self.products: list[Product] = []
         self.violations: list[str] = []
@@ -78,19 +88,23 @@ class FakeCloud:
         await self._points.pass_by()
         self._be_down()
         since = self._clock.wall_s() - self.lag_s
-        found = [m for m in self.made.values() if m.order.cluster == cluster and m.created_at <= since]
+        ours = [m for m in self.made.values() if m.order.cluster == cluster and m.id not in self.unlisted]
+        found = [m for m in ours if m.created_at <= since]
         return [self._shown(m) for m in found if m.gone_at is None or m.gone_at > since]
 
     async def machine(self, machine_id: str) -> Machine | None:
         """Young ones are missing here too."""
         await self._points.pass_by()
         self._be_down()
+        self.asked.append(machine_id)
         made = self.made.get(machine_id)
         is_known = made is not None and made.created_at <= self._clock.wall_s() - self.lag_s
         return self._shown(made) if made is not None and is_known and made.gone_at is None else None
 
     async def terminate(self, machine_id: str) -> None:
         """Gone at once, unless it is stuck, or so young that it is not known yet."""
+        self.ended.append(machine_id)
+        await self.ends.wait()
         await self._points.pass_by()
         self._be_down()
         made = self.made.get(machine_id)

@@ -1,6 +1,7 @@
 """What an account at Hetzner Cloud holds, in the shapes of its API: the state behind `hetzner_double`.
 
-Owns the forms (JSON as dictionaries) and what they go through. Knows no HTTP.
+Owns the forms (JSON as dictionaries) and what they go through; with `Metal` the servers are real, and the forms
+say what became of those. Knows no HTTP.
 Source: https://docs.hetzner.cloud, and what hcloud 2.27 reads of it.
 """
 
@@ -8,14 +9,16 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 Form = dict[str, Any]
 GIB_BYTES = 1024**3
 BOOTING = {"initializing": "starting", "starting": "running"}
 """A server takes one step each time somebody looks at it: no clock decides."""
 BORN = "2026-01-01T00:00:00+00:00"
+DELETING = "deleting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,46 @@ class Refused(Exception):
         self.status, self.code, self.message = status, code, message
 
 
-class Books:
-    """One project. Not for several threads at once: whoever holds it locks."""
+class Metal(Protocol):
+    """What makes a server real. Each method answers quickly: what takes longer is begun, and looked at later."""
 
-    def __init__(self, offers: tuple[Offer, ...] = OFFERS, limit: int = 100) -> None:
+    def build(self, number: int, name: str, image: str, user_data: str) -> str:
+        """Begin to boot this server; its IPv4 address.
+
+        Raises:
+            Refused: it cannot be.
+        """
+        ...
+
+    def status(self, number: int) -> str | None:
+        """In the API's words; None: nothing of it is left."""
+        ...
+
+    def end(self, number: int) -> None:
+        """Begin to end it, however often it is said."""
+        ...
+
+
+class Books:
+    """One project. Not for several threads at once: whoever holds it locks.
+
+    Args:
+        offers: the catalogue.
+        limit: of servers.
+        images: their names; they are numbered from 1 on.
+        metal: None: servers are entries in these books, and nothing runs anywhere.
+        now: ISO 8601, of what happens.
+    """
+
+    def __init__(
+        self,
+        offers: tuple[Offer, ...] = OFFERS,
+        limit: int = 100,
+        *,
+        images: tuple[str, ...] = IMAGES,
+        metal: Metal | None = None,
+        now: Callable[[], str] = lambda: BORN,
+    ) -> None:
         self.offers = {offer.name: offer for offer in offers}
         self.limit = limit
         """Servers that the account may have."""
@@ -58,8 +97,10 @@ class Books:
         self.user_data: dict[int, str] = {}
         self.actions: dict[int, Form] = {}
         self.ssh_keys: dict[int, Form] = {}
-        self.images = [self._image(n, name) for n, name in enumerate(IMAGES, 1)]
+        self.images = [self._image(n, name) for n, name in enumerate(images, 1)]
         self.locations = {name: _location(n, name) for n, name in enumerate(LOCATIONS, 1)}
+        self._metal = metal
+        self._now = now
         self._ids = itertools.count(1000)
         self._seen: dict[int, Form] | None = None
 
@@ -69,24 +110,24 @@ class Books:
 
     def listed(self) -> list[Form]:
         """What a list shows."""
-        for server in self.servers.values():
-            server["status"] = BOOTING.get(server["status"], server["status"])
+        for number in list(self.servers):
+            self._look(number)
         return list((self.servers if self._seen is None else self._seen).values())
 
     def server(self, server_id: int) -> Form:
         """One."""
+        self._look(server_id)
         if server_id not in self.servers:
             raise Refused(404, "not_found", f"server with ID '{server_id}' not found")
-        server = self.servers[server_id]
-        server["status"] = BOOTING.get(server["status"], server["status"])
-        return server
+        return self.servers[server_id]
 
     def order(self, wanted: Form) -> tuple[Form, Form]:
         """A new server, and the action that makes it."""
         name, type_name = str(wanted.get("name", "")), str(wanted.get("server_type", ""))
         place = str(wanted.get("location") or next(iter(self.locations)))
         offer = self.offers.get(type_name)
-        if not name or offer is None or place not in self.locations or not self._has_image(wanted.get("image")):
+        image = self._image_of(wanted.get("image"))
+        if not name or offer is None or place not in self.locations or image is None:
             raise Refused(422, "invalid_input", "invalid input in field 'name', 'server_type', 'location' or 'image'")
         if place not in offer.net_eur_h:
             raise Refused(422, "invalid_input", "unsupported location for server type")
@@ -97,14 +138,21 @@ class Books:
         if (type_name, place) in self.out_of_stock:
             raise Refused(412, "resource_unavailable", f"server type {type_name} is unavailable in {place}")
         server = self._server(name, offer, place, dict(wanted.get("labels") or {}))
+        user_data = str(wanted.get("user_data") or "")
+        if self._metal is not None:
+            server["public_net"]["ipv4"]["ip"] = self._metal.build(server["id"], name, image["name"], user_data)
         self.servers[server["id"]] = server
-        self.user_data[server["id"]] = str(wanted.get("user_data") or "")
+        self.user_data[server["id"]] = user_data
         return server, self.act("create_server", server["id"])
 
     def end(self, server_id: int) -> Form:
-        """Delete it."""
-        self.server(server_id)
-        del self.servers[server_id]
+        """Delete it. A real one is listed until nothing of it is left."""
+        server = self.server(server_id)
+        if self._metal is None:
+            del self.servers[server_id]
+        else:
+            server["status"] = DELETING
+            self._metal.end(server_id)
         return self.act("delete_server", server_id)
 
     def act(self, command: str, server_id: int) -> Form:
@@ -114,7 +162,7 @@ class Books:
             "command": command,
             "status": "running",
             "progress": 0,
-            "started": BORN,
+            "started": self._now(),
             "finished": None,
             "resources": [{"id": server_id, "type": "server"}],
             "error": None,
@@ -126,7 +174,7 @@ class Books:
         """One, done by now."""
         if action_id not in self.actions:
             raise Refused(404, "not_found", f"action with ID '{action_id}' not found")
-        self.actions[action_id] |= {"status": "success", "progress": 100, "finished": BORN}
+        self.actions[action_id] |= {"status": "success", "progress": 100, "finished": self._now()}
         return self.actions[action_id]
 
     def add_ssh_key(self, name: str, public_key: str) -> Form:
@@ -134,15 +182,29 @@ class Books:
         if any(name == key["name"] for key in self.ssh_keys.values()):
             raise Refused(409, "uniqueness_error", "SSH key name is already used")
         key: Form = {"id": next(self._ids), "name": name, "public_key": public_key, "fingerprint": "", "labels": {}}
-        self.ssh_keys[key["id"]] = key | {"created": BORN}
+        self.ssh_keys[key["id"]] = key | {"created": self._now()}
         return self.ssh_keys[key["id"]]
 
     def server_types(self) -> list[Form]:
         """The catalogue."""
         return [self._type(offer) for offer in self.offers.values()]
 
-    def _has_image(self, image: object) -> bool:
-        return any(str(image) in {each["name"], str(each["id"])} for each in self.images)
+    def _look(self, number: int) -> None:
+        """What became of a server since."""
+        if number not in self.servers:
+            return
+        server = self.servers[number]
+        if self._metal is None:
+            server["status"] = BOOTING.get(server["status"], server["status"])
+            return
+        status = self._metal.status(number)
+        if status is None:
+            del self.servers[number]
+        else:
+            server["status"] = status
+
+    def _image_of(self, image: object) -> Form | None:
+        return next((each for each in self.images if str(image) in {each["name"], str(each["id"])}), None)
 
     def _server(self, name: str, offer: Offer, place: str, labels: dict[str, str]) -> Form:
         number = next(self._ids)
@@ -152,7 +214,7 @@ class Books:
             "id": number,
             "name": name,
             "status": "initializing",
-            "created": BORN,
+            "created": self._now(),
             "public_net": {"ipv4": address, "ipv6": network, "floating_ips": [], "firewalls": []},
             "private_net": [],
             "server_type": self._type(offer),

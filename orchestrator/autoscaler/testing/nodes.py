@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.autoscaler.act.nodes import PRESENT
 from orchestrator.autoscaler.testing.cloud import FakeCloud, Made
 from orchestrator.autoscaler.testing.points import Points
-from tasks.errors import NotFound
+from tasks.errors import FleetError, NotFound
 from tasks.node import NodeState
 
 
@@ -34,6 +34,8 @@ class FakeNodes:
         """Names that may join; None: no machine needs it."""
         self.joins = True
         """A broken image does not."""
+        self.token_errors: list[FleetError] = []
+        """Of the next tokens."""
         self.violations: list[str] = []
         for cloud in clouds:
             cloud.may_end = self.why_not_end
@@ -60,6 +62,8 @@ class FakeNodes:
     async def token(self, name: str, pool: str, ttl_s: float) -> str:  # noqa: ARG002 - the Protocol asks
         """Good until it is revoked."""
         await self._points.pass_by()
+        if self.token_errors:
+            raise self.token_errors.pop(0)
         self.enrolled.add(name)
         return f"not-a-secret-{name}"
 

@@ -65,6 +65,8 @@ class World:
         for cloud in (self.near, self.far):
             cloud.is_written = self.books.rows.__contains__
         self.events: list[ScaleEvent] = []
+        self.cluster = "test"
+        """As the pools file says; another name holds from the next start on."""
         self.crashes = 0
         self.parts = self._made()
 
@@ -161,7 +163,7 @@ class World:
     def _made(self) -> Machinery:
         self.pools = PoolBook(books=self.books, clock=self.clock, is_dry=False)
         given = Surroundings(
-            book=ClaimBook(books=self.books, clock=self.clock, draw=self.random.randbytes),
+            book=ClaimBook(books=self.books, clock=self.clock, draw=self.random.randbytes, cluster=self.cluster),
             pools=self.pools,
             log=self.books,
             clouds=self.clouds,
@@ -171,7 +173,7 @@ class World:
             user_data=lambda claim, environ: f"#cloud-config of {claim.node} in {environ['MCPFLEET_NODE_POOL']}",
             url_for_nodes="http://192.0.2.1:8700",
             policies={self.policy.pool: self.policy},
-            limits=FleetLimits(cluster="test"),
+            limits=FleetLimits(cluster=self.cluster),
             leads=lambda: not self.points.is_dead,
             clock=self.clock,
         )

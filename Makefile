@@ -251,7 +251,7 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --
 
 lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade takes the newest)
 	@$(LOCK) pyproject.toml --extra postgres -o requirements/runtime.txt
-	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --extra agents --group dev -o requirements/dev.txt
 	@for group in uv demo-servers bench conformance ansible; do $(LOCK) --group $$group -o requirements/$$group.txt; done
 	@if command -v npm >/dev/null; then for folder in deploy/demo tests/conformance; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi

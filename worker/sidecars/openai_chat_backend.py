@@ -18,7 +18,7 @@ import structlog
 
 from tasks.clock import Clock
 from tasks.retry import RetryPolicy, delay_s
-from worker.sidecars.openai_chat_faults import Trouble, of_error
+from worker.sidecars.openai_chat_faults import Trouble, failures, of_error
 from worker.sidecars.openai_chat_stream import Answer, Gathering, Part
 from worker.sidecars.sidecar import Fault, Usage
 from worker.sidecars.spend import Prices
@@ -98,9 +98,7 @@ class Listener:
 class ChatEndpoint:
     """The endpoint. One for all runs of a node; made where the event loop runs."""
 
-    def __init__(
-        self, backend: ChatBackend, clock: Clock, *, draw: Callable[[], float] = random.random
-    ) -> None:
+    def __init__(self, backend: ChatBackend, clock: Clock, *, draw: Callable[[], float] = random.random) -> None:
         self.backend, self._clock, self._draw = backend, clock, draw
         self._client: AsyncOpenAI | None = None
 
@@ -128,7 +126,7 @@ class ChatEndpoint:
         except (TypeError, AttributeError):  # the library checks nothing: `data` may be anything
             said = f"{self.backend.base_url} answered what is no list of models; check that base_url names such an API"
             return Trouble(Fault.PROTOCOL, said)
-        except Exception as error:
+        except failures() as error:
             return self._trouble(error)
 
     async def close(self) -> None:
@@ -152,7 +150,7 @@ class ChatEndpoint:
             if is_begun:
                 heard.lost(gathering.used(asked_bytes))
             raise
-        except Exception as error:
+        except failures() as error:
             if is_begun:
                 heard.lost(gathering.used(asked_bytes))
             return self._trouble(error)
@@ -205,13 +203,8 @@ class ChatEndpoint:
         return AsyncOpenAI(base_url=self.backend.base_url, api_key=key, max_retries=0, timeout=timeout)
 
     def _trouble(self, error: Exception) -> Trouble:
-        backend = self.backend
-        if isinstance(error, TimeoutError):
-            return Trouble(Fault.UNREACHABLE, f"{backend.base_url} does not answer", may_pass=True)
-        found = of_error(error, backend.base_url, stall_s=backend.stall_s, now_s=self._clock.wall_s())
-        if found is None:
-            raise error
-        return found
+        stall_s, now_s = self.backend.stall_s, self._clock.wall_s()
+        return of_error(error, self.backend.base_url, stall_s=stall_s, now_s=now_s)
 
     def _wait_s(self, trouble: Trouble, attempt: int) -> float | None:
         """None where it is not to be asked again."""

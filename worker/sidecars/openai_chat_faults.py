@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 from worker.sidecars.sidecar import Fault
@@ -30,7 +31,10 @@ _OWNER = frozenset({"1110", "1111", "1112", "1113", "1121", "1309", "1311", "131
 """HTTP 429 or 400, and no time heals it: the account is empty, locked, or may not use the model."""
 _CREDENTIAL = frozenset({"1000", "1001", "1002", "1003", "1004", "1220", "invalid_api_key"})
 _BUSY = frozenset({"1305", "1312"})
-_TRANSIENT = frozenset({408, 409, 425})
+_TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY})
+_MAY_BE_TOO_LONG = frozenset({400, 403, 413, 422, 500})
+"""vLLM and most say 400, Together 403, llama.cpp 400 or, before it knew better, 500."""
+_STATUSES = range(400, 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,57 +52,58 @@ class Trouble:
     """The same request may succeed in a moment."""
 
 
-def of_error(error: Exception, url: str, *, stall_s: float, now_s: float) -> Trouble | None:
-    """Of what the library or its transport raised; None where that is a defect of ours.
+def failures() -> tuple[type[Exception], ...]:
+    """What the library and its transport raise; it does not wrap JSON that is none."""
+    import httpx
+    import openai
 
-    Args:
-        now_s: seconds since the epoch; a `Retry-After` may be a date.
-    """
+    return (openai.OpenAIError, httpx.HTTPError, ValueError, TimeoutError)
+
+
+def of_error(error: Exception, url: str, *, stall_s: float, now_s: float) -> Trouble:
+    """Of one of `failures()`. `now_s` is the wall clock's: a `Retry-After` may be a date."""
     import httpx
     import openai
 
     if isinstance(error, openai.APIStatusError):
         retry_after_s = _retry_after_s(error.response.headers, now_s)
         return of_status(error.status_code, _said(error.body, error.message), url, retry_after_s)
-    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException | TimeoutError):
         said = f"{url} said nothing for {stall_s:g} s; look whether it is overloaded, or raise the backend's stall_s"
         return Trouble(Fault.UNREACHABLE, said, may_pass=True)
     if isinstance(error, openai.APIConnectionError | httpx.TransportError):
         cause = str(error.__cause__ or error) or type(error).__name__
         said = f"{url} does not answer ({cause}); check that it runs and that the backend's base_url is right"
         return Trouble(Fault.UNREACHABLE, said, may_pass=True)
-    if isinstance(error, openai.APIError):
+    if isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError):
         return _in_stream(_said(error.body, error.message), url)
-    if isinstance(error, ValueError | openai.OpenAIError):  # the library does not wrap JSON that is none
-        said = f"{url} answered what is no chat completion ({_short(error)}); check that base_url names such an API"
-        return Trouble(Fault.PROTOCOL, said, may_pass=True)
-    return None
+    said = f"{url} answered what is no chat completion ({_short(error)}); check that base_url names such an API"
+    return Trouble(Fault.PROTOCOL, said, may_pass=True)
 
 
 def of_status(status: int, said: str, url: str, retry_after_s: float | None = None) -> Trouble:
     """Of a refusal."""
     code = _code(said)
-    if status == 401 or code in _CREDENTIAL:
-        return Trouble(Fault.AUTH, f"the key was refused ({status}) by {url}: give the backend a valid one: {said}", status)
-    if status == 402 or code in _OWNER:
-        return Trouble(Fault.AUTH, f"the account has no money or no right ({status}) at {url}: top it up: {said}", status)
-    if status in {400, 403, 413, 422, 500} and _is_too_long(said):
+    at = f"({status}) at {url}"
+    if status == HTTPStatus.UNAUTHORIZED or code in _CREDENTIAL:
+        return Trouble(Fault.AUTH, f"the key was refused {at}: give the backend a valid one: {said}", status)
+    if status == HTTPStatus.PAYMENT_REQUIRED or code in _OWNER:
+        return Trouble(Fault.AUTH, f"the account has no money or no right {at}: top it up: {said}", status)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (status in _MAY_BE_TOO_LONG and _is_too_long(said)):
         return Trouble(Fault.CONTEXT, too_long(said), status)
-    if status == 403:
-        return Trouble(Fault.AUTH, f"the key may not do this (403) at {url}: check its rights and the model: {said}", 403)
-    if status == 413:
-        return Trouble(Fault.CONTEXT, too_long(said), status)
-    if status == 404:
+    if status == HTTPStatus.FORBIDDEN:
+        return Trouble(Fault.AUTH, f"the key may not do this {at}: check its rights and the model: {said}", status)
+    if status == HTTPStatus.NOT_FOUND:
         what = "check the model's name (the tool `models` lists them) and the backend's base_url"
-        return Trouble(Fault.REFUSED, f"{url} does not know this (404): {what}: {said}", status)
-    if status == 429 and code not in _BUSY:
+        return Trouble(Fault.REFUSED, f"not known {at}: {what}: {said}", status)
+    if status == HTTPStatus.TOO_MANY_REQUESTS and code not in _BUSY:
         when = f"in {retry_after_s:g} s" if retry_after_s is not None else "later"
-        what = f"the key has nothing left for now (429) at {url}: again {when}: {said}"
-        return Trouble(Fault.QUOTA, what, status, retry_after_s, may_pass=True)
-    if status >= 500 or status in _TRANSIENT or code in _BUSY:
-        what = f"{url} failed or is overloaded ({status}): call again later, or look at its log: {said}"
-        return Trouble(Fault.OVERLOADED, what, status, retry_after_s, may_pass=True)
-    return Trouble(Fault.REFUSED, f"{url} refused the request ({status}): {said}", status)
+        said = f"the key has nothing left for now {at}: again {when}: {said}"
+        return Trouble(Fault.QUOTA, said, status, retry_after_s, may_pass=True)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRANSIENT or code in _BUSY:
+        said = f"failed or overloaded {at}: call again later, or look at its log: {said}"
+        return Trouble(Fault.OVERLOADED, said, status, retry_after_s, may_pass=True)
+    return Trouble(Fault.REFUSED, f"the request was refused {at}: {said}", status)
 
 
 def too_long(said: str) -> str:
@@ -111,9 +116,9 @@ def _in_stream(said: str, url: str) -> Trouble:
     if _is_too_long(said):
         return Trouble(Fault.CONTEXT, too_long(said))
     code = _code(said)
-    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else 0
+    status = int(code) if code.isdecimal() and int(code) in _STATUSES else 0
     if status or code in _CREDENTIAL | _OWNER | _BUSY:
-        return of_status(status or 429, said, url)
+        return of_status(status or HTTPStatus.TOO_MANY_REQUESTS, said, url)
     return Trouble(Fault.OVERLOADED, f"{url} broke off its answer: call again later: {said}", may_pass=True)
 
 

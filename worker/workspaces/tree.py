@@ -37,15 +37,15 @@ class _Refused(Exception):
 class Tree:
     """A folder. `root` itself is trusted; nothing below it is."""
 
-    def __init__(self, root: Path, *, inside: str = "") -> None:
-        """Args: `inside` is what the folder is called where the paths come from (`/workspace`)."""
-        self._root, self._inside = root, inside
+    def __init__(self, root: Path, *, inside: str = "", most_bytes: int = FILE_MAX_BYTES) -> None:
+        """`inside` is what the folder is called where the paths come from (`/workspace`)."""
+        self._root, self._inside, self._most_bytes = root, inside, most_bytes
 
     def read(self, path: str) -> str | NotThere:
         """The text of a file; bytes that are no UTF-8 are replaced."""
         try:
             with self._parent(self._parts(path), make=False) as (folder, name):
-                return _text(folder, name)
+                return _text(folder, name, self._most_bytes)
         except (_Refused, OSError, UnicodeError) as error:
             return _why(path, error)
 
@@ -53,11 +53,7 @@ class Tree:
         """All of a file, at once or not at all; folders are made. Keeps the mode of one that was there."""
         try:
             parts = self._parts(path)
-            if any(part.lower() == PROTECTED for part in parts):
-                raise _Refused("what is in .git is not written; use git for it")
-            data = text.encode("utf-8", "surrogatepass")
-            if len(data) > FILE_MAX_BYTES:
-                raise _Refused(f"{len(data)} bytes are more than {FILE_MAX_BYTES}; write it in parts")
+            data = _writable(parts, text, self._most_bytes)
             with self._parent(parts, make=True) as (folder, name):
                 _replace(folder, name, data)
         except (_Refused, OSError, UnicodeError) as error:
@@ -112,6 +108,15 @@ class Tree:
             os.close(current)
 
 
+def _writable(parts: list[str], text: str, most_bytes: int) -> bytes:
+    if any(part.lower() == PROTECTED for part in parts):
+        raise _Refused("what is in .git is not written; use git for it")
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) > most_bytes:
+        raise _Refused(f"{len(data)} bytes are more than {most_bytes}; write it in parts")
+    return data
+
+
 def _step(folder: int, name: str, *, make: bool) -> int:
     if make:
         with contextlib.suppress(FileExistsError):
@@ -128,16 +133,16 @@ def _no_link(folder: int, name: str) -> None:
             raise _Refused(f"{name} is a symbolic link to {target}; links are not followed, name the file itself")
 
 
-def _text(folder: int, name: str) -> str:
+def _text(folder: int, name: str, most_bytes: int) -> str:
     _no_link(folder, name)
     file = os.open(name, _READ, dir_fd=folder)
     with os.fdopen(file, "rb") as opened:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
             raise _Refused("it is no file; list it, if it is a folder")
-        if found.st_size > FILE_MAX_BYTES:
-            raise _Refused(f"it has {found.st_size} bytes, more than {FILE_MAX_BYTES}; read a part of it by a command")
-        return opened.read(FILE_MAX_BYTES).decode("utf-8", "replace")
+        if found.st_size > most_bytes:
+            raise _Refused(f"it has {found.st_size} bytes, more than {most_bytes}; read a part of it by a command")
+        return opened.read(most_bytes).decode("utf-8", "replace")
 
 
 def _replace(folder: int, name: str, data: bytes) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from tasks.errors import SettingsError
 from worker.sidecars.openai_chat_backend import ChatEndpoint
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_run import ChatRun
@@ -36,7 +37,7 @@ class OpenAIChat:
         """Ask the endpoint for its models, and find bubblewrap. Asks nothing of a model."""
         try:
             self._bwrap = sandbox.find_bwrap()
-        except sandbox.SettingsError as error:
+        except SettingsError as error:
             _log.warning("chat_without_commands", sidecar=self._endpoint.backend.name, why=str(error))
         found = await self._endpoint.models()
         if isinstance(found, Trouble) and found.fault in _NOT_READY:
@@ -86,9 +87,13 @@ class _Running:
     async def events(self) -> AsyncIterator[Event]:
         """As they come; the Result is the last."""
         self._talking = asyncio.create_task(self._talk())
+        self._talking.add_done_callback(lambda _: self._events.put_nowait(None))  # also where it never began
         while (event := await self._events.get()) is not None:
             yield event
-        await self._talking  # a defect is told to whoever asked for the run
+        if self._talking.cancelled():
+            yield self._run.cancelled()
+        else:
+            self._talking.result()  # a defect is told to whoever asked for the run
 
     async def cancel(self) -> None:
         """Its Result, with what it has used until now, is in the queue after this."""
@@ -101,7 +106,4 @@ class _Running:
             await asyncio.wait({self._talking})
 
     async def _talk(self) -> None:
-        try:
-            self._events.put_nowait(await self._run.result(self._events.put_nowait))
-        finally:
-            self._events.put_nowait(None)
+        self._events.put_nowait(await self._run.result(self._events.put_nowait))

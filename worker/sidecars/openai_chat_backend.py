@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -119,15 +119,16 @@ class ChatEndpoint:
 
     async def models(self) -> tuple[str, ...] | Trouble:
         """Their names, sorted."""
+        client = await self._opened()
         try:
             async with asyncio.timeout(MODELS_S):
-                page = await (await self._opened()).models.list()
-                return tuple(sorted(model.id for model in page.data if isinstance(model.id, str)))
+                page = await client.models.list()
+                return tuple(sorted(str(model.id) for model in page.data))
         except (TypeError, AttributeError):  # the library checks nothing: `data` may be anything
             said = f"{self.backend.base_url} answered what is no list of models; check that base_url names such an API"
             return Trouble(Fault.PROTOCOL, said)
         except failures() as error:
-            return self._trouble(error)
+            return self._trouble(error, MODELS_S)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -165,7 +166,7 @@ class ChatEndpoint:
             return Trouble(Fault.PROTOCOL, said, may_pass=True)
         return answer
 
-    async def _chunks(self, ask: Ask) -> AsyncIterator[object]:
+    async def _chunks(self, ask: Ask) -> AsyncGenerator[object, None]:
         """As plain JSON: the library checks nothing, so neither do its types hold."""
         client = await self._opened()
         stream: AsyncStream[ChatCompletionChunk] = await client.chat.completions.create(**self._words(ask))
@@ -189,22 +190,23 @@ class ChatEndpoint:
 
     async def _opened(self) -> AsyncOpenAI:
         if self._client is None:
-            self._client = await asyncio.to_thread(self._made)  # half a second for the import
+            self._client = await asyncio.to_thread(self._made)  # half a second of imports
         return self._client
 
     def _made(self) -> AsyncOpenAI:
-        import httpx
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Timeout
 
         async def key() -> str:
             return self.backend.key() or "none"
 
-        timeout = httpx.Timeout(self.backend.stall_s, connect=min(CONNECT_S, self.backend.stall_s))
-        return AsyncOpenAI(base_url=self.backend.base_url, api_key=key, max_retries=0, timeout=timeout)
+        timeout = Timeout(self.backend.stall_s, connect=min(CONNECT_S, self.backend.stall_s))
+        client = AsyncOpenAI(base_url=self.backend.base_url, api_key=key, max_retries=0, timeout=timeout)
+        _ = client.chat.completions, client.models  # imported when first asked for, which is not to be on the loop
+        return client
 
-    def _trouble(self, error: Exception) -> Trouble:
-        stall_s, now_s = self.backend.stall_s, self._clock.wall_s()
-        return of_error(error, self.backend.base_url, stall_s=stall_s, now_s=now_s)
+    def _trouble(self, error: Exception, silent_s: float | None = None) -> Trouble:
+        stall_s = self.backend.stall_s if silent_s is None else min(silent_s, self.backend.stall_s)
+        return of_error(error, self.backend.base_url, stall_s=stall_s, now_s=self._clock.wall_s())
 
     def _wait_s(self, trouble: Trouble, attempt: int) -> float | None:
         """None where it is not to be asked again."""

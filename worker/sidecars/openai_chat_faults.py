@@ -53,25 +53,23 @@ class Trouble:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What the library and its transport raise; it does not wrap JSON that is none."""
-    import httpx
+    """What the library raises: it wraps its transport's errors, and does not wrap JSON that is none."""
     import openai
 
-    return (openai.OpenAIError, httpx.HTTPError, ValueError, TimeoutError)
+    return (openai.OpenAIError, ValueError, TimeoutError)
 
 
 def of_error(error: Exception, url: str, *, stall_s: float, now_s: float) -> Trouble:
     """Of one of `failures()`. `now_s` is the wall clock's: a `Retry-After` may be a date."""
-    import httpx
     import openai
 
     if isinstance(error, openai.APIStatusError):
         retry_after_s = _retry_after_s(error.response.headers, now_s)
         return of_status(error.status_code, _said(error.body, error.message), url, retry_after_s)
-    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException | TimeoutError):
+    if isinstance(error, openai.APITimeoutError | TimeoutError):
         said = f"{url} said nothing for {stall_s:g} s; look whether it is overloaded, or raise the backend's stall_s"
         return Trouble(Fault.UNREACHABLE, said, may_pass=True)
-    if isinstance(error, openai.APIConnectionError | httpx.TransportError):
+    if isinstance(error, openai.APIConnectionError):
         cause = str(error.__cause__ or error) or type(error).__name__
         said = f"{url} does not answer ({cause}); check that it runs and that the backend's base_url is right"
         return Trouble(Fault.UNREACHABLE, said, may_pass=True)

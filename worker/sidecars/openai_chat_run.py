@@ -65,7 +65,11 @@ class ChatRun(Listener):
         try:
             return self._may_begin() or await self._converse()
         except asyncio.CancelledError:
-            return self._ended(Ending.CANCELLED, "the run was cancelled")
+            return self.cancelled()
+
+    def cancelled(self) -> Result:
+        """With what it has used until now."""
+        return self._ended(Ending.CANCELLED, "the run was cancelled; what it did until then is in the workspace")
 
     def part(self, part: Part) -> None:
         """Passed on as it comes."""

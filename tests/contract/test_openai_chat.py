@@ -1,0 +1,485 @@
+"""The chat sidecar against the real client library and a double of the API on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.clock import SystemClock
+from tasks.retry import RetryPolicy
+from worker.sidecars.guard import guarded
+from worker.sidecars.openai_chat import OpenAIChat
+from worker.sidecars.openai_chat_backend import ChatBackend, ChatEndpoint
+from worker.sidecars.sidecar import (
+    AgentTask,
+    Began,
+    Ending,
+    Event,
+    Fault,
+    Result,
+    Retrying,
+    RunLimits,
+    Said,
+    Session,
+    SessionMode,
+    Thought,
+    ToolBegan,
+    ToolEnded,
+    Usage,
+)
+from worker.sidecars.spend import Price, Prices
+from worker.testing.chat_double import (
+    CACHED_TOKENS,
+    COMPLETION_TOKENS,
+    PROMPT_TOKENS,
+    ChatDouble,
+    Step,
+    Trouble,
+    Use,
+    use,
+)
+from worker.testing.upstreams_kit import served, until
+
+WAIT_S = 60.0
+KEY = "not-a-secret"
+PRICES = Prices({"glm-5": Price(input=1.0, output=3.2, cache_read=0.2)})
+ONE_ANSWER_USD = (600 * 1.0 + 400 * 0.2 + 50 * 3.2) / 1_000_000
+AT_ONCE = RetryPolicy(attempts=3, first_wait_s=0.0, cap_s=0.0)
+
+
+def backend(url: str, **more: Any) -> ChatBackend:
+    """The double's, that is asked again at once."""
+    given = {"key": lambda: KEY, "prices": PRICES, "retry": AT_ONCE, "stall_s": 20.0} | more
+    return ChatBackend(name="glm", base_url=url, model="glm-5", **given)
+
+
+@asynccontextmanager
+async def endpoint(double: ChatDouble, **more: Any) -> AsyncIterator[ChatEndpoint]:
+    """Over a real socket."""
+    async with served(double.app) as port:
+        made = ChatEndpoint(backend(f"http://127.0.0.1:{port}/v1", **more), SystemClock(), draw=lambda: 0.5)
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+@asynccontextmanager
+async def sidecar(double: ChatDouble, **more: Any) -> AsyncIterator[OpenAIChat]:
+    """Started."""
+    async with endpoint(double, **more) as made:
+        started = OpenAIChat(made)
+        assert (await started.start()).is_ready
+        try:
+            yield started
+        finally:
+            await started.close()
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Callable[..., AgentTask]:
+    """A run in a workspace of its own; the HOME is shared, as one project's is."""
+
+    def made(prompt: str = "mend it", *, run: str = "run-1", **more: Any) -> AgentTask:
+        workspace, home = tmp_path / "workspace", tmp_path / "home"
+        workspace.mkdir(exist_ok=True)
+        home.mkdir(exist_ok=True)
+        limits = more.pop("limits", RunLimits(wall_s=0, silence_s=0))
+        return AgentTask(run=run, prompt=prompt, workspace=workspace, home=home, limits=limits, **more)
+
+    return made
+
+
+async def events_of(chat: OpenAIChat, given: AgentTask) -> list[Event]:
+    """All of a run, as the node hears it."""
+    async with asyncio.timeout(WAIT_S):
+        return [event async for event in guarded(chat, given, SystemClock())]
+
+
+async def result_of(chat: OpenAIChat, given: AgentTask) -> Result:
+    """The last event, and no other is a Result."""
+    events = await events_of(chat, given)
+    assert [isinstance(event, Result) for event in events] == [False] * (len(events) - 1) + [True]
+    last = events[-1]
+    assert isinstance(last, Result)
+    return last
+
+
+# ---------------------------------------------------------------- a run
+
+
+async def test_a_run_edits_a_file_and_says_what_it_used(task: Callable[..., AgentTask]) -> None:
+    """The loop: tools are used in the workspace, each part is an event, the books add up."""
+    double = ChatDouble(
+        [
+            Step("I look first.", (use("read_file", path="sum.py"),), reasoning="where is it?"),
+            Step(calls=(use("edit_file", path="sum.py", old="a - b", new="a + b"), use("list_files", path="."))),
+            Step("It adds now."),
+        ]
+    )
+    given = task()
+    (given.workspace / "sum.py").write_text("def add(a, b):\n    return a - b\n")
+    async with sidecar(double, extra_body={"reasoning_effort": "low"}) as chat:
+        events = await events_of(chat, given)
+    assert (given.workspace / "sum.py").read_text() == "def add(a, b):\n    return a + b\n"
+    assert events[0] == Began("run-1", "glm-5")
+    assert "".join(event.text for event in events if isinstance(event, Thought)) == "where is it?"
+    parts = "".join(event.text for event in events if isinstance(event, Said) and event.is_part)
+    assert parts == "I look first.It adds now."
+    assert [event.name for event in events if isinstance(event, ToolBegan)] == ["read_file", "edit_file", "list_files"]
+    assert not any(event.is_error for event in events if isinstance(event, ToolEnded))
+    assert events[-1] == Result(
+        Ending.SUCCEEDED,
+        "It adds now.",
+        session_id="run-1",
+        turns=3,
+        usage=Usage(3 * (PROMPT_TOKENS - CACHED_TOKENS), 3 * COMPLETION_TOKENS, 3 * CACHED_TOKENS),
+        cost_usd=pytest.approx(3 * ONE_ANSWER_USD),
+    )
+    assert double.results()[1:] == ["sum.py is changed", "sum.py"]
+    assert double.requests[0]["reasoning_effort"] == "low"
+    assert double.headers[-1]["authorization"] == f"Bearer {KEY}"
+
+
+async def test_usage_that_the_server_does_not_tell_is_counted_and_marked(task: Callable[..., AgentTask]) -> None:
+    """Some servers send no usage: the budget holds all the same."""
+    async with sidecar(ChatDouble([Step("four letters a token, more or less")], tells_usage=False)) as chat:
+        result = await result_of(chat, task())
+    assert result.usage.is_estimated
+    assert result.usage.output == 9
+    assert result.usage.input > 300, "the tools are read by the model too"
+    assert result.cost_usd is not None
+    assert result.cost_usd > 0
+
+
+async def test_a_command_runs_in_the_sandbox_without_the_key(task: Callable[..., AgentTask]) -> None:
+    """Commands see the workspace, and neither the node's environment nor a network."""
+    command = "cat note; env; ls /proc/net/../../etc/shadow; cat /proc/net/dev | grep -c eth"
+    double = ChatDouble([Step(calls=(use("run_command", command=command),)), Step("done")])
+    given = task()
+    (given.workspace / "note").write_text("seen\n")
+    async with sidecar(double) as chat:
+        assert (await result_of(chat, given)).ending is Ending.SUCCEEDED
+    (told,) = double.results()
+    assert told.startswith("seen\n"), told
+    assert KEY not in told
+    assert "PYTEST" not in told
+    assert "exit status" in told
+
+
+async def test_paths_that_lead_out_of_the_workspace_are_refused(task: Callable[..., AgentTask], tmp_path: Path) -> None:
+    """No way of a model leads to the node's own files, nor into what git runs there."""
+    secret = tmp_path / "secret"
+    secret.write_text("of the node")
+    given = task()
+    (given.workspace / "link").symlink_to(secret)
+    (given.workspace / "folder").symlink_to(tmp_path)
+    calls = (
+        use("read_file", path="../secret"),
+        use("read_file", path=str(secret)),
+        use("read_file", path="link"),
+        use("read_file", path="folder/secret"),
+        use("write_file", path="link", content="x"),
+        use("write_file", path="folder/new", content="x"),
+        use("write_file", path=".git/hooks/pre-commit", content="x"),
+        use("write_file", path="a\0b", content="x"),
+        use("read_file", path="/workspace/../secret"),
+    )
+    double = ChatDouble([Step(calls=calls), Step("I could not")])
+    async with sidecar(double) as chat:
+        events = await events_of(chat, given)
+    assert [event.is_error for event in events if isinstance(event, ToolEnded)] == [True] * len(calls)
+    assert not any("of the node" in told for told in double.results())
+    assert secret.read_text() == "of the node"
+    assert not (tmp_path / "new").exists()
+    assert not (given.workspace / ".git").exists()
+
+
+async def test_a_call_that_is_wrong_is_told_to_the_model(task: Callable[..., AgentTask]) -> None:
+    """Arguments that are no JSON, tools that are not there: the run goes on, and denials are named."""
+    calls = (Use("read_file", '{"path": ', None), Use("read_file", "[]", None), use("rm", path="/"), use("write_file"))
+    double = ChatDouble([Step(calls=calls), Step("done")])
+    async with sidecar(double) as chat:
+        result = await result_of(chat, task(denied_tools=("run_command",)))
+    assert result.ending is Ending.SUCCEEDED
+    assert result.denials == ("rm",)
+    offered = [tool["function"]["name"] for tool in double.requests[0]["tools"]]
+    assert offered == ["read_file", "list_files", "write_file", "edit_file"]
+    assert all("the arguments of" in told or "there is no tool" in told for told in double.results())
+
+
+async def test_a_session_goes_on_where_it_ended(task: Callable[..., AgentTask]) -> None:
+    """A later run reads what the first said; a fork leaves it as it was; an unknown one is said so."""
+    double = ChatDouble([Step("the word is plum"), Step("plum"), Step("plum again")])
+    async with sidecar(double) as chat:
+        first = await result_of(chat, task("remember: plum"))
+        resumed = Session(SessionMode.RESUME, first.session_id)
+        second = await result_of(chat, task("which word?", run="run-2", session=resumed))
+        forked = Session(SessionMode.FORK, first.session_id)
+        third = await result_of(chat, task("which?", run="run-3", session=forked))
+        unknown = Session(SessionMode.RESUME, "../../etc/passwd")
+        lost = await result_of(chat, task("which?", run="run-4", session=unknown))
+    assert (first.session_id, second.session_id, third.session_id) == ("run-1", "run-1", "run-3")
+    assert (second.text, third.text) == ("plum", "plum again")
+    said = [message["content"] for message in double.requests[1]["messages"][1:]]
+    assert said == ["remember: plum", "the word is plum", "which word?"]
+    assert (lost.ending, lost.fault) == (Ending.FAILED, Fault.SESSION)
+
+
+async def test_an_answer_that_has_to_fit_is_asked_for_once_more(task: Callable[..., AgentTask]) -> None:
+    """Structured output is checked by us; a second wrong answer ends the run."""
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+    async with sidecar(ChatDouble([Step("it is 4"), Step('```json\n{"sum": 4}\n```')])) as chat:
+        good = await result_of(chat, task(output_schema=schema))
+    async with sidecar(ChatDouble([Step("it is 4"), Step('{"sum": "4"}')])) as chat:
+        bad = await result_of(chat, task(output_schema=schema))
+    assert (good.ending, good.structured, good.turns) == (Ending.SUCCEEDED, {"sum": 4}, 2)
+    assert (bad.ending, bad.fault) == (Ending.FAILED, Fault.PROTOCOL)
+    assert "/sum" in bad.text
+
+
+# ---------------------------------------------------------------- limits and cancel
+
+
+async def test_turns_end_a_run(task: Callable[..., AgentTask]) -> None:
+    """A model that never ends is asked as often as it may be."""
+    double = ChatDouble([Step(calls=(use("list_files", path="."),))] * 9)
+    async with sidecar(double) as chat:
+        result = await result_of(chat, task(limits=RunLimits(wall_s=0, silence_s=0, turns=2)))
+    assert (result.ending, result.fault, result.turns) == (Ending.LIMIT, Fault.TURNS, 2)
+    assert len(double.requests) == 2
+
+
+async def test_money_ends_a_run_before_the_request_that_it_cannot_pay(task: Callable[..., AgentTask]) -> None:
+    """Nothing is asked without money, and no longer an answer than what is left can pay."""
+    double = ChatDouble([Step(calls=(use("list_files", path="."),))] * 9)
+    limit_usd = 2.2 * ONE_ANSWER_USD
+    async with sidecar(double) as chat:
+        result = await result_of(chat, task(limits=RunLimits(wall_s=0, silence_s=0, cost_usd=limit_usd)))
+    assert (result.ending, result.fault) == (Ending.LIMIT, Fault.MONEY)
+    assert result.cost_usd is not None
+    assert result.cost_usd <= limit_usd
+    longest = [asked["max_tokens"] for asked in double.requests]
+    assert longest == sorted(longest, reverse=True)
+    assert longest[0] * 3.2 / 1_000_000 < limit_usd
+
+
+async def test_money_without_a_price_is_refused(task: Callable[..., AgentTask]) -> None:
+    """A limit that nobody can keep is not taken."""
+    double = ChatDouble([Step("ok")])
+    async with sidecar(double, prices=Prices()) as chat:
+        refused = await result_of(chat, task(limits=RunLimits(wall_s=0, silence_s=0, cost_usd=1.0)))
+        free = await result_of(chat, task(run="run-2"))
+    assert (refused.fault, free.ending, free.cost_usd) == (Fault.SETUP, Ending.SUCCEEDED, None)
+    assert len(double.requests) == 1
+
+
+@pytest.mark.parametrize("trouble", [Trouble(hangs=True), Trouble(stalls=True)], ids=["hangs", "stalls"])
+async def test_a_run_is_cancelled_while_the_model_is_silent(task: Callable[..., AgentTask], trouble: Trouble) -> None:
+    """Its Result comes at once and says so; what the broken answer cost is in it."""
+    double = ChatDouble([Step("never heard")], tells_usage=False)
+    async with sidecar(double) as chat:
+        double.always = trouble
+        running = asyncio.create_task(result_of(chat, task()))
+        await asyncio.wait_for(double.is_streaming.wait(), WAIT_S)
+        await until(lambda: double.requests)
+        await chat.cancel("run-1")
+        await chat.cancel("unknown")
+        result = await running
+    assert (result.ending, result.fault) == (Ending.CANCELLED, None)
+
+
+async def test_a_run_that_is_cancelled_leaves_no_process(task: Callable[..., AgentTask]) -> None:
+    """A command ends with its run, and what it started with it."""
+    given = task()
+    command = "echo begun > begun; (sleep 98765; true) & sleep 98765"
+    async with sidecar(ChatDouble([Step(calls=(use("run_command", command=command),))])) as chat:
+        running = asyncio.create_task(result_of(chat, given))
+        await until((given.workspace / "begun").exists)
+        assert sleeping(given.workspace)
+        await chat.cancel(given.run)
+        assert (await running).ending is Ending.CANCELLED
+    await until(lambda: not sleeping(given.workspace))
+
+
+def sleeping(workspace: Path) -> list[str]:
+    """Processes that stand in the workspace."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                words = (process / "cmdline").read_bytes()
+                if b"bwrap" in words and str(workspace).encode() in words:
+                    found.append(process.name)
+            except OSError:
+                continue
+    return found
+
+
+async def test_closing_who_listens_ends_the_run(task: Callable[..., AgentTask]) -> None:
+    """The request is dropped when nobody waits for its events any more."""
+    double = ChatDouble([Step("long")])
+    async with sidecar(double) as chat:
+        double.always = Trouble(stalls=True)
+        async with aclosing(chat.run(task())) as events:  # type: ignore[type-var]
+            assert isinstance(await anext(events), Began)
+            await asyncio.wait_for(double.is_streaming.wait(), WAIT_S)
+        double.always = None
+        assert (await result_of(chat, task(run="run-2"))).ending is Ending.SUCCEEDED
+
+
+# ---------------------------------------------------------------- faults
+
+FAULTS = [
+    ("401", Trouble(401, message="bad key"), Fault.AUTH, "give the backend a valid one", 1),
+    ("402", Trouble(402), Fault.AUTH, "top it up", 1),
+    ("403", Trouble(403), Fault.AUTH, "check its rights", 1),
+    ("404", Trouble(404, message="no model glm-5"), Fault.REFUSED, "`models` lists them", 1),
+    ("400", Trouble(400, message="bad field"), Fault.REFUSED, "bad field", 1),
+    ("too-long", Trouble(400, code="context_length_exceeded"), Fault.CONTEXT, "give it less", 1),
+    ("too-long-llama", Trouble(400, message="exceeds the available context size"), Fault.CONTEXT, "give it less", 1),
+    ("too-long-glm", Trouble(400, code="1261", message="Prompt 超长"), Fault.CONTEXT, "give it less", 1),
+    ("413", Trouble(413), Fault.CONTEXT, "give it less", 1),
+    ("429-long", Trouble(429, {"retry-after": "3600"}), Fault.QUOTA, "again in 3600 s", 1),
+    ("429", Trouble(429, {"retry-after": "0"}), Fault.QUOTA, "nothing left for now", 3),
+    ("429-no-money-glm", Trouble(429, code="1113"), Fault.AUTH, "top it up", 1),
+    ("429-busy-glm", Trouble(429, code="1305"), Fault.OVERLOADED, "call again later", 3),
+    ("500", Trouble(500), Fault.OVERLOADED, "look at its log", 3),
+    ("503", Trouble(503, {"retry-after": "nonsense"}), Fault.OVERLOADED, "call again later", 3),
+    ("garbage", Trouble(garbage="{not json"), Fault.PROTOCOL, "no chat completion", 3),
+    ("garbage-list", Trouble(garbage='["a"]'), Fault.PROTOCOL, "no chat completion", 3),
+    ("garbage-choices", Trouble(garbage='{"choices": [{"delta": "x"}]}'), Fault.PROTOCOL, "no chat completion", 3),
+    ("breaks", Trouble(breaks=True), Fault.UNREACHABLE, "does not answer", 3),
+    ("ends-early", Trouble(ends_early=True), Fault.PROTOCOL, "broke off", 3),
+    ("error-inside", Trouble(error_inside=True), Fault.OVERLOADED, "broke off", 3),
+    ("a-page", Trouble(is_page=True), Fault.PROTOCOL, "base_url", 3),
+]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "fault", "says", "requests"), [case[1:] for case in FAULTS], ids=[c[0] for c in FAULTS]
+)
+async def test_a_failure_says_whose_it_is_and_what_to_do(
+    task: Callable[..., AgentTask], trouble: Trouble, fault: Fault, says: str, requests: int
+) -> None:
+    """Each way in which an endpoint fails has its fault; only what may pass is asked again."""
+    double = ChatDouble([Step("ok")])
+    async with sidecar(double) as chat:
+        double.always = trouble
+        events = await events_of(chat, task())
+    result = events[-1]
+    assert isinstance(result, Result)
+    assert (result.ending, result.fault) == (Ending.FAILED, fault), result.text
+    assert says in result.text
+    assert KEY not in result.text
+    assert len(double.requests) == requests
+    assert sum(isinstance(event, Retrying) for event in events) == requests - 1
+    if "retry-after" in trouble.headers and fault is Fault.QUOTA:
+        assert result.retry_after_s == float(trouble.headers["retry-after"])
+
+
+@pytest.mark.parametrize("trouble", [Trouble(hangs=True), Trouble(stalls=True)], ids=["hangs", "stalls"])
+async def test_an_endpoint_that_falls_silent_is_given_up(task: Callable[..., AgentTask], trouble: Trouble) -> None:
+    """Silence has an end of its own, before the run's."""
+    double = ChatDouble([Step("ok")])
+    async with sidecar(double, stall_s=0.5) as chat:
+        double.always = trouble
+        result = await result_of(chat, task())
+    assert (result.ending, result.fault) == (Ending.FAILED, Fault.UNREACHABLE)
+    assert "said nothing for 0.5 s" in result.text
+    assert len(double.requests) == 3
+
+
+async def test_a_failure_that_passes_is_no_failure(task: Callable[..., AgentTask]) -> None:
+    """Asked again after one break and one refusal; what the broken answer cost is paid."""
+    double = ChatDouble([Step("here I am")])
+    async with sidecar(double) as chat:
+        double.troubles = [Trouble(breaks=True), Trouble(429, {"retry-after": "0"})]
+        events = await events_of(chat, task())
+    assert [(event.attempt, event.status) for event in events if isinstance(event, Retrying)] == [(1, None), (2, 429)]
+    result = events[-1]
+    assert isinstance(result, Result)
+    assert (result.ending, result.text, result.turns) == (Ending.SUCCEEDED, "here I am", 1)
+    assert result.usage.is_estimated
+    assert result.usage.output > COMPLETION_TOKENS
+
+
+FINISHES = {"length": Fault.CONTEXT, "sensitive": Fault.REFUSED, "model_context_window_exceeded": Fault.CONTEXT}
+
+
+@pytest.mark.parametrize("finish", FINISHES)
+async def test_an_answer_that_ended_badly_is_no_success(task: Callable[..., AgentTask], finish: str) -> None:
+    """Cut off, or held back: the words until then are no answer."""
+    async with sidecar(ChatDouble([Step("half of", finish=finish)])) as chat:
+        result = await result_of(chat, task())
+    assert (result.ending, result.fault) == (Ending.FAILED, FINISHES[finish])
+
+
+async def test_an_empty_answer_is_asked_for_again_and_then_a_failure(task: Callable[..., AgentTask]) -> None:
+    """A result without a result is none."""
+    async with sidecar(ChatDouble([Step(), Step("now")])) as chat:
+        assert (await result_of(chat, task())).text == "now"
+    async with sidecar(ChatDouble([Step(), Step()])) as chat:
+        assert (await result_of(chat, task(run="run-2"))).fault is Fault.PROTOCOL
+
+
+async def test_more_than_the_model_reads_is_not_sent(task: Callable[..., AgentTask]) -> None:
+    """Ten megabytes for a model of 16,000 tokens: said here, not there."""
+    double = ChatDouble([Step("ok")])
+    async with sidecar(double, context_tokens=16_000) as chat:
+        result = await result_of(chat, task("ab\0\ud800" * 2_500_000))
+        small = await result_of(chat, task("a\0\ud800", run="run-2"))
+    assert (result.fault, small.ending) == (Fault.CONTEXT, Ending.SUCCEEDED)
+    assert len(double.requests) == 1
+
+
+async def test_an_endpoint_that_is_not_there_is_not_ready(task: Callable[..., AgentTask]) -> None:
+    """Nobody listens, or the key is refused: the node does not offer the tool, and says why."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        gone = ChatEndpoint(backend(url), SystemClock())
+        chat = OpenAIChat(gone)
+        health = await chat.start()
+        result = await result_of(chat, task())
+        await chat.close()
+    assert not health.is_ready
+    assert url in (health.why_not or "")
+    assert result.fault is Fault.SETUP
+    double = ChatDouble([])
+    double.always = Trouble(401)
+    async with endpoint(double) as made:
+        assert "401" in ((await OpenAIChat(made).start()).why_not or "")
+    double.always = Trouble(500)
+    async with endpoint(double) as made:
+        assert (await OpenAIChat(made).start()).is_ready, "some servers have no list of models"
+
+
+async def test_an_endpoint_that_goes_away_is_unreachable(task: Callable[..., AgentTask]) -> None:
+    """Refused connections are no defect of the run."""
+    async with served(ChatDouble([]).app) as port:
+        made = ChatEndpoint(backend(f"http://127.0.0.1:{port}/v1"), SystemClock(), draw=lambda: 0.5)
+        chat = OpenAIChat(made)
+        assert (await chat.start()).is_ready
+    result = await result_of(chat, task())
+    await chat.close()
+    assert (result.ending, result.fault) == (Ending.FAILED, Fault.UNREACHABLE)
+    assert "base_url" in result.text
+
+
+async def test_reasoning_is_given_back_where_the_model_wants_it(task: Callable[..., AgentTask]) -> None:
+    """GLM thinks on from what it thought; others refuse the field."""
+    script = [Step(calls=(use("list_files", path="."),), reasoning="hm"), Step("done")]
+    for returns, given_back in ((True, "hm"), (False, None)):
+        double = ChatDouble(script)
+        async with sidecar(double, returns_reasoning=returns) as chat:
+            await result_of(chat, task())
+        assert double.requests[1]["messages"][2].get("reasoning_content") == given_back
+        assert json.dumps(double.requests[1]["messages"][2]["tool_calls"])

@@ -356,10 +356,11 @@ FAULTS = [
     ("garbage", Trouble(garbage="{not json"), Fault.PROTOCOL, "no chat completion", 3),
     ("garbage-list", Trouble(garbage='["a"]'), Fault.PROTOCOL, "no chat completion", 3),
     ("garbage-choices", Trouble(garbage='{"choices": [{"delta": "x"}]}'), Fault.PROTOCOL, "no chat completion", 3),
+    ("endless", Trouble(endless=True), Fault.PROTOCOL, "without an end", 3),
     ("breaks", Trouble(breaks=True), Fault.UNREACHABLE, "does not answer", 3),
     ("ends-early", Trouble(ends_early=True), Fault.PROTOCOL, "broke off", 3),
     ("error-inside", Trouble(error_inside=True), Fault.OVERLOADED, "broke off", 3),
-    ("a-page", Trouble(is_page=True), Fault.PROTOCOL, "base_url", 3),
+    ("a-page", Trouble(is_page=True), Fault.PROTOCOL, "base_url", 1),
 ]
 
 

@@ -160,10 +160,7 @@ class ChatEndpoint:
             heard.lost(answer.usage)
             return _ENDED_BADLY[answer.finish]
         if not answer.finish:
-            if is_begun:
-                heard.lost(answer.usage)
-            said = f"{self.backend.base_url} broke off its answer: call again later, or look at its log"
-            return Trouble(Fault.PROTOCOL, said, may_pass=True)
+            return self._unfinished(heard, answer, is_begun=is_begun)
         return answer
 
     async def _chunks(self, ask: Ask) -> AsyncGenerator[object, None]:
@@ -194,19 +191,36 @@ class ChatEndpoint:
         return self._client
 
     def _made(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI, Timeout
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
+
+        from worker.sidecars.openai_chat_bound import bound
 
         async def key() -> str:
             return self.backend.key() or "none"
 
         timeout = Timeout(self.backend.stall_s, connect=min(CONNECT_S, self.backend.stall_s))
-        client = AsyncOpenAI(base_url=self.backend.base_url, api_key=key, max_retries=0, timeout=timeout)
+        http = DefaultAsyncHttpxClient(
+            base_url=self.backend.base_url, timeout=timeout, event_hooks={"response": [bound]}
+        )
+        client = AsyncOpenAI(
+            base_url=self.backend.base_url, api_key=key, max_retries=0, timeout=timeout, http_client=http
+        )
         _ = client.chat.completions, client.models  # imported when first asked for, which is not to be on the loop
         return client
 
     def _trouble(self, error: Exception, silent_s: float | None = None) -> Trouble:
         stall_s = self.backend.stall_s if silent_s is None else min(silent_s, self.backend.stall_s)
         return of_error(error, self.backend.base_url, stall_s=stall_s, now_s=self._clock.wall_s())
+
+    def _unfinished(self, heard: Listener, answer: Answer, *, is_begun: bool) -> Trouble:
+        """It ended in good order, and without an end."""
+        url = self.backend.base_url
+        if not is_begun:
+            said = f"{url} answered without any part of a chat completion; check that base_url names such an API"
+            return Trouble(Fault.PROTOCOL, said)
+        heard.lost(answer.usage)
+        said = f"{url} broke off its answer: call again later, or look at its log"
+        return Trouble(Fault.PROTOCOL, said, may_pass=True)
 
     def _wait_s(self, trouble: Trouble, attempt: int) -> float | None:
         """None where it is not to be asked again."""

@@ -74,6 +74,8 @@ class Trouble:
     """The answer ends in the middle, in good order: no `finish_reason`, no `[DONE]`."""
     error_inside: bool = False
     """200, and then an event with an error."""
+    endless: bool = False
+    """One event that never ends."""
     is_page: bool = False
     """200, and a page for people: the wrong address."""
 
@@ -174,6 +176,9 @@ async def _broken(fault: Trouble) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
     if fault.garbage is not None:
         yield f"data: {fault.garbage}\n\n".encode()
+    while fault.endless:
+        yield b"data: " + b"x" * 1_000_000
+        await asyncio.sleep(0)
     if fault.error_inside:
         yield _event({"error": {"message": fault.message, "type": "server_error", "code": fault.code}})
     if fault.breaks:

@@ -128,7 +128,10 @@ class Gathering:
         self._text.append(text)
         self._reasoning.append(reasoning)
         self._count(len(text) + len(reasoning))
-        for number, said in enumerate(delta.get("tool_calls") or ()):
+        calls = delta.get("tool_calls") or []
+        if not isinstance(calls, list):
+            raise Garbage("the tool calls are no list")
+        for number, said in enumerate(calls):
             self._call(said, number)
         return Part(text, reasoning)
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tasks.clock import SystemClock
 from tests.contract.chat_rig import KEY, ONE_ANSWER_USD, WAIT_S, events_of, result_of, sidecar, task_in
 from worker.sidecars.sidecar import (
     AgentTask,
     Began,
     Ending,
+    Event,
     Fault,
     Result,
     RunLimits,
@@ -220,15 +222,23 @@ async def test_money_without_a_price_is_refused(task: Callable[..., AgentTask]) 
 async def test_a_run_is_cancelled_while_the_model_is_silent(task: Callable[..., AgentTask], trouble: Trouble) -> None:
     """Its Result comes at once and says so; what the broken answer cost is in it."""
     double = ChatDouble([Step("never heard")], tells_usage=False)
+    heard: list[Event] = []
+
+    async def listen(chat: OpenAIChat) -> None:
+        async for event in guarded(chat, task(), SystemClock()):
+            heard.append(event)  # noqa: PERF401 - what is heard until now is looked at meanwhile
+
     async with sidecar(double) as chat:
         double.always = trouble
-        running = asyncio.create_task(result_of(chat, task()))
-        await asyncio.wait_for(double.is_streaming.wait(), WAIT_S)
-        await until(lambda: double.requests)
+        running = asyncio.create_task(listen(chat))
+        await until(lambda: double.requests if trouble.hangs else any(isinstance(event, Said) for event in heard))
         await chat.cancel("run-1")
         await chat.cancel("unknown")
-        result = await running
+        await asyncio.wait_for(running, WAIT_S)
+    result = heard[-1]
+    assert isinstance(result, Result)
     assert (result.ending, result.fault) == (Ending.CANCELLED, None)
+    assert result.usage.is_estimated is trouble.stalls
 
 
 async def test_a_run_that_is_cancelled_leaves_no_process(task: Callable[..., AgentTask]) -> None:

@@ -7,7 +7,6 @@ little above it. Refuses a limit in money where the model has no price.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -60,12 +59,9 @@ class ChatRun(Listener):
         self._session: str | None = None
 
     async def result(self, tell: Callable[[Event], None]) -> Result:
-        """All of it. Cancelled is a way to end, not an exception: the books are in it."""
+        """All of it. Where this is cancelled, `cancelled` is the Result."""
         self._tell = tell
-        try:
-            return self._may_begin() or await self._converse()
-        except asyncio.CancelledError:
-            return self.cancelled()
+        return self._may_begin() or await self._converse()
 
     def cancelled(self) -> Result:
         """With what it has used until now."""

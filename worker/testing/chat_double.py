@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS = 1000, 400, 50
 """Of every answer: known, so that sums can be checked."""
+ENDLESS_PARTS = 40
 PIECE_CHARS = 7
 """Of a part: words and the JSON of arguments come torn."""
 
@@ -75,7 +76,7 @@ class Trouble:
     error_inside: bool = False
     """200, and then an event with an error."""
     endless: bool = False
-    """One event that never ends."""
+    """One event that ends only so that who waits for it does not fill the machine."""
     is_page: bool = False
     """200, and a page for people: the wrong address."""
 
@@ -176,7 +177,7 @@ async def _broken(fault: Trouble) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
     if fault.garbage is not None:
         yield f"data: {fault.garbage}\n\n".encode()
-    while fault.endless:
+    for _ in range(ENDLESS_PARTS if fault.endless else 0):
         yield b"data: " + b"x" * 1_000_000
         await asyncio.sleep(0)
     if fault.error_inside:

@@ -13,6 +13,8 @@ import pytest
 
 from tasks.clock import SystemClock
 from tests.contract.chat_rig import KEY, ONE_ANSWER_USD, WAIT_S, events_of, result_of, sidecar, task_in
+from worker.sidecars.guard import guarded
+from worker.sidecars.openai_chat import OpenAIChat
 from worker.sidecars.sidecar import (
     AgentTask,
     Began,

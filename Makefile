@@ -37,10 +37,15 @@ $(UV): requirements/uv.txt | .python-is-there
 	@$(PIP) $(PIP_INSTALL) --require-hashes -r requirements/uv.txt
 	@touch $@
 
+# The SDK's wheel brings a whole Claude Code of its own, 365 MB; from its source, which the locks demand, it does
+# not. Its build is hatchling's, which the lock has: uv installs it before what is built with it.
+SDK_FROM_SOURCE := --no-build-isolation-package claude-agent-sdk
+
 # $(call environment,FOLDER,LOCK): a new virtual environment with what the lock says.
 define environment
 	@$(PYTHON) -m venv --clear --without-pip $(1)
-	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps --require-hashes -r $(2) \
+	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps --require-hashes \
+		$(SDK_FROM_SOURCE) -r $(2) \
 		|| { echo "uv could not install $(2); asking pip" >&2; $(PIP) --python $(1)/bin/python $(PIP_INSTALL) --require-hashes -r $(2); }
 endef
 
@@ -271,9 +276,10 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --
 
 lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade takes the newest)
 	@$(LOCK) pyproject.toml --extra postgres -o requirements/runtime.txt
-	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --extra libcloud --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --extra libcloud --extra agents --group dev \
+		--no-binary claude-agent-sdk --emit-build-options -o requirements/dev.txt
 	@for group in uv demo-servers bench conformance ansible; do $(LOCK) --group $$group -o requirements/$$group.txt; done
-	@if command -v npm >/dev/null; then for folder in deploy/demo tests/conformance; do ( cd $$folder \
+	@if command -v npm >/dev/null; then for folder in deploy/demo deploy/agents tests/conformance; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
 
 docs: setup ## write docs/settings.md from the settings classes

@@ -92,6 +92,13 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """Reasoning of the model as it comes: a sign of life, and no part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolBegan:
     """The agent uses a tool of its own."""
 
@@ -167,6 +174,8 @@ class Usage:
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
+    is_estimated: bool = False
+    """Some of it was counted by us, roughly: the provider said nothing."""
 
     def __add__(self, other: Usage) -> Usage:
         """Both together."""
@@ -175,6 +184,7 @@ class Usage:
             self.output + other.output,
             self.cache_read + other.cache_read,
             self.cache_write + other.cache_write,
+            self.is_estimated or other.is_estimated,
         )
 
 
@@ -196,9 +206,11 @@ class Result:
     """Of this run alone; None where nobody knows a price."""
     denials: tuple[str, ...] = ()
     """Tools that it asked for and was not given: a success may lack what they would have done."""
+    retry_after_s: float | None = None
+    """What the provider asked to wait, with `QUOTA` and `OVERLOADED`."""
 
 
-Event = Began | Said | ToolBegan | ToolEnded | Retrying | Result
+Event = Began | Said | Thought | ToolBegan | ToolEnded | Retrying | Result
 
 
 @dataclass(frozen=True, slots=True)

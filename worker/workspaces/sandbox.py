@@ -30,8 +30,8 @@ class Sandbox:
 
     workspace: Path
     home: Path
-    egress: Path
-    """The unix socket that leads out."""
+    egress: Path | None
+    """The unix socket that leads out; None where nothing does."""
     read_only: Mapping[Path, str] = field(default_factory=dict)
     """Of the host, to where it is inside."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -70,7 +70,8 @@ def command(bwrap: str, sandbox: Sandbox, program: tuple[str, ...]) -> list[str]
     for outside, inside in sandbox.read_only.items():
         words += ["--ro-bind", str(outside), inside]
     words += ["--bind", str(sandbox.home), HOME, "--bind", str(sandbox.workspace), WORKSPACE]
-    words += ["--bind", str(sandbox.egress), EGRESS]
+    if sandbox.egress is not None:
+        words += ["--bind", str(sandbox.egress), EGRESS]
     words.append("--clearenv")
     fixed = {"HOME": HOME, "PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "agent", "LANG": "C.UTF-8"}
     for name, value in (fixed | dict(sandbox.environ)).items():

@@ -81,6 +81,18 @@ class Rig:
         git(self.seed, "commit", "-q", "-m", "work")
         return self.publish(branch)
 
+    def commit_submodule(self, files: dict[str, bytes], name: str) -> str:
+        """The same, and a folder that is another repository."""
+        for path, data in files.items():
+            (self.seed / path).write_bytes(data)
+        (self.seed / ".git/info").mkdir(exist_ok=True)
+        (self.seed / ".git/info/attributes").write_text("* !working-tree-encoding\n")
+        git(self.seed, "add", "-A")
+        head = git(self.seed, "rev-parse", "HEAD")
+        git(self.seed, "update-index", "--add", "--cacheinfo", f"160000,{head},{name}")
+        git(self.seed, "commit", "-q", "-m", "with a submodule")
+        return self.publish()
+
     def publish(self, branch: str = "main") -> str:
         """Push what the author has; the commit."""
         git(self.seed, "push", "-q", "origin", f"HEAD:refs/heads/{branch}")

@@ -204,11 +204,14 @@ def _read(work: Path, path: str, limit_bytes: int) -> bytes:
         raise OutsideWorkspace(path, f"it is not there, or a symlink is in the way ({error.strerror})") from None
     finally:
         os.close(at)
-    with os.fdopen(file, "rb") as opened:
-        status = os.fstat(opened.fileno())
+    try:
+        status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise OutsideWorkspace(path, "it is no file")
-        data = opened.read(limit_bytes + 1)
+        with os.fdopen(file, "rb", closefd=False) as opened:
+            data = opened.read(limit_bytes + 1)
+    finally:
+        os.close(file)
     if len(data) > limit_bytes:
         raise ArtifactTooLarge(path, max(status.st_size, len(data)), limit_bytes)
     return data

@@ -121,6 +121,7 @@ async def test_repositories_within_folders_are_left_alone(rig: Rig) -> None:
         _step_in(work / "new")
         assert (rig.folder / "sprung").exists(), "the trap is none"
     assert b"+price = 9\n" in data
+    assert b"b/src/inner.txt" in data
     assert b"Subproject" not in data
     assert {"bare/", "new/", "logo.bin/"} <= set(patch.nested)
 

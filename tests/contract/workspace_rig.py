@@ -61,7 +61,11 @@ class Rig:
     @property
     def project(self) -> Project:
         """The project that the remote is of."""
-        return Project.of("shop", str(self.remote))
+        return self.project_named("shop")
+
+    def project_named(self, name: str) -> Project:
+        """Another project of the same remote."""
+        return Project.of(name, str(self.remote))
 
     def begin(self) -> None:
         """A repository of three files on `main`."""

@@ -171,6 +171,16 @@ async def test_what_was_pushed_since_is_seen(rig: Rig) -> None:
             pass
 
 
+async def test_a_default_branch_by_any_name_is_found(rig: Rig) -> None:
+    """No `main` at all, and a name that begins as our own branches do."""
+    git(rig.seed, "push", "-q", "origin", "main:agent")
+    git(rig.remote, "symbolic-ref", "HEAD", "refs/heads/agent")
+    git(rig.seed, "push", "-q", "origin", ":main")
+    async with rig.workspaces().open(rig.project, None, "run1") as workspace:
+        assert git(workspace.path, "branch", "--show-current") == "agent/run1"
+        assert git(workspace.path, "rev-parse", "origin/agent") == workspace.base
+
+
 async def test_a_remote_whose_head_leads_nowhere_still_has_its_branches(rig: Rig) -> None:
     """Its default branch was never pushed; a named one is found, and a missing name is told."""
     git(rig.remote, "symbolic-ref", "HEAD", "refs/heads/nobody")

@@ -132,11 +132,11 @@ def test_what_a_killed_node_left_is_swept_at_the_next_start(rig: Rig) -> None:
         assert node.stdout is not None
         assert node.stdout.readline() == b"ready\n"
         asyncio.run(rig.workspaces().start())
-        assert (rig.node / "runs/run1/work/mine").exists()
+        assert (rig.files_of("run1") / "mine").exists()
     finally:
         node.send_signal(signal.SIGKILL)
         node.communicate(timeout=READY_S)
-    assert (rig.node / "runs/run1/work/mine").exists()
+    assert (rig.files_of("run1") / "mine").exists()
     asyncio.run(rig.workspaces().start())
     assert list((rig.node / "runs").iterdir()) == []
 
@@ -144,7 +144,7 @@ def test_what_a_killed_node_left_is_swept_at_the_next_start(rig: Rig) -> None:
 async def test_half_of_what_a_kill_interrupted_is_swept_too(rig: Rig) -> None:
     """A folder without its lock, a lock without its folder, a mirror on its way out."""
     workspaces = rig.workspaces()
-    (rig.node / "runs/run1/work").mkdir(parents=True)
+    rig.files_of("run1").mkdir(parents=True)
     (rig.node / "runs/run2.lock").touch()
     (rig.node / "mirrors/shop.0123.abcd.gone").mkdir()
     await workspaces.start()
@@ -155,7 +155,7 @@ async def test_half_of_what_a_kill_interrupted_is_swept_too(rig: Rig) -> None:
 async def test_a_run_of_a_name_that_crashed_begins_anew(rig: Rig) -> None:
     """What the earlier one left under that name is not taken for its own."""
     workspaces = rig.workspaces()
-    (rig.node / "runs/run1/work").mkdir(parents=True)
-    (rig.node / "runs/run1/work/old").touch()
+    rig.files_of("run1").mkdir(parents=True)
+    (rig.files_of("run1") / "old").touch()
     async with workspaces.open(rig.project, None, "run1") as workspace:
         assert not (workspace.path / "old").exists()

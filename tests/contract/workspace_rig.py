@@ -58,6 +58,10 @@ class Rig:
         """The node's folder."""
         return self.folder / "node"
 
+    def files_of(self, run: str) -> Path:
+        """Where the node puts a run's clone."""
+        return self.node / "runs" / run / "work"
+
     @property
     def project(self) -> Project:
         """The project that the remote is of."""

@@ -324,11 +324,13 @@ async def test_locks_of_a_git_that_was_killed_do_not_stop_the_next(rig: Rig) -> 
         mirror = next(iter(first.read_only)).parent
         for name in ("packed-refs.lock", "refs/heads/main.lock", "HEAD.lock", "config.lock", "objects/pack/tmp_pack_x"):
             (mirror / name).write_bytes(b"")
+        (mirror / "same").touch()
     rig.clock.advance(60)
     head = rig.commit({"more.txt": b"x\n"})
     async with workspaces.open(rig.project, None, "run2") as second:
         assert second.base == head
     assert not (mirror / "objects/pack/tmp_pack_x").exists()
+    assert (mirror / "same").exists(), "it was made anew, which a large repository takes minutes for"
 
 
 @pytest.mark.live("small-disks")

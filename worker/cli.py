@@ -141,7 +141,8 @@ def _upstreams(servers: Path | None, clock: Clock, state: Path) -> Upstreams:
     upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client)
     for name, entry in config.sidecars.items():
         policy = config.policy_of(f"{name}.run")
-        upstreams.add(partial(agent_server, name, entry, state=state, policy=policy, clock=clock))
+        make = partial(agent_server, name, entry, state=state, projects=config.projects, policy=policy, clock=clock)
+        upstreams.add(make)
     return upstreams
 
 

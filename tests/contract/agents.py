@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +17,13 @@ import orjson
 
 from orchestrator.testing.serving import serving
 from tasks.clock import SystemClock
+from tasks.tool import ToolPolicy
 from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.messages_double import MessagesDouble
-from worker.upstreams.servers_file import ToolPolicy
 from worker.upstreams.upstream import Ask
+from worker.workspaces.names import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / ".cache/agents/node_modules/@anthropic-ai/claude-code-linux-x64/claude"
@@ -56,9 +57,11 @@ class Bench:
     lines: list[str] = field(default_factory=list)
     changes: list[None] = field(default_factory=list)
 
-    async def call(self, prompt: str = "do it", *, invocation: str = "inv-1", **more: Any) -> dict[str, Any]:
+    async def call(
+        self, prompt: str = "do it", *, invocation: str = "inv-1", project: str | None = None, **more: Any
+    ) -> dict[str, Any]:
         """One run; the CallToolResult."""
-        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""))
+        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project)
         async with asyncio.timeout(WAIT_S):
             answer: dict[str, Any] = orjson.loads(await self.server.call("run", {"prompt": prompt, **more}, ask))
         return answer
@@ -78,7 +81,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(folder: Path, script: Sequence[Sequence[dict[str, Any]]], **more: Any) -> AsyncIterator[Bench]:
+async def bench(
+    folder: Path, script: Sequence[Sequence[dict[str, Any]]], projects: Mapping[str, Project] | None = None, **more: Any
+) -> AsyncIterator[Bench]:
     """`more` goes into the sidecar's lines of the servers file."""
     model = MessagesDouble(script)
     (folder / "key").write_text(KEY + "\n")
@@ -94,8 +99,10 @@ async def bench(folder: Path, script: Sequence[Sequence[dict[str, Any]]], **more
         }
         entry = parse_sidecars({"claude_code": said | more}, "test")["claude_code"]
         changes: list[None] = []
-        make = partial(agent_server, "claude_code", entry, state=folder / "state", clock=SystemClock())
-        server = make(on_change=lambda: changes.append(None), policy=ToolPolicy())
+        make = partial(
+            agent_server, "claude_code", entry, state=folder / "state", projects=projects or {}, clock=SystemClock()
+        )
+        server = make(projects=projects or {}, on_change=lambda: changes.append(None), policy=ToolPolicy())
         await server.start()
         try:
             yield Bench(server, model, folder, changes=changes)

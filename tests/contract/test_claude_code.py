@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tasks.outcome import Failure
 from tests.contract.agents import KEY, bench
 from worker.testing.messages_double import INPUT_TOKENS, OUTPUT_TOKENS, Trouble, text, use
 from worker.upstreams.errors import UpstreamError
+from worker.workspaces.names import Project
 
 pytestmark = pytest.mark.live("claude")
 
@@ -30,7 +32,13 @@ async def test_a_run_works_in_a_world_of_its_own(tmp_path: Path) -> None:
     assert (answer["isError"], answer["content"][0]["text"]) == (False, "It is written.")
     structured = answer["structuredContent"]
     assert (structured["ending"], structured["turns"], structured["denials"]) == ("succeeded", 3, [])
-    assert structured["usage"] == {"input": 3000, "output": 150, "cache_read": 0, "cache_write": 0}
+    assert structured["usage"] == {
+        "input": 3000,
+        "output": 150,
+        "cache_read": 0,
+        "cache_write": 0,
+        "is_estimated": False,
+    }
     assert structured["cost_usd"] == pytest.approx(3 * COST_USD)
     seen = " ".join(at.model.results())
     assert "1000" in seen
@@ -135,3 +143,41 @@ async def test_another_version_is_not_offered(tmp_path: Path) -> None:
     async with bench(tmp_path, [], version="1.0.0") as at:
         assert at.server.tools() == ()
         assert "wanted is 1.0.0" in str(at.server.status().error)
+
+
+def _git(*words: str, at: Path) -> str:
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(at), "GIT_CONFIG_NOSYSTEM": "1"}
+    for role in ("AUTHOR", "COMMITTER"):
+        environ |= {f"GIT_{role}_NAME": "somebody", f"GIT_{role}_EMAIL": "somebody@example.org"}
+    ran = subprocess.run(["git", *words], cwd=at, env=environ, check=True, capture_output=True, text=True, timeout=30)
+    return ran.stdout.strip()
+
+
+async def test_a_project_comes_back_as_a_patch_and_a_branch(tmp_path: Path) -> None:
+    """The agent edits a clone of its own; the repository has the work as `agent/<run>`, and main as it was."""
+    source, remote = tmp_path / "source", tmp_path / "shop.git"
+    source.mkdir()
+    _git("init", "-q", "-b", "main", at=source)
+    (source / "total.py").write_text("total = 1\n")
+    _git("add", ".", at=source)
+    _git("commit", "-qm", "Begin", at=source)
+    _git("clone", "-q", "--bare", str(source), str(remote), at=tmp_path)
+    script = [
+        [use("Bash", command="git log --oneline; sed -i s/1/2/ total.py; echo new > added.txt")],
+        [text("Mended.")],
+    ]
+    async with bench(tmp_path, script, {"shop": Project.of("shop", str(remote))}) as at:
+        answer = await at.call(allowed_tools=["Bash"], project="shop", push=True)
+        with pytest.raises(UpstreamError, match="knows no project 'other'"):
+            await at.call(project="other", invocation="inv-2")
+    structured = answer["structuredContent"]
+    assert (answer["isError"], structured["files"]) == (False, 2)
+    assert "+total = 2" in structured["patch"]
+    assert "Begin" in " ".join(at.model.results())
+    branch = structured["branch"]
+    assert (branch, _git("show", f"{branch}:added.txt", at=remote)) == ("agent/claude_code-inv-1", "new")
+    assert _git("show", "main:total.py", at=remote) == "total = 1"
+    _git("checkout", "-q", structured["base"], at=source)
+    (tmp_path / "work.patch").write_text(structured["patch"])
+    _git("apply", str(tmp_path / "work.patch"), at=source)
+    assert (source / "total.py").read_text() == "total = 2\n"

@@ -6,22 +6,24 @@ MCP answer or a failure that the fleet knows what to do with. Refuses to know a 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import structlog
 
 from tasks.clock import Clock
+from tasks.errors import FleetError, Permanent
 from tasks.invocation import Lane
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
 from worker.sidecars.credential import Credential
 from worker.sidecars.guard import guarded
+from worker.sidecars.places import Place, Places
 from worker.sidecars.run_arguments import RunArguments, parse
 from worker.sidecars.sidecar import (
     AgentTask,
@@ -37,7 +39,7 @@ from worker.sidecars.sidecar import (
     Sidecar,
     ToolBegan,
 )
-from worker.upstreams.errors import UpstreamError, not_started, unavailable, unknown_tool
+from worker.upstreams.errors import UpstreamError, not_started, permanent, unavailable, unknown_tool
 from worker.upstreams.upstream import Ask, ServerStatus
 
 _log = structlog.get_logger()
@@ -54,30 +56,12 @@ STRUCTURED = {
         "cost_usd": {"type": ["number", "null"]},
         "denials": {"type": "array", "items": {"type": "string"}},
         "structured": {},
+        "base": {"type": "string", "description": "The commit that it began from."},
+        "files": {"type": "integer", "description": "How many it changed."},
+        "patch": {"type": "string", "description": "For git apply, on top of base."},
+        "branch": {"type": "string", "description": "Where it was pushed."},
     },
 }
-
-
-class Place(Protocol):
-    """Where a run works."""
-
-    @property
-    def workspace(self) -> Path:
-        """Its files."""
-        ...
-
-    @property
-    def home(self) -> Path:
-        """Its HOME."""
-        ...
-
-
-class Places(Protocol):
-    """Who makes it, and takes it away."""
-
-    def open(self, run: str, project: str | None) -> AbstractAsyncContextManager[Place]:
-        """For one run; everything in it is gone afterwards but what was taken out."""
-        ...
 
 
 class AgentServer:
@@ -107,6 +91,7 @@ class AgentServer:
     async def start(self) -> None:
         """Open the way out and find the runtime."""
         await self._exits.enter_async_context(self._serving())
+        await self._places.start()
         self._health = await self._sidecar.start()
         self._on_change()
 
@@ -153,13 +138,19 @@ class AgentServer:
         said = parse(arguments, f"{self.name}.{tool}")
         self._check_credential()
         run = f"{self.name}-{ask.invocation}"
-        async with self._places.open(run, ask.project) as place:
-            result, used_tools = await self._run(self._task(run, said, place, ask.project), ask)
+        done: dict[str, Any] = {}
+        try:
+            async with self._places.open(run, ask.project, said.ref) as place:
+                result, used_tools = await self._watched(self._task(run, said, place, ask.project), place, ask)
+                if result.ending is not Ending.FAILED:
+                    done = await place.results(push=said.push)
+        except FleetError as error:
+            raise _of_workspace(error) from error
         self._tell_of_change()
         if result.ending is Ending.FAILED:
             self._raise_what_is_no_answer(result, used_tools=used_tools)
         self._last_success_s = self._clock.mono_s()
-        return _answer(result)
+        return _answer(result, done)
 
     def _task(self, run: str, said: RunArguments, place: Place, project: str | None) -> AgentTask:
         ours = self._limits
@@ -176,6 +167,7 @@ class AgentServer:
             home=place.home,
             limits=limits,
             project=project,
+            read_only=place.read_only,
             session=said.how_it_begins(),
             model=said.model,
             allowed_tools=said.allowed_tools,
@@ -183,6 +175,25 @@ class AgentServer:
             permission_mode=said.permission_mode,
             output_schema=said.output_schema,
         )
+
+    async def _watched(self, task: AgentTask, place: Place, ask: Ask) -> tuple[Result, bool]:
+        """The run, ended where it takes more room than it may."""
+        watching = asyncio.create_task(place.watch())
+        ending: set[asyncio.Task[None]] = set()
+
+        def over(watch: asyncio.Task[None]) -> None:
+            if not watch.cancelled() and watch.exception() is not None:
+                ending.add(asyncio.create_task(self._sidecar.cancel(task.run)))
+
+        watching.add_done_callback(over)
+        try:
+            result, used_tools = await self._run(task, ask)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, *ending, return_exceptions=True)
+        if not watching.cancelled() and isinstance(error := watching.exception(), FleetError):
+            result = dataclasses.replace(result, ending=Ending.LIMIT, fault=Fault.ROOM, text=error.message)
+        return result, used_tools
 
     async def _run(self, task: AgentTask, ask: Ask) -> tuple[Result, bool]:
         count, used_tools = 0, False
@@ -238,7 +249,15 @@ def line_of(event: Event) -> str | None:
     return None
 
 
-def _answer(result: Result) -> str:
+def _of_workspace(error: FleetError) -> UpstreamError:
+    """What went wrong with the project's files before the agent began, or with taking its work out."""
+    if isinstance(error, UpstreamError):
+        return error
+    make = permanent if isinstance(error, Permanent) else not_started
+    return make(error.code, error.message)
+
+
+def _answer(result: Result, done: dict[str, Any]) -> str:
     """An MCP CallToolResult as JSON text. Source: MCP 2026-07-28, tools, `structuredContent`."""
     structured = {
         "ending": result.ending,
@@ -249,6 +268,7 @@ def _answer(result: Result) -> str:
         "cost_usd": result.cost_usd,
         "denials": list(result.denials),
         "structured": result.structured,
+        **done,
     }
     content = [{"type": "text", "text": result.text}]
     is_error = result.ending is not Ending.SUCCEEDED

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,15 @@ from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
 from worker.sidecars.credential import Credential
 from worker.sidecars.egress import Egress, Endpoint
+from worker.sidecars.places import Places
 from worker.sidecars.sidecar import RunLimits
 from worker.sidecars.sidecars_file import SidecarEntry
 from worker.sidecars.spend import Price, Prices
 from worker.sidecars.transcripts import Transcripts
+from worker.workspaces.names import Project
+from worker.workspaces.quota import WorkspaceLimits
 from worker.workspaces.scratch import ScratchPlaces
+from worker.workspaces.workspaces import Workspaces
 
 KEY_MAX_BYTES = 10_000
 STARTS_WITHIN_S = 10.0
@@ -36,6 +40,7 @@ def agent_server(
     on_change: Callable[[], None],
     *,
     state: Path,
+    projects: Mapping[str, Project],
     policy: ToolPolicy,
     clock: Clock,
 ) -> AgentServer:
@@ -65,7 +70,9 @@ def agent_server(
         ClaudeCode(settings, egress, Transcripts(home / "sessions")),
         limits=RunLimits(entry.wall_s, entry.silence_s, cost_usd=entry.cost_usd),
         credential=credential,
-        places=ScratchPlaces(home / "scratch"),
+        places=Places(
+            Workspaces(home / "workspaces", WorkspaceLimits(), clock), ScratchPlaces(home / "scratch"), projects
+        ),
         serving=partial(_served, egress, settings.egress),
         policy=policy,
         on_change=on_change,

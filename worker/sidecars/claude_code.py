@@ -213,11 +213,12 @@ class _Run:
     def _write_wrapper(self) -> None:
         """What the SDK starts in place of the binary: it notes its process id and becomes the sandbox."""
         inside = (self._settings.interpreter, "-I", "-S", INSIDE, sandbox.EGRESS, "ANTHROPIC_BASE_URL", BINARY)
+        ours = {self._settings.binary: BINARY, Path(__file__).with_name("inside.py"): INSIDE}
         world = sandbox.Sandbox(
             workspace=self._task.workspace,
             home=self._task.home,
             egress=self._settings.egress,
-            read_only={self._settings.binary: BINARY, Path(__file__).with_name("inside.py"): INSIDE},
+            read_only={**self._task.read_only, **ours},
             environ=ENVIRON | dict(self._settings.environ) | {"ANTHROPIC_API_KEY": self._token},
         )
         words = shlex.join(sandbox.command(self._bwrap, world, inside))

@@ -7,7 +7,6 @@ sandbox has an interpreter and no packages.
 """
 
 import asyncio
-import os
 import signal
 import sys
 
@@ -40,8 +39,7 @@ async def run(path: str, variable: str, command: list[str]) -> int:
 
     server = await asyncio.start_server(passed_on, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    environ = dict(os.environ) | {variable: f"http://127.0.0.1:{port}"}
-    program = await asyncio.create_subprocess_exec(*command, env=environ)
+    program = await asyncio.create_subprocess_exec("/usr/bin/env", f"{variable}=http://127.0.0.1:{port}", *command)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, program.send_signal, number)

@@ -40,6 +40,8 @@ class RunArguments(BaseModel):
         default="acceptEdits", description="What it may do without asking."
     )
     output_schema: dict[str, Any] | None = Field(default=None, description="JSON schema that the answer is to fit.")
+    ref: Text | None = Field(default=None, description="Branch, tag or commit to begin from; the default branch.")
+    push: bool = Field(default=False, description="Push the work as the branch agent/<run>, beside the patch.")
     max_turns: int | None = Field(default=None, ge=1, le=1000, description="Requests to the model.")
     max_cost_usd: float | None = Field(default=None, gt=0, description="US dollars.")
     max_s: float | None = Field(default=None, gt=0, description="Seconds from start to end.")

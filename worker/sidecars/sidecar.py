@@ -58,6 +58,8 @@ class AgentTask:
     """The run's own HOME: settings and transcripts of the runtime."""
     limits: RunLimits
     project: str | None = None
+    read_only: Mapping[Path, str] = field(default_factory=dict)
+    """Of the node, to where it is inside the sandbox."""
     session: Session = field(default_factory=Session)
     model: str | None = None
     allowed_tools: tuple[str, ...] = ()
@@ -164,6 +166,8 @@ class Fault(StrEnum):
     MONEY = "money"
     WALL = "wall"
     SILENCE = "silence"
+    ROOM = "room"
+    """Its files take more of the disk than they may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
     {"mcpfleet": {"sidecars": {"claude_code": {
         "kind": "claude_code", "version": "2.1.330", "key_file": "/etc/mcpfleet/anthropic.key",
-        "prices": {"claude-sonnet-5": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}}}}}}
+        "prices": {"claude-sonnet-5": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}}}},
+        "projects": {"shop": {"git": "ssh://git@example.org/shop.git"}}}}
 
 Owns form and limits; refuses unknown keys, and to read any secret.
 """
@@ -15,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.errors import SettingsError
+from tasks.errors import FleetError, SettingsError
+from worker.workspaces.names import Project
 
 KINDS = ("claude_code",)
 NPM_BINARY = Path("node_modules/@anthropic-ai/claude-code-linux-x64/claude")
@@ -82,3 +84,20 @@ def _entry(value: object, where: str) -> SidecarEntry:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"{where}: {field}: {first['msg']}") from error
+
+
+def parse_projects(listed: Mapping[str, Any], where: str) -> dict[str, Project]:
+    """Whose files agents work in, by name.
+
+    Raises:
+        SettingsError: an address or a name in no form that is allowed; nothing of a password is shown.
+    """
+    projects = {}
+    for name, value in listed.items():
+        if not isinstance(value, dict) or set(value) != {"git"} or not isinstance(value["git"], str):
+            raise SettingsError(f'{where}: {name}: must be {{"git": "address of the repository"}} and nothing else')
+        try:
+            projects[name] = Project.of(name, value["git"])
+        except FleetError as error:
+            raise SettingsError(f"{where}: {name}: {error.message}") from error
+    return projects

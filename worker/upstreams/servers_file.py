@@ -24,7 +24,8 @@ from pydantic import ValidationError
 
 from tasks.errors import SettingsError, near
 from tasks.tool import ToolPolicy
-from worker.sidecars.sidecars_file import SidecarEntry, parse_sidecars
+from worker.sidecars.sidecars_file import SidecarEntry, parse_projects, parse_sidecars
+from worker.workspaces.names import Project
 
 SERVER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """A server's name is the first part of `server.tool`, and a capability: no dots, 63 characters."""
@@ -90,6 +91,8 @@ class ServersFile:
     """By exact `server.tool`, or by glob."""
     sidecars: Mapping[str, SidecarEntry] = field(default_factory=dict)
     """Agent runtimes, by name."""
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    """Whose files agents work in, by name."""
 
     def policy_of(self, tool: str) -> ToolPolicy:
         """The exact name wins, then the longest glob that matches."""
@@ -126,7 +129,7 @@ def parse_servers(text: str, *, source: str, environ: Mapping[str, str]) -> Serv
     form = _Node(source, _json(text, source))
     form.only({"mcpServers", "mcpfleet"})
     ours = form.child("mcpfleet")
-    ours.only({"tools", "modules", "sidecars"})
+    ours.only({"tools", "modules", "sidecars", "projects"})
     listed = form.child("mcpServers")
     servers: list[ServerEntry] = [_server(name, listed.child(name), environ) for name in listed.fields()]
     modules = ours.child("modules")
@@ -137,7 +140,9 @@ def parse_servers(text: str, *, source: str, environ: Mapping[str, str]) -> Serv
     agents = _sidecars(ours.child("sidecars"), {server.name for server in servers})
     names = [*(server.name for server in servers), *agents]
     policies = ours.child("tools")
-    return ServersFile(tuple(servers), {key: _policy(key, policies, names) for key in policies.fields()}, agents)
+    declared = {key: _policy(key, policies, names) for key in policies.fields()}
+    projects = ours.child("projects")
+    return ServersFile(tuple(servers), declared, agents, parse_projects(projects.fields(), projects.where))
 
 
 def _sidecars(listed: _Node, taken: set[str]) -> dict[str, SidecarEntry]:

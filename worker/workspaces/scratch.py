@@ -27,9 +27,8 @@ class ScratchPlaces:
         folder.mkdir(parents=True, mode=0o700)
 
     @contextlib.asynccontextmanager
-    async def open(self, run: str, project: str | None) -> AsyncIterator[Scratch]:
+    async def open(self) -> AsyncIterator[Scratch]:
         """For one run."""
-        del run, project
         place = Path(tempfile.mkdtemp(dir=self._folder))
         made = Scratch(place / "workspace", place / "home")
         try:

@@ -140,9 +140,8 @@ def _upstreams(servers: Path | None, clock: Clock, state: Path) -> Upstreams:
     client = Implementation(name="mcpfleet-worker", version=our_version())
     upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client)
     for name, entry in config.sidecars.items():
-        policy = config.policy_of(f"{name}.run")
-        make = partial(agent_server, name, entry, state=state, projects=config.projects, policy=policy, clock=clock)
-        upstreams.add(make)
+        made = partial(agent_server, name, entry, state=state, projects=config.projects, clock=clock)
+        upstreams.add(partial(made, policy_of=config.policy_of))
     return upstreams
 
 

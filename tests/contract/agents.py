@@ -102,7 +102,7 @@ async def bench(
         make = partial(
             agent_server, "claude_code", entry, state=folder / "state", projects=projects or {}, clock=SystemClock()
         )
-        server = make(projects=projects or {}, on_change=lambda: changes.append(None), policy=ToolPolicy())
+        server = make(projects=projects or {}, on_change=lambda: changes.append(None), policy_of=lambda _: ToolPolicy())
         await server.start()
         try:
             yield Bench(server, model, folder, changes=changes)

@@ -11,7 +11,9 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
 
 import orjson
 import structlog
@@ -21,10 +23,12 @@ from tasks.errors import FleetError, Permanent
 from tasks.invocation import Lane
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
-from worker.sidecars.credential import Credential
+from worker.sidecars.chat_tools import Applied
+from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
 from worker.sidecars.guard import guarded
+from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.places import Place, Places
-from worker.sidecars.run_arguments import RunArguments, parse
+from worker.sidecars.run_arguments import RunArguments, parsed
 from worker.sidecars.sidecar import (
     AgentTask,
     Began,
@@ -64,6 +68,22 @@ STRUCTURED = {
 }
 
 
+class Extras(Protocol):
+    """Tools beside `run`: one request each, no agent."""
+
+    def definitions(self) -> tuple[dict[str, Any], ...]:
+        """As MCP lists tools."""
+        ...
+
+    def wants_a_place(self, tool: str, arguments: dict[str, Any]) -> Applied | None:
+        """Whether it writes files; raises UpstreamError for wrong arguments."""
+        ...
+
+    async def call(self, tool: str, arguments: dict[str, Any], workspace: Path | None) -> dict[str, Any] | Trouble:
+        """A CallToolResult, or why there is none."""
+        ...
+
+
 class AgentServer:
     """One upstream with one sidecar behind it."""
 
@@ -76,13 +96,15 @@ class AgentServer:
         credential: Credential,
         places: Places,
         serving: Callable[[], AbstractAsyncContextManager[None]],
-        policy: ToolPolicy,
+        policy_of: Callable[[str], ToolPolicy],
         on_change: Callable[[], None],
         clock: Clock,
+        extras: Extras | None = None,
     ) -> None:
         self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
-        self._policy = policy
+        self._policy_of, self._extras = policy_of, extras
+        self._definitions = (_definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
         self._last_success_s: float | None = None
@@ -104,9 +126,14 @@ class AgentServer:
         """Nothing where the runtime is not there."""
         if not self._health.is_ready:
             return ()
-        ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s, on_node_loss=OnNodeLoss.ASK)
-        policy = ours.model_copy(update=self._policy.model_dump(exclude_none=True))
-        return (ToolSpec(server=self.name, definition=_definition(), policy=policy),)
+        return tuple(self._spec(definition) for definition in self._definitions)
+
+    def _spec(self, definition: dict[str, Any]) -> ToolSpec:
+        ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s)
+        if not definition["annotations"]["idempotentHint"]:
+            ours = ours.model_copy(update={"on_node_loss": OnNodeLoss.ASK})
+        said = self._policy_of(f"{self.name}.{definition['name']}").model_dump(exclude_none=True)
+        return ToolSpec(server=self.name, definition=definition, policy=ours.model_copy(update=said))
 
     def quiet_s(self) -> float | None:
         """Each run has its own limit of silence."""
@@ -133,9 +160,11 @@ class AgentServer:
         """
         if not self._health.is_ready:
             raise unavailable(self.name, "not ready", self._health.why_not)
+        if self._extras is not None and any(each["name"] == tool for each in self._extras.definitions()):
+            return await self._extra(self._extras, tool, arguments, ask)
         if tool != RUN:
             raise unknown_tool(f"{self.name}.{tool}")
-        said = parse(arguments, f"{self.name}.{tool}")
+        said = parsed(RunArguments, arguments, f"{self.name}.{tool}")
         self._check_credential()
         run = f"{self.name}-{ask.invocation}"
         done: dict[str, Any] = {}
@@ -146,11 +175,36 @@ class AgentServer:
                     done = await place.results(push=said.push)
         except FleetError as error:
             raise _of_workspace(error) from error
-        self._tell_of_change()
+        self._learn(result.fault, result.retry_after_s)
         if result.ending is Ending.FAILED:
             self._raise_what_is_no_answer(result, used_tools=used_tools)
         self._last_success_s = self._clock.mono_s()
         return _answer(result, done)
+
+    async def _extra(self, extras: Extras, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
+        applied = extras.wants_a_place(tool, arguments)
+        self._check_credential()
+        done: dict[str, Any] = {}
+        try:
+            if applied is None:
+                answer = await extras.call(tool, arguments, None)
+            else:
+                run = f"{self.name}-{ask.invocation}"
+                async with self._places.open(run, ask.project, applied.ref) as place:
+                    answer = await extras.call(tool, arguments, place.workspace)
+                    if isinstance(answer, dict):
+                        done = await place.results(push=applied.push)
+        except FleetError as error:
+            raise _of_workspace(error) from error
+        if isinstance(answer, Trouble):
+            self._learn(answer.fault, answer.retry_after_s)
+            failed = Result(Ending.FAILED, answer.message, answer.fault, retry_after_s=answer.retry_after_s)
+            self._raise_what_is_no_answer(failed, used_tools=False)
+            return _answer(failed, done)
+        self._learn(None, None)
+        self._last_success_s = self._clock.mono_s()
+        answer["structuredContent"] |= done
+        return orjson.dumps(answer).decode()
 
     def _task(self, run: str, said: RunArguments, place: Place, project: str | None) -> AgentTask:
         ours = self._limits
@@ -224,9 +278,17 @@ class AgentServer:
     def _raise_what_is_no_answer(self, result: Result, *, used_tools: bool) -> None:
         """A failure that another try, another node or another day may not see."""
         if result.fault in (Fault.QUOTA, Fault.OVERLOADED) and not used_tools:
-            raise self._wait(self._credential.wait_s() or 1.0)
+            raise self._wait(self._credential.wait_s() or result.retry_after_s or DEFAULT_PAUSE_S)
         if result.fault is Fault.SETUP or (result.fault in (Fault.AUTH, Fault.UNREACHABLE) and not used_tools):
             raise not_started(f"agent_{result.fault}", f"{self.name}: {result.text}")
+
+    def _learn(self, fault: Fault | None, retry_after_s: float | None) -> None:
+        """What a run's end says of the credential. Where an egress stands between, it has heard more than this."""
+        if fault is Fault.AUTH:
+            self._credential.heard(HTTPStatus.UNAUTHORIZED, {})
+        elif fault in (Fault.QUOTA, Fault.OVERLOADED) and retry_after_s is not None:
+            self._credential.heard(HTTPStatus.TOO_MANY_REQUESTS, {"retry-after": str(retry_after_s)})
+        self._tell_of_change()
 
     def _tell_of_change(self) -> None:
         """The fleet should know at once that this node's credential broke, or is whole again."""

@@ -8,6 +8,8 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +18,16 @@ import uvicorn
 from tasks.clock import Clock
 from tasks.errors import SettingsError
 from tasks.tool import ToolPolicy
-from worker.sidecars.agent_server import AgentServer
+from worker.sidecars.agent_server import AgentServer, Extras
+from worker.sidecars.chat_tools import ChatTools
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
 from worker.sidecars.credential import Credential
 from worker.sidecars.egress import Egress, Endpoint
+from worker.sidecars.openai_chat import OpenAIChat
+from worker.sidecars.openai_chat_backend import ChatBackend, ChatEndpoint
 from worker.sidecars.places import Places
-from worker.sidecars.sidecar import RunLimits
-from worker.sidecars.sidecars_file import SidecarEntry
+from worker.sidecars.sidecar import RunLimits, Sidecar
+from worker.sidecars.sidecars_file import ClaudeCodeEntry, OpenAIChatEntry, SidecarEntry
 from worker.sidecars.spend import Price, Prices
 from worker.sidecars.transcripts import Transcripts
 from worker.workspaces.names import Project
@@ -31,6 +36,8 @@ from worker.workspaces.scratch import ScratchPlaces
 from worker.workspaces.workspaces import Workspaces
 
 KEY_MAX_BYTES = 10_000
+NO_KEY = "none"
+"""Of an endpoint that wants no key: the credential is never missing."""
 STARTS_WITHIN_S = 10.0
 
 
@@ -41,7 +48,7 @@ def agent_server(
     *,
     state: Path,
     projects: Mapping[str, Project],
-    policy: ToolPolicy,
+    policy_of: Callable[[str], ToolPolicy],
     clock: Clock,
 ) -> AgentServer:
     """The sidecar as an upstream. `state` is this node's own folder.
@@ -50,11 +57,43 @@ def agent_server(
         SettingsError: no interpreter for the inside of a sandbox.
     """
     home = state / "sidecars" / name
-    shutil.rmtree(home / "runs", ignore_errors=True)
-    (home / "runs").mkdir(parents=True, mode=0o700)
-    credential = Credential(name, partial(_secret, entry.key_file), clock)
-    endpoint = Endpoint(entry.url, partial(_headers, credential, bearer=entry.bearer))
+    (home / "scratch").mkdir(parents=True, exist_ok=True, mode=0o700)
+    read = (lambda: NO_KEY) if entry.key_file is None else partial(_secret, entry.key_file)
+    credential = Credential(name, read, clock)
     prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
+    if isinstance(entry, ClaudeCodeEntry):
+        behind = _claude_code(entry, home, credential, prices)
+    else:
+        behind = _openai_chat(name, entry, credential, prices, clock)
+    return AgentServer(
+        name,
+        behind.sidecar,
+        limits=RunLimits(entry.wall_s, entry.silence_s, cost_usd=entry.cost_usd),
+        credential=credential,
+        places=Places(
+            Workspaces(home / "workspaces", WorkspaceLimits(), clock), ScratchPlaces(home / "scratch"), projects
+        ),
+        serving=behind.serving,
+        policy_of=policy_of,
+        on_change=on_change,
+        clock=clock,
+        extras=behind.extras,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """What differs between the kinds."""
+
+    sidecar: Sidecar
+    serving: Callable[[], AbstractAsyncContextManager[None]]
+    extras: Extras | None = None
+
+
+def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, prices: Prices) -> _Behind:
+    shutil.rmtree(home / "runs", ignore_errors=True)
+    (home / "runs").mkdir(mode=0o700)
+    endpoint = Endpoint(entry.url, partial(_headers, credential, bearer=entry.bearer))
     egress = Egress(endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers))
     settings = ClaudeSettings(
         binary=entry.binary,
@@ -65,19 +104,33 @@ def agent_server(
         model=entry.model,
         environ=entry.environ,
     )
-    return AgentServer(
-        name,
-        ClaudeCode(settings, egress, Transcripts(home / "sessions")),
-        limits=RunLimits(entry.wall_s, entry.silence_s, cost_usd=entry.cost_usd),
-        credential=credential,
-        places=Places(
-            Workspaces(home / "workspaces", WorkspaceLimits(), clock), ScratchPlaces(home / "scratch"), projects
-        ),
-        serving=partial(_served, egress, settings.egress),
-        policy=policy,
-        on_change=on_change,
-        clock=clock,
+    sidecar = ClaudeCode(settings, egress, Transcripts(home / "sessions"))
+    return _Behind(sidecar, partial(_served, egress, settings.egress))
+
+
+def _openai_chat(name: str, entry: OpenAIChatEntry, credential: Credential, prices: Prices, clock: Clock) -> _Behind:
+    backend = ChatBackend(
+        name=name,
+        base_url=entry.url,
+        model=entry.model,
+        key=(lambda: "") if entry.key_file is None else credential.secret,
+        context_tokens=entry.context_tokens,
+        output_tokens=entry.output_tokens,
+        prices=prices,
+        extra_body=entry.extra_body,
+        can_call_tools=entry.can_call_tools,
+        returns_reasoning=entry.returns_reasoning,
+        asks_usage=entry.asks_usage,
+        stall_s=entry.stall_s,
     )
+    endpoint = ChatEndpoint(backend, clock)
+    return _Behind(OpenAIChat(endpoint), _nothing_served, ChatTools(endpoint))
+
+
+@contextlib.asynccontextmanager
+async def _nothing_served() -> AsyncIterator[None]:
+    """The loop runs in the node: nobody in a sandbox needs a way out."""
+    yield
 
 
 @contextlib.contextmanager

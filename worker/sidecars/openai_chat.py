@@ -8,7 +8,7 @@ the run's workspace, and its commands run in a sandbox that has neither key nor 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import structlog
 
@@ -51,7 +51,7 @@ class OpenAIChat:
         """As found at the start."""
         return self._health
 
-    async def run(self, task: AgentTask) -> AsyncIterator[Event]:
+    async def run(self, task: AgentTask) -> AsyncGenerator[Event]:
         """See `Sidecar.run`."""
         if not self._health.is_ready:
             why = f"{self._endpoint.backend.name} cannot run here: {self._health.why_not}"
@@ -84,7 +84,7 @@ class _Running:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._talking: asyncio.Task[None] | None = None
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event]:
         """As they come; the Result is the last."""
         self._talking = asyncio.create_task(self._talk())
         self._talking.add_done_callback(lambda _: self._events.put_nowait(None))  # also where it never began

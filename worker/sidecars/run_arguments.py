@@ -5,14 +5,15 @@ Refuses what could not be carried (NULs, ten megabytes) before anything is start
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from worker.sidecars.sidecar import Session, SessionMode
-from worker.upstreams.errors import UpstreamError, permanent
+from worker.upstreams.errors import permanent
 
 PROMPT_MAX_CHARS = 1_000_000
+F = TypeVar("F", bound=BaseModel)
 
 
 def _without_nul(value: str) -> str:
@@ -22,15 +23,14 @@ def _without_nul(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_without_nul)]
+Prompt = Annotated[str, Field(min_length=1, max_length=PROMPT_MAX_CHARS), AfterValidator(_without_nul)]
 
 
 class RunArguments(BaseModel):
     """One run of an agent."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    prompt: Annotated[Text, Field(min_length=1, max_length=PROMPT_MAX_CHARS)] = Field(
-        description="What the agent is to do."
-    )
+    prompt: Prompt = Field(description="What the agent is to do.")
     model: Text | None = Field(default=None, description="Of the provider; the node's own where absent.")
     session: Text | None = Field(default=None, description="Continue this session: an earlier result's session_id.")
     fork: bool = Field(default=False, description="Continue from a copy; the session itself stays as it is.")
@@ -59,15 +59,11 @@ class RunArguments(BaseModel):
         return Session(SessionMode.FORK if self.fork else SessionMode.RESUME, self.session)
 
 
-def parse(arguments: dict[str, Any], tool: str) -> RunArguments:
+def parsed(form: type[F], arguments: dict[str, Any], tool: str) -> F:
     """Raises UpstreamError, permanent: the field is named, its value is not."""
     try:
-        return RunArguments.model_validate(arguments)
+        return form.model_validate(arguments)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "arguments"
-        raise _invalid(f"{tool}: {field}: {first['msg']}") from error
-
-
-def _invalid(message: str) -> UpstreamError:
-    return permanent("invalid_arguments", message)
+        raise permanent("invalid_arguments", f"{tool}: {field}: {first['msg']}") from error

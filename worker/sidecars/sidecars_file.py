@@ -19,8 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.errors import FleetError, SettingsError
 from worker.workspaces.names import Project
 
-KINDS = ("claude_code",)
-NPM_BINARY = Path("node_modules/@anthropic-ai/claude-code-linux-x64/claude")
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -62,7 +60,34 @@ class ClaudeCodeEntry(BaseModel):
     """The most that any run may cost."""
 
 
-SidecarEntry = ClaudeCodeEntry
+class OpenAIChatEntry(BaseModel):
+    """A model behind an OpenAI-compatible endpoint: GLM's API, vLLM, SGLang, llama.cpp."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["openai_chat"]
+    url: str = Field(pattern=r"^https?://")
+    """With the version: `https://api.z.ai/api/paas/v4`."""
+    model: str
+    key_file: Path | None = None
+    """Holds the API key, and nothing else; None where the endpoint wants none."""
+    context_tokens: int | None = Field(default=None, gt=0)
+    """What the model reads at once, its own answer included."""
+    output_tokens: int | None = Field(default=None, gt=0)
+    extra_body: dict[str, Any] = {}
+    """Beside what we ask: `reasoning_effort`, `thinking`, `chat_template_kwargs`."""
+    can_call_tools: bool = True
+    """Off for models that only talk: then there is no agent, only chat and generate_code."""
+    returns_reasoning: bool = False
+    asks_usage: bool = True
+    stall_s: Positive = 60.0
+    prices: dict[str, PriceEntry] = {}
+    wall_s: Positive = 3600.0
+    silence_s: Positive = 600.0
+    cost_usd: Positive | None = None
+
+
+SidecarEntry = ClaudeCodeEntry | OpenAIChatEntry
+KINDS: dict[str, type[SidecarEntry]] = {"claude_code": ClaudeCodeEntry, "openai_chat": OpenAIChatEntry}
 
 
 def parse_sidecars(listed: Mapping[str, Any], where: str) -> dict[str, SidecarEntry]:
@@ -79,7 +104,7 @@ def _entry(value: object, where: str) -> SidecarEntry:
     if kind not in KINDS:
         raise SettingsError(f"{where}: kind is {kind!r}; known are {', '.join(KINDS)}")
     try:
-        return ClaudeCodeEntry.model_validate(value)
+        return KINDS[kind].model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -31,7 +31,6 @@ from worker.fleet_clock import FleetClock
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
 from worker.process import Exit, McpSide, NodeProcess
 from worker.settings import PREFIX, NodeSettings
-from worker.sidecars.assemble import agent_server
 from worker.systemd import Supervisor, supervisor_of
 from worker.upstreams.servers_file import load_servers, parse_servers
 from worker.upstreams.upstreams import Upstreams
@@ -140,6 +139,8 @@ def _upstreams(servers: Path | None, clock: Clock, state: Path) -> Upstreams:
     client = Implementation(name="mcpfleet-worker", version=our_version())
     upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client)
     for name, entry in config.sidecars.items():
+        from worker.sidecars.assemble import agent_server  # half a second that only nodes with agents spend
+
         made = partial(agent_server, name, entry, state=state, projects=config.projects, clock=clock)
         upstreams.add(partial(made, policy_of=config.policy_of))
     return upstreams

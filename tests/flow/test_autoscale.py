@@ -123,15 +123,16 @@ class Elastic:
         """Joined, in whatever state."""
         return {one["name"] for one in self.ask("GET", "/v1/nodes")["items"]}
 
-    def processes(self) -> list[psutil.Process]:
-        """Of its machines."""
-        found = []
+    def processes(self) -> dict[psutil.Process, str]:
+        """Of its machines, with the machine's folder: read once, for the process may be gone in a moment."""
+        found = {}
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK, "").startswith(str(self.folder)):
-                    found.append(process)
+                folder = process.environ().get(MARK, "")
             except psutil.Error:
                 continue
+            if folder.startswith(str(self.folder)):
+                found[process] = folder
         return found
 
     def until(self, holds: Callable[[], object], what: str) -> None:
@@ -188,4 +189,4 @@ def test_machines_come_with_the_load_and_go_with_it_and_a_killed_orchestrator_ke
     held = fleet.call(long)
     assert (held["state"], held["fence"], held["node"]) == ("running", 1, busy)
     (idle,) = set(had) - {busy}
-    fleet.until(lambda: not [one for one in fleet.processes() if idle in one.environ()[MARK]], "its process has ended")
+    fleet.until(lambda: not [one for one in fleet.processes().values() if idle in one], "its process has ended")

@@ -158,7 +158,7 @@ def elastic(tmp_path: Path, redis_url: str) -> Iterator[Elastic]:
         left = fleet.processes()
         for process in left:
             process.kill()
-        gone(left)
+        gone(list(left))
 
 
 def test_machines_come_with_the_load_and_go_with_it_and_a_killed_orchestrator_keeps_them(elastic: Elastic) -> None:

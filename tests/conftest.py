@@ -71,7 +71,10 @@ NEEDS = {
     "nspawn": (lambda: ground.why_not() is None, "no machines on this host (root, apt-get install systemd-container)"),
     "busybox": (ground.has_busybox, "no static busybox (apt-get install busybox-static)"),
     "vps-image": ((ground.IMAGES / "plain").exists, "no image of a machine here (make vps-image, as root)"),
-    "claude": (lambda: agents.why_not() is None, "Claude Code cannot be run here (make agents, as root)"),
+    "claude": (
+        lambda: agents.why_not() is None,
+        "no Claude Code, or no sandbox for it (make agents, on x86-64)",
+    ),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

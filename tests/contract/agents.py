@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ KEY = "not-a-secret"
 WAIT_S = 90.0
 
 
+@functools.cache
 def why_not() -> str | None:
     """What is missing for a run of the real binary in a real sandbox."""
     if not BINARY.exists():
@@ -43,7 +45,10 @@ def why_not() -> str | None:
     if bwrap is None:
         return "bubblewrap is not installed"
     tried = [bwrap, "--unshare-user", "--unshare-net", "--ro-bind", "/", "/", "true"]
-    ended = subprocess.run(tried, check=False, capture_output=True, timeout=20)
+    try:
+        ended = subprocess.run(tried, check=False, capture_output=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        return "bubblewrap does not answer"
     return None if ended.returncode == 0 else "bubblewrap may not make namespaces here"
 
 

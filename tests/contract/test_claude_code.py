@@ -18,15 +18,17 @@ pytestmark = pytest.mark.live("claude")
 
 COST_USD = (INPUT_TOKENS * 3.0 + OUTPUT_TOKENS * 15.0) / 1_000_000
 """Of one answer."""
+LOOKS = "id -u; ls /; cat /etc/shadow; cat /etc/ssl/private/*; cat /proc/*/environ /proc/*/cmdline"
 WRITES = [
-    [text("I look."), use("Bash", command="id -u; ls /; cat /etc/shadow; env")],
+    [text("I look."), use("Bash", command=LOOKS)],
     [use("Write", file_path="/workspace/hello.txt", content="hello\n")],
     [text("It is written.")],
 ]
 
 
-async def test_a_run_works_in_a_world_of_its_own(tmp_path: Path) -> None:
+async def test_a_run_works_in_a_world_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not root, no secrets of the machine, no key; and what it did, said and cost comes back."""
+    monkeypatch.setenv("A_SECRET_OF_THE_NODE", "not-to-be-seen")
     async with bench(tmp_path, WRITES) as at:
         answer = await at.call(allowed_tools=["Bash", "Write"])
     assert (answer["isError"], answer["content"][0]["text"]) == (False, "It is written.")
@@ -43,11 +45,13 @@ async def test_a_run_works_in_a_world_of_its_own(tmp_path: Path) -> None:
     seen = " ".join(at.model.results())
     assert "1000" in seen
     assert "No such file" in seen  # /etc/shadow
+    assert "ANTHROPIC_BASE_URL" in seen
     assert KEY not in seen
+    assert "not-to-be-seen" not in seen
     assert "File created" in seen
     assert {headers["x-api-key"] for headers in at.model.headers} == {KEY}
     assert [line for line in at.lines if "Bash" in line or "written" in line] == [
-        "Bash: id -u; ls /; cat /etc/shadow; env",
+        f"Bash: {LOOKS}",
         "It is written.",
     ]
     assert at.sandboxes() == []
@@ -153,6 +157,18 @@ def _git(*words: str, at: Path) -> str:
     return ran.stdout.strip()
 
 
+def _repository(folder: Path) -> Path:
+    """With one commit on main."""
+    source, remote = folder / "source", folder / "shop.git"
+    source.mkdir()
+    _git("init", "-q", "-b", "main", at=source)
+    (source / "total.py").write_text("total = 1\n")
+    _git("add", ".", at=source)
+    _git("commit", "-qm", "Begin", at=source)
+    _git("clone", "-q", "--bare", str(source), str(remote), at=folder)
+    return remote
+
+
 async def test_a_project_comes_back_as_a_patch_and_a_branch(tmp_path: Path) -> None:
     """The agent edits a clone of its own; the repository has the work as `agent/<run>`, and main as it was."""
     source, remote = tmp_path / "source", tmp_path / "shop.git"
@@ -181,3 +197,30 @@ async def test_a_project_comes_back_as_a_patch_and_a_branch(tmp_path: Path) -> N
     (tmp_path / "work.patch").write_text(structured["patch"])
     _git("apply", str(tmp_path / "work.patch"), at=source)
     assert (source / "total.py").read_text() == "total = 2\n"
+
+
+async def test_what_a_run_did_is_there_though_its_branch_could_not_be_pushed(tmp_path: Path) -> None:
+    """Nothing is run again for it, and nothing that was paid is lost."""
+    remote = _repository(tmp_path)
+    script = [[use("Bash", command="echo 2 > total.py")], [text("Mended.")]]
+    async with bench(tmp_path, script, {"shop": Project.of("shop", str(remote))}) as at:
+        (remote / "hooks").mkdir(exist_ok=True)
+        hook = remote / "hooks" / "pre-receive"
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+        answer = await at.call(allowed_tools=["Bash"], project="shop", push=True)
+    structured = answer["structuredContent"]
+    assert (answer["content"][0]["text"], structured["push_error"]["code"]) == ("Mended.", "push_refused")
+    assert "+2" in structured["patch"]
+
+
+async def test_a_session_of_one_project_is_not_anothers(tmp_path: Path) -> None:
+    """Nor does a run's own word put it among those of another session."""
+    remote = _repository(tmp_path)
+    async with bench(tmp_path, [[text("first")], [text("second")]], {"shop": Project.of("shop", str(remote))}) as at:
+        first = await at.call(project="shop")
+        session = first["structuredContent"]["session_id"]
+        other = await at.call(session=session, invocation="inv-2")
+        same = await at.call(session=session, invocation="inv-3", project="shop")
+    assert other["structuredContent"]["fault"] == "session"
+    assert same["content"][0]["text"] == "second"

@@ -37,6 +37,7 @@ async def test_an_agent_commits_and_cannot_touch_the_mirror(tmp_path: Path) -> N
         done = await asyncio.to_thread(
             subprocess.run,
             sandbox.command(sandbox.find_bwrap(), world, ("/bin/sh", "-c", script)),
+            env=sandbox.environ(world),
             capture_output=True,
             text=True,
             check=False,

@@ -49,6 +49,10 @@ from worker.upstreams.upstream import Ask, ServerStatus
 _log = structlog.get_logger()
 
 RUN = "run"
+AROUND_S = 900.0
+"""For fetching before a run, and for patch and push after it: its own limit is to be the one that ends it."""
+LOOK_AGAIN_S = 30.0
+TIDY_EVERY_S = 3600.0
 STRUCTURED = {
     "type": "object",
     "properties": {
@@ -100,27 +104,58 @@ class AgentServer:
         on_change: Callable[[], None],
         clock: Clock,
         extras: Extras | None = None,
+        learns: bool = True,
     ) -> None:
+        """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself."""
         self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
-        self._policy_of, self._extras = policy_of, extras
+        self._policy_of, self._extras, self._learns = policy_of, extras, learns
         self._definitions = (_definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
         self._last_success_s: float | None = None
         self._was_broken: str | None = None
+        self._is_open = False
+        self._tending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open the way out and find the runtime."""
-        await self._exits.enter_async_context(self._serving())
-        await self._places.start()
-        self._health = await self._sidecar.start()
-        self._on_change()
+        """Open the way out and find the runtime. What goes wrong is in `status()`, and is tried again."""
+        await self._begin()
+        self._tending = asyncio.create_task(self._tend())
 
     async def close(self) -> None:
         """End all runs, then the way out."""
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
         await self._sidecar.close()
         await self._exits.aclose()
+
+    async def _begin(self) -> None:
+        try:
+            if not self._is_open:
+                await self._places.start()
+                await self._exits.enter_async_context(self._serving())
+                self._is_open = True
+            self._health = await self._sidecar.start()
+        except Exception as error:  # noqa: BLE001 - a line in status(), never a reason for the node not to start
+            _log.exception("sidecar_broke_at_start", sidecar=self.name)
+            self._health = Health(is_ready=False, why_not=str(error) or type(error).__name__)
+        self._on_change()
+
+    async def _tend(self) -> None:
+        """Look again while it is not ready, and tidy up now and then. Until cancelled."""
+        tidied_s = self._clock.mono_s()
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if not self._health.is_ready:
+                await self._begin()
+            if self._clock.mono_s() - tidied_s >= TIDY_EVERY_S:
+                tidied_s = self._clock.mono_s()
+                try:
+                    await self._places.tidy()
+                except (FleetError, OSError) as error:
+                    _log.warning("not_tidied", sidecar=self.name, error=str(error))
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """Nothing where the runtime is not there."""
@@ -129,7 +164,7 @@ class AgentServer:
         return tuple(self._spec(definition) for definition in self._definitions)
 
     def _spec(self, definition: dict[str, Any]) -> ToolSpec:
-        ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s)
+        ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s + AROUND_S)
         if not definition["annotations"]["idempotentHint"]:
             ours = ours.model_copy(update={"on_node_loss": OnNodeLoss.ASK})
         said = self._policy_of(f"{self.name}.{definition['name']}").model_dump(exclude_none=True)
@@ -149,7 +184,7 @@ class AgentServer:
             error=self._health.why_not,
             protocol=self._health.version,
             last_success_s=self._last_success_s,
-            unhealthy=self._credential.broken(),
+            unhealthy=self._credential.broken() or self._spent(),
         )
 
     async def call(self, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
@@ -171,8 +206,8 @@ class AgentServer:
         try:
             async with self._places.open(run, ask.project, said.ref) as place:
                 result, used_tools = await self._watched(self._task(run, said, place, ask.project), place, ask)
-                if result.ending is not Ending.FAILED:
-                    done = await place.results(push=said.push)
+                if used_tools or result.ending is not Ending.FAILED:
+                    done = await _kept(place, push=said.push)
         except FleetError as error:
             raise _of_workspace(error) from error
         self._learn(result.fault, result.retry_after_s)
@@ -193,7 +228,7 @@ class AgentServer:
                 async with self._places.open(run, ask.project, applied.ref) as place:
                     answer = await extras.call(tool, arguments, place.workspace)
                     if isinstance(answer, dict):
-                        done = await place.results(push=applied.push)
+                        done = await _kept(place, push=applied.push)
         except FleetError as error:
             raise _of_workspace(error) from error
         if isinstance(answer, Trouble):
@@ -283,16 +318,20 @@ class AgentServer:
             raise not_started(f"agent_{result.fault}", f"{self.name}: {result.text}")
 
     def _learn(self, fault: Fault | None, retry_after_s: float | None) -> None:
-        """What a run's end says of the credential. Where an egress stands between, it has heard more than this."""
-        if fault is Fault.AUTH:
+        """What a run's end says of the credential."""
+        if self._learns and fault is Fault.AUTH:
             self._credential.heard(HTTPStatus.UNAUTHORIZED, {})
-        elif fault in (Fault.QUOTA, Fault.OVERLOADED) and retry_after_s is not None:
+        elif self._learns and fault in (Fault.QUOTA, Fault.OVERLOADED) and retry_after_s is not None:
             self._credential.heard(HTTPStatus.TOO_MANY_REQUESTS, {"retry-after": str(retry_after_s)})
         self._tell_of_change()
 
+    def _spent(self) -> str | None:
+        """No time in it: an offer that changes is written down."""
+        return f"credential {self._credential.name} is spent" if self._credential.wait_s() > 0 else None
+
     def _tell_of_change(self) -> None:
         """The fleet should know at once that this node's credential broke, or is whole again."""
-        broken = self._credential.broken()
+        broken = self._credential.broken() or self._spent()
         if broken != self._was_broken:
             self._was_broken = broken
             self._on_change()
@@ -309,6 +348,14 @@ def line_of(event: Event) -> str | None:
     if isinstance(event, Retrying):
         return f"the provider answered {event.status or 'nothing'}; try {event.attempt + 1} in {event.after_s:.1f} s"
     return None
+
+
+async def _kept(place: Place, *, push: bool) -> dict[str, Any]:
+    """What it did. The agent has run: where this fails, nothing may be run again for it, nor its answer be lost."""
+    try:
+        return await place.results(push=push)
+    except FleetError as error:
+        return {"files_error": {"code": error.code, "message": error.message}}
 
 
 def _of_workspace(error: FleetError) -> UpstreamError:
@@ -343,7 +390,7 @@ def _definition() -> dict[str, Any]:
     return {
         "name": RUN,
         "title": "Run a coding agent",
-        "description": "Runs Claude Code in a workspace of its own and answers with what it said and did.",
+        "description": "Runs a coding agent in a workspace of its own and answers with what it said and did.",
         "inputSchema": schema,
         "outputSchema": STRUCTURED,
         "annotations": {"readOnlyHint": False, "idempotentHint": False, "openWorldHint": True},

@@ -16,8 +16,8 @@ from pathlib import Path
 import uvicorn
 
 from tasks.clock import Clock
-from tasks.errors import SettingsError
 from tasks.tool import ToolPolicy
+from worker.sidecars import openai_chat_session
 from worker.sidecars.agent_server import AgentServer, Extras
 from worker.sidecars.chat_tools import ChatTools
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
@@ -32,10 +32,11 @@ from worker.sidecars.spend import Price, Prices
 from worker.sidecars.transcripts import Transcripts
 from worker.workspaces.names import Project
 from worker.workspaces.quota import WorkspaceLimits
-from worker.workspaces.scratch import ScratchPlaces
-from worker.workspaces.workspaces import Workspaces
 
 KEY_MAX_BYTES = 10_000
+CLAUDE_SESSION = ".claude/projects/-workspace/{}.jsonl"
+"""Where Claude Code has a session of the working directory /workspace."""
+CHAT_SESSION = f"{openai_chat_session.FOLDER}/{{}}.json"
 NO_KEY = "none"
 """Of an endpoint that wants no key: the credential is never missing."""
 STARTS_WITHIN_S = 10.0
@@ -51,33 +52,29 @@ def agent_server(
     policy_of: Callable[[str], ToolPolicy],
     clock: Clock,
 ) -> AgentServer:
-    """The sidecar as an upstream. `state` is this node's own folder.
-
-    Raises:
-        SettingsError: no interpreter for the inside of a sandbox.
-    """
+    """The sidecar as an upstream. `state` is this node's own folder."""
     home = state / "sidecars" / name
-    (home / "scratch").mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (state.parent, state, home.parent, home):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     read = (lambda: NO_KEY) if entry.key_file is None else partial(_secret, entry.key_file)
     credential = Credential(name, read, clock)
     prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
     if isinstance(entry, ClaudeCodeEntry):
         behind = _claude_code(entry, home, credential, prices)
     else:
-        behind = _openai_chat(name, entry, credential, prices, clock)
+        behind = _openai_chat(entry, home, credential, prices, clock)
     return AgentServer(
         name,
         behind.sidecar,
         limits=RunLimits(entry.wall_s, entry.silence_s, cost_usd=entry.cost_usd),
         credential=credential,
-        places=Places(
-            Workspaces(home / "workspaces", WorkspaceLimits(), clock), ScratchPlaces(home / "scratch"), projects
-        ),
+        places=Places(home, WorkspaceLimits(), projects, clock),
         serving=behind.serving,
         policy_of=policy_of,
         on_change=on_change,
         clock=clock,
         extras=behind.extras,
+        learns=behind.learns,
     )
 
 
@@ -88,29 +85,27 @@ class _Behind:
     sidecar: Sidecar
     serving: Callable[[], AbstractAsyncContextManager[None]]
     extras: Extras | None = None
+    learns: bool = True
 
 
 def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, prices: Prices) -> _Behind:
-    shutil.rmtree(home / "runs", ignore_errors=True)
-    (home / "runs").mkdir(mode=0o700)
     endpoint = Endpoint(entry.url, partial(_headers, credential, bearer=entry.bearer))
     egress = Egress(endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers))
     settings = ClaudeSettings(
         binary=entry.binary,
         version=entry.version,
-        interpreter=_interpreter(),
         runs=home / "runs",
         egress=home / "egress.sock",
         model=entry.model,
         environ=entry.environ,
     )
-    sidecar = ClaudeCode(settings, egress, Transcripts(home / "sessions"))
-    return _Behind(sidecar, partial(_served, egress, settings.egress))
+    sidecar = ClaudeCode(settings, egress, Transcripts(home / "sessions", CLAUDE_SESSION))
+    return _Behind(sidecar, partial(_served, egress, settings), learns=False)
 
 
-def _openai_chat(name: str, entry: OpenAIChatEntry, credential: Credential, prices: Prices, clock: Clock) -> _Behind:
+def _openai_chat(entry: OpenAIChatEntry, home: Path, credential: Credential, prices: Prices, clock: Clock) -> _Behind:
     backend = ChatBackend(
-        name=name,
+        name=credential.name,
         base_url=entry.url,
         model=entry.model,
         key=(lambda: "") if entry.key_file is None else credential.secret,
@@ -124,7 +119,8 @@ def _openai_chat(name: str, entry: OpenAIChatEntry, credential: Credential, pric
         stall_s=entry.stall_s,
     )
     endpoint = ChatEndpoint(backend, clock)
-    return _Behind(OpenAIChat(endpoint), _nothing_served, ChatTools(endpoint))
+    sidecar = OpenAIChat(endpoint, Transcripts(home / "sessions", CHAT_SESSION))
+    return _Behind(sidecar, _nothing_served, ChatTools(endpoint))
 
 
 @contextlib.asynccontextmanager
@@ -138,16 +134,22 @@ def _listening(path: Path) -> Iterator[socket.socket]:
     """A unix socket that nobody but this node's user may open."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-        listening.bind(str(path))
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listening.bind(f"/proc/self/fd/{folder}/{path.name}")  # a socket's own path has 107 bytes at most
+        finally:
+            os.close(folder)
         path.chmod(0o600)
         yield listening
     path.unlink(missing_ok=True)
 
 
 @contextlib.asynccontextmanager
-async def _served(egress: Egress, path: Path) -> AsyncIterator[None]:
-    """The egress, while the node runs."""
-    with _listening(path) as listening:
+async def _served(egress: Egress, settings: ClaudeSettings) -> AsyncIterator[None]:
+    """The egress, while the node runs; what a killed node left of its runs is removed first."""
+    await asyncio.to_thread(shutil.rmtree, settings.runs, ignore_errors=True)
+    await asyncio.to_thread(settings.runs.mkdir, mode=0o700)
+    with _listening(settings.egress) as listening:
         server = _Server(uvicorn.Config(egress.app, log_level="warning", access_log=False, lifespan="off"))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
@@ -177,11 +179,3 @@ def _secret(path: Path) -> str:
 def _headers(credential: Credential, *, bearer: bool) -> dict[str, str]:
     secret = credential.secret()
     return {"authorization": f"Bearer {secret}"} if bearer else {"x-api-key": secret}
-
-
-def _interpreter() -> str:
-    """Python as it is called inside: the system's where there is one, else our own."""
-    found = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
-    if found is None or not os.access(found, os.X_OK):
-        raise SettingsError("a sandbox needs Python in /usr/bin: apt-get install python3")
-    return found

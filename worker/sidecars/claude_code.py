@@ -43,6 +43,8 @@ INSIDE = "/opt/inside.py"
 INTERRUPT_S = 5.0
 """From asking it to stop to ending its world."""
 CLOSE_S = 10.0
+KILL_EVERY_S = 0.1
+VERSION_S = 20.0
 _log = structlog.get_logger()
 
 ENVIRON = {
@@ -62,8 +64,6 @@ class ClaudeSettings:
     """The native program of the npm package."""
     version: str
     """The one that was asked for; another one is refused at start."""
-    interpreter: str
-    """Python for `inside.py`, as it is called inside."""
     runs: Path
     """A folder for wrappers; this node's own."""
     egress: Path
@@ -80,7 +80,7 @@ class ClaudeCode:
         self._settings, self._egress, self._transcripts = settings, egress, transcripts
         self._running: dict[str, _Run] = {}
         self._health = Health(is_ready=False, why_not="not started")
-        self._bwrap = ""
+        self._bwrap = self._interpreter = ""
 
     async def start(self) -> Health:
         """Find bubblewrap and the binary, and ask the binary for its version. Starts no agent."""
@@ -99,20 +99,29 @@ class ClaudeCode:
             yield Result(Ending.FAILED, f"Claude Code cannot run here: {self._health.why_not}", Fault.SETUP)
             return
         session = task.session.id
-        if session is not None and not self._transcripts.put(session, task.home, task.project):
+        if session is not None and not await asyncio.to_thread(self._transcripts.put, session, task):
             why = f"no session {session} of this project is kept on this node; begin a new one"
             yield Result(Ending.FAILED, why, Fault.SESSION)
             return
-        run = _Run(task, self._settings, self._egress, self._bwrap)
-        self._running[task.run] = run
+        if task.run in self._running:
+            yield Result(Ending.FAILED, f"a run named {task.run} is at work already", Fault.SETUP)
+            return
+        run = self._running[task.run] = _Run(task, self._settings, self._egress, (self._bwrap, self._interpreter))
+        result = None
         try:
             async for event in run.events():
-                if isinstance(event, Result) and event.session_id is not None:
-                    self._transcripts.keep(event.session_id, task.home, task.project)
-                yield event
+                if isinstance(event, Result):
+                    result = event
+                else:
+                    yield event
+            await run.over()  # it writes the end of its session when it is told that nothing more comes
         finally:
-            del self._running[task.run]
+            self._running.pop(task.run, None)
             await run.end()
+        if result is not None:
+            if result.session_id is not None:
+                await asyncio.to_thread(self._transcripts.keep, result.session_id, task)
+            yield result
 
     async def cancel(self, run: str) -> None:
         """Ask, and end its world where it does not heed."""
@@ -126,25 +135,41 @@ class ClaudeCode:
     async def _examined(self) -> Health:
         try:
             await asyncio.to_thread(importlib.import_module, "claude_agent_sdk")  # seconds: not in a run's time
+        except ImportError as error:
+            return Health(is_ready=False, why_not=f"{error}; install mcpfleet with its extra: mcpfleet[agents]")
+        try:
             self._bwrap = sandbox.find_bwrap()
-            program = await asyncio.create_subprocess_exec(
-                self._settings.binary, "--version", stdout=asyncio.subprocess.PIPE, env={}
-            )
+            self._interpreter = sandbox.find_python()
+            said = await _version(self._settings.binary)
+        except (SettingsError, OSError, TimeoutError) as error:
+            why = str(error) or f"{self._settings.binary} did not say its version"
+            return Health(is_ready=False, why_not=f"{why}; npm install @anthropic-ai/claude-code installs it")
+        if said != self._settings.version:
+            why = f"{self._settings.binary} is version {said or 'unknown'}, wanted is {self._settings.version}"
+            return Health(is_ready=False, version=said, why_not=why)
+        return Health(is_ready=True, version=said)
+
+
+async def _version(binary: Path) -> str:
+    """As the program says it; empty where it says none."""
+    program = await asyncio.create_subprocess_exec(binary, "--version", stdout=asyncio.subprocess.PIPE, env={})
+    try:
+        async with asyncio.timeout(VERSION_S):
             said, _ = await program.communicate()
-        except (SettingsError, OSError) as error:
-            return Health(is_ready=False, why_not=f"{error}; install it with: npm install @anthropic-ai/claude-code")
-        version = said.decode(errors="replace").split()[0] if said else ""
-        if version != self._settings.version:
-            why = f"{self._settings.binary} is version {version or 'unknown'}, wanted is {self._settings.version}"
-            return Health(is_ready=False, version=version, why_not=why)
-        return Health(is_ready=True, version=version)
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    return said.decode(errors="replace").partition(" ")[0].strip()
 
 
 class _Run:
     """One run: its wrapper, its process, its client."""
 
-    def __init__(self, task: AgentTask, settings: ClaudeSettings, egress: Egress, bwrap: str) -> None:
-        self._task, self._settings, self._egress, self._bwrap = task, settings, egress, bwrap
+    def __init__(self, task: AgentTask, settings: ClaudeSettings, egress: Egress, found: tuple[str, str]) -> None:
+        """`found`: bubblewrap, and Python as it is called inside."""
+        self._task, self._settings, self._egress = task, settings, egress
+        self._bwrap, self._interpreter = found
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._token, self._spent = egress.admit(task.limits.cost_usd)
         self._process = OneProcess(settings.runs / f"{task.run}.pid")
@@ -167,23 +192,31 @@ class _Run:
             async with asyncio.timeout(INTERRUPT_S):
                 if self._client is not None:
                     await self._client.interrupt()
-                    await self._over()
+                    await self.over()
         self._process.kill()
+
+    async def over(self) -> None:
+        """Until the SDK has said good-bye, or took too long for it."""
+        if self._talking is not None:
+            await asyncio.wait({self._talking}, timeout=CLOSE_S)
 
     async def end(self) -> None:
-        """Nothing of it is left after this: the sandbox dies with all that is in it."""
-        self._egress.dismiss(self._token)
-        self._process.kill()
-        if self._talking is not None:
-            done, _ = await asyncio.wait({self._talking}, timeout=CLOSE_S)
-            if not done:
-                self._talking.cancel()
-        self._process.forget()
-        self._wrapper().unlink(missing_ok=True)
+        """Nothing of it is left after this: the sandbox dies with all that is in it.
 
-    async def _over(self) -> None:
+        Killed until the SDK has noticed: the process may be so young that nobody knows its id yet.
+        """
+        self._egress.dismiss(self._token)
         if self._talking is not None:
-            await asyncio.wait({self._talking})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    while not self._talking.done():
+                        self._process.kill()
+                        await asyncio.wait({self._talking}, timeout=KILL_EVERY_S)
+            self._talking.cancel()
+        self._process.kill()
+        self._process.forget()
+        for path in self._wrappers():
+            path.unlink(missing_ok=True)
 
     async def _talk(self) -> None:
         from claude_agent_sdk import ClaudeSDKClient, ClaudeSDKError
@@ -195,6 +228,9 @@ class _Run:
                 await client.connect()
                 stack.push_async_callback(client.disconnect)
                 self._client = client
+                if self._is_cancelled:
+                    self._events.put_nowait(claude_words.broken(OSError(), cancelled=True))
+                    return
                 await client.query(self._task.prompt)
                 async for message in client.receive_response():
                     for event in claude_words.events_of(message, self._spent, cancelled=self._is_cancelled):
@@ -207,12 +243,16 @@ class _Run:
         finally:
             self._events.put_nowait(None)
 
-    def _wrapper(self) -> Path:
-        return self._settings.runs / self._task.run
+    def _wrappers(self) -> tuple[Path, Path]:
+        return self._settings.runs / self._task.run, self._settings.runs / f"{self._task.run}.inner"
 
     def _write_wrapper(self) -> None:
-        """What the SDK starts in place of the binary: it notes its process id and becomes the sandbox."""
-        inside = (self._settings.interpreter, "-I", "-S", INSIDE, sandbox.EGRESS, "ANTHROPIC_BASE_URL", BINARY)
+        """What the SDK starts in place of the binary: it notes its process id and becomes the sandbox.
+
+        The SDK hands on the node's whole environment, and bubblewrap's own can be read inside: so all of it is
+        dropped first, and what the run needs comes from a file that nobody else may read.
+        """
+        inside = (self._interpreter, "-I", "-S", INSIDE, sandbox.EGRESS, "ANTHROPIC_BASE_URL", BINARY)
         ours = {self._settings.binary: BINARY, Path(__file__).with_name("inside.py"): INSIDE}
         world = sandbox.Sandbox(
             workspace=self._task.workspace,
@@ -221,10 +261,13 @@ class _Run:
             read_only={**self._task.read_only, **ours},
             environ=ENVIRON | dict(self._settings.environ) | {"ANTHROPIC_API_KEY": self._token},
         )
+        outer, inner = self._wrappers()
         words = shlex.join(sandbox.command(self._bwrap, world, inside))
-        wrapper = self._wrapper()
-        wrapper.touch(mode=0o700)
-        wrapper.write_text(f'#!/bin/sh\necho $$ > {shlex.quote(str(self._process.path))}\nexec {words} "$@"\n')
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sandbox.environ(world).items())
+        for path in (outer, inner):
+            path.touch(mode=0o700)
+        inner.write_text(f'echo $$ > {shlex.quote(str(self._process.path))}\n{exports}exec {words} "$@"\n')
+        outer.write_text(f'#!/bin/sh\nexec /usr/bin/env -i /bin/sh {shlex.quote(str(inner))} "$@"\n')
 
     def _options(self) -> ClaudeAgentOptions:
         from claude_agent_sdk import ClaudeAgentOptions
@@ -238,7 +281,7 @@ class _Run:
         if task.permission_mode is not None:
             chosen["permission_mode"] = task.permission_mode
         return ClaudeAgentOptions(
-            cli_path=self._wrapper(),
+            cli_path=self._wrappers()[0],
             cwd=task.workspace,
             model=task.model or self._settings.model,
             allowed_tools=list(task.allowed_tools),

@@ -30,7 +30,7 @@ _LIMITS = {
 }
 _BY_STATUS = {
     401: (Fault.AUTH, "the credential was refused (401): give the node a valid one"),
-    403: (Fault.AUTH, "the credential may not do this (403)"),
+    403: (Fault.REFUSED, "the provider does not allow this (403)"),
     429: (Fault.QUOTA, "the credential has nothing left for now (429)"),
     529: (Fault.OVERLOADED, "the provider is overloaded (529)"),
 }

@@ -47,7 +47,7 @@ class Credential:
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """The provider answered a request that was made with it."""
-        if status in (401, 403):
+        if status == HTTPStatus.UNAUTHORIZED:  # a 403 may be of one model, or one request
             self._refused, self._refused_secret = f"the provider answered {status}", self._current()
         elif status in _PAUSES_S:
             self._spent_until_s = self._clock.mono_s() + self._pause_s(headers, _PAUSES_S[status])

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import httpx
+import orjson
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -26,6 +27,7 @@ from worker.sidecars.spend import Prices
 REQUEST_MAX_BYTES = 64_000_000
 CONNECT_S = 15.0
 TOKEN_BYTES = 24
+MESSAGES = "/v1/messages"
 _PASSED_ON = frozenset({"accept", "anthropic-beta", "anthropic-version", "content-type", "user-agent"})
 _PASSED_BACK = frozenset({"content-type", "retry-after", "request-id", "x-should-retry"})
 _PASSED_BACK_PREFIX = "anthropic-ratelimit-"
@@ -51,7 +53,7 @@ class Endpoint:
     """Without the path: `https://api.anthropic.com`."""
     headers: Callable[[], dict[str, str]] = field(repr=False)
     """The credential, read when it is needed."""
-    paths: frozenset[str] = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
+    paths: frozenset[str] = frozenset({MESSAGES, "/v1/messages/count_tokens"})
     read_s: float = 600.0
     """Between two parts of an answer."""
 
@@ -105,6 +107,9 @@ class Egress:
         body = await _bounded(request)
         if body is None:
             return _refusal(413, "request_too_large", f"a request may have {REQUEST_MAX_BYTES} bytes")
+        if run.limit_usd is not None and self._prices.of(model := _model(body)) is None:
+            said = f"model {model[:80]!r} has no price on this node, and the run's money is limited"
+            return _refusal(403, "permission_error", said)
         headers = {key: value for key, value in request.headers.items() if key in _PASSED_ON}
         asked = self._client.build_request(
             request.method, request.url.path, params=request.query_params, content=body, headers=headers
@@ -115,7 +120,8 @@ class Egress:
         except httpx.HTTPError as error:
             _log.warning("egress_unreachable", url=self._endpoint.url, error=str(error) or type(error).__name__)
             return _refusal(502, "api_error", f"the endpoint does not answer: {type(error).__name__}")
-        self._on_answer(answer)
+        if request.url.path == MESSAGES:
+            self._on_answer(answer)  # what else is answered says nothing of a quota
         run.spent.requests += 1
         return StreamingResponse(self._metered(answer, run.spent), answer.status_code, headers=_headers(answer))
 
@@ -127,8 +133,8 @@ class Egress:
                 meter.feed(chunk)
                 yield chunk
         finally:
+            self._count(meter, spent)  # first: who hangs up cancels every wait
             await answer.aclose()
-            self._count(meter, spent)
 
     def _count(self, meter: StreamMeter, spent: Spent) -> None:
         model, usage = meter.total()
@@ -144,6 +150,14 @@ class Egress:
 
 def _token(request: Request) -> str:
     return request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def _model(body: bytes) -> str:
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    return str(said.get("model", "")) if isinstance(said, dict) else ""
 
 
 async def _bounded(request: Request) -> bytes | None:

@@ -1,19 +1,22 @@
 """What holds for every run, whatever runs: wall time, silence, and exactly one Result, last.
 
-Refuses to know a runtime. A limit is no exception to the caller: it is how the run ended.
+Refuses to know a runtime. A limit is no exception to the caller: it is how the run ended, with its bill.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import structlog
 
 from tasks.clock import Clock
 from worker.sidecars.sidecar import AgentTask, Ending, Event, Fault, Result, Sidecar
 
+GRACE_S = 6.0
+"""For what a run that is told to end has to say."""
+Heard = asyncio.Queue[Event | None]
 _log = structlog.get_logger()
 
 
@@ -23,15 +26,16 @@ async def guarded(sidecar: Sidecar, task: AgentTask, clock: Clock) -> AsyncGener
     A runtime that ends without a Result, or breaks, ends as FAILED with the fault PROTOCOL; what it says
     after its Result is dropped.
     """
-    began_s = clock.mono_s()
-    async with aclosing(_events(sidecar, task)) as events:
+    began_s, heard = clock.mono_s(), Heard()
+    running = asyncio.create_task(_listen(sidecar, task, heard))
+    try:
         while True:
             wait_s, why = _patience(task, clock.mono_s() - began_s)
             try:
                 async with asyncio.timeout(wait_s):
-                    event = await anext(events, None)
+                    event = await heard.get()
             except TimeoutError:
-                yield _limit(task, why)
+                yield await _ended(sidecar, task, heard, why)
                 return
             if event is None:
                 yield Result(Ending.FAILED, _no_result(task), Fault.PROTOCOL)
@@ -39,19 +43,38 @@ async def guarded(sidecar: Sidecar, task: AgentTask, clock: Clock) -> AsyncGener
             yield event
             if isinstance(event, Result):
                 return
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
-async def _events(sidecar: Sidecar, task: AgentTask) -> AsyncGenerator[Event]:
-    """As they come; a defect of the sidecar is an end of the run, not of the node."""
+async def _listen(sidecar: Sidecar, task: AgentTask, heard: Heard) -> None:
+    """A defect of the sidecar is an end of the run, not of the node."""
     running = sidecar.run(task)
     try:
         async for event in running:
-            yield event
-    except Exception as error:  # noqa: BLE001 - the top of a run
+            heard.put_nowait(event)
+    except Exception as error:  # noqa: BLE001 - the top of a run, in a task of its own
         _log.exception("sidecar_broke", run=task.run)
-        yield Result(Ending.FAILED, f"the agent runtime broke: {error}; the node's log has more", Fault.PROTOCOL)
+        why = f"the agent runtime broke: {error}; the node's log has more"
+        heard.put_nowait(Result(Ending.FAILED, why, Fault.PROTOCOL))
     finally:
+        heard.put_nowait(None)
         await running.aclose()
+
+
+async def _ended(sidecar: Sidecar, task: AgentTask, heard: Heard, why: Fault) -> Result:
+    """The limit, with what the run had used until then where it still says so."""
+    limit = _limit(task, why)
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await sidecar.cancel(task.run)
+            while (event := await heard.get()) is not None:
+                if isinstance(event, Result):
+                    return dataclasses.replace(event, ending=limit.ending, fault=limit.fault, text=limit.text)
+    except TimeoutError:
+        _log.warning("run_did_not_end", run=task.run, within_s=GRACE_S)
+    return limit
 
 
 def _patience(task: AgentTask, spent_s: float) -> tuple[float | None, Fault]:
@@ -72,4 +95,4 @@ def _limit(task: AgentTask, why: Fault) -> Result:
 
 
 def _no_result(task: AgentTask) -> str:
-    return f"the agent runtime ended without a result (run {task.run}); what it did until then is in the workspace"
+    return f"the agent runtime ended without a result (run {task.run}); the node's log has more"

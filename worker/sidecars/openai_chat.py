@@ -17,6 +17,7 @@ from worker.sidecars.openai_chat_backend import ChatEndpoint
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_run import ChatRun
 from worker.sidecars.sidecar import AgentTask, Ending, Event, Fault, Health, Result
+from worker.sidecars.transcripts import Transcripts
 from worker.workspaces import sandbox
 
 _NOT_READY = frozenset({Fault.AUTH, Fault.UNREACHABLE})
@@ -27,8 +28,9 @@ _log = structlog.get_logger()
 class OpenAIChat:
     """The sidecar. The endpoint is closed with it."""
 
-    def __init__(self, endpoint: ChatEndpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: ChatEndpoint, transcripts: Transcripts | None = None) -> None:
+        """`transcripts` None: sessions are where the task's HOME is, and nowhere else."""
+        self._endpoint, self._transcripts = endpoint, transcripts
         self._running: dict[str, _Running] = {}
         self._health = Health(is_ready=False, why_not="not started")
         self._bwrap: str | None = None
@@ -57,9 +59,13 @@ class OpenAIChat:
             why = f"{self._endpoint.backend.name} cannot run here: {self._health.why_not}"
             yield Result(Ending.FAILED, why, Fault.SETUP)
             return
+        if self._transcripts is not None and task.session.id is not None:
+            await asyncio.to_thread(self._transcripts.put, task.session.id, task)
         running = self._running[task.run] = _Running(ChatRun(task, self._endpoint, self._bwrap))
         try:
             async for event in running.events():
+                if isinstance(event, Result) and event.session_id is not None and self._transcripts is not None:
+                    await asyncio.to_thread(self._transcripts.keep, event.session_id, task)
                 yield event
         finally:
             del self._running[task.run]

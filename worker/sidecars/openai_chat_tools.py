@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,17 @@ _ALL = (
 class WorkspaceTools:
     """Of one run. `bwrap` None: commands are not offered."""
 
-    def __init__(self, workspace: Path, home: Path, bwrap: str | None, *, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        home: Path,
+        bwrap: str | None,
+        *,
+        only: Collection[str] | None = None,
+        read_only: Mapping[Path, str] | None = None,
+    ) -> None:
         self._tree = Tree(workspace, inside=sandbox.WORKSPACE)
-        self._world = sandbox.Sandbox(workspace=workspace, home=home, egress=None)
+        self._world = sandbox.Sandbox(workspace=workspace, home=home, egress=None, read_only=read_only or {})
         self._bwrap = bwrap
         names = {_name(tool) for tool in _ALL if bwrap is not None or _name(tool) != "run_command"}
         self._given = names if only is None else names & set(only)
@@ -129,7 +137,7 @@ class WorkspaceTools:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env={},
+                env=sandbox.environ(self._world),
             )
         except OSError as error:  # a command longer than the kernel takes, no process left
             return Told(f"the command could not be started: {error.strerror or error}", is_error=True)

@@ -5,14 +5,19 @@ Owns the choice between the two and the form of what comes back. Refuses to know
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.errors import Retryable
+from tasks.clock import Clock
+from tasks.errors import FleetError, Retryable
+from worker.workspaces import quota
+from worker.workspaces.errors import WorkspaceTooLarge
 from worker.workspaces.names import Project
+from worker.workspaces.quota import WorkspaceLimits
 from worker.workspaces.scratch import Scratch, ScratchPlaces
 from worker.workspaces.workspaces import Workspace, Workspaces
 
@@ -60,12 +65,26 @@ class Place(Protocol):
 class Places:
     """Of one sidecar."""
 
-    def __init__(self, workspaces: Workspaces, scratch: ScratchPlaces, projects: Mapping[str, Project]) -> None:
-        self._workspaces, self._scratch, self._projects = workspaces, scratch, projects
+    def __init__(self, folder: Path, limits: WorkspaceLimits, projects: Mapping[str, Project], clock: Clock) -> None:
+        self._folder, self._limits, self._projects, self._clock = folder, limits, projects, clock
+        self._scratch = ScratchPlaces(folder / "scratch")
+        self._workspaces: Workspaces | None = None
 
     async def start(self) -> None:
-        """Remove what a crash left."""
-        await self._workspaces.start()
+        """Remove what a crash left.
+
+        Raises:
+            SettingsError: there are projects, and no git.
+        """
+        await self._scratch.start()
+        if self._projects:
+            self._workspaces = Workspaces(self._folder / "workspaces", self._limits, self._clock)
+            await self._workspaces.start()
+
+    async def tidy(self) -> None:
+        """Remove what nobody has used for long. To be called now and then."""
+        if self._workspaces is not None:
+            await self._workspaces.age_out()
 
     @contextlib.asynccontextmanager
     async def open(self, run: str, project: str | None, ref: str | None) -> AsyncIterator[Place]:
@@ -76,9 +95,9 @@ class Places:
         """
         if project is None:
             async with self._scratch.open() as scratch:
-                yield _Empty(scratch)
+                yield _Empty(scratch, self._limits)
             return
-        if project not in self._projects:
+        if self._workspaces is None or project not in self._projects:
             raise ProjectUnknown(project)
         async with self._workspaces.open(self._projects[project], ref, run) as workspace:
             yield _Clone(workspace)
@@ -87,12 +106,19 @@ class Places:
 class _Empty:
     """Nobody's files."""
 
-    def __init__(self, scratch: Scratch) -> None:
+    def __init__(self, scratch: Scratch, limits: WorkspaceLimits) -> None:
+        self._folder, self._limits = scratch.folder, limits
         self.workspace, self.home = scratch.workspace, scratch.home
         self.read_only: Mapping[Path, str] = {}
 
     async def watch(self) -> None:
-        """Nothing measures it: its disk is the node's temporary one."""
+        """As a project's is."""
+        while True:
+            quota.check_free(self._folder, self._limits)
+            used = await quota.used_bytes(self._folder)
+            if used > self._limits.workspace_bytes:
+                raise WorkspaceTooLarge(self._folder.name, used, self._limits.workspace_bytes)
+            await asyncio.sleep(self._limits.look_every_s)
 
     async def results(self, *, push: bool) -> dict[str, Any]:
         """Nothing is kept."""
@@ -126,7 +152,14 @@ class _Clone:
         ):
             if value:
                 said[name] = list(value)
-        pushed = await self._workspace.push() if push else None
-        if pushed is not None:
-            said |= {"branch": pushed.branch, "commit": pushed.commit}
+        if push:
+            said |= await self._pushed()
         return said
+
+    async def _pushed(self) -> dict[str, Any]:
+        """A push that fails costs nobody the patch."""
+        try:
+            pushed = await self._workspace.push()
+        except FleetError as error:
+            return {"push_error": {"code": error.code, "message": error.message}}
+        return {} if pushed is None else {"branch": pushed.branch, "commit": pushed.commit}

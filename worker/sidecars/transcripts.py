@@ -1,47 +1,51 @@
-"""Sessions of Claude Code, kept between runs: one file each, by project.
+"""Sessions, kept between runs: one file each, by project.
 
-Every run has a HOME of its own, so that no run reads another's; what it needs to go on is put there first
-and taken out at the end. Refuses to read them. Source: `~/.claude/projects/<working directory>/<id>.jsonl`.
+Every run has a HOME of its own, so that no run reads another's; what a session needs to go on is put there
+first and taken out when nothing of the run lives any more. Refuses to believe what the agent left: no link is
+followed, and only the session that a run was given, or a new one, is written.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
+import tempfile
 from pathlib import Path
 
-SESSION_PATTERN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_FOLDER = Path(".claude", "projects", "-workspace")
+from worker.sidecars.sidecar import AgentTask
+from worker.workspaces.tree import NotThere, Tree
+
+SESSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+SESSION_MAX_BYTES = 64_000_000
 
 
 class Transcripts:
-    """Below one folder of this node."""
+    """Below one folder of this node. `inside` is where a runtime has its file, with `{}` for the session's id."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, inside: str) -> None:
+        self._folder, self._inside = folder, inside
 
-    def put(self, session: str, home: Path, project: str | None) -> bool:
+    def put(self, session: str, task: AgentTask) -> bool:
         """Into a run's HOME. False: there is no such session of this project here."""
         if not SESSION_PATTERN.fullmatch(session):
             return False
-        kept = self._of(project) / f"{session}.jsonl"
-        if not kept.is_file():
+        text = Tree(self._of(task.project), most_bytes=SESSION_MAX_BYTES).read(session)
+        if isinstance(text, NotThere):
             return False
-        target = home / _FOLDER
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, target / kept.name)
-        return True
+        return Tree(task.home, most_bytes=SESSION_MAX_BYTES).write(self._inside.format(session), text) is None
 
-    def keep(self, session: str, home: Path, project: str | None) -> None:
-        """Out of a run's HOME; a link is left there, because the agent may have made it."""
-        written = home / _FOLDER / f"{session}.jsonl"
-        if not SESSION_PATTERN.fullmatch(session) or written.is_symlink() or not written.is_file():
+    def keep(self, session: str, task: AgentTask) -> None:
+        """Out of a run's HOME, once the run is over."""
+        folder = self._of(task.project)
+        is_its_own = session == task.session.id or not (folder / session).exists()
+        if not SESSION_PATTERN.fullmatch(session) or not is_its_own:
             return
-        folder = self._of(project)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{session}"
-        shutil.copyfile(written, partial, follow_symlinks=False)
-        partial.rename(folder / written.name)
+        text = Tree(task.home, most_bytes=SESSION_MAX_BYTES).read(self._inside.format(session))
+        if isinstance(text, NotThere):
+            return
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as partial:
+            partial.write(text)
+        Path(partial.name).rename(folder / session)
 
     def _of(self, project: str | None) -> Path:
         return self._folder / (f"p-{project}" if project is not None else "none")

@@ -7,7 +7,6 @@ Source: bwrap(1) of bubblewrap 0.8.
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ EGRESS = "/run/mcpfleet/egress.sock"
 USER_ID = 1000
 """Inside. Outside it is whoever runs the node: files that a run leaves belong to the node."""
 
-_SYSTEM = ("/usr", "/etc/ssl", "/etc/alternatives", "/etc/ld.so.cache", "/etc/gitconfig")
+_SYSTEM = ("/usr", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/alternatives", "/etc/ld.so.cache")
+"""Nothing that holds a key: a node may run as root, and its own files are the agent's to read."""
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -35,7 +35,7 @@ class Sandbox:
     read_only: Mapping[Path, str] = field(default_factory=dict)
     """Of the host, to where it is inside."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """All of it but HOME, PATH, USER and LANG."""
+    """Beside HOME, PATH, USER and LANG."""
 
 
 def find_bwrap() -> str:
@@ -50,8 +50,30 @@ def find_bwrap() -> str:
     return found
 
 
+def find_python() -> str:
+    """Python as it is called inside.
+
+    Raises:
+        SettingsError: the system has none of its own.
+    """
+    found = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
+    if found is None:
+        raise SettingsError("a sandbox needs Python in /usr/bin: apt-get install python3")
+    return found
+
+
+def environ(sandbox: Sandbox) -> dict[str, str]:
+    """The whole environment that bubblewrap itself is to be started with, and nothing else.
+
+    What it was started with can be read inside, in /proc/1/environ, whatever it is told to clear; and its own
+    words can be read by everybody outside.
+    """
+    path = "/usr/local/bin:/usr/bin:/bin"
+    return {"HOME": HOME, "PATH": path, "USER": "agent", "LANG": "C.UTF-8", **sandbox.environ}
+
+
 def command(bwrap: str, sandbox: Sandbox, program: tuple[str, ...]) -> list[str]:
-    """The words to run `program` in it. It ends with its parent, and everything that it started with it."""
+    """The words to run `program` in it, to be started with `environ`. All of it ends with its parent."""
     words = [
         bwrap,
         "--die-with-parent",
@@ -66,16 +88,11 @@ def command(bwrap: str, sandbox: Sandbox, program: tuple[str, ...]) -> list[str]
         words += ["--ro-bind-try", path, path]
     for name in _LINKED:
         words += _root_entry(name)
-    words += _interpreter()
     for outside, inside in sandbox.read_only.items():
         words += ["--ro-bind", str(outside), inside]
     words += ["--bind", str(sandbox.home), HOME, "--bind", str(sandbox.workspace), WORKSPACE]
     if sandbox.egress is not None:
         words += ["--bind", str(sandbox.egress), EGRESS]
-    words.append("--clearenv")
-    fixed = {"HOME": HOME, "PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "agent", "LANG": "C.UTF-8"}
-    for name, value in (fixed | dict(sandbox.environ)).items():
-        words += ["--setenv", name, value]
     return [*words, "--chdir", WORKSPACE, "--", *program]
 
 
@@ -85,9 +102,3 @@ def _root_entry(name: str) -> list[str]:
     if path.is_symlink():
         return ["--symlink", str(path.readlink()).lstrip("/"), str(path)]
     return ["--ro-bind", str(path), str(path)] if path.is_dir() else []
-
-
-def _interpreter() -> list[str]:
-    """Our own Python, where it does not live in /usr."""
-    base = Path(sys.base_prefix)
-    return [] if base.is_relative_to("/usr") else ["--ro-bind", str(base), str(base)]

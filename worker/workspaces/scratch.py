@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
+
+from worker.workspaces import quota
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
     """Two empty folders."""
 
+    folder: Path
     workspace: Path
     home: Path
 
 
 class ScratchPlaces:
-    """Below one folder of this node; what a killed node left there is removed at its next start."""
+    """Below one folder of this node."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, mode=0o700)
+
+    async def start(self) -> None:
+        """Remove what a killed node left."""
+        await quota.removed(self._folder)
+        await asyncio.to_thread(self._folder.mkdir, parents=True, mode=0o700)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Scratch]:
         """For one run."""
         place = Path(tempfile.mkdtemp(dir=self._folder))
-        made = Scratch(place / "workspace", place / "home")
+        made = Scratch(place, place / "workspace", place / "home")
+        for folder in (made.workspace, made.home):
+            await asyncio.to_thread(folder.mkdir)
         try:
-            made.workspace.mkdir()
-            made.home.mkdir()
             yield made
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            if not await quota.removed(place):
+                _log.error("scratch_not_removed", folder=str(place), effect="removed when the node starts again")

@@ -1,0 +1,61 @@
+"""What was ordered and may have been carried out is not ordered again, whatever cuts in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.autoscaler.cloud.errors import CloudDown
+from orchestrator.autoscaler.cloud.intents import Intents
+
+CLAIM = "aaaaaaaaa2"
+
+
+class Hands:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = folder.stat().st_mtime  # what a cut leaves has the time of the file system
+
+    def wall_s(self) -> float:
+        """Seconds since the epoch."""
+        return self.now
+
+    def mono_s(self) -> float:
+        """The same."""
+        return self.now
+
+
+class Cut(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["pwrite", "ftruncate", "fsync"])
+def test_a_record_whose_writing_is_cut_holds_the_order(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order was sent, and writing down what it became ends anywhere: it is never taken for not sent."""
+    clock = Hands(tmp_path)
+    with Intents("mine", tmp_path, clock).held(CLAIM) as intent:
+        intent.before_sending()
+        with monkeypatch.context() as cutting, pytest.raises(Cut):
+            cutting.setattr(os, step, _cut)
+            intent.carried_out("1")
+    with Intents("mine", tmp_path, clock).held(CLAIM) as intent, pytest.raises(CloudDown):
+        intent.before_sending()
+
+
+def test_a_clock_that_is_set_back_sends_nothing_again(tmp_path: Path) -> None:
+    """When the order was sent is not known then, so it may have been a moment ago."""
+    clock = Hands(tmp_path)
+    with Intents("mine", tmp_path, clock).held(CLAIM) as intent:
+        intent.before_sending()
+    clock.now -= 3600.0
+    with Intents("mine", tmp_path, clock).held(CLAIM) as intent, pytest.raises(CloudDown):
+        intent.before_sending()
+
+
+def _cut(*_: object) -> None:
+    raise Cut

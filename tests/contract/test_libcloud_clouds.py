@@ -186,6 +186,20 @@ async def test_a_lost_deletion_is_said_again(case: Case, double: VendorDouble, t
 
 
 @EVERY
+async def test_only_the_apis_own_words_say_that_a_machine_is_gone(
+    case: Case, double: VendorDouble, tmp_path: Path
+) -> None:
+    """A proxy's page with the same status: else a machine that is paid for would be taken for ended."""
+    async with opened(case, double, tmp_path) as cloud:
+        made = await cloud.create(case.order())
+        for answer in (Answer(404, b"<html>Not Found</html>"), Answer(404)):
+            for operation, ask in ((f"GET {double.path}/*", cloud.machine), (double.delete, cloud.terminate)):
+                double.http.meet(operation, Fault(answer))
+                with pytest.raises(CloudDown):
+                    await ask(made.id)
+
+
+@EVERY
 async def test_a_private_address_is_taken_where_asked_for(case: Case, double: VendorDouble, tmp_path: Path) -> None:
     """Machines that are reached through a network."""
     async with opened(case, double, tmp_path, address="private") as cloud:

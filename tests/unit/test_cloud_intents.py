@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.autoscaler.cloud.errors import CloudDown
-from orchestrator.autoscaler.cloud.intents import Intents
+from orchestrator.autoscaler.cloud.intents import SETTLE_S, Intents
 
 CLAIM = "aaaaaaaaa2"
 
@@ -55,6 +55,18 @@ def test_a_clock_that_is_set_back_sends_nothing_again(tmp_path: Path) -> None:
     clock.now -= 3600.0
     with Intents("mine", tmp_path, clock).held(CLAIM) as intent, pytest.raises(CloudDown):
         intent.before_sending()
+
+
+@pytest.mark.parametrize(("passed_s", "wait_s"), [(1.0, SETTLE_S - 1.0), (-3600.0, SETTLE_S)])
+def test_an_order_is_asked_for_again_when_lists_had_their_time(passed_s: float, wait_s: float, tmp_path: Path) -> None:
+    """Sooner it would only use up the tries of its claim; and a clock that is set back delays no longer than that."""
+    clock = Hands(tmp_path)
+    with Intents("mine", tmp_path, clock).held(CLAIM) as intent:
+        intent.before_sending()
+    clock.now += passed_s
+    with Intents("mine", tmp_path, clock).held(CLAIM) as intent, pytest.raises(CloudDown) as raised:
+        intent.before_sending()
+    assert raised.value.retry_after_s == pytest.approx(wait_s)
 
 
 def _cut(*_: object) -> None:

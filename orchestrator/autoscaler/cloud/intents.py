@@ -61,8 +61,10 @@ class Intent:
             CloudDown: one that was sent a moment ago may have been carried out, and may not show anywhere yet.
         """
         now = self._clock.wall_s()
-        if self._sent.at and now - self._sent.at < SETTLE_S:  # a clock set back waits: sent twice is paid twice
-            raise CloudDown(self._provider, "this was ordered a moment ago, and no machine of it shows yet")
+        left_s = self._sent.at + SETTLE_S - now
+        if self._sent.at and left_s > 0:  # a clock set back waits: sent twice is paid twice
+            why = "this was ordered a moment ago, and no machine of it shows yet"
+            raise CloudDown(self._provider, why, retry_after_s=min(left_s, SETTLE_S))  # sooner is a try for nothing
         self._write(Sent(now))
 
     def not_carried_out(self) -> None:

@@ -10,6 +10,7 @@ import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ from orchestrator.autoscaler.cloud.plugins import open_provider
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, ProviderConfig
 from orchestrator.autoscaler.cloud.vultr import Vultr, VultrOptions
 from orchestrator.autoscaler.testing.digitalocean_double import DigitalOceanDouble
-from orchestrator.autoscaler.testing.faulty_http import Answer, Fault, json_answer
+from orchestrator.autoscaler.testing.faulty_http import Answer, Asked, Fault, json_answer
 from orchestrator.autoscaler.testing.linode_double import LinodeDouble
-from orchestrator.autoscaler.testing.vendor_double import VendorDouble
+from orchestrator.autoscaler.testing.vendor_double import Form, VendorDouble
 from orchestrator.autoscaler.testing.vultr_double import VultrDouble
 
 TOKEN = "not-a-secret"
@@ -102,6 +103,28 @@ async def test_all_pages_are_read(case: Case, double: VendorDouble, tmp_path: Pa
         asked = len(double.http.asked)
         assert len(await cloud.machines("ours")) == len(double.machines)
         assert double.http.asked[asked:].count(double.listing) == (3 if case.kind == "digitalocean" else 2)
+
+
+@EVERY
+@pytest.mark.parametrize("page", [0, 1])
+async def test_a_page_of_another_shape_makes_no_short_list(
+    case: Case, page: int, double: VendorDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver takes the list for over there; a machine that is missing in a list would look like gone."""
+    async with opened(case, double, tmp_path) as cloud:
+        form = double.machines[(await cloud.create(case.order())).id]
+        for number in range(1, 501):
+            other = f"{str(form['id'])[:-6]}{number:06d}"
+            double.machines[other] = form | {"id": int(other) if other.isdecimal() else other}
+        answered, pages = double.page, count()
+
+        def spoiled(asked: Asked, key: str, forms: list[Form]) -> Form:
+            body = answered(asked, key, forms)
+            return {name: body[name] for name in body if name != key} if next(pages) == page else body
+
+        monkeypatch.setattr(double, "page", spoiled)
+        with pytest.raises(CloudDown):
+            await cloud.machines("ours")
 
 
 @EVERY

@@ -263,6 +263,20 @@ def epoch_s(text: str) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
+def whole(driver: Any, key: str, ask: Callable[[], list[Form]]) -> list[Form]:  # noqa: ANN401
+    """Of all pages. The drivers take a page of another shape for an empty one, or for the end.
+
+    Raises:
+        KeyError: a page has no list under this key.
+    """
+    answers: list[object] = driver.connection.exchange.answers
+    before = len(answers)
+    found = ask()
+    if not all(isinstance(answer, dict) and isinstance(answer.get(key), list) for answer in answers[before:]):
+        raise KeyError(key)
+    return found
+
+
 def size(driver: Any, name: str) -> Any:  # noqa: ANN401
     """One of libcloud's by its name alone: the API knows the rest."""
     from libcloud.compute.base import NodeSize

@@ -128,6 +128,19 @@ async def test_a_page_of_another_shape_makes_no_short_list(
 
 
 @EVERY
+async def test_a_foreign_machine_of_unknown_form_hides_none_of_ours(
+    case: Case, double: VendorDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another fleet's or nobody's, in an account that is shared; not even where the name is looked up."""
+    async with opened(case, double, tmp_path) as cloud:
+        made = await cloud.create(case.order())
+        listed = double._listed
+        monkeypatch.setattr(double, "_listed", lambda: [{"id": 1, "tags": []}, *listed()])
+        assert [machine.id for machine in await cloud.machines("ours")] == [made.id]
+        assert (await cloud.create(case.order())).id == made.id
+
+
+@EVERY
 async def test_user_data_and_tags_arrive_with_the_order(case: Case, double: VendorDouble, tmp_path: Path) -> None:
     """To the byte, encoded once, and in the order itself: a machine is never there without its tags."""
     async with opened(case, double, tmp_path) as cloud:

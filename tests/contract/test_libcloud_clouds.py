@@ -20,9 +20,9 @@ from orchestrator.autoscaler.cloud.digitalocean import DigitalOcean, DigitalOcea
 from orchestrator.autoscaler.cloud.errors import CloudDown, OrderRefused
 from orchestrator.autoscaler.cloud.intents import SETTLE_S, Intents
 from orchestrator.autoscaler.cloud.libcloud_base import LibcloudOptions, LibcloudProvider, Vendor
-from orchestrator.autoscaler.cloud.linode import FIRST_BOOT_S, Linode, LinodeOptions
+from orchestrator.autoscaler.cloud.linode import Linode
 from orchestrator.autoscaler.cloud.plugins import open_provider
-from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, ProviderConfig
+from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, ProviderConfig
 from orchestrator.autoscaler.cloud.vultr import Vultr, VultrOptions
 from orchestrator.autoscaler.testing.digitalocean_double import DigitalOceanDouble
 from orchestrator.autoscaler.testing.faulty_http import Answer, Asked, Fault, json_answer
@@ -310,16 +310,6 @@ async def test_a_refused_order_may_be_sent_again_at_once(case: Case, double: Ven
 
 
 @NAMELESS
-async def test_a_record_that_was_half_written_holds_the_order(case: Case, double: VendorDouble, tmp_path: Path) -> None:
-    """The power went between writing down and sending: nobody knows, so nothing is sent yet."""
-    (tmp_path / "aaaaaaaaa2.json").write_text('{"at": 17')
-    async with opened(case, double, tmp_path) as cloud:
-        with pytest.raises(CloudDown, match="ordered a moment ago, and no machine of it shows yet"):
-            await cloud.create(case.order())
-    assert double.machines == {}
-
-
-@NAMELESS
 async def test_of_two_machines_of_a_claim_all_take_the_oldest(case: Case, double: VendorDouble, tmp_path: Path) -> None:
     """Two hosts ordered while neither was listed; reconciliation ends the other."""
     async with opened(case, double, tmp_path / "a") as cloud:
@@ -400,45 +390,10 @@ async def test_images_go_out_as_the_api_has_them(
         double.close()
 
 
-def test_a_linode_before_its_first_boot_is_not_stopped() -> None:
-    """It shows as offline between its disk and its boot; what is stopped would be replaced."""
-    form = {"id": 1, "label": "x", "status": "offline", "ipv4": [], "type": "", "region": "", "tags": []}
-    form["created"] = "2026-01-01T00:00:00"
-    born = 1767225600.0
-    powers = [Linode(LinodeOptions()).machine(form, born + age_s).power for age_s in (1.0, FIRST_BOOT_S + 1)]
-    assert powers == [Power.PENDING, Power.STOPPED]
-
-
-@pytest.mark.parametrize(
-    ("status", "power", "server", "expected"),
-    [
-        ("pending", "running", "none", Power.PENDING),
-        ("active", "stopped", "locked", Power.PENDING),
-        ("active", "running", "installingbooting", Power.RUNNING),
-        ("active", "stopped", "ok", Power.STOPPED),
-        ("suspended", "running", "ok", Power.STOPPED),
-        ("a word of tomorrow", "running", "ok", Power.RUNNING),
-    ],
-)
-def test_three_fields_of_vultr_make_one_power(status: str, power: str, server: str, expected: Power) -> None:
-    """One that is being installed is not stopped; an unknown word is not gone."""
-    form = {"id": "x", "label": "x", "main_ip": "0.0.0.0", "plan": "", "region": "", "tags": []} | {
-        "date_created": "2026-01-01T00:00:00+00:00",
-        "status": status,
-        "power_status": power,
-        "server_status": server,
-    }
-    machine = Vultr(VultrOptions()).machine(form, 0.0)
-    assert (machine.power, machine.address) == (expected, None)
-
-
 def _with_clock(case: Case, double: VendorDouble, folder: Path, clock: Hands) -> LibcloudProvider:
     options = LibcloudOptions(base_url=double.http.url)
-    vendor = case.vendor(_own_options(case))  # type: ignore[call-arg]
+    own = VultrOptions() if case.kind == "vultr" else DigitalOceanOptions()
+    vendor = case.vendor(own)  # type: ignore[call-arg]
     return LibcloudProvider(
         "mine", vendor, options, SecretStr(TOKEN), intents=Intents("mine", folder, clock), clock=clock
     )
-
-
-def _own_options(case: Case) -> LibcloudOptions:
-    return VultrOptions() if case.kind == "vultr" else DigitalOceanOptions()

@@ -47,6 +47,13 @@ def test_a_record_whose_writing_is_cut_holds_the_order(
         intent.before_sending()
 
 
+def test_a_record_that_was_half_written_holds_the_order(tmp_path: Path) -> None:
+    """The power went between writing down and sending: nobody knows, so nothing is sent yet."""
+    (tmp_path / f"{CLAIM}.json").write_text('{"at": 17')
+    with Intents("mine", tmp_path, Hands(tmp_path)).held(CLAIM) as intent, pytest.raises(CloudDown):
+        intent.before_sending()
+
+
 def test_a_clock_that_is_set_back_sends_nothing_again(tmp_path: Path) -> None:
     """When the order was sent is not known then, so it may have been a moment ago."""
     clock = Hands(tmp_path)

@@ -88,7 +88,7 @@ def read_pools(
     if path is None:
         return Policies()
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"the pools file {path} cannot be read: {error}") from error
     root = Place(path)

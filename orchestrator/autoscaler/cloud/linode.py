@@ -131,7 +131,9 @@ class Linode:
         """Every type in every region that has machines and has not run out of it: the driver does not ask for that."""
         rows = whole(driver, "data", lambda: driver._paginated_request("/v4/regions/availability", "data"))  # noqa: SLF001
         absent = {(row["plan"], row["region"]) for row in rows if not row["available"]}
-        places = [place["id"] for place in whole(driver, "data", driver.list_locations) if "Linodes" in place["capabilities"]]
+        places = [
+            place["id"] for place in whole(driver, "data", driver.list_locations) if "Linodes" in place["capabilities"]
+        ]
         for each in whole(driver, "data", driver.list_sizes):
             dearer = {price["id"]: price["hourly"] for price in each.get("region_prices") or []}
             for place in (place for place in places if (each["id"], place) not in absent):

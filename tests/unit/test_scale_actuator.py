@@ -286,21 +286,6 @@ async def test_a_node_that_works_is_believed_before_its_cloud() -> None:
     assert any("does not know" in why for why in world.parts.sweep.unlisted.values())
 
 
-async def test_a_machine_that_its_cloud_knows_again_is_no_longer_told() -> None:
-    """By its id, though no list shows it yet: what an operator is told is so now."""
-    world = World()
-    await ready(world, 1)
-    world.clock.advance(600.0)
-    world.near.lag_s = 10_000.0  # as if it were unknown
-    await world.rounds(40, target=1)
-    assert world.parts.sweep.unlisted
-    world.near.unlisted.add(world.claims()[0].machine_id or "")
-    world.near.lag_s = 0.0
-    await world.rounds(240, target=1)
-    assert world.is_settled(1)
-    assert world.parts.sweep.unlisted == {}
-
-
 async def test_a_node_lost_for_long_is_given_up() -> None:
     """A lease that lapsed a moment ago may come back; after ten minutes its machine is ended."""
     world = World()

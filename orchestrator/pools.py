@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestrator.autoscaler.cloud.provider import ProviderConfig
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.pools_ansible import Provisioning, read_provisioning
-from orchestrator.pools_scale import check_name, read_limits, read_provider, read_scale_policy
+from orchestrator.pools_scale import check_cluster, check_name, read_limits, read_provider, read_scale_policy
 from orchestrator.pools_table import (
     NOT_NEGATIVE,
     ONE_OR_MORE,
@@ -88,7 +88,7 @@ def read_pools(
     if path is None:
         return Policies()
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"the pools file {path} cannot be read: {error}") from error
     root = Place(path)
@@ -112,6 +112,8 @@ def read_pools(
         regions={name: _project(root.at("projects").at(name), name, v) for name, v in tables["projects"].items()},
     )
     _check_fleet(root, policies)
+    kinds = {name: provider.kind for name, provider in providers.items()}
+    check_cluster(root.at("scale").at("cluster"), policies.limits, policies.scaled.values(), kinds)
     if "cluster" not in tables["scale"]:
         _check_alone(root, providers)
     return policies

@@ -7,7 +7,7 @@ its plugin knows.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.autoscaler.act.ladder import allowed
@@ -36,6 +36,8 @@ from tasks.node import NAME_PATTERN
 POOL_CHARS_MAX = 30
 """Of a pool that is scaled: its nodes are named `<pool>-<id of 10>`, and node names have 41 at most."""
 PROVISIONS = ("none", "ansible")
+LINODE, LINODE_CLUSTER_MAX = "linode", 33
+"""Its tags have 50 characters at most, with `mcpfleet-cluster:`; its labels are the names of machines."""
 TTL_MIN_S = 600.0
 """A machine that ends itself sooner would not outlive an orchestrator's upgrade."""
 LIMIT_RULES = {"budget_eur_h": POSITIVE, "max_machines": ONE_OR_MORE}
@@ -124,6 +126,16 @@ def read_scale_policy(place: Place, pool: str, value: Value, providers: Mapping[
     return policy
 
 
+def check_cluster(place: Place, limits: FleetLimits, scaled: Iterable[ScalePolicy], kinds: Mapping[str, str]) -> None:
+    """That the clouds which pools may order from take the tag. `kinds`: of providers, by name."""
+    used = {kinds[rung.provider] for policy in scaled for rung in policy.ladder}
+    if LINODE in used and len(limits.cluster) > LINODE_CLUSTER_MAX:
+        place.wrong(
+            f"has {len(limits.cluster)} characters: a ladder names a Linode account, whose tags have room for "
+            f"{LINODE_CLUSTER_MAX}; write a shorter one"
+        )
+
+
 def check_name(place: Place, name: str) -> None:
     """A name that may stand in queue names, tags and folders."""
     if not re.fullmatch(NAME_PATTERN, name):
@@ -166,6 +178,11 @@ def _check_ladder(place: Place, policy: ScalePolicy, providers: Mapping[str, Pro
             hint = near(rung.provider, list(providers)) or f": write [providers.{rung.provider}]"
             at.at("provider").wrong(f"is {rung.provider!r}, which has no table{hint}")
         check_rules(at, rung, {"price_eur_h": NOT_NEGATIVE})
+        if providers[rung.provider].kind == LINODE and ("--" in policy.pool or not policy.pool[0].isalpha()):
+            at.at("provider").wrong(
+                f"is {rung.provider!r}, a Linode account, whose labels begin with a letter and have no two dashes in a "
+                f"row: give the pool {policy.pool!r} such a name, or another provider"
+            )
     if not policy.may_use_spot and all(rung.is_spot for rung in policy.ladder):
         place.at("ladder").wrong("has spot machines only: write may_use_spot = true, or add a rung that is not spot")
     if not allowed(policy):

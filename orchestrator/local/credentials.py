@@ -39,7 +39,7 @@ def credentials(
 
 def _named_in(pools_file: str | Path) -> frozenset[str]:
     try:
-        return frozenset(_references(tomllib.loads(Path(pools_file).read_text())))
+        return frozenset(_references(tomllib.loads(Path(pools_file).read_text(encoding="utf-8"))))
     except (OSError, ValueError):
         return frozenset()  # the orchestrator does not start with it, and says why
 
@@ -58,6 +58,6 @@ def _references(value: object) -> Iterator[str]:
 
 def _asked_by(servers_file: Path) -> frozenset[str]:
     try:
-        return frozenset(_ASKED.findall(servers_file.read_text()))
+        return frozenset(_ASKED.findall(servers_file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return frozenset()  # the node does not start with it, and says why

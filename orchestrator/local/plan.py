@@ -105,6 +105,8 @@ def plan_up(  # the options of `mcpfleet up`
             "--autoscale writes a pools file of its own, and MCPFLEET_POOLS_FILE names another; unset it, or give a "
             "pool a ladder there (docs/autoscaling.md) and leave --autoscale out"
         )
+    if environ.get(POOLS_FILE):  # the orchestrator's own folder is another one
+        environ = {**environ, POOLS_FILE: str(Path(environ[POOLS_FILE]).absolute())}
     if servers is not None and not servers.is_file():
         raise SettingsError(f"there is no file {servers}; give --servers a file in the mcpServers form")
     found, servers_file = discover(search_path(environ.get("PATH", ""))), servers and servers.absolute()

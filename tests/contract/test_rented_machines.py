@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -36,22 +36,22 @@ WITHIN_S = 60.0
 async def rented(kind: type[HetznerApi | Ec2Api], folder: Path) -> AsyncIterator[tuple[Api, CloudProvider, Order]]:
     """An API in front of this host, the provider that speaks to it, and an order that it takes."""
     owner = f"t{secrets.token_hex(2)}"
-    wire = await network.laid(owner, None, secrets.randbelow)
-    api = kind(DataCentre(folder / "state", {"tiny": tiny_image(folder / "tiny")}, wire, 2), "tiny", folder)
-    account = api.account()
-    options = {key: value for key, value in account.options.items() if key != "kind"}
-    cloud = open_provider(
-        ProviderConfig("cloud", str(account.options["kind"]), options, folder / "none", account.environ)
-    )
-    words = {key: str(value) for key, value in account.rung.items()}
-    try:
+    async with AsyncExitStack() as closing:  # each end before what it ends: a beginning that fails leaves a part
+        closing.push_async_callback(network.unlay, owner)
+        wire = await network.laid(owner, None, secrets.randbelow)
+        closing.push_async_callback(sweep, folder / "state")
+        centre = DataCentre(folder / "state", {"tiny": tiny_image(folder / "tiny")}, wire, 2)
+        closing.push_async_callback(centre.close)
+        api = kind(centre, "tiny", folder)
+        closing.push_async_callback(api.close)
+        account = api.account()
+        options = {key: value for key, value in account.options.items() if key != "kind"}
+        cloud = open_provider(
+            ProviderConfig("cloud", str(account.options["kind"]), options, folder / "none", account.environ)
+        )
+        closing.push_async_callback(cloud.close)
+        words = {key: str(value) for key, value in account.rung.items()}
         yield api, cloud, Order("aaaaaaaaa2", "web-a", CLUSTER, "web", user_data=USER_DATA, **words)
-    finally:
-        await cloud.close()
-        await api.close()
-        await api.centre.close()
-        await sweep(folder / "state")
-        await network.unlay(owner)
 
 
 async def seen(cloud: CloudProvider, power: Power) -> list[Machine]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +19,7 @@ from orchestrator.local.child import Child, ChildSpec
 from orchestrator.local.credentials import credentials
 from orchestrator.local.logfile import LogFile
 from orchestrator.local.machines import MachinesPlan
-from orchestrator.local.plan import NodePlan, Plan
+from orchestrator.local.plan import NodePlan, Plan, plan_up
 from orchestrator.local.statefile import FleetFile, IdentityFile
 
 SAYS = "import json, os; print(json.dumps(dict(os.environ)), flush=True)"
@@ -120,3 +122,28 @@ def test_a_broken_pools_file_hides_what_is_known_by_name(tmp_path: Path, text: s
     path.write_text(text)
     for broken in (path, tmp_path / "absent.toml"):
         assert credentials(["HCLOUD_TOKEN", "PATH"], pools_file=broken) == {"HCLOUD_TOKEN"}
+
+
+def test_a_relative_pools_file_is_one_file_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The orchestrator starts in a folder of its own: it must read what its starter read, to hide what that names."""
+    (tmp_path / "pools.toml").write_text(POOLS)
+    monkeypatch.chdir(tmp_path)
+    environ = {"PATH": "", "PROJECT_KEY": NOT_A_SECRET, "MCPFLEET_POOLS_FILE": "pools.toml"}
+    plan = plan_up(
+        state_dir=tmp_path / "state", environ=environ, port=0, general=1, servers=None, with_flower=False,
+        ephemeral=False,
+    )  # fmt: skip
+    monkeypatch.chdir("/")
+    assert plan.orchestrator_environ()["MCPFLEET_POOLS_FILE"] == str(tmp_path / "pools.toml")
+    assert "PROJECT_KEY" not in plan.node_environ()
+
+
+def test_a_pools_file_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    """Else a comment in it could hand its credentials on."""
+    path = tmp_path / "pools.toml"
+    path.write_text(f"# für uns\n{POOLS}", encoding="utf-8")
+    asks = "import sys; from orchestrator.local.credentials import credentials as c"
+    asks += "; print(c(['PROJECT_KEY'], pools_file=sys.argv[1]))"
+    plain = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    said = subprocess.run([sys.executable, "-c", asks, path], env=plain, capture_output=True, check=True, timeout=60)
+    assert b"PROJECT_KEY" in said.stdout

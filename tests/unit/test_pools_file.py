@@ -46,6 +46,15 @@ queue_depth = 50
 [projects.shop]
 regions = ["eu-*", "fsn1"]
 """
+LINODE = """
+[scale]
+cluster = "ours"
+[providers.p]
+kind = "linode"
+[pools.POOL.scale]
+ladder = [{ provider = "p", type = "x", region = "y" }]
+"""
+SPARE = '[providers.q]\nkind = "static"\n'
 SCALED = '[providers.p]\nkind = "static"\n[pools.b.scale]\nladder = [{ provider = "p" }]\n'
 
 
@@ -74,6 +83,14 @@ def test_a_provider_sees_its_own_folder_and_the_secrets_it_names(tmp_path: Path)
     assert providers["spare"].environ == {}
     assert providers["spare"].options == {"region": "eu-west-1"}
     assert providers["spare"].state_dir == tmp_path / "cloud" / "spare"
+
+
+def test_names_that_linode_takes_are_taken(tmp_path: Path) -> None:
+    """Up to the longest; and longer ones where no ladder has a rung there."""
+    read = _read(tmp_path, LINODE.replace("POOL", "a-b").replace("ours", "o" * 33))
+    assert list(read.scaled) == ["a-b"]
+    spare = LINODE.replace("POOL", "2--b").replace("ours", "o" * 41)
+    assert list(_read(tmp_path, spare.replace('provider = "p"', 'provider = "q"') + SPARE).scaled) == ["2--b"]
 
 
 def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
@@ -133,6 +150,9 @@ def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
             "[providers.c] is an account that another fleet may",
         ),
         (SCALED + "min_machines = 3\n[scale]\nmax_machines = 2", "scale.max_machines is 2: the pools'"),
+        (LINODE.replace("POOL", "2fast"), "labels begin with a letter and have no two dashes in a row"),
+        (LINODE.replace("POOL", "a--b"), "give the pool 'a--b' such a name, or another provider"),
+        (LINODE.replace("POOL", "b").replace("ours", "o" * 34), "scale.cluster has 34 characters"),
         ("[projects.Shop]\nregions = ['eu']", "projects.Shop is no project"),
         ("[projects.shop]", "projects.shop.regions is missing"),
         ("[projects.shop]\nregion = ['eu']", "projects.shop.region is not a setting, did you mean 'regions'?"),

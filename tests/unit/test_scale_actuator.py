@@ -55,6 +55,21 @@ async def test_the_order_names_the_node_and_holds_its_token() -> None:
     assert order.expires_at == claim.expires_at == claim.created_at + 7200.0
 
 
+async def test_a_cloud_that_says_when_to_ask_again_is_asked_then() -> None:
+    """As often as that, the claim is not given up meanwhile, and its machine comes."""
+    world = World()
+    world.near.faults.refusals = [CloudDown("near", "a moment ago", retry_after_s=60.0) for _ in range(4)]
+    left = []
+    for _ in range(4):
+        await world.rounds(10, target=1, seconds=5.0)
+        left.append(len(world.near.faults.refusals))
+        world.clock.advance(15.0)
+    assert left == [3, 2, 1, 0]
+    await world.rounds(20, target=1)
+    assert world.is_settled(1)
+    assert len(world.claims()) == 1
+
+
 async def test_an_idle_machine_is_drained_and_ended() -> None:
     """One that is not needed is told to leave, and ended once its node has left; its enrolment is void."""
     world = World()

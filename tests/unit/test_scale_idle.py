@@ -44,17 +44,39 @@ def test_an_idle_machine_stays_where_the_others_would_call_it_back() -> None:
     assert {decision.target for decision in _decisions(running=3, idle_s=120.0)} == {2}
 
 
-def _decisions(*, running: int, idle_s: float, cpu: float = 0.98, memory: float = 0.95) -> list[Decision]:
+def test_an_idle_machine_with_time_paid_for_lets_no_busy_one_go() -> None:
+    """Billed by the hour, the busy one is at the end of its hour and would be chosen: its processors are in use."""
+    decisions = _decisions(running=1, idle_s=120.0, billing_s=3600.0, paid_left_s=(300.0, 2000.0))
+    assert {(decision.target, decision.victims, decision.cordon) for decision in decisions} == {(2, (), ())}
+
+
+def test_an_idle_machine_goes_at_the_end_of_its_paid_hour_though_others_are_busy() -> None:
+    """It is the one that is chosen, and it carries nothing."""
+    decisions = _decisions(running=1, idle_s=120.0, billing_s=3600.0, paid_left_s=(2000.0, 300.0))
+    assert ("b",) in [decision.victims for decision in decisions]
+
+
+def _decisions(
+    *,
+    running: int,
+    idle_s: float,
+    cpu: float = 0.98,
+    memory: float = 0.95,
+    billing_s: float = 1.0,
+    paid_left_s: tuple[float | None, float | None] = (None, None),
+) -> list[Decision]:
     """Twenty looks at a pool of two, of which one holds all the calls; who goes is gone by the next look."""
-    busy = MachineSeen("a", "builders-a", ClaimState.READY, held=running, age_s=900.0)
-    idle = MachineSeen("b", "builders-b", ClaimState.READY, idle_s=idle_s, age_s=900.0)
+    busy = MachineSeen("a", "builders-a", ClaimState.READY, held=running, age_s=900.0, paid_left_s=paid_left_s[0])
+    idle = MachineSeen("b", "builders-b", ClaimState.READY, idle_s=idle_s, age_s=900.0, paid_left_s=paid_left_s[1])
     history, decisions, machines = History(), list[Decision](), (busy, idle)
     for look in range(20):
         lane = LaneSeen(
             slots=8 * len(machines), slots_per_machine=8, running=running, arrivals_per_s=0.01 * running,
             service_mean_s=5.0,
         )  # fmt: skip
-        seen = Observation("builders", look * EVERY_S, {Lane.TOOLS: lane}, machines, cpu=cpu, memory=memory)
+        seen = Observation(
+            "builders", look * EVERY_S, {Lane.TOOLS: lane}, machines, cpu=cpu, memory=memory, billing_s=billing_s
+        )
         decision = decide(seen, POLICY, history)
         history = history.after(seen, decision, POLICY)
         decisions.append(decision)

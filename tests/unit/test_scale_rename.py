@@ -94,7 +94,7 @@ async def test_a_spot_machine_of_a_former_name_is_noticed() -> None:
 
 
 async def test_a_claim_that_an_older_release_wrote_has_the_present_name() -> None:
-    """Its row says none; from its next write on it does."""
+    """Its row says none; from the first start of this release on it does, and no later name changes it."""
     world = World()
     await world.rounds(12, target=1)
     row = world.books.rows[world.claims()[0].id]
@@ -102,5 +102,6 @@ async def test_a_claim_that_an_older_release_wrote_has_the_present_name() -> Non
     assert world.claims()[0].cluster == ""
     await world.restart()
     assert [claim.cluster for claim in world.parts.book.all()] == ["test"]
-    await world.rounds(2, seconds=3600.0)
+    await renamed(world)
+    assert [claim.cluster for claim in world.parts.book.all()] == ["test"]
     assert world.claims()[0].cluster == "test"

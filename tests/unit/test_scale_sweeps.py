@@ -78,6 +78,21 @@ async def test_a_machine_that_no_list_shows_is_asked_for_ever_less_often() -> No
     assert world.is_settled(1)
 
 
+async def test_a_machine_that_its_cloud_knows_again_is_no_longer_told() -> None:
+    """By its id, though no list shows it yet: what an operator is told is so now."""
+    world = World()
+    await world.rounds(12, target=1)
+    world.clock.advance(600.0)
+    world.near.lag_s = 10_000.0  # as if it were unknown
+    await world.rounds(40, target=1)
+    assert world.parts.sweep.unlisted
+    world.near.unlisted.add(world.claims()[0].machine_id or "")
+    world.near.lag_s = 0.0
+    await world.rounds(240, target=1)
+    assert world.is_settled(1)
+    assert world.parts.sweep.unlisted == {}
+
+
 async def test_a_node_that_falls_silent_is_reason_to_ask_at_once() -> None:
     """The pause is for a node that is there; once it is lost, its vanished machine is given up at the next look."""
     world = World()

@@ -36,15 +36,16 @@ class Ec2Api:
 
     def __init__(self, centre: DataCentre, image: str, folder: Path) -> None:
         self.centre = centre
-        self._closing = ExitStack()
-        moto_url = self._closing.enter_context(moto_server(folder / "moto.log"))
-        self._front = Ec2Front(moto_url)
-        self._closing.callback(self._front.close)
-        self._ec2 = moto_client(moto_url)
-        self._image, self._ami = image, str(self._ec2.register_image(Name=image)["ImageId"])
-        network = str(centre.wire.gateway.network)
-        vpc = self._ec2.create_vpc(CidrBlock=network)["Vpc"]["VpcId"]
-        self._subnet: str = self._ec2.create_subnet(VpcId=vpc, CidrBlock=network)["Subnet"]["SubnetId"]
+        with ExitStack() as closing:  # what fails in here leaves no server behind
+            moto_url = closing.enter_context(moto_server(folder / "moto.log"))
+            self._front = Ec2Front(moto_url)
+            closing.callback(self._front.close)
+            self._ec2 = moto_client(moto_url)
+            self._image, self._ami = image, str(self._ec2.register_image(Name=image)["ImageId"])
+            network = str(centre.wire.gateway.network)
+            vpc = self._ec2.create_vpc(CidrBlock=network)["Vpc"]["VpcId"]
+            self._subnet: str = self._ec2.create_subnet(VpcId=vpc, CidrBlock=network)["Subnet"]["SubnetId"]
+            self._closing = closing.pop_all()
         self._rented: set[str] = set()
         self._making_true = asyncio.create_task(self._make_true())
 

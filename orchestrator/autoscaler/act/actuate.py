@@ -280,13 +280,13 @@ class Actuator:
         return wait_s
 
     async def _failed(self, claim_id: str, error: str, retry_after_s: float | None, *, is_try: bool = True) -> None:
-        """Noted, and tried again later: each time twice as late, a minute at the most.
+        """Noted, and tried again later: each time twice as late, a minute at the most, or as late as was asked for.
 
         A cloud or a machine is given up after so many tries; what our ledger missed is none of theirs.
         """
         self._tries[claim_id] += 1
-        pause_s = min(AGAIN_MAX_S, AGAIN_S * 2.0 ** min(self._tries[claim_id] - 1, 10))
-        self._not_before_s[claim_id] = self._clock.mono_s() + max(pause_s, retry_after_s or 0.0)
+        pause_s = max(retry_after_s or 0.0, min(AGAIN_MAX_S, AGAIN_S * 2.0 ** min(self._tries[claim_id] - 1, 10)))
+        self._not_before_s[claim_id] = self._clock.mono_s() + pause_s
         log.warning("claim_waits", claim=claim_id, error=error, again_in_s=pause_s)
         claim = self._book.find(claim_id)
         if claim is None or claim.state is ClaimState.GONE:

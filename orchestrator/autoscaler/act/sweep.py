@@ -115,6 +115,7 @@ class Sweep:
         async with asyncio.timeout(self._answer_limit_s):
             machine = await self._clouds[claim.rung.provider].machine(claim.machine_id)
         if machine is not None:
+            self.unlisted.pop(claim.id, None)  # it said that it does not know it, and does
             return
         if self._nodes.state_of(claim.node) in PRESENT:
             self.unlisted[claim.id] = f"{claim.rung.provider} does not know {claim.node}, whose node is there"

@@ -51,12 +51,19 @@ class ClaimBook:
     async def load(self) -> None:
         """What an earlier leader ordered.
 
+        A claim of a release that did not write its cluster has the present one, from now on also in the ledger:
+        else it would change its tag with the fleet's next name.
+
         Raises:
-            LedgerDown: nothing is known; nothing may be ordered or ended.
+            LedgerDown, EpochLost: nothing is known; nothing may be ordered or ended.
         """
         async with self._writing:
-            self._claims = {row.id: self._read(row) for row in await self._books.claims()}
-            self._is_doubtful = False
+            found = {row.id: claim_of(row) for row in await self._books.claims()}
+            for claim in [claim for claim in found.values() if not claim.cluster]:
+                found[claim.id] = named = replace(claim, cluster=self._cluster)
+                if claim.state is not ClaimState.GONE:
+                    await self._books.save_claim(row_of(named))
+            self._claims, self._is_doubtful = found, False
 
     async def resolve(self) -> None:
         """After a write of which nobody knows whether it took, see what the ledger has.
@@ -191,10 +198,6 @@ class ClaimBook:
         self._is_doubtful = was_doubtful
         self._claims[claim.id] = claim
         return claim
-
-    def _read(self, row: ClaimRow) -> NodeClaim:
-        claim = claim_of(row)
-        return claim if claim.cluster else replace(claim, cluster=self._cluster)
 
     def _new_id(self) -> str:
         while True:

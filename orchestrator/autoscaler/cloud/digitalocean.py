@@ -20,6 +20,7 @@ from orchestrator.autoscaler.cloud.libcloud_base import (
     of_tags,
     open_libcloud,
     size,
+    whole,
 )
 from orchestrator.autoscaler.cloud.libcloud_wire import Dialect, Form
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, ProviderConfig
@@ -84,8 +85,7 @@ class DigitalOcean:
 
     def listed(self, driver: Any) -> list[Form]:  # noqa: ANN401
         """Of all the account: the driver has no filter."""
-        found: list[Form] = driver.list_nodes()
-        return found
+        return whole(driver, "droplets", driver.list_nodes)
 
     def one(self, driver: Any, machine_id: str) -> Form:  # noqa: ANN401
         """The driver has no such question, its connection has."""
@@ -107,7 +107,7 @@ class DigitalOcean:
 
     def offers(self, driver: Any) -> Iterator[Offer]:  # noqa: ANN401
         """Sizes, where they can be had."""
-        for each in driver.list_sizes():
+        for each in whole(driver, "sizes", driver.list_sizes):
             for region in each["regions"] if each.get("available", True) else ():
                 yield Offer(each["slug"], region, float(each["price_hourly"]), each["vcpus"], each["memory"])
 

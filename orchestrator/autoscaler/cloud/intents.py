@@ -61,8 +61,10 @@ class Intent:
             CloudDown: one that was sent a moment ago may have been carried out, and may not show anywhere yet.
         """
         now = self._clock.wall_s()
-        if self._sent.at and 0 <= now - self._sent.at < SETTLE_S:
-            raise CloudDown(self._provider, "this was ordered a moment ago, and no machine of it shows yet")
+        left_s = self._sent.at + SETTLE_S - now
+        if self._sent.at and left_s > 0:  # a clock set back waits: sent twice is paid twice
+            why = "this was ordered a moment ago, and no machine of it shows yet"
+            raise CloudDown(self._provider, why, retry_after_s=min(left_s, SETTLE_S))  # sooner is a try for nothing
         self._write(Sent(now))
 
     def not_carried_out(self) -> None:
@@ -82,8 +84,9 @@ class Intent:
 
     def _write(self, sent: Sent) -> None:
         self._sent = sent
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, _FORM.dump_json(sent), 0)
+        body = _FORM.dump_json(sent)
+        os.pwrite(self._descriptor, body, 0)  # before the cut to size: an empty record reads as never sent
+        os.ftruncate(self._descriptor, len(body))
         os.fsync(self._descriptor)
         now = self._clock.wall_s()
         os.utime(self._descriptor, (now, now))

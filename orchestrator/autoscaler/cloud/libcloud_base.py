@@ -177,13 +177,22 @@ class LibcloudProvider:
         try:
             return self._ordered(order)
         except Taken:
-            named = [(tagged, machine) for tagged, machine in self._all() if machine.name == order.name]
-        if not named:
+            named = self._named(order)
+        if named is None:
             raise CloudDown(self._name, f"the name {order.name} is in use, and no list shows by whom yet")
-        tagged, machine = named[0]
-        if (machine.claim, tagged.get(tags.CLUSTER)) != (order.claim, order.cluster):
+        cluster, machine = named
+        if (machine.claim, cluster) != (order.claim, order.cluster):
             raise OrderRefused(self._name, f"the name {order.name} belongs to a machine of somebody else, {machine.id}")
         return machine
+
+    def _named(self, order: Order) -> tuple[str | None, Machine] | None:
+        """Which machine has the name, with its cluster. Ours are read first, as in `_of_cluster`."""
+        with self._wire.asked() as driver:
+            for form in sorted(self._vendor.listed(driver), key=lambda form: _cluster(form) != order.cluster):
+                machine = self._machine(form)
+                if machine.name == order.name:
+                    return _cluster(form), machine
+        return None
 
     def _made(self, order: Order, intent: Intent) -> Machine | None:
         """The machine that earlier orders of this claim became."""
@@ -215,13 +224,10 @@ class LibcloudProvider:
         with self._wire.asked(order, self._vendor.beside(order, tagged)) as driver:
             return self._machine(self._vendor.order(driver, order, tagged))
 
-    def _all(self) -> list[tuple[Mapping[str, str], Machine]]:
-        """With their tags."""
-        with self._wire.asked() as driver:
-            return [(_tags(form), self._machine(form)) for form in self._vendor.listed(driver)]
-
     def _of_cluster(self, cluster: str) -> list[Machine]:
-        return [machine for tagged, machine in self._all() if tagged.get(tags.CLUSTER) == cluster]
+        """Others of the account are not read: one in a form that nobody knows must not hide ours."""
+        with self._wire.asked() as driver:
+            return [self._machine(form) for form in self._vendor.listed(driver) if _cluster(form) == cluster]
 
     def _one(self, machine_id: str) -> Machine | None:
         if not self._vendor.is_id(machine_id):
@@ -263,6 +269,20 @@ def epoch_s(text: str) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
+def whole(driver: Any, key: str, ask: Callable[[], list[Form]]) -> list[Form]:  # noqa: ANN401
+    """Of all pages. The drivers take a page of another shape for an empty one, or for the end.
+
+    Raises:
+        KeyError: a page has no list under this key.
+    """
+    answers: list[object] = driver.connection.exchange.answers
+    before = len(answers)
+    found = ask()
+    if not all(isinstance(answer, dict) and isinstance(answer.get(key), list) for answer in answers[before:]):
+        raise KeyError(key)
+    return found
+
+
 def size(driver: Any, name: str) -> Any:  # noqa: ANN401
     """One of libcloud's by its name alone: the API knows the rest."""
     from libcloud.compute.base import NodeSize
@@ -301,6 +321,10 @@ def open_libcloud(config: ProviderConfig, form: type[Options], made: Callable[[O
 def _tags(form: Form) -> Mapping[str, str]:
     pairs = (str(tag).partition(":") for tag in form.get("tags") or [])
     return {key: value for key, _, value in pairs}
+
+
+def _cluster(form: Form) -> str | None:
+    return _tags(form).get(tags.CLUSTER)
 
 
 def _node(driver: Any, machine_id: str) -> Any:  # noqa: ANN401

@@ -163,7 +163,8 @@ class LibcloudWire:
         detail = self._said(exchange.words or f"HTTP {exchange.status}")
         if exchange.status < CLIENT_ERROR:
             return self._without_refusal(error, exchange, order)
-        if exchange.status == NOT_FOUND and order is None:
+        # in the API's own words: a proxy's page, or a wrong base_url, says nothing of a machine
+        if exchange.status == NOT_FOUND and exchange.words and order is None:
             return Gone(self._provider, detail)
         if exchange.status in {REQUEST_TIMEOUT, TOO_MANY}:
             return Declined(self._provider, detail, retry_after_s=exchange.retry_after_s)

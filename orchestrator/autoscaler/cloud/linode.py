@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -24,6 +24,7 @@ from orchestrator.autoscaler.cloud.libcloud_base import (
     of_tags,
     open_libcloud,
     size,
+    whole,
 )
 from orchestrator.autoscaler.cloud.libcloud_wire import Dialect, Form
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, ProviderConfig
@@ -102,7 +103,7 @@ class Linode:
 
     def listed(self, driver: Any) -> list[Form]:  # noqa: ANN401
         """Of all the account: the driver has no filter."""
-        return _whole(driver, driver.list_nodes)
+        return whole(driver, "data", driver.list_nodes)
 
     def one(self, driver: Any, machine_id: str) -> Form:  # noqa: ANN401
         """By its number."""
@@ -128,10 +129,12 @@ class Linode:
 
     def offers(self, driver: Any) -> Iterator[Offer]:  # noqa: ANN401
         """Every type in every region that has machines and has not run out of it: the driver does not ask for that."""
-        rows = _whole(driver, lambda: driver._paginated_request("/v4/regions/availability", "data"))  # noqa: SLF001
+        rows = whole(driver, "data", lambda: driver._paginated_request("/v4/regions/availability", "data"))  # noqa: SLF001
         absent = {(row["plan"], row["region"]) for row in rows if not row["available"]}
-        places = [place["id"] for place in _whole(driver, driver.list_locations) if "Linodes" in place["capabilities"]]
-        for each in _whole(driver, driver.list_sizes):
+        places = [
+            place["id"] for place in whole(driver, "data", driver.list_locations) if "Linodes" in place["capabilities"]
+        ]
+        for each in whole(driver, "data", driver.list_sizes):
             dearer = {price["id"]: price["hourly"] for price in each.get("region_prices") or []}
             for place in (place for place in places if (each["id"], place) not in absent):
                 usd_h = dearer.get(place) or each["price"]["hourly"]
@@ -141,11 +144,3 @@ class Linode:
 def open_linode(config: ProviderConfig) -> CloudProvider:
     """Kind `linode`."""
     return open_libcloud(config, LinodeOptions, Linode)
-
-
-def _whole(driver: Any, ask: Callable[[], list[Form]]) -> list[Form]:  # noqa: ANN401
-    """Of all pages. The driver takes an answer of another shape for an empty one."""
-    found = ask()
-    if any(not isinstance(answer, dict) or "data" not in answer for answer in driver.connection.exchange.answers):
-        raise KeyError("data")
-    return found

@@ -20,6 +20,7 @@ from orchestrator.autoscaler.cloud.libcloud_base import (
     of_tags,
     open_libcloud,
     size,
+    whole,
 )
 from orchestrator.autoscaler.cloud.libcloud_wire import Dialect, Form
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, ProviderConfig
@@ -89,8 +90,7 @@ class Vultr:
 
     def listed(self, driver: Any) -> list[Form]:  # noqa: ANN401
         """Of all the account, but for bare metal."""
-        found: list[Form] = driver.list_nodes(ex_list_bare_metals=False)
-        return found
+        return whole(driver, "instances", lambda: driver.list_nodes(ex_list_bare_metals=False))
 
     def one(self, driver: Any, machine_id: str) -> Form:  # noqa: ANN401
         """By its id."""
@@ -113,7 +113,7 @@ class Vultr:
 
     def offers(self, driver: Any) -> Iterator[Offer]:  # noqa: ANN401
         """Plans, where they can be had."""
-        for each in driver.list_sizes(ex_list_bare_metals=False):
+        for each in whole(driver, "plans", lambda: driver.list_sizes(ex_list_bare_metals=False)):
             usd_h = each.get("hourly_cost") or each["monthly_cost"] / HOURS_PER_MONTH
             for region in each["locations"]:
                 yield Offer(each["id"], region, float(usd_h), each["vcpu_count"], each["ram"])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from math import ceil
 
-from orchestrator.autoscaler.decide import needs, signs
+from orchestrator.autoscaler.decide import needs, signs, victims
 from orchestrator.autoscaler.decide.history import History
 from orchestrator.autoscaler.decide.needs import PoolNeed
 from orchestrator.autoscaler.decide.wish import Wish, count
 from orchestrator.autoscaler.scale_policy import ScalePolicy
-from orchestrator.autoscaler.values import COMING, ClaimState, Observation, Reason
+from orchestrator.autoscaler.values import COMING, Observation, Reason
 
 LATE_FOR_S = 60.0
 """Calls that wait too long for so long, with nothing on the way, say that the formulas see too little."""
@@ -75,10 +75,9 @@ def _down(seen: Observation, policy: ScalePolicy, history: History, kept: int, n
 def _has_spare(seen: Observation, policy: ScalePolicy, kept: int) -> bool:
     """A machine may go though processors or memory of the pool are in use: no call of its own would move elsewhere.
 
-    Not where the others would then be so full of calls that busy processors order a machine again.
+    It is the very one that would be chosen. Not where the others would then be so full of calls that busy processors
+    order a machine again.
     """
-    is_spare = any(
-        machine.state is ClaimState.READY and not machine.held and machine.idle_s >= policy.settle_s
-        for machine in seen.machines
-    )
+    going = victims.leaving(victims.stock(seen, policy), 1).idle
+    is_spare = any(machine.claim in going and machine.idle_s >= policy.settle_s for machine in seen.machines)
     return is_spare and signs.utilisation(seen) * kept < policy.triggers.utilisation_low * (kept - 1)

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from worker.workspaces.errors import (
     RepositoryMissing,
     UnknownRef,
 )
+from worker.workspaces.git import Git
 from worker.workspaces.names import Project, remote_of
 from worker.workspaces.quota import WorkspaceLimits
 from worker.workspaces.workspaces import Workspaces
@@ -298,6 +300,33 @@ async def test_a_fetch_that_was_given_up_is_no_fetch(rig: Rig) -> None:
     await _until(lambda: not _lives(int(started.read_text())))
     _ssh(rig, UPLOAD.format(log=rig.folder / "fetches"))
     await run()
+
+
+async def test_git_that_is_given_up_while_it_starts_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had started by then is ended with it, and nobody waits for that to end by itself."""
+    program, started = tmp_path / "git", tmp_path / "started"
+    program.write_text(f'#!/bin/sh\nsleep 60 &\necho $! > "{started}"\nwait\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    running = asyncio.create_task(Git(tmp_path).run("fetch"))
+    while not _appears(started, 0.5):  # noqa: ASYNC110 - holds up the loop: its pipes are not connected yet
+        await asyncio.sleep(0)
+    running.cancel()
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await _until(lambda: not _lives(int(started.read_text())))
+
+
+def _appears(path: Path, within_s: float) -> bool:
+    """Whether somebody writes it."""
+    deadline_s = time.monotonic() + within_s
+    while time.monotonic() < deadline_s:
+        if path.exists() and path.read_text().strip():
+            return True
+    return False
 
 
 async def test_a_mirror_that_is_broken_is_made_anew(rig: Rig) -> None:

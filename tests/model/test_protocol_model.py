@@ -156,7 +156,7 @@ PLANTED = {
         steps=CALLS | {"renew", "pass_time"},
         nodes=1,
         tools=(UNSAFE,),
-        seed=8,
+        seed=3,
     ),
     "an older term judged before the newer one was heard": Planted(
         patches={(desk_module, "compare"): trusting},
@@ -170,6 +170,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.timeout(600)  # a search: as long as it takes on a busy machine
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that cannot fail proves nothing."""
     planted = PLANTED[name]

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import SettingsError
 from worker.workspaces.errors import DiskFull, GitFailed, GitTooSlow, is_full
@@ -119,7 +120,7 @@ class Git:
         """
         may = allowed or Allowed()
         options = [word for setting in _WORDS for word in ("-c", setting)]
-        process = await asyncio.create_subprocess_exec(
+        process = await _started(
             *(self._program, *options, *words),
             cwd=at.work if at is not None and at.work is not None else self._home,
             env=self._environ | (at.environ() if at is not None else {}) | dict(may.environ),
@@ -142,6 +143,16 @@ class Git:
         if is_full(said):
             raise DiskFull(said.strip()[-200:])
         raise GitFailed(words[0], status, said, out[-SAID_BYTES:].decode(errors="replace"))
+
+
+async def _started(*words: str, **how: Any) -> asyncio.subprocess.Process:  # noqa: ANN401 - as asyncio takes it
+    """Not cancelled half-way: asyncio would end git alone then, and wait for what that had started."""
+    starting = asyncio.create_task(asyncio.create_subprocess_exec(*words, **how))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)
+        raise
 
 
 async def _talk(process: asyncio.subprocess.Process, given: bytes, most_bytes: int) -> tuple[bytes, str]:

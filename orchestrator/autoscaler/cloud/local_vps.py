@@ -8,6 +8,7 @@ machines share the host's kernel.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -53,6 +54,7 @@ class LocalVps:
         self._records = records
         self._host = host
         self._clock = clock
+        self._ending: dict[str, asyncio.Lock] = {}
 
     async def create(self, order: Order) -> Machine:
         """The one machine of this claim; one whose making was interrupted is made anew, under the same id."""
@@ -90,6 +92,11 @@ class LocalVps:
 
     async def terminate(self, machine_id: str) -> None:
         """Shut down, or killed after `stop_s`; returns when nothing of it is left."""
+        async with self._ending.setdefault(machine_id, asyncio.Lock()):  # said twice at once: the second waits
+            await self._end(machine_id)
+        self._ending.pop(machine_id, None)
+
+    async def _end(self, machine_id: str) -> None:
         async with self._changing():
             record = self._record_of(machine_id)
             if record is None:

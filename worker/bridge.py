@@ -2,7 +2,8 @@
 
 Celery runs in the main thread with a pool of one, because its body only hands over. Towards the loop:
 an append and at most one wake-up per burst. Towards Celery: callbacks on its hub, which kombu makes
-safe to call from another thread. Nothing else in the worker may know of threads.
+safe to call from another thread but runs in any order (they are a set there), so their order is kept
+here. Nothing else in the worker may know of threads.
 
 When it stops, kombu puts prefetched messages back on their queue. That is harmless: they name this
 incarnation and its term, so nobody else can open them, and a new process has a new key.
@@ -83,6 +84,7 @@ class CelerySide:
         self._name = name
         self._pool_queues = {lane: queue for lane, queue in pool_queues.items() if queue in queues}
         self._paused: set[Lane] = set()
+        self._asked: deque[Callable[[], object]] = deque()
         self._worker: Any = None
         self._is_stopping = False
         celery_state.should_stop = None  # Celery keeps it in a module; an earlier worker may have left it set
@@ -130,7 +132,18 @@ class CelerySide:
     def _on_hub(self, callback: Callable[[], object]) -> None:
         worker = self._worker
         if worker is not None and worker.hub is not None:
-            worker.hub.call_soon(_logged(callback))
+            self._asked.append(callback)
+            worker.hub.call_soon(self._do_next)
+
+    def _do_next(self) -> None:
+        """What was asked first of what is not done: a resume that overtakes its pause would leave a lane deaf.
+
+        An error must not end Celery's loop; a broker that is away is the usual one.
+        """
+        try:
+            self._asked.popleft()()
+        except Exception:  # noqa: BLE001 - the top of a callback on the hub
+            _log.warning("celery_callback_failed", exc_info=True)
 
     def _make(
         self,
@@ -187,18 +200,6 @@ def _hand_over(put: Callable[[str, str], None]) -> Callable[..., Callable[..., N
         return handle
 
     return strategy
-
-
-def _logged(callback: Callable[[], object]) -> Callable[[], None]:
-    """An error on the hub must not end Celery's loop; a broker that is away is the usual one."""
-
-    def run() -> None:
-        try:
-            callback()
-        except Exception:  # noqa: BLE001 - the top of a callback on the hub
-            _log.warning("celery_callback_failed", exc_info=True)
-
-    return run
 
 
 def _keep_logging(**_: object) -> None:

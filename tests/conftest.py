@@ -26,7 +26,7 @@ from redis.retry import Retry
 
 from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos import disks, network
-from tests.contract import agents
+from tests.contract import claude_binary
 from tests.side_by_side import ByFleet
 from tests.vps import ground
 
@@ -72,7 +72,7 @@ NEEDS = {
     "busybox": (ground.has_busybox, "no static busybox (apt-get install busybox-static)"),
     "vps-image": ((ground.IMAGES / "plain").exists, "no image of a machine here (make vps-image, as root)"),
     "claude": (
-        lambda: agents.why_not() is None,
+        lambda: claude_binary.why_not() is None,
         "no Claude Code, or no sandbox for it (make agents, on x86-64)",
     ),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),

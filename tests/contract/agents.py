@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import importlib.util
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +15,7 @@ import orjson
 from orchestrator.testing.serving import serving
 from tasks.clock import SystemClock
 from tasks.tool import ToolPolicy
+from tests.contract.claude_binary import BINARY, VERSION
 from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
 from worker.sidecars.sidecars_file import parse_sidecars
@@ -26,30 +23,8 @@ from worker.testing.messages_double import MessagesDouble
 from worker.upstreams.upstream import Ask
 from worker.workspaces.names import Project
 
-ROOT = Path(__file__).resolve().parents[2]
-BINARY = ROOT / ".cache/agents/node_modules/@anthropic-ai/claude-code-linux-x64/claude"
-PINNED: dict[str, str] = orjson.loads((ROOT / "deploy/agents/package.json").read_bytes())["dependencies"]
-VERSION = PINNED["@anthropic-ai/claude-code"]
 KEY = "not-a-secret"
 WAIT_S = 90.0
-
-
-@functools.cache
-def why_not() -> str | None:
-    """What is missing for a run of the real binary in a real sandbox."""
-    if not BINARY.exists():
-        return "Claude Code is not installed"
-    if importlib.util.find_spec("claude_agent_sdk") is None:
-        return "claude-agent-sdk is not installed"
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        return "bubblewrap is not installed"
-    tried = [bwrap, "--unshare-user", "--unshare-net", "--ro-bind", "/", "/", "true"]
-    try:
-        ended = subprocess.run(tried, check=False, capture_output=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        return "bubblewrap does not answer"
-    return None if ended.returncode == 0 else "bubblewrap may not make namespaces here"
 
 
 @dataclass(slots=True)

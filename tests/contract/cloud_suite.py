@@ -198,8 +198,6 @@ class CloudSuite:
 
     async def test_terminate_ends_it_and_may_be_said_again(self, rig: CloudRig, cloud: CloudProvider) -> None:
         """Until it is gone, and after; other machines stay."""
-        if type(cloud).__name__ == "LocalVps":
-            pytest.skip("two machines of this host, ended at once on a busy host, sometimes hang: not understood yet")
         first, second = [await cloud.create(rig.order(claim)) for claim in CLAIMS[:2]]
         await asyncio.gather(cloud.terminate(first.id), cloud.terminate(first.id))
         await cloud.terminate(first.id)

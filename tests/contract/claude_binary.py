@@ -1,0 +1,34 @@
+"""Whether a run of the real Claude Code in a real sandbox can be tried here. Imports little: every test start asks."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import orjson
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = ROOT / ".cache/agents/node_modules/@anthropic-ai/claude-code-linux-x64/claude"
+PINNED: dict[str, str] = orjson.loads((ROOT / "deploy/agents/package.json").read_bytes())["dependencies"]
+VERSION = PINNED["@anthropic-ai/claude-code"]
+
+
+@functools.cache
+def why_not() -> str | None:
+    """What is missing for a run of the real binary in a real sandbox."""
+    if not BINARY.exists():
+        return "Claude Code is not installed"
+    if importlib.util.find_spec("claude_agent_sdk") is None:
+        return "claude-agent-sdk is not installed"
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return "bubblewrap is not installed"
+    tried = [bwrap, "--unshare-user", "--unshare-net", "--ro-bind", "/", "/", "true"]
+    try:
+        ended = subprocess.run(tried, check=False, capture_output=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        return "bubblewrap does not answer"
+    return None if ended.returncode == 0 else "bubblewrap may not make namespaces here"

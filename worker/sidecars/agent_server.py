@@ -19,10 +19,11 @@ import orjson
 import structlog
 
 from tasks.clock import Clock
-from tasks.errors import FleetError, Permanent
+from tasks.errors import FleetError
 from tasks.invocation import Lane
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
+from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
 from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
 from worker.sidecars.guard import guarded
@@ -31,45 +32,23 @@ from worker.sidecars.places import Place, Places
 from worker.sidecars.run_arguments import RunArguments, parsed
 from worker.sidecars.sidecar import (
     AgentTask,
-    Began,
     Ending,
-    Event,
     Fault,
     Health,
     Result,
-    Retrying,
     RunLimits,
-    Said,
     Sidecar,
     ToolBegan,
 )
-from worker.upstreams.errors import UpstreamError, not_started, permanent, unavailable, unknown_tool
+from worker.upstreams.errors import UpstreamError, not_started, unavailable, unknown_tool
 from worker.upstreams.upstream import Ask, ServerStatus
 
 _log = structlog.get_logger()
 
-RUN = "run"
 AROUND_S = 900.0
 """For fetching before a run, and for patch and push after it: its own limit is to be the one that ends it."""
 LOOK_AGAIN_S = 30.0
 TIDY_EVERY_S = 3600.0
-STRUCTURED = {
-    "type": "object",
-    "properties": {
-        "ending": {"type": "string"},
-        "fault": {"type": ["string", "null"]},
-        "session_id": {"type": ["string", "null"]},
-        "turns": {"type": "integer"},
-        "usage": {"type": "object"},
-        "cost_usd": {"type": ["number", "null"]},
-        "denials": {"type": "array", "items": {"type": "string"}},
-        "structured": {},
-        "base": {"type": "string", "description": "The commit that it began from."},
-        "files": {"type": "integer", "description": "How many it changed."},
-        "patch": {"type": "string", "description": "For git apply, on top of base."},
-        "branch": {"type": "string", "description": "Where it was pushed."},
-    },
-}
 
 
 class Extras(Protocol):
@@ -110,7 +89,7 @@ class AgentServer:
         self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
         self._policy_of, self._extras, self._learns = policy_of, extras, learns
-        self._definitions = (_definition(), *(extras.definitions() if extras is not None else ()))
+        self._definitions = (definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
         self._last_success_s: float | None = None
@@ -207,14 +186,14 @@ class AgentServer:
             async with self._places.open(run, ask.project, said.ref) as place:
                 result, used_tools = await self._watched(self._task(run, said, place, ask.project), place, ask)
                 if used_tools or result.ending is not Ending.FAILED:
-                    done = await _kept(place, push=said.push)
+                    done = await kept(place, push=said.push)
         except FleetError as error:
-            raise _of_workspace(error) from error
+            raise of_workspace(error) from error
         self._learn(result.fault, result.retry_after_s)
         if result.ending is Ending.FAILED:
-            self._raise_what_is_no_answer(result, used_tools=used_tools)
+            self._raise_what_is_noanswered(result, used_tools=used_tools)
         self._last_success_s = self._clock.mono_s()
-        return _answer(result, done)
+        return answered(result, done)
 
     async def _extra(self, extras: Extras, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
         applied = extras.wants_a_place(tool, arguments)
@@ -228,14 +207,14 @@ class AgentServer:
                 async with self._places.open(run, ask.project, applied.ref) as place:
                     answer = await extras.call(tool, arguments, place.workspace)
                     if isinstance(answer, dict):
-                        done = await _kept(place, push=applied.push)
+                        done = await kept(place, push=applied.push)
         except FleetError as error:
-            raise _of_workspace(error) from error
+            raise of_workspace(error) from error
         if isinstance(answer, Trouble):
             self._learn(answer.fault, answer.retry_after_s)
             failed = Result(Ending.FAILED, answer.message, answer.fault, retry_after_s=answer.retry_after_s)
-            self._raise_what_is_no_answer(failed, used_tools=False)
-            return _answer(failed, done)
+            self._raise_what_is_noanswered(failed, used_tools=False)
+            return answered(failed, done)
         self._learn(None, None)
         self._last_success_s = self._clock.mono_s()
         answer["structuredContent"] |= done
@@ -310,7 +289,7 @@ class AgentServer:
         message = f"{self.name}: credential {self._credential.name} is spent for another {wait_s:.0f} s"
         return UpstreamError(ErrorInfo("credential_spent", message, Failure.WAIT_UNTIL, wait_s))
 
-    def _raise_what_is_no_answer(self, result: Result, *, used_tools: bool) -> None:
+    def _raise_what_is_noanswered(self, result: Result, *, used_tools: bool) -> None:
         """A failure that another try, another node or another day may not see."""
         if result.fault in (Fault.QUOTA, Fault.OVERLOADED) and not used_tools:
             raise self._wait(self._credential.wait_s() or result.retry_after_s or DEFAULT_PAUSE_S)
@@ -335,63 +314,3 @@ class AgentServer:
         if broken != self._was_broken:
             self._was_broken = broken
             self._on_change()
-
-
-def line_of(event: Event) -> str | None:
-    """An event as a line for whoever watches; None where it is no news."""
-    if isinstance(event, Began):
-        return f"session {event.session_id} with {event.model}"
-    if isinstance(event, Said):
-        return None if event.is_part or not event.text.strip() else event.text
-    if isinstance(event, ToolBegan):
-        return f"{event.name}: {event.about}" if event.about else event.name
-    if isinstance(event, Retrying):
-        return f"the provider answered {event.status or 'nothing'}; try {event.attempt + 1} in {event.after_s:.1f} s"
-    return None
-
-
-async def _kept(place: Place, *, push: bool) -> dict[str, Any]:
-    """What it did. The agent has run: where this fails, nothing may be run again for it, nor its answer be lost."""
-    try:
-        return await place.results(push=push)
-    except FleetError as error:
-        return {"files_error": {"code": error.code, "message": error.message}}
-
-
-def _of_workspace(error: FleetError) -> UpstreamError:
-    """What went wrong with the project's files before the agent began, or with taking its work out."""
-    if isinstance(error, UpstreamError):
-        return error
-    make = permanent if isinstance(error, Permanent) else not_started
-    return make(error.code, error.message)
-
-
-def _answer(result: Result, done: dict[str, Any]) -> str:
-    """An MCP CallToolResult as JSON text. Source: MCP 2026-07-28, tools, `structuredContent`."""
-    structured = {
-        "ending": result.ending,
-        "fault": result.fault,
-        "session_id": result.session_id,
-        "turns": result.turns,
-        "usage": dataclasses.asdict(result.usage),
-        "cost_usd": result.cost_usd,
-        "denials": list(result.denials),
-        "structured": result.structured,
-        **done,
-    }
-    content = [{"type": "text", "text": result.text}]
-    is_error = result.ending is not Ending.SUCCEEDED
-    return orjson.dumps({"content": content, "structuredContent": structured, "isError": is_error}).decode()
-
-
-def _definition() -> dict[str, Any]:
-    schema = RunArguments.model_json_schema()
-    schema.pop("title", None)
-    return {
-        "name": RUN,
-        "title": "Run a coding agent",
-        "description": "Runs a coding agent in a workspace of its own and answers with what it said and did.",
-        "inputSchema": schema,
-        "outputSchema": STRUCTURED,
-        "annotations": {"readOnlyHint": False, "idempotentHint": False, "openWorldHint": True},
-    }

@@ -23,7 +23,7 @@ PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
 .PHONY: help setup servers node postgres machines agents vps-image vps-demo test test-live chaos check lint types imports
-.PHONY: demo up bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
+.PHONY: demo agents-demo up bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -254,6 +254,9 @@ up: setup servers node ## the local fleet in the foreground; Ctrl-C stops all of
 
 vps-demo: vps-image ## the fleet sizes itself with machines that really boot on this host (root; ARGS='--only golden')
 	@$(WITH_SERVERS) $(BIN)/python -m tests.vps $(ARGS)
+
+agents-demo: setup servers agents ## a coding agent mends a failing test through the fleet; no key needed (ANTHROPIC_API_KEY: a real model)
+	@$(WITH_SERVERS) $(BIN)/python -m tests.agents_demo $(ARGS)
 
 bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)
 	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)

@@ -189,7 +189,7 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
 async def test_servers_that_cannot_start_say_why_and_stop_nobody(notes: Path) -> None:
     """Each way to fail has its sentence, the server beside them works, and the node starts."""
     form = {"mcpServers": {name: entry for name, (entry, _) in BAD.items()} | {"s": scripted(notes)}}
-    async with running(form, limits=Limits(start_s=2.0, result_bytes=100_000)) as kit:
+    async with running(form, limits=Limits(start_s=6.0, result_bytes=100_000)) as kit:
         await until(lambda: kit.status("s").state == "ready")
         await until(lambda: all(kit.status(name).error for name in BAD))
         said = {name: str(kit.status(name).error) for name in BAD}

@@ -98,6 +98,7 @@ def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, pri
         egress=home / "egress.sock",
         model=entry.model,
         environ=entry.environ,
+        prices=prices,
     )
     sidecar = ClaudeCode(settings, egress, Transcripts(home / "sessions", CLAUDE_SESSION))
     return _Behind(sidecar, partial(_served, egress, settings), learns=False)

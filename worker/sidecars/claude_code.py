@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import structlog
 
 from tasks.errors import SettingsError
@@ -32,6 +33,7 @@ from worker.sidecars.sidecar import (
     Result,
     SessionMode,
 )
+from worker.sidecars.spend import Prices
 from worker.sidecars.transcripts import Transcripts
 from worker.workspaces import sandbox
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 BINARY = "/opt/claude"
 INSIDE = "/opt/inside.py"
+MANAGED = "/etc/claude-code/managed-settings.json"
 INTERRUPT_S = 5.0
 """From asking it to stop to ending its world."""
 CLOSE_S = 10.0
@@ -71,6 +74,8 @@ class ClaudeSettings:
     model: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     """Beside `ENVIRON`; for models of others, their names and limits."""
+    prices: Prices = field(default_factory=Prices)
+    """Claude Code counts with them too: what it has no price for it counts as dear, and stops too early."""
 
 
 class ClaudeCode:
@@ -215,7 +220,7 @@ class _Run:
             self._talking.cancel()
         self._process.kill()
         self._process.forget()
-        for path in self._wrappers():
+        for path in (*self._wrappers(), self._settings.runs / f"{self._task.run}.json"):
             path.unlink(missing_ok=True)
 
     async def _talk(self) -> None:
@@ -243,6 +248,12 @@ class _Run:
         finally:
             self._events.put_nowait(None)
 
+    def _managed(self) -> Path:
+        """Its settings that no project can change. Prices are believed from there alone."""
+        path = self._settings.runs / f"{self._task.run}.json"
+        path.write_bytes(orjson.dumps({"modelPricing": {"overrides": claude_words.pricing(self._settings.prices)}}))
+        return path
+
     def _wrappers(self) -> tuple[Path, Path]:
         return self._settings.runs / self._task.run, self._settings.runs / f"{self._task.run}.inner"
 
@@ -258,7 +269,7 @@ class _Run:
             workspace=self._task.workspace,
             home=self._task.home,
             egress=self._settings.egress,
-            read_only={**self._task.read_only, **ours},
+            read_only={**self._task.read_only, **ours, self._managed(): MANAGED},
             environ=ENVIRON | dict(self._settings.environ) | {"ANTHROPIC_API_KEY": self._token},
         )
         outer, inner = self._wrappers()

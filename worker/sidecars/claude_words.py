@@ -22,6 +22,7 @@ from worker.sidecars.sidecar import (
     ToolBegan,
     ToolEnded,
 )
+from worker.sidecars.spend import Prices
 
 ABOUT_CHARS = 200
 _LIMITS = {
@@ -143,3 +144,16 @@ def _fault_of(status: int | None, text: str) -> tuple[Fault, str]:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Fault.OVERLOADED, f"the provider failed ({status})"
     return Fault.REFUSED, f"the provider refused the request ({status})"
+
+
+def pricing(prices: Prices) -> dict[str, dict[str, float]]:
+    """As `modelPricing.overrides` of Claude Code's managed settings has them, for a million tokens."""
+    return {
+        name: {
+            "input": price.input,
+            "output": price.output,
+            "cacheRead": price.cache_read,
+            "cacheWrite": price.cache_write,
+        }
+        for name, price in prices.by_model.items()
+    }

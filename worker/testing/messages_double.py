@@ -94,9 +94,10 @@ class MessagesDouble:
             error = {"type": kind.get(fault.status, "api_error"), "message": fault.message}
             return JSONResponse({"type": "error", "error": error}, fault.status, fault.headers)
         blocks = self._step(asked)
+        message = _message(asked["model"], len(self.requests))
         if asked.get("stream"):
-            return StreamingResponse(_streamed(asked["model"], blocks, fault), media_type="text/event-stream")
-        return JSONResponse(_message(asked["model"], blocks) | {"content": blocks, "stop_reason": _stop(blocks)})
+            return StreamingResponse(_streamed(message, blocks, fault), media_type="text/event-stream")
+        return JSONResponse(message | {"content": blocks, "stop_reason": _stop(blocks)})
 
     def _step(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         if not asked.get("tools"):
@@ -105,10 +106,11 @@ class MessagesDouble:
         return self.script[done] if done < len(self.script) else [text("there is nothing left to do")]
 
 
-def _message(model: str, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _message(model: str, number: int) -> dict[str, Any]:
+    """Claude Code takes two answers of one id for parts of the same."""
     usage = {"input_tokens": INPUT_TOKENS, "output_tokens": OUTPUT_TOKENS}
     return {
-        "id": f"msg_{len(blocks)}",
+        "id": f"msg_{number}",
         "type": "message",
         "role": "assistant",
         "model": model,
@@ -123,8 +125,8 @@ def _stop(blocks: Sequence[dict[str, Any]]) -> str:
     return "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
 
 
-async def _streamed(model: str, blocks: Sequence[dict[str, Any]], fault: Trouble) -> AsyncIterator[bytes]:
-    yield _event("message_start", message=_message(model, blocks))
+async def _streamed(message: dict[str, Any], blocks: Sequence[dict[str, Any]], fault: Trouble) -> AsyncIterator[bytes]:
+    yield _event("message_start", message=message)
     if fault.stalls:
         await asyncio.Event().wait()
     if fault.garbage:

@@ -9,6 +9,7 @@ import asyncio
 from typing import Protocol
 
 from tasks.clock import Clock
+from tasks.invocation import Lane
 from tasks.ledger_events import Progress, Started
 from worker.work import Work
 
@@ -17,6 +18,8 @@ ANNOUNCE_AFTER_S = 0.25
 PROGRESS_GAP_S = 0.1
 """Per call: progress is for people, ten times a second is live."""
 TICK_S = 0.1
+LINES_MAX_CHARS = 8000
+"""Of what an agent said between two messages: the end of it."""
 
 
 class Teller(Protocol):
@@ -49,9 +52,11 @@ class Watch:
             self._send_progress(work, self._clock.mono_s())
 
     def progress(self, work: Work, progress: float, total: float | None, message: str | None) -> None:
-        """The tool said how far it is. The newest wins while one has to wait."""
+        """The tool said how far it is. The newest wins while one has to wait; of an agent, each line is kept."""
         if work not in self._calling:
             return
+        if work.delivery.lane is Lane.AGENTS and work.progress is not None and work.progress.message and message:
+            message = f"{work.progress.message}\n{message}"[-LINES_MAX_CHARS:]
         work.progress = Progress(*work.ref, progress, total, message)
         now_s = self._clock.mono_s()
         if now_s - work.progress_sent_s >= PROGRESS_GAP_S:

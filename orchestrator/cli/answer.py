@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.markup import escape
 
-from orchestrator.cli.content import Part, is_error, parts_of, write_parts
+from orchestrator.cli.content import PATCH, Part, is_error, parts_of, write_parts
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.durations import size, took
 from orchestrator.cli.exits import Exit, of_state
@@ -29,6 +30,8 @@ def show_answer(desk: Desk, view: InvocationView, *, output: Path | None, as_jso
         _show_part(desk, part)
     for path, size_bytes in written:
         desk.screen.note(f"[dim]wrote[/] {escape(str(path))} [dim]{size(size_bytes)}[/]")
+    if view.result:
+        _say_run(desk, view.result)
     _say_how(desk, view)
     return status_of(view)
 
@@ -41,8 +44,30 @@ def status_of(view: InvocationView) -> int:
 def _show_part(desk: Desk, part: Part) -> None:
     if part.note:
         desk.screen.line(part.note)
-    if part.text:
+    if part.text and part.name == PATCH:
+        desk.screen.diff(part.text)
+    elif part.text:
         desk.screen.raw(part.text)
+
+
+def _say_run(desk: Desk, result: Mapping[str, object]) -> None:
+    """What an agent's answer has beside its words: session, cost, branch, and what could not be kept."""
+    said = result.get("structuredContent")
+    if not isinstance(said, Mapping) or not said.get("session_id"):
+        return
+    cost = said.get("cost_usd")
+    told = [
+        f"session {said['session_id']}",
+        f"{said.get('turns', 0)} turns",
+        f"${cost:.4f}" if isinstance(cost, int | float) else "cost unknown",
+        *([f"branch {said['branch']}"] if said.get("branch") else []),
+    ]
+    desk.screen.note(f"[dim]{escape(clean(' · '.join(told)))}[/]")
+    for name in ("push_error", "files_error"):
+        error = said.get(name)
+        if isinstance(error, Mapping):
+            why = f"{error.get('message')} [{error.get('code')}]"
+            desk.screen.note(f"[yellow]![/] {escape(clean(why))}")
 
 
 def _say_how(desk: Desk, view: InvocationView) -> None:

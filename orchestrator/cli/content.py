@@ -19,6 +19,8 @@ from orchestrator.cli.exits import BadInput
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_MAX = 80
+PATCH = "changes.patch"
+"""The name of the part that `git apply` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,26 @@ class Part:
 
 
 def parts_of(result: Mapping[str, object]) -> list[Part]:
-    """Every block in order; structured content only where no block says it already."""
+    """Every block in order, then what an agent changed; structured content only where nothing else says it."""
     blocks = result.get("content")
     parts = [_part(block, n) for n, block in enumerate(blocks if isinstance(blocks, list) else (), start=1)]
     structured = result.get("structuredContent")
     if structured is not None and not any(part.text for part in parts):
         text = json.dumps(structured, indent=2, ensure_ascii=False)
         parts.append(Part(text=text, data=text.encode(), name="structured.json"))
+    if isinstance(structured, Mapping):
+        parts += _patch(structured)
     return parts
+
+
+def _patch(structured: Mapping[str, object]) -> list[Part]:
+    """Source: docs/agents.md, the answer of a run."""
+    text, packed = structured.get("patch"), structured.get("patch_base64")
+    if isinstance(text, str) and text:
+        return [Part(text=text, data=text.encode(), name=PATCH)]
+    if isinstance(packed, str) and packed:
+        return [_binary("patch", {"mimeType": "text/x-diff"}, 0, packed, name=PATCH)]
+    return []
 
 
 def is_error(result: Mapping[str, object] | None) -> bool:

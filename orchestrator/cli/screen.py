@@ -78,6 +78,15 @@ class Screen:
         self.out.file.write(text if text.endswith("\n") else f"{text}\n")
         self.out.file.flush()
 
+    def diff(self, text: str) -> None:
+        """A patch: coloured for a person, as it is for `git apply`."""
+        if self.is_person:
+            from rich.syntax import Syntax
+
+            self.out.print(Syntax(clean(text), "diff", background_color="default", word_wrap=True))
+        else:
+            self.raw(text)
+
     def note(self, markup: str) -> None:
         """A remark for people, on standard error, in rich markup: escape what is not ours."""
         self.err.print(markup, soft_wrap=not self.err.is_terminal)

@@ -6,16 +6,18 @@ A broken event stream is no failure: the ledger is asked instead.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from orchestrator.cli.api import EVENT_SILENCE_S, WAIT_MAX_S, Api
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.durations import took
 from orchestrator.cli.screen import clean
 from tasks.errors import OrchestratorDown
-from tasks.invocation import TERMINAL
+from tasks.invocation import TERMINAL, Lane
 from tasks.wire import EventView, InvocationView
 
 QUIET_S = 0.3
@@ -61,13 +63,31 @@ def _draw(desk: Desk, api: Api, view: InvocationView, until: float | None) -> No
     )
     with bars:
         task = bars.add_task("waiting", total=None, tool=escape(view.tool))
+        steps = _Steps()
         try:
             for event in api.events(view.id, _left(until, EVENT_SILENCE_S)):
                 _apply(bars, task, event)
+                if view.lane is Lane.AGENTS:
+                    steps.show(bars, event)
                 if until is not None and time.monotonic() >= until:
                     return
         except OrchestratorDown:
             return
+
+
+@dataclass(slots=True)
+class _Steps:
+    """What an agent says and does stays on the screen, line by line; a tool's progress is one line that changes."""
+
+    last: str = ""
+
+    def show(self, bars: Progress, event: EventView) -> None:
+        """Progress comes again after a broken stream: what was shown last is not shown twice."""
+        message = event.data.get("message") if event.kind == "progress" else None
+        if isinstance(message, str) and message and message != self.last:
+            self.last = message
+            for line in message.splitlines():
+                bars.console.print(Text.assemble(("│ ", "dim"), clean(line)))
 
 
 def _apply(bars: Progress, task: object, event: EventView) -> None:
@@ -75,7 +95,7 @@ def _apply(bars: Progress, task: object, event: EventView) -> None:
     match event.kind:
         case "progress":
             total = data.get("total", data.get("of"))
-            message = escape(clean(str(data.get("message") or "running")))
+            message = escape(clean(str(data.get("message") or "running").splitlines()[-1]))
             bars.update(task, completed=data.get("progress", 0), total=total, description=message)  # type: ignore[arg-type]
         case "released" | "running":
             where = escape(str(data.get("node") or data.get("pool") or "a node"))

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.syntax import Syntax
 
 from orchestrator.testing.serving import serving
 from tests.agents_demo.model import Model, double, real, scripted
@@ -111,14 +110,11 @@ def _command(*words: str) -> tuple[str, ...]:
 
 def _check(console: Console, folder: Path, remote: Path, answer: Mapping[str, Any]) -> None:
     """The patch mends the project where the agent never was."""
-    console.print("\n[bold]What it changed[/]")
-    console.print(Syntax(answer["patch"], "diff", background_color="default"))
+    console.print("\n[bold]Its patch, where the agent never was[/]")
     before, after = folder / "before", folder / "after"
     git(folder, "clone", "--quiet", "--branch", BRANCH, str(remote), str(before))
     shutil.copytree(before, after)
     git(after, "apply", given=answer["patch"])
-    cost = "unknown" if answer["cost_usd"] is None else f"${answer['cost_usd']:.4f}"
-    console.print(f"session {answer['session_id']}, {answer['turns']} turns, cost {cost}")
     for holds, words in (
         (not passes(before), "without the patch the tests fail"),
         (passes(after), "with it they pass"),

@@ -36,6 +36,7 @@ def view_of(
             state=member.state,
             circuits=circuits.open_at(member.name, member.incarnation),
             unhealthy=member.unhealthy(),
+            mirrors=member.offer.mirrors,
             location=member.offer.location,
         )
         for member in roster.members()

@@ -84,6 +84,7 @@ class Views:
             projects=self._projects_of(member.name),
             circuits=dict(self._circuits(member.name, member.incarnation)),
             unhealthy=member.unhealthy(),
+            mirrors={server: list(projects) for server, projects in offer.mirrors.items()},
         )
 
     def with_life(self, invocation: Invocation) -> Invocation:

@@ -82,6 +82,10 @@ class Servers(Callee, Protocol):
         """Servers that are offered and should be passed by, and why."""
         ...
 
+    def mirrors(self) -> dict[str, tuple[str, ...]]:
+        """Servers that keep copies of projects' files, and of which projects."""
+        ...
+
 
 class Node:
     """One node without Celery. `start`, then `deliver`, then `drain` and `close`."""
@@ -222,6 +226,7 @@ class Node:
             version=our_version(),
             url=self.url,
             unhealthy=self.servers.unhealthy() | ({WHOLE_NODE: self._deaf} if self._deaf else {}),
+            mirrors=self.servers.mirrors(),
         )
 
     @property

@@ -7,7 +7,7 @@ shape has room, whatever the project: `Backlog` parks the whole shape on that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.dispatch.refusal import closed_why, never, not_now
 from orchestrator.dispatch.spread import Ask, Choice, Room, Spread, choose
@@ -148,8 +148,11 @@ def _cold(
     spread: Spread,
     said: list[str],
 ) -> Placement:
+    openings, near = _near(call, openings, fleet)
     opening, reason = _pool(call, openings, fleet)
     said.append(reason)
+    if near is not None:
+        said.append(near)
     bench = opening.bench
     pool = bench.policy.name
     if bench.is_late:
@@ -161,6 +164,26 @@ def _cold(
     choice: Choice = choose(ask, is_project=call.project is not None)
     said.append(choice.reason)
     return _addressed(choice.stand, call.lane, tuple(said))
+
+
+def _near(call: Waiting, openings: Sequence[_Opening], fleet: FleetView) -> tuple[Sequence[_Opening], str | None]:
+    """Where an agent finds the project's files, if a slot is free there: a clone of a warm mirror takes a second."""
+    if call.project is None or call.lane is not Lane.AGENTS:
+        return openings, None
+    warm = fleet.mirroring(call.tool, call.project)
+    near = []
+    for opening in openings:
+        rooms = [(stand, held) for stand, held in opening.rooms if stand.node in warm and held < stand.slots]
+        if rooms and not opening.bench.is_late:
+            near.append(replace(opening, rooms=rooms))
+    if not near:
+        return openings, None
+    count = sum(len(opening.rooms) for opening in openings)
+    found = sum(len(opening.rooms) for opening in near)
+    return (
+        near,
+        f"mirror: {found} of {count} nodes with room have project {call.project}'s files (score 1, the others 0)",
+    )
 
 
 def _pool(call: Waiting, openings: Sequence[_Opening], fleet: FleetView) -> tuple[_Opening, str]:

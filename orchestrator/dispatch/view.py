@@ -76,6 +76,7 @@ class Seat:
         state: for the reasons only.
         circuits: server → why nothing goes there now; `""` stands for all of its servers.
         unhealthy: the same for what failed its health checks.
+        mirrors: server of agents → projects whose files it keeps a copy of.
     """
 
     node: str
@@ -90,6 +91,7 @@ class Seat:
     state: NodeState = NodeState.ACTIVE
     circuits: Mapping[str, str] = field(default_factory=dict)
     unhealthy: Mapping[str, str] = field(default_factory=dict)
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     location: str = ""
 
     def broken(self, tool: str) -> str | None:
@@ -165,6 +167,7 @@ class _Cache:
     growing: dict[Shape, tuple[str, ...]] = field(default_factory=dict)
     benches: dict[Shape, tuple[Bench, ...]] = field(default_factory=dict)
     ranks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    mirrors: dict[tuple[str, str], frozenset[str]] | None = None
 
 
 class FleetView:
@@ -284,6 +287,17 @@ class FleetView:
             _make_room(known, CACHED_SHAPES_MAX)
             known[shape] = tuple(sorted({seat.pool for seat in self.growth if not seat.lacks(shape)}))
         return known[shape]
+
+    def mirroring(self, tool: str, project: str) -> frozenset[str]:
+        """Nodes where this tool's server has a copy of the project's files."""
+        if self._cache.mirrors is None:
+            found: dict[tuple[str, str], set[str]] = {}
+            for node, seat in self.seats.items():
+                for server, projects in seat.mirrors.items():
+                    for name in projects:
+                        found.setdefault((server, name), set()).add(node)
+            self._cache.mirrors = {key: frozenset(nodes) for key, nodes in found.items()}
+        return self._cache.mirrors.get((tool.partition(".")[0], project), frozenset())
 
     def rank(self, project: str) -> tuple[str, ...]:
         """Every node, best home for this project first; 100 µs for 100 nodes the first time."""

@@ -218,7 +218,10 @@ async def test_a_session_of_one_project_is_not_anothers(tmp_path: Path) -> None:
     """Nor does a run's own word put it among those of another session."""
     remote = _repository(tmp_path)
     async with bench(tmp_path, [[text("first")], [text("second")]], {"shop": Project.of("shop", str(remote))}) as at:
+        assert at.server.status().mirrors == ()
+        changes = len(at.changes)
         first = await at.call(project="shop")
+        assert (at.server.status().mirrors, len(at.changes) > changes) == (("shop",), True)  # the fleet is told
         session = first["structuredContent"]["session_id"]
         other = await at.call(session=session, invocation="inv-2")
         same = await at.call(session=session, invocation="inv-3", project="shop")

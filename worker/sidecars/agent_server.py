@@ -96,6 +96,7 @@ class AgentServer:
         self._was_broken: str | None = None
         self._is_open = False
         self._tending: asyncio.Task[None] | None = None
+        self._mirrors: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """Open the way out and find the runtime. What goes wrong is in `status()`, and is tried again."""
@@ -114,6 +115,7 @@ class AgentServer:
         try:
             if not self._is_open:
                 await self._places.start()
+                self._mirrors = await asyncio.to_thread(self._places.mirrored)
                 await self._exits.enter_async_context(self._serving())
                 self._is_open = True
             self._health = await self._sidecar.start()
@@ -133,8 +135,16 @@ class AgentServer:
                 tidied_s = self._clock.mono_s()
                 try:
                     await self._places.tidy()
+                    await self._look_at_mirrors()
                 except (FleetError, OSError) as error:
                     _log.warning("not_tidied", sidecar=self.name, error=str(error))
+
+    async def _look_at_mirrors(self) -> None:
+        """The fleet should know where a project's files are."""
+        found = await asyncio.to_thread(self._places.mirrored)
+        if found != self._mirrors:
+            self._mirrors = found
+            self._on_change()
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """Nothing where the runtime is not there."""
@@ -164,6 +174,7 @@ class AgentServer:
             protocol=self._health.version,
             last_success_s=self._last_success_s,
             unhealthy=self._credential.broken() or self._spent(),
+            mirrors=self._mirrors,
         )
 
     async def call(self, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
@@ -184,6 +195,7 @@ class AgentServer:
         done: dict[str, Any] = {}
         try:
             async with self._places.open(run, ask.project, said.ref) as place:
+                await self._look_at_mirrors()
                 result, used_tools = await self._watched(self._task(run, said, place, ask.project), place, ask)
                 if used_tools or result.ending is not Ending.FAILED:
                     done = await kept(place, push=said.push)

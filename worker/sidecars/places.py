@@ -86,6 +86,10 @@ class Places:
         if self._workspaces is not None:
             await self._workspaces.age_out()
 
+    def mirrored(self) -> tuple[str, ...]:
+        """Projects whose mirror is here, by name; looks at the disk."""
+        return () if self._workspaces is None else tuple(sorted(self._workspaces.warm()))
+
     @contextlib.asynccontextmanager
     async def open(self, run: str, project: str | None, ref: str | None) -> AsyncIterator[Place]:
         """For one run; all of it is gone afterwards.

@@ -78,6 +78,8 @@ class ServerStatus:
     """Monotonic time of its last answer."""
     unhealthy: str | None = None
     """Why no new calls should come for now, though it may be there: see docs/adr/0008-health.md."""
+    mirrors: tuple[str, ...] = ()
+    """Projects whose files it keeps a copy of, by name."""
 
 
 class Alarm(Protocol):

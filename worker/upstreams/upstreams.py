@@ -90,6 +90,11 @@ class Upstreams:
             if (status := server.status()).unhealthy is not None and server.tools()
         }
 
+    def mirrors(self) -> dict[str, tuple[str, ...]]:
+        """Servers that keep copies of projects' files, and of which projects."""
+        statuses = (server.status() for server in self._servers.values())
+        return {status.name: status.mirrors for status in statuses if status.mirrors}
+
     def quiet_s(self, tool: str) -> float | None:
         """Seconds since the server of this tool was last heard of; None where there is nothing to be heard."""
         server = self._servers.get(tool.partition(".")[0])

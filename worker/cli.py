@@ -140,8 +140,10 @@ def _upstreams(servers: Path | None, clock: Clock, state: Path) -> Upstreams:
     upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client)
     for name, entry in config.sidecars.items():
         from worker.sidecars.assemble import agent_server  # half a second that only nodes with agents spend
+        from worker.sidecars.lent import lender
 
         made = partial(agent_server, name, entry, state=state, projects=config.projects, clock=clock)
+        made = partial(made, lend=lender(upstreams, our_version()))
         upstreams.add(partial(made, policy_of=config.policy_of))
     return upstreams
 

@@ -15,6 +15,7 @@ import hmac
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from operator import attrgetter
 from typing import Any, Protocol
 
 import mcp_types as types
@@ -58,7 +59,10 @@ Progress = Callable[[float, float | None, str | None], None]
 class ToolHost(Protocol):
     """The node's servers, as this door needs them."""
 
-    version: int
+    @property
+    def version(self) -> int:
+        """Grows when any tool changes."""
+        ...
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """What can be called now."""
@@ -96,8 +100,13 @@ class NodeMcp:
         ready: Callable[[], Awaitable[None]] = _at_once,
         calls_max: int = CALLS_MAX,
         waiting_max: int = WAITING_MAX,
+        named: Callable[[ToolSpec], str] = attrgetter("name"),
     ) -> None:
-        """`ready` is awaited before tools are listed or called: servers may still be starting."""
+        """`ready` is awaited before tools are listed or called: servers may still be starting.
+
+        `named`: what a tool is called here; unique.
+        """
+        self._named = named
         self._host, self._new_id, self._ready = host, new_id, ready
         self._slots, self._waiting, self._waiting_max = asyncio.Semaphore(calls_max), 0, waiting_max
         self._listed_version: int | None = None
@@ -198,10 +207,10 @@ class NodeMcp:
         if self._listed_version == self._host.version:
             return
         self._listed_version = self._host.version
-        self._specs = {spec.name: spec for spec in self._host.tools()}
+        self._specs = {self._named(spec): spec for spec in self._host.tools()}
         self._tools = [
-            types.Tool.model_validate({**spec.definition, "name": spec.name}, by_name=False)
-            for spec in self._specs.values()
+            types.Tool.model_validate({**spec.definition, "name": name}, by_name=False)
+            for name, spec in self._specs.items()
         ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from mcp.server.lowlevel import Server
 
 from orchestrator.testing.serving import serving
 from tasks.clock import SystemClock
@@ -18,6 +19,7 @@ from tasks.tool import ToolPolicy
 from tests.contract.claude_binary import BINARY, VERSION
 from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
+from worker.sidecars.lent import Lend
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.messages_double import MessagesDouble
 from worker.upstreams.upstream import Ask
@@ -60,11 +62,20 @@ class Bench:
         return found
 
 
+def lends_nothing(name: str, project: str | None) -> Server[Any]:
+    """Of a node without servers."""
+    raise AssertionError(f"{project} has no server {name}")
+
+
 @asynccontextmanager
 async def bench(
-    folder: Path, script: Sequence[Sequence[dict[str, Any]]], projects: Mapping[str, Project] | None = None, **more: Any
+    folder: Path,
+    script: Sequence[Sequence[dict[str, Any]]],
+    projects: Mapping[str, Project] | None = None,
+    lend: Lend | None = None,
+    **more: Any,
 ) -> AsyncIterator[Bench]:
-    """`more` goes into the sidecar's lines of the servers file."""
+    """`more` goes into the sidecar's lines of the servers file; without `lend` no project lends a server."""
     model = MessagesDouble(script)
     (folder / "key").write_text(KEY + "\n")
     async with serving(model.app) as url:
@@ -82,6 +93,7 @@ async def bench(
         make = partial(
             agent_server, "claude_code", entry, state=folder / "state", projects=projects or {}, clock=SystemClock()
         )
+        make = partial(make, lend=lend or lends_nothing)
         server = make(projects=projects or {}, on_change=lambda: changes.append(None), policy_of=lambda _: ToolPolicy())
         await server.start()
         try:

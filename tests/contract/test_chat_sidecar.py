@@ -15,6 +15,7 @@ from tasks.clock import SystemClock
 from tasks.errors import SettingsError
 from tasks.outcome import Failure
 from tasks.tool import ToolPolicy
+from tests.contract.agents import lends_nothing
 from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
 from worker.sidecars.sidecars_file import parse_sidecars
@@ -40,6 +41,7 @@ async def glm(folder: Path, model: ChatDouble) -> AsyncIterator[AgentServer]:
             projects={},
             policy_of=lambda _: ToolPolicy(),
             clock=SystemClock(),
+            lend=lends_nothing,
         )
         await server.start()
         try:

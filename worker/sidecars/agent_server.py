@@ -247,6 +247,7 @@ class AgentServer:
             home=place.home,
             limits=limits,
             project=project,
+            servers=self._places.servers(project),
             read_only=place.read_only,
             session=said.how_it_begins(),
             model=said.model,

@@ -23,6 +23,7 @@ from worker.sidecars.chat_tools import ChatTools
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
 from worker.sidecars.credential import Credential
 from worker.sidecars.egress import Egress, Endpoint
+from worker.sidecars.lent import Lend
 from worker.sidecars.openai_chat import OpenAIChat
 from worker.sidecars.openai_chat_backend import ChatBackend, ChatEndpoint
 from worker.sidecars.places import Places
@@ -51,6 +52,7 @@ def agent_server(
     projects: Mapping[str, Project],
     policy_of: Callable[[str], ToolPolicy],
     clock: Clock,
+    lend: Lend,
 ) -> AgentServer:
     """The sidecar as an upstream. `state` is this node's own folder."""
     home = state / "sidecars" / name
@@ -60,7 +62,7 @@ def agent_server(
     credential = Credential(name, read, clock)
     prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
     if isinstance(entry, ClaudeCodeEntry):
-        behind = _claude_code(entry, home, credential, prices)
+        behind = _claude_code(entry, home, credential, prices, lend)
     else:
         behind = _openai_chat(entry, home, credential, prices, clock)
     return AgentServer(
@@ -88,7 +90,7 @@ class _Behind:
     learns: bool = True
 
 
-def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, prices: Prices) -> _Behind:
+def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, prices: Prices, lend: Lend) -> _Behind:
     endpoint = Endpoint(entry.url, partial(_headers, credential, bearer=entry.bearer))
     egress = Egress(endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers))
     settings = ClaudeSettings(
@@ -99,6 +101,7 @@ def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, pri
         model=entry.model,
         environ=entry.environ,
         prices=prices,
+        lend=lend,
     )
     sidecar = ClaudeCode(settings, egress, Transcripts(home / "sessions", CLAUDE_SESSION))
     return _Behind(sidecar, partial(_served, egress, settings), learns=False)

@@ -23,6 +23,7 @@ import structlog
 from tasks.errors import SettingsError
 from worker.sidecars import claude_words
 from worker.sidecars.egress import Egress
+from worker.sidecars.lent import Lend
 from worker.sidecars.process import OneProcess
 from worker.sidecars.sidecar import (
     AgentTask,
@@ -38,7 +39,7 @@ from worker.sidecars.transcripts import Transcripts
 from worker.workspaces import sandbox
 
 if TYPE_CHECKING:
-    from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient
+    from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, McpSdkServerConfig
 
 BINARY = "/opt/claude"
 INSIDE = "/opt/inside.py"
@@ -71,6 +72,8 @@ class ClaudeSettings:
     """A folder for wrappers; this node's own."""
     egress: Path
     """The unix socket that `Egress` listens on."""
+    lend: Lend
+    """Makes the node's servers the run's. Their calls travel over standard input and output, as all control does."""
     model: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     """Beside `ENVIRON`; for models of others, their names and limits."""
@@ -280,6 +283,9 @@ class _Run:
         inner.write_text(f'echo $$ > {shlex.quote(str(self._process.path))}\n{exports}exec {words} "$@"\n')
         outer.write_text(f'#!/bin/sh\nexec /usr/bin/env -i /bin/sh {shlex.quote(str(inner))} "$@"\n')
 
+    def _lent(self, name: str) -> McpSdkServerConfig:
+        return {"type": "sdk", "name": name, "instance": self._settings.lend(name, self._task.project)}
+
     def _options(self) -> ClaudeAgentOptions:
         from claude_agent_sdk import ClaudeAgentOptions
 
@@ -297,7 +303,7 @@ class _Run:
             model=task.model or self._settings.model,
             allowed_tools=list(task.allowed_tools),
             disallowed_tools=list(task.denied_tools),
-            mcp_servers={name: dict(server) for name, server in task.mcp_servers.items()},  # type: ignore[misc]
+            mcp_servers={name: self._lent(name) for name in task.servers},
             strict_mcp_config=True,
             setting_sources=["project"],
             max_turns=task.limits.turns,

@@ -106,7 +106,7 @@ class ChatRun(Listener):
             self._messages += [message for message in kept if message["role"] != "system"]
         self._session = task.session.id if mode is SessionMode.RESUME else task.run
         self._messages.append({"role": "user", "content": _plain(task.prompt)})
-        servers = dict.fromkeys(task.mcp_servers, "not supported by this sidecar")
+        servers = dict.fromkeys(task.servers, "not supported by this sidecar")
         self._tell(Began(self._session or "", self._model, servers))
         return None
 

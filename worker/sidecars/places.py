@@ -86,6 +86,11 @@ class Places:
         if self._workspaces is not None:
             await self._workspaces.age_out()
 
+    def servers(self, project: str | None) -> tuple[str, ...]:
+        """The node's MCP servers that a project lends to its runs."""
+        known = self._projects.get(project) if project is not None else None
+        return () if known is None else known.servers
+
     def mirrored(self) -> tuple[str, ...]:
         """Projects whose mirror is here, by name; looks at the disk."""
         return () if self._workspaces is None else tuple(sorted(self._workspaces.warm()))

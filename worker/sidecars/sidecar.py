@@ -66,8 +66,8 @@ class AgentTask:
     """Of the runtime, in its own words, that need no permission."""
     denied_tools: tuple[str, ...] = ()
     permission_mode: str | None = None
-    mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
-    """In the `mcpServers` form; what they name must be there inside the sandbox."""
+    servers: tuple[str, ...] = ()
+    """MCP servers of the node that the project lends to its runs."""
     output_schema: Mapping[str, Any] | None = None
     """JSON schema that the answer is to fit."""
 

@@ -10,7 +10,7 @@ Owns form and limits; refuses unknown keys, and to read any secret.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -106,23 +106,42 @@ def _entry(value: object, where: str) -> SidecarEntry:
     try:
         return KINDS[kind].model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{where}: {field}: {first['msg']}") from error
+        raise SettingsError(f"{where}: {_first(error)}") from error
 
 
-def parse_projects(listed: Mapping[str, Any], where: str) -> dict[str, Project]:
-    """Whose files agents work in, by name.
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+class ProjectEntry(BaseModel):
+    """One project of this node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    git: str
+    """Where its files come from."""
+    servers: tuple[str, ...] = ()
+    """Of `mcpServers` here: its agents may use them, where the call allows their tools."""
+
+
+def parse_projects(listed: Mapping[str, Any], where: str, servers: Collection[str]) -> dict[str, Project]:
+    """Whose files agents work in, by name. `servers`: this node's, without agents.
 
     Raises:
         SettingsError: an address or a name in no form that is allowed; nothing of a password is shown.
     """
     projects = {}
     for name, value in listed.items():
-        if not isinstance(value, dict) or set(value) != {"git"} or not isinstance(value["git"], str):
-            raise SettingsError(f'{where}: {name}: must be {{"git": "address of the repository"}} and nothing else')
         try:
-            projects[name] = Project.of(name, value["git"])
+            entry = ProjectEntry.model_validate(value)
+        except ValidationError as error:
+            raise SettingsError(f"{where}: {name}: {_first(error)}") from error
+        unknown = next((each for each in entry.servers if each not in servers), None)
+        if unknown is not None:
+            why = f"{unknown!r} is no MCP server of this node; known are {', '.join(sorted(servers)) or 'none'}"
+            raise SettingsError(f"{where}: {name}: servers: {why}")
+        try:
+            projects[name] = Project.of(name, entry.git, entry.servers)
         except FleetError as error:
             raise SettingsError(f"{where}: {name}: {error.message}") from error
     return projects

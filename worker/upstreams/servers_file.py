@@ -141,8 +141,9 @@ def parse_servers(text: str, *, source: str, environ: Mapping[str, str]) -> Serv
     names = [*(server.name for server in servers), *agents]
     policies = ours.child("tools")
     declared = {key: _policy(key, policies, names) for key in policies.fields()}
-    projects = ours.child("projects")
-    return ServersFile(tuple(servers), declared, agents, parse_projects(projects.fields(), projects.where))
+    listed = ours.child("projects")
+    projects = parse_projects(listed.fields(), listed.where, {server.name for server in servers})
+    return ServersFile(tuple(servers), declared, agents, projects)
 
 
 def _sidecars(listed: _Node, taken: set[str]) -> dict[str, SidecarEntry]:

@@ -52,9 +52,11 @@ class Project:
 
     name: str
     remote: Remote
+    servers: tuple[str, ...] = ()
+    """The node's MCP servers that its agents may use."""
 
     @classmethod
-    def of(cls, name: str, remote: str) -> Project:
+    def of(cls, name: str, remote: str, servers: tuple[str, ...] = ()) -> Project:
         """Checked.
 
         Raises:
@@ -62,7 +64,7 @@ class Project:
         """
         if not PROJECT_PATTERN.fullmatch(name):
             raise InvalidProject(name)
-        return cls(name, remote_of(remote))
+        return cls(name, remote_of(remote), servers)
 
 
 def remote_of(text: str) -> Remote:

@@ -173,7 +173,7 @@ class AgentServer:
             error=self._health.why_not,
             protocol=self._health.version,
             last_success_s=self._last_success_s,
-            unhealthy=self._credential.broken() or self._spent(),
+            unhealthy=self._credential.broken() or self._credential.spent(),
             mirrors=self._mirrors,
         )
 
@@ -317,13 +317,9 @@ class AgentServer:
             self._credential.heard(HTTPStatus.TOO_MANY_REQUESTS, {"retry-after": str(retry_after_s)})
         self._tell_of_change()
 
-    def _spent(self) -> str | None:
-        """No time in it: an offer that changes is written down."""
-        return f"credential {self._credential.name} is spent" if self._credential.wait_s() > 0 else None
-
     def _tell_of_change(self) -> None:
         """The fleet should know at once that this node's credential broke, or is whole again."""
-        broken = self._credential.broken() or self._spent()
+        broken = self._credential.broken() or self._credential.spent()
         if broken != self._was_broken:
             self._was_broken = broken
             self._on_change()

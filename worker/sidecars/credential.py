@@ -10,7 +10,7 @@ Source: HTTP Retry-After (RFC 9110, 10.2.3); `anthropic-ratelimit-*-reset` heade
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
@@ -40,6 +40,8 @@ class Credential:
         self._refused_secret = ""
         self._spent_until_s = 0.0
         """On the monotonic clock."""
+        self._spent_until = ""
+        """The same for people."""
 
     def secret(self) -> str:
         """The key itself. Raises OSError where its file is gone."""
@@ -50,13 +52,20 @@ class Credential:
         if status == HTTPStatus.UNAUTHORIZED:  # a 403 may be of one model, or one request
             self._refused, self._refused_secret = f"the provider answered {status}", self._current()
         elif status in _PAUSES_S:
-            self._spent_until_s = self._clock.mono_s() + self._pause_s(headers, _PAUSES_S[status])
+            pause_s = self._pause_s(headers, _PAUSES_S[status])
+            self._spent_until_s = self._clock.mono_s() + pause_s
+            until = datetime.fromtimestamp(self._clock.wall_s() + pause_s, UTC)
+            self._spent_until = f"{until + timedelta(seconds=59):%Y-%m-%d %H:%M} UTC"
         elif status < HTTPStatus.BAD_REQUEST:
             self._refused, self._spent_until_s = None, 0.0
 
     def wait_s(self) -> float:
         """Seconds until it may be used again; 0 now."""
         return max(0.0, self._spent_until_s - self._clock.mono_s())
+
+    def spent(self) -> str | None:
+        """That it is, and until when: to the minute, so that what it says is stable while it is said."""
+        return f"credential {self.name} is spent until {self._spent_until}" if self.wait_s() > 0 else None
 
     def broken(self) -> str | None:
         """Why nothing can be done with it until somebody mends it."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, SecretStr
 
 from orchestrator.autoscaler.cloud import tags
+from orchestrator.autoscaler.cloud.blocking import BlockingProvider
 from orchestrator.autoscaler.cloud.errors import CloudDown, OrderRefused
 from orchestrator.autoscaler.cloud.hetzner_wire import HetznerWire
 from orchestrator.autoscaler.cloud.options import needed, read_options, secret, vendor
-from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Notice, Order, Power, Product, ProviderConfig
-from orchestrator.autoscaler.cloud.threads import READ_S, VendorThreads
+from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, Product, ProviderConfig
+from orchestrator.autoscaler.cloud.threads import READ_S
 
 if TYPE_CHECKING:
     from hcloud.server_types import BoundServerType
@@ -71,47 +72,17 @@ class HetznerOptions:
     answer_within_s: float = READ_S
 
 
-class HetznerProvider:
+class HetznerProvider(BlockingProvider):
     """Satisfies `CloudProvider`."""
 
     def __init__(self, name: str, options: HetznerOptions, token: SecretStr) -> None:
-        self._name = name
+        super().__init__(name)
         self._options = options
-        self._threads = VendorThreads(name)
         self._wire = HetznerWire(name, options.base_url, token, options.answer_within_s)
-
-    async def create(self, order: Order) -> Machine:
-        """The server of this name, made now or earlier."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._create(order))
-
-    async def machines(self, cluster: str) -> list[Machine]:
-        """All pages; a page that fails fails all, because a short list looks like machines that are gone."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._listed(cluster))
-
-    async def machine(self, machine_id: str) -> Machine | None:
-        """By its number."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._one(machine_id))
-
-    async def terminate(self, machine_id: str) -> None:
-        """Delete it; what is deleted costs nothing any more."""
-        async with self._threads.bounded():
-            await self._threads.run(lambda: self._end(machine_id))
-
-    async def catalog(self) -> list[Product]:
-        """Every type in every location that has some."""
-        async with self._threads.bounded():
-            return await self._threads.run(self._products)
-
-    async def notices(self, cluster: str) -> list[Notice]:  # noqa: ARG002 - as every provider's
-        """Hetzner takes none away."""
-        return []
 
     async def close(self) -> None:
         """Servers stay."""
-        self._threads.close()
+        await super().close()
         self._wire.close()
 
     def _create(self, order: Order) -> Machine:

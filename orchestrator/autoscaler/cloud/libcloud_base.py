@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import SecretStr
 
 from orchestrator.autoscaler.cloud import tags
+from orchestrator.autoscaler.cloud.blocking import BlockingProvider
 from orchestrator.autoscaler.cloud.errors import (
     CloudDown,
     CredentialsRefused,
@@ -25,8 +26,8 @@ from orchestrator.autoscaler.cloud.intents import Intent, Intents
 from orchestrator.autoscaler.cloud.libcloud_wire import Declined, Dialect, Form, LibcloudWire, Taken
 from orchestrator.autoscaler.cloud.options import needed, read_options, secret
 from orchestrator.autoscaler.cloud.options import vendor as library_of
-from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Notice, Order, Product, ProviderConfig
-from orchestrator.autoscaler.cloud.threads import READ_S, VendorThreads
+from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Product, ProviderConfig
+from orchestrator.autoscaler.cloud.threads import READ_S
 from tasks.clock import Clock, SystemClock
 from tasks.errors import SettingsError
 
@@ -114,53 +115,19 @@ class Vendor(Protocol):
         ...
 
 
-class LibcloudProvider:
+class LibcloudProvider(BlockingProvider):
     """Satisfies `CloudProvider`."""
 
     def __init__(
         self, name: str, vendor: Vendor, options: LibcloudOptions, token: SecretStr, *, intents: Intents, clock: Clock
     ) -> None:
-        self._name = name
+        super().__init__(name)
         self._vendor = vendor
         self._eur_per_usd = options.eur_per_usd
         self._intents = intents
         self._clock = clock
-        self._threads = VendorThreads(name)
         base_url = options.base_url or vendor.base_url
         self._wire = LibcloudWire(name, vendor.dialect, base_url, token, options.answer_within_s)
-
-    async def create(self, order: Order) -> Machine:
-        """The machine of this claim, made now or earlier."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._create(order))
-
-    async def machines(self, cluster: str) -> list[Machine]:
-        """All pages, picked by tag here; a page that fails fails all."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._of_cluster(cluster))
-
-    async def machine(self, machine_id: str) -> Machine | None:
-        """By its id."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._one(machine_id))
-
-    async def terminate(self, machine_id: str) -> None:
-        """Delete it; one that is merely switched off is paid for."""
-        async with self._threads.bounded():
-            await self._threads.run(lambda: self._end(machine_id))
-
-    async def catalog(self) -> list[Product]:
-        """Every size in every region that has it."""
-        async with self._threads.bounded():
-            return await self._threads.run(self._products)
-
-    async def notices(self, cluster: str) -> list[Notice]:  # noqa: ARG002 - as every provider's
-        """None of these takes machines away."""
-        return []
-
-    async def close(self) -> None:
-        """Machines stay; connections last for one question."""
-        self._threads.close()
 
     def _create(self, order: Order) -> Machine:
         if order.is_spot:
@@ -186,7 +153,7 @@ class LibcloudProvider:
         return machine
 
     def _named(self, order: Order) -> tuple[str | None, Machine] | None:
-        """Which machine has the name, with its cluster. Ours are read first, as in `_of_cluster`."""
+        """Which machine has the name, with its cluster. Ours are read first, as in `_listed`."""
         with self._wire.asked() as driver:
             for form in sorted(self._vendor.listed(driver), key=lambda form: _cluster(form) != order.cluster):
                 machine = self._machine(form)
@@ -200,7 +167,7 @@ class LibcloudProvider:
             found = self._one(intent.machine_id)
             if found is not None:
                 return found
-        ours = [machine for machine in self._of_cluster(order.cluster) if machine.claim == order.claim]
+        ours = [machine for machine in self._listed(order.cluster) if machine.claim == order.claim]
         # the same one for everybody who looks: reconciliation, too, keeps the oldest
         return min(ours, key=lambda machine: (machine.created_at, machine.id), default=None)
 
@@ -224,7 +191,7 @@ class LibcloudProvider:
         with self._wire.asked(order, self._vendor.beside(order, tagged)) as driver:
             return self._machine(self._vendor.order(driver, order, tagged))
 
-    def _of_cluster(self, cluster: str) -> list[Machine]:
+    def _listed(self, cluster: str) -> list[Machine]:
         """Others of the account are not read: one in a form that nobody knows must not hide ours."""
         with self._wire.asked() as driver:
             return [self._machine(form) for form in self._vendor.listed(driver) if _cluster(form) == cluster]

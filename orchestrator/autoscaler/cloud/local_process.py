@@ -18,11 +18,11 @@ from pathlib import Path
 import psutil
 
 from orchestrator.autoscaler.cloud import minder, processes
+from orchestrator.autoscaler.cloud.blocking import BlockingProvider
 from orchestrator.autoscaler.cloud.errors import OrderRefused, OutOfCapacity, QuotaReached
 from orchestrator.autoscaler.cloud.options import read_options
-from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Notice, Order, Power, Product, ProviderConfig
+from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, Product, ProviderConfig
 from orchestrator.autoscaler.cloud.records import Kept, RecordFolder, kept_of
-from orchestrator.autoscaler.cloud.threads import VendorThreads
 from tasks.clock import Clock, SystemClock
 from tasks.node import NAME_PATTERN
 
@@ -79,11 +79,11 @@ class Started:
     ended_at: float | None = None
 
 
-class LocalProcessProvider:
+class LocalProcessProvider(BlockingProvider):
     """Satisfies `CloudProvider`."""
 
     def __init__(self, config: ProviderConfig, options: LocalProcessOptions, clock: Clock) -> None:
-        self._name = config.name
+        super().__init__(config.name, threads=1)  # they would wait for one lock anyway
         self._options = options
         self._clock = clock
         self._environ = {
@@ -92,40 +92,6 @@ class LocalProcessProvider:
             if INHERITED.fullmatch(name) or name in options.inherit
         } | dict(options.environ)
         self._records = RecordFolder(config.name, config.state_dir.absolute(), Started)
-        self._threads = VendorThreads(config.name, threads=1)  # they would wait for one lock anyway
-
-    async def create(self, order: Order) -> Machine:
-        """The process of this claim, or a new one."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._create(order))
-
-    async def machines(self, cluster: str) -> list[Machine]:
-        """Who asks for them keeps them from ending themselves."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._listed(cluster))
-
-    async def machine(self, machine_id: str) -> Machine | None:
-        """By its name, which is its id."""
-        async with self._threads.bounded():
-            return await self._threads.run(lambda: self._one(machine_id))
-
-    async def terminate(self, machine_id: str) -> None:
-        """SIGTERM the first time; SIGKILL where that does not end it in time."""
-        async with self._threads.bounded():
-            await self._threads.run(lambda: self._end(machine_id))
-
-    async def catalog(self) -> list[Product]:
-        """This host; it is paid for anyway."""
-        cpus, memory_bytes = psutil.cpu_count() or 0, psutil.virtual_memory().total
-        return [Product("", "", is_spot=False, price_eur_h=0.0, billing_s=1.0, cpus=cpus, memory_bytes=memory_bytes)]
-
-    async def notices(self, cluster: str) -> list[Notice]:  # noqa: ARG002 - as every provider's
-        """Nobody takes them away."""
-        return []
-
-    async def close(self) -> None:
-        """Processes go on."""
-        self._threads.close()
 
     def _create(self, order: Order) -> Machine:
         self._check(order)
@@ -170,7 +136,13 @@ class LocalProcessProvider:
         self._records.write(order.name, started)
         return started
 
+    def _products(self) -> list[Product]:
+        """This host; it is paid for anyway."""
+        cpus, memory_bytes = psutil.cpu_count() or 0, psutil.virtual_memory().total
+        return [Product("", "", is_spot=False, price_eur_h=0.0, billing_s=1.0, cpus=cpus, memory_bytes=memory_bytes)]
+
     def _listed(self, cluster: str) -> list[Machine]:
+        """Who asks for them keeps them from ending themselves."""
         with self._records.locked():
             ours = {name: each for name, each in self._settled().items() if each.kept.cluster == cluster}
             for name in ours:
@@ -185,6 +157,7 @@ class LocalProcessProvider:
             return None if started is None else _machine(started)
 
     def _end(self, name: str) -> None:
+        """SIGTERM the first time; SIGKILL where that does not end it in time."""
         with self._records.locked():
             started = self._settled().get(name)
             if started is None:

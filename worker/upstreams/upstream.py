@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mcp_types import (
@@ -80,6 +80,10 @@ class ServerStatus:
     """Why no new calls should come for now, though it may be there: see docs/adr/0008-health.md."""
     mirrors: tuple[str, ...] = ()
     """Projects whose files it keeps a copy of, by name."""
+    limits: str | None = None
+    """Of an agent runtime: by what means each run's memory, CPU and processes are limited, and what is not."""
+    leaks: Mapping[str, int] = field(default_factory=dict)
+    """Of an agent runtime: what its runs had left behind, by kind, since the node started."""
 
 
 class Alarm(Protocol):

@@ -24,6 +24,7 @@ from tasks.invocation import Lane
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
+from worker.sidecars.bill import Bill, agreed
 from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
 from worker.sidecars.guard import guarded
@@ -62,7 +63,9 @@ class Extras(Protocol):
         """Whether it writes files; raises UpstreamError for wrong arguments."""
         ...
 
-    async def call(self, tool: str, arguments: dict[str, Any], workspace: Path | None) -> dict[str, Any] | Trouble:
+    async def call(
+        self, tool: str, arguments: dict[str, Any], workspace: Path | None, bill: Bill
+    ) -> dict[str, Any] | Trouble:
         """A CallToolResult, or why there is none."""
         ...
 
@@ -184,7 +187,10 @@ class AgentServer:
         done: dict[str, Any] = {}
         try:
             async with self._places.open(run, ask.project, said.ref) as place:
-                result, used_tools = await self._watched(self._task(run, said, place, ask.project), place, ask)
+                bill = Bill(ask.on_spend)
+                task = self._task(run, said, place, ask.project, bill)
+                result, used_tools = await self._watched(task, place, ask)
+                result = agreed(result, bill, said.model or self.name)
                 if used_tools or result.ending is not Ending.FAILED:
                     done = await kept(place, push=said.push)
         except FleetError as error:
@@ -199,13 +205,14 @@ class AgentServer:
         applied = extras.wants_a_place(tool, arguments)
         self._check_credential()
         done: dict[str, Any] = {}
+        bill = Bill(ask.on_spend)
         try:
             if applied is None:
-                answer = await extras.call(tool, arguments, None)
+                answer = await extras.call(tool, arguments, None, bill)
             else:
                 run = f"{self.name}-{ask.invocation}"
                 async with self._places.open(run, ask.project, applied.ref) as place:
-                    answer = await extras.call(tool, arguments, place.workspace)
+                    answer = await extras.call(tool, arguments, place.workspace, bill)
                     if isinstance(answer, dict):
                         done = await kept(place, push=applied.push)
         except FleetError as error:
@@ -220,7 +227,7 @@ class AgentServer:
         answer["structuredContent"] |= done
         return orjson.dumps(answer).decode()
 
-    def _task(self, run: str, said: RunArguments, place: Place, project: str | None) -> AgentTask:
+    def _task(self, run: str, said: RunArguments, place: Place, project: str | None, bill: Bill) -> AgentTask:
         ours = self._limits
         limits = RunLimits(
             wall_s=min(ours.wall_s, said.max_s or ours.wall_s),
@@ -242,6 +249,7 @@ class AgentServer:
             denied_tools=said.denied_tools,
             permission_mode=said.permission_mode,
             output_schema=said.output_schema,
+            bill=bill,
         )
 
     async def _watched(self, task: AgentTask, place: Place, ask: Ask) -> tuple[Result, bool]:

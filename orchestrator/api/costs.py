@@ -13,6 +13,7 @@ from orchestrator.api.problems import InvalidBody
 from orchestrator.api.reply import Reply, model
 from orchestrator.ledger.values import Cost, CostsBy, CostsQuery, SpendRow
 from tasks.clock import Clock
+from tasks.invocation import PROJECT_PATTERN
 from tasks.wire import CostsView, CostView
 
 DAY_S = 86_400.0
@@ -30,7 +31,7 @@ class CostsAsk(BaseModel):
         None, allow_inf_nan=False, description=f"spent at or after, seconds since the epoch; {DEFAULT_DAYS} days ago"
     )
     until: float | None = Field(None, allow_inf_nan=False, description="spent before, seconds since the epoch")
-    project: str | None = Field(None, min_length=1, max_length=63, description="of this project alone")
+    project: str | None = Field(None, pattern=f"^{PROJECT_PATTERN.pattern}$", description="of this project alone")
     limit: int = Field(1000, ge=1, le=1000, description="at most so many rows; `total` is of all")
 
 

@@ -68,7 +68,7 @@ def cost(
         cut = "; only the dearest are shown" if view.is_cut else ""
         desk.screen.note(f"[dim]from {time}{cut}[/]")
     if view.total.unpriced_requests:
-        missing = f"{view.total.unpriced_requests:,} requests went to models without a price, and are in no sum"
+        missing = f"{_requests(view.total.unpriced_requests)} to models without a price, in no sum"
         desk.screen.note(f"[dim]{missing}: give the nodes' servers files `prices`[/]")
 
 
@@ -82,6 +82,10 @@ def usd(cost_usd: float) -> str:
     if 0 < cost_usd < SMALLEST_USD:
         return f"<${SMALLEST_USD}"
     return f"${cost_usd:,.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} request{'' if count == 1 else 's'}"
 
 
 def _models(spent: Sequence[SpendView]) -> list[str]:
@@ -103,7 +107,7 @@ def _line(model: str, spent: Sequence[SpendView]) -> str:
     ]
     attempts = len({one.fence for one in spent})
     tail = f", {attempts} attempts" if attempts > 1 else ""
-    return f"{money} {model}: {sum(one.requests for one in spent):,} requests, {', '.join(tokens)}{tail}"
+    return f"{money} {model}: {_requests(sum(one.requests for one in spent))}, {', '.join(tokens)}{tail}"
 
 
 def _if_any(name: str, counts: Sequence[int]) -> list[str]:

@@ -116,6 +116,7 @@ async def build(
         api_settings(settings),
         enrolments=core.enroller,
         scaling=scaling.views,
+        money=core.stores.ledger,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),

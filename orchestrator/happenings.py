@@ -13,6 +13,7 @@ import structlog
 
 from tasks.invocation import Invocation, Lane, State
 from tasks.outcome import ErrorInfo, Outcome
+from tasks.spend import Spent
 
 log = structlog.get_logger("mcpfleet.happenings")
 
@@ -97,7 +98,16 @@ class Ended:
     last: AttemptEnded | None = None
 
 
-Happening = Accepted | AttemptReleased | AttemptRunning | Progressed | AttemptEnded | Ended
+@dataclass(frozen=True, slots=True)
+class ModelsUsed:
+    """What an attempt spent on models was booked: what is new in it, each part once."""
+
+    invocation_id: str
+    fence: int
+    spent: Spent
+
+
+Happening = Accepted | AttemptReleased | AttemptRunning | Progressed | AttemptEnded | Ended | ModelsUsed
 Listener = Callable[[Happening], None]
 
 

@@ -1,4 +1,4 @@
-"""Forgetting in time: ended Invocations past their days, and blobs that no row refers to.
+"""Forgetting in time: ended Invocations past their days, what was spent, and blobs that no row refers to.
 
 Run by the leader's loops, in slices with pauses between them, so that no call waits behind it. Owns when;
 the ledger and the blob store know how. Idempotency keys and ids hold exactly as long as their row.
@@ -33,6 +33,7 @@ class Books(Protocol):
     """The ledger."""
 
     async def purge(self, wanted: Purge) -> Purged: ...
+    async def forget_spend(self, before: float, limit: int) -> int: ...
     async def blob_references(self, *, after: int, limit: int) -> tuple[list[str], int | None]: ...
 
 
@@ -49,14 +50,16 @@ class Days:
     Attributes:
         ended: any Invocation, its attempts, and its idempotency key.
         dead: one with a dead letter that was neither replayed nor discarded.
+        spend: what attempts spent on models; never shorter than the others, nor where one is for ever.
     """
 
     ended: float = 30.0
     dead: float = 90.0
+    spend: float = 400.0
 
 
 class Retention:
-    """Two sweeps."""
+    """Three sweeps."""
 
     def __init__(self, *, books: Books, blobs: Blobs, days: Days, clock: Clock, pause_s: float = PAUSE_S) -> None:
         self._books, self._blobs, self._days, self._clock, self._pause_s = books, blobs, days, clock, pause_s
@@ -81,6 +84,23 @@ class Retention:
             await asyncio.sleep(self._pause_s)
         if deleted:
             log.info("ended_forgotten", invocations=deleted)
+
+    async def forget_spend(self) -> None:
+        """One pass over the books of what was spent.
+
+        Raises:
+            LedgerDown: the next pass begins anew.
+        """
+        kept = (self._days.spend, self._days.ended, self._days.dead)
+        days = max(kept) if all(kept) else 0.0
+        if not days:
+            return  # where calls are kept for ever, so is what they cost
+        before, deleted = self._clock.wall_s() - days * DAY_S, 0
+        while gone := await self._books.forget_spend(before, SLICE_ROWS):
+            deleted += gone
+            await asyncio.sleep(self._pause_s)
+        if deleted:
+            log.info("spend_forgotten", rows=deleted)
 
     async def forget_blobs(self) -> None:
         """Delete what no row has referred to for a day.

@@ -75,6 +75,8 @@ class OrchestratorSettings(BaseModel):
     """An ended call is kept so long, with its result, its attempts and its idempotency key; 0: for ever."""
     retention_dead_days: float = Field(default=90.0, ge=0)
     """The same for one whose dead letter nobody replayed or discarded; never shorter than `retention_days`."""
+    retention_spend_days: float = Field(default=400.0, ge=0)
+    """What was spent on models is kept so long, for reports, when its call is gone already; 0: for ever."""
     retry_attempts: int = Field(default=3, ge=1)
     """Tries of a call that declares nothing."""
     retry_first_wait_s: float = Field(default=1.0, ge=0)

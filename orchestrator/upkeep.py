@@ -20,7 +20,7 @@ BLOBS_EVERY_S = 6 * 3600.0
 def upkeep(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     """The loops."""
     stores = core.stores
-    days = Days(settings.retention_days, settings.retention_dead_days)
+    days = Days(settings.retention_days, settings.retention_dead_days, settings.retention_spend_days)
     retention = Retention(books=stores.ledger, blobs=stores.blobs, days=days, clock=stores.clock)
     nodes = Forgetting(
         roster=core.roster,
@@ -33,6 +33,7 @@ def upkeep(settings: OrchestratorSettings, core: Core) -> list[Loop]:
     )
     return [
         every(ENDED_EVERY_S, retention.forget_ended, "retention"),
+        every(ENDED_EVERY_S, retention.forget_spend, "spend"),
         every(BLOBS_EVERY_S, retention.forget_blobs, "blobs"),
         every(NODES_EVERY_S, nodes.look, "lost nodes"),
     ]

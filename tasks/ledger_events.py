@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import orjson
 
 from tasks.outcome import ErrorInfo, Failure, Outcome
+from tasks.spend import Spent, pack_spent, unpack_spent
 
 FIELD = b"e"
 
@@ -26,13 +27,18 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A progress notification of the tool. Never stored; passed to whoever listens."""
+    """A progress notification of the tool. Never stored; passed to whoever listens.
+
+    Where `spent` is not empty it is about that alone: what the attempt used of models until now. That is
+    stored, and passed to nobody: of a node that dies, it is all that will ever be known.
+    """
 
     invocation: str
     fence: int
     progress: float
     total: float | None = None
     message: str | None = None
+    spent: Spent = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ def _form(event: Event) -> dict[str, object]:
                 "n": event.progress,
                 "of": event.total,
                 "m": event.message,
+                **_spent_form(event.spent),
             }
         case Finished():
             return {
@@ -90,7 +97,13 @@ def _form(event: Event) -> dict[str, object]:
                 "r": event.outcome.result_json,
                 "b": event.outcome.result_blob,
                 "x": _error_form(event.outcome.error),
+                **_spent_form(event.outcome.spent),
             }
+
+
+def _spent_form(spent: Spent) -> dict[str, object]:
+    """Nothing, where nothing was spent: most calls."""
+    return {"$": pack_spent(spent)} if spent else {}
 
 
 def _error_form(error: ErrorInfo | None) -> dict[str, object] | None:
@@ -106,7 +119,7 @@ def _event(form: dict[str, object]) -> Event:
     if kind == "s":
         return Started(invocation, fence, form["at"])  # type: ignore[arg-type]
     if kind == "p":
-        return Progress(invocation, fence, form["n"], form["of"], form["m"])  # type: ignore[arg-type]
+        return Progress(invocation, fence, form["n"], form["of"], form["m"], _spent(form))  # type: ignore[arg-type]
     raise ValueError(f"unknown event kind {kind!r}")
 
 
@@ -115,4 +128,8 @@ def _outcome(form: dict[str, object]) -> Outcome:
     info = None
     if isinstance(error, dict):
         info = ErrorInfo(error["c"], error["m"], Failure(error["k"]), error["w"])
-    return Outcome(form["how"], form["r"], form["b"], info)  # type: ignore[arg-type]
+    return Outcome(form["how"], form["r"], form["b"], info, _spent(form))  # type: ignore[arg-type]
+
+
+def _spent(form: dict[str, object]) -> Spent:
+    return unpack_spent(form["$"]) if "$" in form else ()

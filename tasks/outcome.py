@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tasks.spend import Spent
+
 
 class Failure(StrEnum):
     """Classes of failure, by what they allow. Source: docs/adr/0004-retries.md."""
@@ -52,3 +54,5 @@ class Outcome:
     result_json: str | None = None
     result_blob: str | None = None
     error: ErrorInfo | None = None
+    spent: Spent = ()
+    """Of the attempt that ended so, on models; however it ended."""

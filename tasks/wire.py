@@ -167,6 +167,24 @@ class AttemptView(_Out):
     """While it runs: when its MCP server was last heard of, as far as its node said so."""
 
 
+class SpendView(_Out):
+    """What one attempt spent on one model. Of one whose node died: as far as it had been told."""
+
+    fence: int
+    node: str
+    model: str
+    requests: int
+    input_tokens: int
+    """Without what was read from a cache, or written to it."""
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_usd: float | None
+    """None: the node had no price of this model."""
+    is_estimated: bool
+    """Some tokens were counted by the node, roughly."""
+
+
 class InvocationView(_Out):
     """One Invocation. `result` is an MCP CallToolResult, present when it ended with one."""
 
@@ -195,6 +213,40 @@ class InvocationView(_Out):
     error: ErrorView | None = None
     result: dict[str, Any] | None = None
     attempts: list[AttemptView] = Field(default_factory=list)
+    spent: list[SpendView] = Field(default_factory=list)
+    """On models, by attempt and model; only where one Invocation is asked for."""
+
+
+class CostView(_Out):
+    """A sum of what was spent."""
+
+    key: str | None
+    """Project, model, node, tool or day (`2026-11-21`, UTC); None: calls without a project, or the sum of all."""
+    calls: int
+    requests: int
+    """To models."""
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_usd: float | None
+    """Of the requests that have a price; None where none has."""
+    unpriced_requests: int
+    """Whose cost nobody knows: it is not in `cost_usd`."""
+    is_estimated: bool
+
+
+class CostsView(_Out):
+    """GET /v1/costs."""
+
+    by: Literal["project", "model", "node", "tool", "day"]
+    since: float
+    until: float | None
+    """None: until now."""
+    rows: list[CostView]
+    total: CostView
+    is_cut: bool = False
+    """There are more rows; `total` is of all."""
 
 
 class WaitView(_Out):

@@ -14,6 +14,7 @@ import orjson
 
 from tasks.clock import Clock
 from tasks.outcome import Outcome
+from tasks.spend import Spent
 from worker import outcomes
 from worker.blobs import Blobs
 from worker.journal import Journal, JournalFailed
@@ -36,6 +37,7 @@ class Upstreams(Protocol):
         trace_id: str | None,
         on_progress: Callable[[float, float | None, str | None], None],
         project: str | None = None,
+        on_spend: Callable[[Spent], None],
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
         ...
@@ -119,6 +121,7 @@ class Runner:
                     trace_id=delivery.trace_id,
                     on_progress=lambda *seen: self.watch.progress(work, *seen),
                     project=delivery.project,
+                    on_spend=work.spend,
                 )
         except TimeoutError:
             if is_deadline:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -340,6 +341,8 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - the top of a task's body
             _log.exception("attempt_failed_in_node", tool=work.delivery.tool)
             outcome = outcomes.node_error(work.delivery.tool, error)
+        if outcome is not None and work.spent:
+            outcome = replace(outcome, spent=work.spent)
         self._lanes[work.delivery.lane].release()
         if work.ref not in self._works:
             pass  # handed back meanwhile: whatever it says was said before its start

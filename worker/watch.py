@@ -11,10 +11,12 @@ from typing import Protocol
 from tasks.clock import Clock
 from tasks.invocation import Lane
 from tasks.ledger_events import Progress, Started
-from worker.work import Work
+from worker.work import Stop, Work
 
 ANNOUNCE_AFTER_S = 0.25
 """A call that has not ended by then is reported as started; a shorter one only as finished."""
+SPENT_GAP_S = 5.0
+"""Per call: what it spent goes ahead of its outcome as often. Of a node that dies, no more is ever known."""
 PROGRESS_GAP_S = 0.1
 """Per call: progress is for people, ten times a second is live."""
 TICK_S = 0.1
@@ -50,6 +52,8 @@ class Watch:
         self._calling.discard(work)
         if work.progress is not None:
             self._send_progress(work, self._clock.mono_s())
+        if work.stop is Stop.VOID:  # nobody wants its outcome; its bill is due all the same
+            self._send_spent(work, self._clock.mono_s())
 
     def progress(self, work: Work, progress: float, total: float | None, message: str | None) -> None:
         """The tool said how far it is. The newest wins while one has to wait; of an agent, each line is kept."""
@@ -68,6 +72,12 @@ class Watch:
         self._teller.tell(work.progress)
         work.progress, work.progress_sent_s = None, now_s
 
+    def _send_spent(self, work: Work, now_s: float) -> None:
+        if work.spent is not work.spent_told:
+            self._announce(work)
+            self._teller.tell(Progress(*work.ref, 0.0, spent=work.spent))
+            work.spent_told, work.spent_told_s = work.spent, now_s
+
     def _announce(self, work: Work) -> None:
         if not work.is_announced and work.started_at is not None:
             work.is_announced = True
@@ -81,5 +91,7 @@ class Watch:
                 self._announce(work)
             if work.progress is not None and now_s - work.progress_sent_s >= PROGRESS_GAP_S:
                 self._send_progress(work, now_s)
+            if work.spent is not work.spent_told and now_s - work.spent_told_s >= SPENT_GAP_S:
+                self._send_spent(work, now_s)
         if self._calling:
             self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)

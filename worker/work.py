@@ -9,6 +9,7 @@ from enum import Enum
 from tasks.envelope import Delivery, Opened
 from tasks.ledger_events import Progress
 from tasks.node import Phase
+from tasks.spend import Spent
 from worker.admit import Ref
 from worker.journal import Entry
 
@@ -46,3 +47,12 @@ class Work:
     progress: Progress | None = None
     """The newest one that was not sent yet."""
     progress_sent_s: float = 0.0
+    spent: Spent = ()
+    """On models, until now. Kept however it ends."""
+    spent_told: Spent = ()
+    """Of it, what was sent ahead of the outcome."""
+    spent_told_s: float = 0.0
+
+    def spend(self, spent: Spent) -> None:
+        """It used more: all of it."""
+        self.spent = spent

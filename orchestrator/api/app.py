@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from orchestrator.api.costs import CostsDoor
 from orchestrator.api.door import Door, trace_of
 from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
@@ -26,7 +27,7 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Blobs, Enrolments, Fleet, Nodes, Scaling, Verifier
+from orchestrator.api.ports import Blobs, Enrolments, Fleet, Money, Nodes, Scaling, Verifier
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
 from orchestrator.api.scale_views import ScaleDoor
@@ -48,6 +49,7 @@ def create_app(
     *,
     enrolments: Enrolments,
     scaling: Scaling,
+    money: Money,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -61,7 +63,7 @@ def create_app(
     """
     service = Service(registry or CollectorRegistry(), settings)
     operations = (
-        *Invocations(fleet, clock or SystemClock(), settings).operations(),
+        *Invocations(fleet, clock or SystemClock(), settings, money).operations(),
         *Waits(fleet, settings).operations(),
         *NodeProtocol(nodes, enrolments).operations(),
         *EnrolmentDoor(enrolments).operations(),
@@ -69,6 +71,7 @@ def create_app(
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
+        *CostsDoor(money, clock or SystemClock()).operations(),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api import views
+from orchestrator.api import costs, views
 from orchestrator.api.calls import to_call
 from orchestrator.api.operation import Answer, Ask, Header, Operation
-from orchestrator.api.ports import Calls
+from orchestrator.api.ports import Calls, Money
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.reply import Reply, Stream, listing, model
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.stream import event_stream
 from orchestrator.ledger.values import Filter
 from tasks.clock import Clock
-from tasks.invocation import TERMINAL, Invocation, State
+from tasks.invocation import TERMINAL, Invocation, Lane, State
 from tasks.wire import BatchRequest, CallRequest, ExplainView, InvocationView, Page
 
 KEY_MAX_CHARS = 255
@@ -47,8 +47,8 @@ class ListQuery(BaseModel):
 class Invocations:
     """The operations on Invocations."""
 
-    def __init__(self, calls: Calls, clock: Clock, settings: ApiSettings) -> None:
-        self._calls, self._clock, self._settings = calls, clock, settings
+    def __init__(self, calls: Calls, clock: Clock, settings: ApiSettings, money: Money) -> None:
+        self._calls, self._clock, self._settings, self._money = calls, clock, settings, money
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -120,7 +120,7 @@ class Invocations:
         """GET /v1/invocations/{id}."""
         wait_s = ask.query(WaitQuery).wait
         if wait_s is None:
-            return await self._whole(await self._calls.get(ask.path["id"], ask.principal))
+            return await self._whole(await self._calls.get(ask.path["id"], ask.principal), with_spend=True)
         wait_s = min(wait_s, self._settings.wait_max_s)
         return await self._whole(await self._calls.wait(ask.path["id"], ask.principal, wait_s))
 
@@ -146,8 +146,11 @@ class Invocations:
         again = await self._calls.replay(ask.path["id"], ask.principal)
         return _accepted(again, views.invocation(again))
 
-    async def _whole(self, value: Invocation) -> Reply:
-        return Reply(views.invocation(value, await self._calls.result_json(value)))
+    async def _whole(self, value: Invocation, *, with_spend: bool = False) -> Reply:
+        """An ordinary tool's answer is not kept waiting by a look into the books; an agent's, and `show`, are."""
+        is_looked_up = with_spend or value.lane is Lane.AGENTS
+        spent = costs.spent(await self._money.spend_of(value.id)) if is_looked_up else []
+        return Reply(views.invocation(value, await self._calls.result_json(value), spent))
 
 
 def _accepted(value: Invocation, body: bytes) -> Reply:

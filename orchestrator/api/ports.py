@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.ledger.values import DeadLetter, Filter
+from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import (
     ClaimReply,
@@ -116,6 +116,13 @@ class Scaling(Protocol):
     async def clear_override(self, pool: str) -> None: ...
     async def set_dry(self, is_dry: bool) -> None: ...
     async def wind_down(self) -> None: ...
+
+
+class Money(Protocol):
+    """What was spent on models."""
+
+    async def costs(self, query: CostsQuery) -> tuple[list[Cost], Cost]: ...
+    async def spend_of(self, invocation_id: str) -> list[SpendRow]: ...
 
 
 class Blobs(Protocol):

@@ -5,6 +5,8 @@ The forms are `tasks.wire` models; tests/unit/test_api_document.py holds them to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from orchestrator.ledger.values import DeadLetter
@@ -13,7 +15,7 @@ from tasks.outcome import ErrorInfo
 from tasks.wire import DeadLetterView, ErrorView
 
 
-def invocation(value: Invocation, result_json: str | None = None) -> bytes:
+def invocation(value: Invocation, result_json: str | None = None, spent: Sequence[object] = ()) -> bytes:
     """`InvocationView` as JSON. The result is embedded as it is, never parsed."""
     call, outcome = value.call, value.outcome
     return orjson.dumps(
@@ -42,6 +44,7 @@ def invocation(value: Invocation, result_json: str | None = None) -> bytes:
             "error": None if outcome is None or outcome.error is None else _error(outcome.error),
             "result": None if result_json is None else orjson.Fragment(result_json),
             "attempts": [attempt(one) for one in value.attempts],
+            "spent": spent,
         }
     )
 

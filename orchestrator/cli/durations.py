@@ -62,17 +62,19 @@ def parse_at(text: str, now: float) -> float:
     """
     typed = text.strip().removesuffix("ago").strip()
     if _TYPED.fullmatch(typed):
-        return now - parse_s(typed)
+        at = now - parse_s(typed)
+        if at < 0:
+            raise BadInput(f"{text!r} is before 1970; write 14:05, 2026-11-21T14:05 or 20m ago")
+        return at
     here = datetime.fromtimestamp(now).astimezone()
     try:
         if _TIME_OF_DAY.fullmatch(typed):
             parts = [int(part) for part in typed.split(":")]
             then = here.replace(hour=parts[0], minute=parts[1], second=parts[2] if parts[2:] else 0, microsecond=0)
             return (then if then <= here else then - timedelta(days=1)).timestamp()
-        found = datetime.fromisoformat(typed)
-    except ValueError:
+        return datetime.fromisoformat(typed).astimezone().timestamp()
+    except (ValueError, OverflowError):
         raise BadInput(f"{text!r} is not a time; write 14:05, 2026-11-21T14:05 or 20m ago") from None
-    return found.astimezone().timestamp()
 
 
 def size(size_bytes: int) -> str:

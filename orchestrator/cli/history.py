@@ -7,6 +7,7 @@ from rich.text import Text
 
 from orchestrator.cli import paint
 from orchestrator.cli.content import parts_of
+from orchestrator.cli.cost import spent_lines
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.durations import clock, took
 from orchestrator.cli.screen import Cell, Column, clean
@@ -32,6 +33,8 @@ def show_history(desk: Desk, view: InvocationView) -> None:
     show(Text.assemble(paint.tool(view.tool), "  ", paint.state(view.state), ("  " + view.id, "dim")))
     for name, value in _facts(view):
         show(Text.assemble((f"{name:<10}", "dim"), clean(value)))
+    for line in spent_lines(view.spent):
+        show(Text.assemble(("spent     ", "dim"), clean(line)))
     if view.error:
         show(Text.assemble(("error     ", "dim"), (clean(view.error.message), "red"), (f" [{view.error.code}]", "dim")))
     show_attempts(desk, view.attempts)

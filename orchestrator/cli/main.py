@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from orchestrator.cli import call, dead, fleet, invocations, nodes, scale, tools
+from orchestrator.cli import call, cost, dead, fleet, invocations, nodes, scale, tools
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         invocations.result,
         invocations.cancel,
         invocations.retry,
+        cost.cost,
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, fleet.version),

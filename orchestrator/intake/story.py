@@ -13,6 +13,7 @@ from orchestrator.happenings import (
     AttemptRunning,
     Ended,
     Happening,
+    ModelsUsed,
     Progressed,
 )
 from orchestrator.intake.watch import REREAD_S, Watch
@@ -146,7 +147,7 @@ def _events(happening: Happening) -> Iterator[EventView]:
         case Ended():
             error = happening.outcome.error if happening.outcome else None
             yield EventView(kind="ended", at=happening.at, data={"state": happening.state} | _error(error))
-        case AttemptEnded() | Accepted():
+        case AttemptEnded() | Accepted() | ModelsUsed():
             return
 
 

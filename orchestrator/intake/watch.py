@@ -18,6 +18,7 @@ from orchestrator.happenings import (
     AttemptRunning,
     Ended,
     Happening,
+    ModelsUsed,
     Progressed,
 )
 
@@ -56,7 +57,7 @@ class Watch:
             case AttemptReleased() | AttemptRunning() | AttemptEnded() | Progressed():
                 if self._readers:
                     self._pass(happening.invocation_id, happening)
-            case Accepted():
+            case Accepted() | ModelsUsed():
                 return
 
     def end(self) -> None:

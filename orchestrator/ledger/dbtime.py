@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Double
+from sqlalchemy import Double, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 
 
 class database_time(ColumnElement[float]):  # noqa: N801 - a function of SQL
@@ -24,3 +25,21 @@ def _of_sqlite(_element: database_time, _compiler: Any, **_more: Any) -> str:  #
 @compiles(database_time, "postgresql")
 def _of_postgresql(_element: database_time, _compiler: Any, **_more: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+class utc_day(FunctionElement[str]):  # noqa: N801 - a function of SQL
+    """The day of a wall clock in seconds, in UTC: `2026-11-21`."""
+
+    name = "utc_day"
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(utc_day, "sqlite")
+def _day_of_sqlite(element: utc_day, compiler: Any, **more: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
+    return f"date({compiler.process(element.clauses, **more)}, 'unixepoch')"
+
+
+@compiles(utc_day, "postgresql")
+def _day_of_postgresql(element: utc_day, compiler: Any, **more: Any) -> str:  # noqa: ANN401 - SQLAlchemy's hook
+    return f"to_char(to_timestamp({compiler.process(element.clauses, **more)}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"

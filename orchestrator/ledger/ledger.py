@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from orchestrator.ledger import cancel as ends
-from orchestrator.ledger import database, fleet_rows, reads, scale_rows, schema
+from orchestrator.ledger import database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
@@ -23,8 +23,11 @@ from orchestrator.ledger.settle import settle
 from orchestrator.ledger.transaction import Tx
 from orchestrator.ledger.values import (
     Accepted,
+    Booking,
     Cancelled,
     ClaimRow,
+    Cost,
+    CostsQuery,
     DeadLetter,
     EnrolmentRow,
     Filter,
@@ -39,12 +42,14 @@ from orchestrator.ledger.values import (
     ScalePoolRow,
     Settled,
     Settlement,
+    SpendRow,
     Started,
     Waiting,
 )
 from tasks.clock import Clock
 from tasks.errors import FleetError, LedgerDown
 from tasks.invocation import Invocation
+from tasks.spend import Spent
 
 BUSY_TIMEOUT_S = 5.0
 """Seconds that SQLite waits for another process's lock before the ledger counts as down."""
@@ -305,6 +310,23 @@ class Ledger:
     async def forget_scale_log(self, before: float) -> int:
         """Forget decisions older than that wall clock; how many."""
         return await self._small(lambda tx: scale_rows.forget_scale_log(tx, before))
+
+    async def book(self, wanted: Sequence[Booking]) -> list[Spent]:
+        """Keep what attempts spent; for each, what of it is new."""
+        bookings = tuple(wanted)
+        return await self._small(lambda tx: spend.book(tx, bookings))
+
+    async def spend_of(self, invocation_id: str) -> list[SpendRow]:
+        """What one Invocation's attempts spent; empty for one that nobody knows."""
+        return await self._readers.run(partial(spend.spend_of, invocation_id=invocation_id))
+
+    async def costs(self, query: CostsQuery) -> tuple[list[Cost], Cost]:
+        """Spend summed up: the groups, and all of it."""
+        return await self._readers.run(partial(spend.costs, query=query))
+
+    async def forget_spend(self, before: float, limit: int) -> int:
+        """Forget about `limit` rows of spend older than that wall clock; how many."""
+        return await self._small(lambda tx: spend.forget_spend(tx, before, limit))
 
     async def _small(self, operation: Callable[[Tx], T]) -> T:
         return cast("T", await self._writer.submit(_SMALL, operation))

@@ -16,9 +16,10 @@ from sqlalchemy import Boolean, Text, bindparam, false, func, insert, literal_co
 from orchestrator.ledger.accept import insert_successors
 from orchestrator.ledger.moves import settle_sources
 from orchestrator.ledger.rows import error_json, storable
+from orchestrator.ledger.spend import book
 from orchestrator.ledger.tables import ATTEMPTS, DEAD_LETTERS, INVOCATIONS, is_still
 from orchestrator.ledger.transaction import Hot, Tx
-from orchestrator.ledger.values import Settled, Settlement
+from orchestrator.ledger.values import Booking, Settled, Settlement
 from tasks.errors import FleetError
 from tasks.invocation import TERMINAL, State
 from tasks.outcome import ErrorInfo, Failure, Outcome
@@ -111,6 +112,10 @@ def settle(tx: Tx, asked: Sequence[Sequence[Settlement]]) -> list[list[Settled] 
     for index, one in taken.items():
         written = None if one is wanted[index] else one.outcome
         answers[index] = Settled(one.invocation_id, one.fence, took=True, state=one.to, outcome=written)
+    for index, one in enumerate(wanted):
+        if one.spent and one.node is not None:
+            [booked] = book(tx, [Booking(one.invocation_id, one.fence, one.node, one.at, one.spent)])
+            answers[index] = replace(answers[index], booked=booked)
     ordered = iter([answers[index] for index in range(len(wanted))])
     return [[next(ordered) for _ in ask] for ask in asked]
 

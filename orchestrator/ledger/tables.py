@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0004"
+SCHEMA = "0005"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -239,3 +239,33 @@ SCALE_LOG = Table(
 )
 Index("mcpfleet_scale_log_pool", SCALE_LOG.c.pool, SCALE_LOG.c.at)
 Index("mcpfleet_scale_log_at", SCALE_LOG.c.at)
+
+SPEND = Table(
+    "mcpfleet_spend",
+    META,
+    Column("invocation_id", Text, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("released_at", Double, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("project", Text),
+    Column("tool", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("input", BigInteger, nullable=False),
+    Column("output", BigInteger, nullable=False),
+    Column("cache_read", BigInteger, nullable=False),
+    Column("cache_write", BigInteger, nullable=False),
+    Column("cost_usd", Double),
+    Column("is_estimated", Boolean, nullable=False),
+    PrimaryKeyConstraint("invocation_id", "fence", "released_at", "model"),
+    sqlite_with_rowid=False,
+)
+"""What an attempt spent on one model; NULL `cost_usd`: no price was known. Whole without its call, which goes first.
+
+`released_at` is in the key because an id may be used again when its call is gone, and this is still here.
+"""
+Index("mcpfleet_spend_tenant", SPEND.c.tenant, SPEND.c.at)
+Index("mcpfleet_spend_project", SPEND.c.tenant, SPEND.c.project, SPEND.c.at)
+Index("mcpfleet_spend_at", SPEND.c.at)

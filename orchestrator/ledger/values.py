@@ -7,9 +7,11 @@ or a cancel; each is a compare-and-set that says whether it took.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from tasks.invocation import Invocation, Lane, State
 from tasks.outcome import ErrorInfo, Outcome
+from tasks.spend import Spend, Spent
 from tasks.tool import UNDECLARED, Declared
 
 
@@ -152,6 +154,8 @@ class Settlement:
     """Takes only while no node has claimed the attempt (late binding)."""
     successors: tuple[NewInvocation, ...] = field(default=())
     """Accepted in the same transaction (chains)."""
+    spent: Spent = ()
+    """By the attempt, on models; booked also where the settlement does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,8 @@ class Settled:
     state: State
     outcome: Outcome | None = None
     """What was written where it is not what was asked for: a cancel stood in the way of another try."""
+    booked: Spent = ()
+    """What was spent and not booked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,3 +291,65 @@ class ScaleLogRow:
     at: float
     observation_json: str
     decision_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Wanted: keep what an attempt of this node spent until now, all of it."""
+
+    invocation_id: str
+    fence: int
+    node: str
+    at: float
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class SpendRow:
+    """What one attempt spent on one model."""
+
+    fence: int
+    node: str
+    at: float
+    spend: Spend
+
+
+class CostsBy(StrEnum):
+    """What a report of costs is grouped by."""
+
+    PROJECT = "project"
+    MODEL = "model"
+    NODE = "node"
+    TOOL = "tool"
+    DAY = "day"
+    """In UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostsQuery:
+    """Which spend is summed up: of one tenant, from `since` until before `until`, wall clocks."""
+
+    by: CostsBy
+    tenant: str
+    since: float
+    until: float
+    project: str | None = None
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A sum of spend. `key` None: of calls without a project, or the sum of all."""
+
+    key: str | None
+    calls: int
+    requests: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    cost_usd: float | None
+    """Of what has a price; None where nothing has."""
+    unpriced_requests: int
+    """Whose cost is not in it, because nobody knows it."""
+    is_estimated: bool

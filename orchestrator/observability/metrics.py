@@ -18,8 +18,10 @@ from orchestrator.happenings import (
     AttemptRunning,
     Ended,
     Happening,
+    ModelsUsed,
     Progressed,
 )
+from orchestrator.observability.spend import SpendCounters
 from tasks.invocation import State
 from tasks.node import NodeState
 from tasks.wire import BacklogView, NodeView, PoolView
@@ -58,6 +60,7 @@ class Metrics:
             registry=registry,
         )
         self._dead = Counter("mcp_dead_letters_total", "Dead letters kept, by reason", ["reason"], registry=registry)
+        self._spent = SpendCounters(registry)
 
     def hear(self, happening: Happening) -> None:
         """Count it."""
@@ -71,6 +74,8 @@ class Metrics:
                 self._attempts.labels(happening.ending).inc()
             case Ended():
                 self._ended(happening)
+            case ModelsUsed():
+                self._spent.count(happening.spent)
             case AttemptRunning() | Progressed():
                 return
 

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.happenings import AttemptEnded, AttemptRunning, Ended, Happening
-from orchestrator.ledger.values import NewInvocation, Outstanding, Settled, Settlement, Started, Waiting
+from orchestrator.happenings import AttemptEnded, AttemptRunning, Ended, Happening, ModelsUsed
+from orchestrator.ledger.values import Booking, NewInvocation, Outstanding, Settled, Settlement, Started, Waiting
 from orchestrator.settling.verdict import (
     LOSSES,
     SUCCEEDED,
@@ -27,9 +27,10 @@ from orchestrator.settling.waiting import as_waiting
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
 from tasks.invocation import TERMINAL, Invocation, State
-from tasks.ledger_events import Finished
+from tasks.ledger_events import Finished, Progress
 from tasks.outcome import Outcome
 from tasks.retry import RetryPolicy
+from tasks.spend import Spent
 from tasks.tool import Declared, ToolSpec
 
 log = structlog.get_logger("mcpfleet.settling")
@@ -40,6 +41,7 @@ class Books(Protocol):
     """The ledger, as settling needs it."""
 
     async def settle(self, wanted: Sequence[Settlement]) -> list[Settled]: ...
+    async def book(self, wanted: Sequence[Booking]) -> list[Spent]: ...
     async def mark_started(self, started: Sequence[Started]) -> None: ...
     async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
 
@@ -104,15 +106,22 @@ class Settler:
             LedgerDown: nothing was settled; call again with the same events.
         """
         wanted = []
+        refused = []
         sure = [(node, event) for node, event in events if not self._doubts.has(event.invocation)]
         for node, event in sure:
             attempt = self._attempts.current(event.invocation, event.fence)
             if attempt is None or attempt.node != node:
                 log.info("outcome_refused", invocation=event.invocation, fence=event.fence, node=node)
+                refused.append(self._booking(node, event, event.outcome.spent))
                 continue
             wanted.append(await self._judged(attempt, node, event))
         await self._apply(wanted)
+        await self._book(refused)
         return sure
+
+    async def spent(self, events: Sequence[tuple[str, Progress]]) -> None:
+        """Nodes said what attempts have spent until now; also of attempts that were given up meanwhile."""
+        await self._book([self._booking(node, event, event.spent) for node, event in events])
 
     async def running(self, refs: Sequence[Ref], *, node: str) -> None:
         """A node runs these, says its inventory or a Started event."""
@@ -158,10 +167,26 @@ class Settler:
         settlement = on_finished(
             attempt, event.outcome, node=node, ended_at=event.ended_at, started_at=event.started_at, given=given
         )
+        if event.outcome.spent:
+            settlement = replace(settlement, spent=event.outcome.spent)
         if attempt.is_chained and settlement.to is State.SUCCEEDED:
             invocation = await self._books.get(attempt.invocation_id)
             return replace(settlement, successors=await self._successors(invocation, event.outcome))
         return settlement
+
+    def _booking(self, node: str, event: Finished | Progress, spent: Spent) -> Booking:
+        return Booking(event.invocation, event.fence, node, self._clock.wall_s(), spent)
+
+    async def _book(self, bookings: Sequence[Booking]) -> None:
+        """Nothing is asked of the ledger where nothing was spent: most calls."""
+        wanted = [one for one in bookings if one.spent]
+        if wanted:
+            for one, new in zip(wanted, await self._books.book(wanted), strict=True):
+                self._tell_spent(one.invocation_id, one.fence, new)
+
+    def _tell_spent(self, invocation_id: str, fence: int, new: Spent) -> None:
+        if new:
+            self._tell(ModelsUsed(invocation_id, fence, new))
 
     async def _given(self, attempt: Outstanding) -> Circumstances:
         spec = self._tool(attempt.tool)
@@ -182,6 +207,7 @@ class Settler:
         if not wanted:
             return
         for settlement, settled in zip(wanted, await self._books.settle(wanted), strict=True):
+            self._tell_spent(settled.invocation_id, settled.fence, settled.booked)
             if not settled.took:
                 log.info(
                     "settlement_refused", invocation=settled.invocation_id, fence=settled.fence, state=settled.state

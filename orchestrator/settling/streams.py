@@ -26,7 +26,7 @@ from tasks.node import Control, Ref
 from tasks.queues import BINDINGS, DOORBELL, binding_of, control_stream, events_stream, node_queue
 
 log = structlog.get_logger("mcpfleet.streams")
-E = TypeVar("E", StartedRow, Finished)
+E = TypeVar("E", StartedRow, Finished, Progress)
 BLOCK_MS = 1000
 RETRY_S = 0.5
 READ_MAX_ENTRIES = 256
@@ -45,6 +45,7 @@ class Settling(Protocol):
 
     async def finished(self, events: Sequence[tuple[str, Finished]]) -> list[tuple[str, Finished]]: ...
     async def started(self, events: Sequence[tuple[str, StartedRow]]) -> None: ...
+    async def spent(self, events: Sequence[tuple[str, Progress]]) -> None: ...
 
 
 class NodeStreams:
@@ -187,9 +188,15 @@ class NodeStreams:
             if isinstance(event, Started)
         ]
         await _each_apart(self._settling.started, started)
-        for _node, event in events:
+        spent = []
+        for node, event in events:
             if isinstance(event, Progress):
-                self._tell(self._progressed(event))
+                if event.spent:
+                    spent.append((node, event))
+                else:
+                    self._tell(self._progressed(event))
+        if spent:
+            await _each_apart(self._settling.spent, spent)
         finished = [(node, event) for node, event in events if isinstance(event, Finished)]
         return await _each_apart(self._settling.finished, finished)
 

@@ -19,6 +19,7 @@ from orchestrator.identity.enrolment import Enroller
 from orchestrator.testing.blobs import MemoryBlobs
 from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments
 from orchestrator.testing.fleet import FakeFleet
+from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
 from tasks.clock import SystemClock
 
@@ -26,24 +27,34 @@ BASE_URL = "http://127.0.0.1:8600"
 STOPS_WITHIN_S = 10.0
 
 
-def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None) -> Starlette:
+def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None, money: MemoryMoney | None = None) -> Starlette:
     """The application over fakes only."""
     nodes = FakeNodes()
     enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
     verifier = FakeVerifier(enroller.principal)
     return create_app(
-        fleet, nodes, MemoryBlobs(), verifier, settings or ApiSettings(), enrolments=enroller, scaling=scale_views()
+        fleet,
+        nodes,
+        MemoryBlobs(),
+        verifier,
+        settings or ApiSettings(),
+        enrolments=enroller,
+        scaling=scale_views(),
+        money=money or MemoryMoney(),
     )
 
 
 @asynccontextmanager
 async def door(
-    fleet: FakeFleet | None = None, token: str | None = CLIENT_TOKEN, settings: ApiSettings | None = None
+    fleet: FakeFleet | None = None,
+    token: str | None = CLIENT_TOKEN,
+    settings: ApiSettings | None = None,
+    money: MemoryMoney | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application, without a socket."""
     fleet = fleet or FakeFleet()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    transport = httpx.ASGITransport(fake_app(fleet, settings), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(fake_app(fleet, settings, money), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=headers) as client:
         yield client
     await fleet.close()

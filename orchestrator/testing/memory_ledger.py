@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
 from orchestrator.ledger.values import (
+    Booking,
     ClaimRow,
     EnrolmentRow,
     NewInvocation,
@@ -29,6 +30,7 @@ from orchestrator.ledger.values import (
 )
 from orchestrator.settling.waiting import as_waiting
 from tasks.invocation import OUTSTANDING, Attempt, Invocation, State
+from tasks.spend import Spent
 
 Ref = tuple[str, int]
 
@@ -101,6 +103,10 @@ class MemoryLedger:
     async def settle(self, wanted: Sequence[Settlement]) -> list[Settled]:
         """The end of attempts."""
         return [self._settle(one) for one in wanted]
+
+    async def book(self, wanted: Sequence[Booking]) -> list[Spent]:
+        """No money here."""
+        return [() for _ in wanted]
 
     async def expire(self, ids: Sequence[str], at: float) -> list[str]:  # noqa: ARG002 - the real signature
         """Nothing here has a deadline."""
@@ -179,7 +185,7 @@ class MemoryLedger:
 class FencedLedger:
     """The same ledger as one leader writes to it: nothing, once another leads."""
 
-    _WRITES = frozenset({"accept", "mark_started", "settle", "expire", "save_node", "forget_node"})
+    _WRITES = frozenset({"accept", "mark_started", "settle", "book", "expire", "save_node", "forget_node"})
     """`release` names its epoch itself."""
 
     def __init__(self, ledger: MemoryLedger, epoch: int) -> None:

@@ -28,6 +28,7 @@ from worker.confines import janitor
 from worker.confines.confines import Confined, Confines, MemorySpent
 from worker.confines.janitor import Janitor
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
+from worker.sidecars.bill import Bill, agreed
 from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
 from worker.sidecars.guard import guarded
@@ -67,7 +68,9 @@ class Extras(Protocol):
         """Whether it writes files; raises UpstreamError for wrong arguments."""
         ...
 
-    async def call(self, tool: str, arguments: dict[str, Any], workspace: Path | None) -> dict[str, Any] | Trouble:
+    async def call(
+        self, tool: str, arguments: dict[str, Any], workspace: Path | None, bill: Bill
+    ) -> dict[str, Any] | Trouble:
         """A CallToolResult, or why there is none."""
         ...
 
@@ -212,9 +215,11 @@ class AgentServer:
         try:
             async with self._places.open(run, ask.project, said.ref) as place:
                 await self._look_at_mirrors()
+                bill = Bill(ask.on_spend)
                 async with self._confines.around(run, place.workspace.parent) as confined:
-                    task = self._task(run, said, place, ask.project, confined.entering)
+                    task = self._task(run, said, ask, place=place, entering=confined.entering, bill=bill)
                     result, used_tools = await self._watched(task, (place, confined), ask)
+                result = agreed(result, bill, said.model or self.name)
                 if used_tools or result.ending is not Ending.FAILED:
                     done = await kept(place, push=said.push)
         except FleetError as error:
@@ -229,13 +234,14 @@ class AgentServer:
         applied = extras.wants_a_place(tool, arguments)
         self._check_credential()
         done: dict[str, Any] = {}
+        bill = Bill(ask.on_spend)
         try:
             if applied is None:
-                answer = await extras.call(tool, arguments, None)
+                answer = await extras.call(tool, arguments, None, bill)
             else:
                 run = f"{self.name}-{ask.invocation}"
                 async with self._places.open(run, ask.project, applied.ref) as place:
-                    answer = await extras.call(tool, arguments, place.workspace)
+                    answer = await extras.call(tool, arguments, place.workspace, bill)
                     if isinstance(answer, dict):
                         done = await kept(place, push=applied.push)
         except FleetError as error:
@@ -251,7 +257,7 @@ class AgentServer:
         return orjson.dumps(answer).decode()
 
     def _task(
-        self, run: str, said: RunArguments, place: Place, project: str | None, entering: tuple[str, ...]
+        self, run: str, said: RunArguments, ask: Ask, *, place: Place, entering: tuple[str, ...], bill: Bill
     ) -> AgentTask:
         ours = self._limits
         limits = RunLimits(
@@ -266,8 +272,8 @@ class AgentServer:
             workspace=place.workspace,
             home=place.home,
             limits=limits,
-            project=project,
-            servers=self._places.servers(project),
+            project=ask.project,
+            servers=self._places.servers(ask.project),
             read_only=place.read_only,
             entering=entering,
             session=said.how_it_begins(),
@@ -276,6 +282,7 @@ class AgentServer:
             denied_tools=said.denied_tools,
             permission_mode=said.permission_mode,
             output_schema=said.output_schema,
+            bill=bill,
         )
 
     async def _watched(self, task: AgentTask, limits: tuple[Place, Confined], ask: Ask) -> tuple[Result, bool]:

@@ -13,6 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.sidecars import openai_chat_calls as calls
+from worker.sidecars.bill import Bill
 from worker.sidecars.openai_chat_backend import ChatEndpoint
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.run_arguments import Prompt, Text, parsed
@@ -84,13 +85,18 @@ class ChatTools:
         said = parsed(_TOOLS[tool][0], arguments, tool)
         return Applied(said.ref, said.push) if isinstance(said, CodeArguments) and said.apply else None
 
-    async def call(self, tool: str, arguments: dict[str, Any], workspace: Path | None) -> dict[str, Any] | Trouble:
+    async def call(
+        self, tool: str, arguments: dict[str, Any], workspace: Path | None, bill: Bill
+    ) -> dict[str, Any] | Trouble:
         """A CallToolResult, or why there is none."""
         said = parsed(_TOOLS[tool][0], arguments, tool)
         if isinstance(said, ChatArguments):
-            return _chatted(await calls.chat(self._endpoint, said.prompt or said.messages, model=said.model))
+            asked = said.prompt or said.messages
+            return _chatted(await calls.chat(self._endpoint, asked, model=said.model, bill=bill))
         if isinstance(said, CodeArguments):
-            made = await calls.generate_code(self._endpoint, said.prompt, model=said.model, workspace=workspace)
+            made = await calls.generate_code(
+                self._endpoint, said.prompt, model=said.model, workspace=workspace, bill=bill
+            )
             return made if isinstance(made, Trouble) else _result(made.notes, dataclasses.asdict(made))
         names = await calls.models(self._endpoint)
         return names if isinstance(names, Trouble) else _result("\n".join(names), {"models": list(names)})

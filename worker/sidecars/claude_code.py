@@ -22,6 +22,7 @@ import structlog
 
 from tasks.errors import SettingsError
 from worker.sidecars import claude_words
+from worker.sidecars.bill import Bill
 from worker.sidecars.egress import Egress
 from worker.sidecars.lent import Lend
 from worker.sidecars.process import OneProcess
@@ -179,7 +180,8 @@ class _Run:
         self._task, self._settings, self._egress = task, settings, egress
         self._bwrap, self._interpreter = found
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._token, self._spent = egress.admit(task.limits.cost_usd)
+        self._bill = task.bill or Bill()
+        self._token = egress.admit(task.limits.cost_usd, self._bill)
         self._process = OneProcess(settings.runs / f"{task.run}.pid")
         self._client: ClaudeSDKClient | None = None
         self._talking: asyncio.Task[None] | None = None
@@ -241,7 +243,7 @@ class _Run:
                     return
                 await client.query(self._task.prompt)
                 async for message in client.receive_response():
-                    for event in claude_words.events_of(message, self._spent, cancelled=self._is_cancelled):
+                    for event in claude_words.events_of(message, self._bill, cancelled=self._is_cancelled):
                         self._events.put_nowait(event)
         except (ClaudeSDKError, OSError) as error:
             self._events.put_nowait(claude_words.broken(error, cancelled=self._is_cancelled))

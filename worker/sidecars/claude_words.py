@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from worker.sidecars.egress import Spent
+from worker.sidecars.bill import Bill
 from worker.sidecars.sidecar import (
     Began,
     Ending,
@@ -39,7 +39,7 @@ _TOO_LONG = ("prompt is too long", "context_length", "context window")
 _NO_SESSION = ("No conversation found", "session ID")
 
 
-def events_of(message: Any, spent: Spent, *, cancelled: bool) -> Iterator[Event]:  # noqa: ANN401
+def events_of(message: Any, bill: Bill, *, cancelled: bool) -> Iterator[Event]:  # noqa: ANN401
     """What one message of the SDK says; nothing where it says nothing to us."""
     from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent, SystemMessage, UserMessage
 
@@ -54,7 +54,7 @@ def events_of(message: Any, spent: Spent, *, cancelled: bool) -> Iterator[Event]
     elif isinstance(message, UserMessage):
         yield from _user(message.content)
     elif isinstance(message, ResultMessage):
-        yield _result(message, spent, cancelled=cancelled)
+        yield _result(message, bill, cancelled=cancelled)
 
 
 def broken(error: Exception, *, cancelled: bool) -> Result:
@@ -102,7 +102,7 @@ def _about(given: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in given.items())[:ABOUT_CHARS]
 
 
-def _result(message: Any, spent: Spent, *, cancelled: bool) -> Result:  # noqa: ANN401
+def _result(message: Any, bill: Bill, *, cancelled: bool) -> Result:  # noqa: ANN401
     ending, fault, text = _judged(message, cancelled=cancelled)
     denials = tuple(str(denial.get("tool_name", "?")) for denial in message.permission_denials or [])
     return Result(
@@ -112,8 +112,8 @@ def _result(message: Any, spent: Spent, *, cancelled: bool) -> Result:  # noqa: 
         session_id=message.session_id,
         structured=message.structured_output if ending is Ending.SUCCEEDED else None,
         turns=message.num_turns,
-        usage=spent.usage,
-        cost_usd=spent.cost_usd if spent.is_priced else None,
+        usage=bill.usage,
+        cost_usd=bill.cost_usd,
         denials=denials,
     )
 

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from worker.sidecars.bill import Bill
 from worker.sidecars.meter import StreamMeter
-from worker.sidecars.sidecar import Usage
 from worker.sidecars.spend import Prices
 
 REQUEST_MAX_BYTES = 64_000_000
@@ -32,17 +32,6 @@ _PASSED_ON = frozenset({"accept", "anthropic-beta", "anthropic-version", "conten
 _PASSED_BACK = frozenset({"content-type", "retry-after", "request-id", "x-should-retry"})
 _PASSED_BACK_PREFIX = "anthropic-ratelimit-"
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a run has used so far."""
-
-    usage: Usage = field(default_factory=Usage)
-    cost_usd: float = 0.0
-    is_priced: bool = True
-    """Every model that it used has a price."""
-    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +49,10 @@ class Endpoint:
 
 @dataclass(slots=True)
 class _Run:
-    spent: Spent
+    bill: Bill
     limit_usd: float | None
+    answers: dict[StreamMeter, str] = field(default_factory=dict)
+    """That come in now, and the model that each was asked of."""
 
 
 class Egress:
@@ -81,15 +72,18 @@ class Egress:
         self._runs: dict[str, _Run] = {}
         self.app = Starlette(routes=[Route("/{path:path}", self._pass_on, methods=["GET", "POST", "HEAD"])])
 
-    def admit(self, limit_usd: float | None) -> tuple[str, Spent]:
-        """Let a run in. Its token, and what it will have spent, kept up to date."""
+    def admit(self, limit_usd: float | None, bill: Bill) -> str:
+        """Let a run in. Its token; what it uses is put on the bill."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        run = self._runs[token] = _Run(Spent(), limit_usd)
-        return token, run.spent
+        self._runs[token] = _Run(bill, limit_usd)
+        return token
 
     def dismiss(self, token: str) -> None:
-        """The run is over: its token is worth nothing any more."""
-        self._runs.pop(token, None)
+        """The run is over: its token is worth nothing any more. What streams still is counted as far as it came."""
+        run = self._runs.pop(token, None)
+        if run is not None:
+            for meter in list(run.answers):
+                self._count(meter, run)
 
     async def close(self) -> None:
         """Close the connections to the endpoint."""
@@ -101,51 +95,53 @@ class Egress:
             return _refusal(401, "authentication_error", "this token belongs to no run")
         if request.url.path not in self._endpoint.paths:
             return _refusal(404, "not_found_error", f"{request.url.path} is not passed on")
-        if run.limit_usd is not None and run.spent.cost_usd >= run.limit_usd:
-            said = f"the run's money is spent: {run.spent.cost_usd:.4f} of {run.limit_usd:.4f} US dollars"
+        if run.limit_usd is not None and run.bill.known_usd >= run.limit_usd:
+            said = f"the run's money is spent: {run.bill.known_usd:.4f} of {run.limit_usd:.4f} US dollars"
             return _refusal(403, "permission_error", said)
         body = await _bounded(request)
         if body is None:
             return _refusal(413, "request_too_large", f"a request may have {REQUEST_MAX_BYTES} bytes")
-        if run.limit_usd is not None and self._prices.of(model := _model(body)) is None:
-            said = f"model {model[:80]!r} has no price on this node, and the run's money is limited"
+        asked = _model(body)
+        if run.limit_usd is not None and self._prices.of(asked) is None:
+            said = f"model {asked[:80]!r} has no price on this node, and the run's money is limited"
             return _refusal(403, "permission_error", said)
         headers = {key: value for key, value in request.headers.items() if key in _PASSED_ON}
-        asked = self._client.build_request(
+        request_on = self._client.build_request(
             request.method, request.url.path, params=request.query_params, content=body, headers=headers
         )
-        asked.headers.update(self._endpoint.headers())
+        request_on.headers.update(self._endpoint.headers())
         try:
-            answer = await self._client.send(asked, stream=True)
+            answer = await self._client.send(request_on, stream=True)
         except httpx.HTTPError as error:
             _log.warning("egress_unreachable", url=self._endpoint.url, error=str(error) or type(error).__name__)
             return _refusal(502, "api_error", f"the endpoint does not answer: {type(error).__name__}")
         if request.url.path == MESSAGES:
             self._on_answer(answer)  # what else is answered says nothing of a quota
-        run.spent.requests += 1
-        return StreamingResponse(self._metered(answer, run.spent), answer.status_code, headers=_headers(answer))
+        meter = StreamMeter(is_stream="event-stream" in answer.headers.get("content-type", ""), asked_bytes=len(body))
+        if answer.is_success and request.url.path == MESSAGES:  # a refusal costs nothing
+            run.answers[meter] = asked
+        return StreamingResponse(self._metered(answer, meter, run), answer.status_code, headers=_headers(answer))
 
-    async def _metered(self, answer: httpx.Response, spent: Spent) -> AsyncIterator[bytes]:
-        """The answer as it comes. What was counted when it breaks off is counted."""
-        meter = StreamMeter(is_stream="event-stream" in answer.headers.get("content-type", ""))
+    async def _metered(self, answer: httpx.Response, meter: StreamMeter, run: _Run) -> AsyncIterator[bytes]:
+        """The answer as it comes. Where it breaks off, it is counted as far as it came."""
         try:
             async for chunk in answer.aiter_bytes():
                 meter.feed(chunk)
+                if meter.is_over:
+                    self._count(meter, run)  # before who asked can know the end and make up its own bill
                 yield chunk
         finally:
-            self._count(meter, spent)  # first: who hangs up cancels every wait
+            self._count(meter, run)  # first: who hangs up cancels every wait
             await answer.aclose()
 
-    def _count(self, meter: StreamMeter, spent: Spent) -> None:
-        model, usage = meter.total()
-        if usage == Usage():
+    def _count(self, meter: StreamMeter, run: _Run) -> None:
+        """Once."""
+        asked = run.answers.pop(meter, None)
+        if asked is None:
             return
-        spent.usage += usage
-        price = self._prices.of(model)
-        if price is None:
-            spent.is_priced = False
-        else:
-            spent.cost_usd += price.of(usage)
+        answered, usage = meter.total()
+        model, price = self._prices.billed(answered, asked)
+        run.bill.add(model, usage, None if price is None else price.of(usage))
 
 
 def _token(request: Request) -> str:

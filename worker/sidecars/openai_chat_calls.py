@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from worker.sidecars.bill import Bill
 from worker.sidecars.openai_chat_backend import Ask, ChatBackend, ChatEndpoint, Listener, Message
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_schema import answer_of, wanted_json
@@ -93,20 +94,21 @@ async def chat(
     model: str | None = None,
     extra_body: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
+    bill: Bill | None = None,
 ) -> Chatted | Trouble:
-    """One answer to a prompt, or to messages of `role` and `content`."""
+    """One answer to a prompt, or to messages of `role` and `content`. What it costs is put on `bill`."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(each) for each in prompt]
     if not messages or any(
         each.get("role") not in _ROLES or not isinstance(each.get("content"), str) for each in messages
     ):
         said = f"messages have a role ({', '.join(sorted(_ROLES))}) and a content that is text; there is at least one"
         return Trouble(Fault.REFUSED, said)
-    bill = _Bill(listener or Listener())
-    answer = await endpoint.ask(_asked(endpoint, messages, model, extra_body), bill)
+    heard = _Billed(listener or Listener(), bill or Bill(), endpoint.backend, model)
+    answer = await endpoint.ask(_asked(endpoint, messages, model, extra_body), heard)
     if isinstance(answer, Trouble):
         return answer
-    usage = bill.usage + answer.usage
-    cost_usd = _cost_usd(endpoint.backend, answer, usage)
+    heard.answered(answer)
+    usage, cost_usd = heard.bill.usage, heard.bill.cost_usd
     return Chatted(answer.text, answer.reasoning, answer.finish, answer.model, usage, cost_usd)
 
 
@@ -118,25 +120,26 @@ async def generate_code(
     workspace: Path | None = None,
     extra_body: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
+    bill: Bill | None = None,
 ) -> Generated | Trouble:
     """Files that fit `CODE_SCHEMA`; written into `workspace` where one is given, all that may be.
 
-    An answer that does not fit is asked for again once.
+    An answer that does not fit is asked for again once. What it costs is put on `bill`.
     """
     messages: list[Message] = [
         {"role": "system", "content": f"{_CODER}\n{wanted_json(CODE_SCHEMA)}"},
         {"role": "user", "content": prompt},
     ]
-    bill, why = _Bill(listener or Listener()), ""
+    heard, why = _Billed(listener or Listener(), bill or Bill(), endpoint.backend, model), ""
     for _ in range(TRIES):
-        answer = await endpoint.ask(_asked(endpoint, messages, model, extra_body), bill)
+        answer = await endpoint.ask(_asked(endpoint, messages, model, extra_body), heard)
         if isinstance(answer, Trouble):
             return answer
-        bill.lost(answer.usage)
+        heard.answered(answer)
         found = answer_of(answer.text, CODE_SCHEMA)
         why = "it was cut off at its longest" if answer.finish == "length" else found.why_not or ""
         if not why:
-            return await _generated(endpoint.backend, found.value, answer, bill.usage, workspace)
+            return await _generated(found.value, answer, heard.bill, workspace)
         messages += [
             {"role": "assistant", "content": answer.text},
             {"role": "user", "content": f"Your answer is of no use: {why}. Answer again, with JSON alone."},
@@ -150,20 +153,26 @@ async def models(endpoint: ChatEndpoint) -> tuple[str, ...] | Trouble:
     return await endpoint.models()
 
 
-class _Bill(Listener):
-    """Passes on what is said, and adds up what broken answers cost."""
+class _Billed(Listener):
+    """Passes on what is said, and puts on the bill what answers cost, broken ones too."""
 
-    def __init__(self, heard: Listener) -> None:
-        self.usage = Usage()
+    def __init__(self, heard: Listener, bill: Bill, backend: ChatBackend, model: str | None) -> None:
+        self.bill, self._prices, self._asked = bill, backend.prices, model or backend.model
         self.part, self.again = heard.part, heard.again  # type: ignore[method-assign]
 
     def lost(self, usage: Usage) -> None:
-        self.usage += usage
+        self._count(usage, "")
+
+    def answered(self, answer: Answer) -> None:
+        """A whole one."""
+        self._count(answer.usage, answer.model)
+
+    def _count(self, usage: Usage, answered: str) -> None:
+        model, price = self._prices.billed(answered, self._asked)
+        self.bill.add(model, usage, None if price is None else price.of(usage))
 
 
-async def _generated(
-    backend: ChatBackend, said: Mapping[str, Any], answer: Answer, usage: Usage, workspace: Path | None
-) -> Generated:
+async def _generated(said: Mapping[str, Any], answer: Answer, bill: Bill, workspace: Path | None) -> Generated:
     files = tuple(CodeFile(each["path"], each["content"]) for each in said["files"])
     applied: list[str] = []
     refused: list[str] = []
@@ -175,16 +184,11 @@ async def _generated(
                 applied.append(file.path)
             else:
                 refused.append(why.why)
-    cost_usd = _cost_usd(backend, answer, usage)
-    return Generated(files, said["notes"], answer.model, usage, cost_usd, tuple(applied), tuple(refused))
+    spent = (bill.usage, bill.cost_usd)
+    return Generated(files, said["notes"], answer.model, *spent, tuple(applied), tuple(refused))
 
 
 def _asked(
     endpoint: ChatEndpoint, messages: Sequence[Message], model: str | None, extra_body: Mapping[str, Any] | None
 ) -> Ask:
     return Ask(tuple(messages), model or endpoint.backend.model, extra_body=extra_body or {})
-
-
-def _cost_usd(backend: ChatBackend, answer: Answer, usage: Usage) -> float | None:
-    price = backend.prices.of(answer.model)
-    return None if price is None else price.of(usage)

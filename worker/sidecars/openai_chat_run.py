@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from worker.sidecars import openai_chat_session
+from worker.sidecars.bill import Bill
 from worker.sidecars.openai_chat_backend import RESERVE_TOKENS, Ask, ChatEndpoint, Listener, Message
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_schema import answer_of, wanted_json
@@ -55,7 +56,7 @@ class ChatRun(Listener):
             *(task.workspace, task.home, bwrap), only=_given(task), read_only=task.read_only, entering=task.entering
         )
         self._tell: Callable[[Event], None] = lambda _: None
-        self._usage, self._turns = Usage(), 0
+        self._bill, self._turns = task.bill or Bill(), 0
         self._denials: dict[str, None] = {}
         self._messages: list[Message] = []
         self._session: str | None = None
@@ -82,7 +83,7 @@ class ChatRun(Listener):
 
     def lost(self, usage: Usage) -> None:
         """Paid for all the same."""
-        self._usage += usage
+        self._count(usage, "")
 
     def _may_begin(self) -> Result | None:
         """Why not, or None."""
@@ -122,7 +123,7 @@ class ChatRun(Listener):
             answer = await self._endpoint.ask(ask, self)
             if isinstance(answer, Trouble):
                 return self._troubled(answer)
-            self._usage += answer.usage
+            self._count(answer.usage, answer.model)
             if answer.text:
                 self._tell(Said(answer.text))
             self._messages.append(self._remembered(answer))
@@ -165,7 +166,7 @@ class ChatRun(Listener):
     def _affordable(self, limit_usd: float, asked: int) -> int:
         """Tokens of an answer that what is left can pay."""
         assert self._price is not None
-        left_usd = limit_usd - self._price.of(self._usage) - self._price.of(Usage(input=asked))
+        left_usd = limit_usd - self._bill.known_usd - self._price.of(Usage(input=asked))
         if not self._price.output:
             return 1 if left_usd > 0 else 0
         return int(left_usd * PER_TOKENS / self._price.output)
@@ -239,14 +240,18 @@ class ChatRun(Listener):
             fault,
             session_id=self._session,
             turns=self._turns,
-            usage=self._usage,
+            usage=self._bill.usage,
             cost_usd=self._cost_usd(),
             denials=tuple(self._denials),
             **more,
         )
 
     def _cost_usd(self) -> float | None:
-        return None if self._price is None else self._price.of(self._usage)
+        return self._bill.cost_usd
+
+    def _count(self, usage: Usage, answered: str) -> None:
+        model, price = self._endpoint.backend.prices.billed(answered, self._model)
+        self._bill.add(model, usage, None if price is None else price.of(usage))
 
 
 def _given(task: AgentTask) -> frozenset[str] | None:

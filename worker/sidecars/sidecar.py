@@ -9,7 +9,10 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from worker.sidecars.bill import Bill
 
 
 class SessionMode(StrEnum):
@@ -72,6 +75,8 @@ class AgentTask:
     """MCP servers of the node that the project lends to its runs."""
     output_schema: Mapping[str, Any] | None = None
     """JSON schema that the answer is to fit."""
+    bill: Bill | None = field(default=None, repr=False, compare=False)
+    """Where every request to a model is counted; the Result's usage and cost are its."""
 
 
 # ---------------------------------------------------------------- events

@@ -20,6 +20,7 @@ from tasks.errors import FleetError, SettingsError
 from worker.workspaces.names import Project
 
 Positive = Annotated[float, Field(gt=0)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 MEMORY_MIN_BYTES = 512 * 2**20
 """Claude Code alone takes about 250 MB."""
 
@@ -39,10 +40,10 @@ class PriceEntry(BaseModel):
     """US dollars for a million tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cache_read: float = Field(default=0.0, ge=0)
-    cache_write: float = Field(default=0.0, ge=0)
+    input: Price
+    output: Price
+    cache_read: Price = 0.0
+    cache_write: Price = 0.0
 
 
 class ClaudeCodeEntry(RunShare):

@@ -46,6 +46,16 @@ class Prices:
         fitting = [name for name in self.by_model if model.startswith(name)]
         return self.by_model[max(fitting, key=len)] if fitting else None
 
+    def billed(self, answered: str, asked: str) -> tuple[str, Price | None]:
+        """Under which name a request counts, and its price: the model that answered, or else that was asked.
+
+        A gateway may answer with a name of its own that nobody priced.
+        """
+        for name in (answered, asked):
+            if name and (price := self.of(name)) is not None:
+                return name, price
+        return answered or asked, None
+
 
 def usage_of(said: Mapping[str, Any]) -> Usage:
     """The provider's `usage`; what is absent, null or no number counts as none."""

@@ -14,6 +14,7 @@ from mcp_types import (
     PROTOCOL_VERSION_META_KEY,
 )
 
+from tasks.spend import Spent
 from tasks.tool import ToolSpec
 
 INVOCATION_META_KEY = "mcpfleet/invocation"
@@ -22,6 +23,13 @@ it to recognise a repeated call."""
 
 Progress = Callable[[float, float | None, str | None], None]
 """progress, total, message; called in the event loop, must not block."""
+OnSpend = Callable[[Spent], None]
+"""All that the call used of models until now; called in the event loop, must not block."""
+
+
+def nobody_pays(_spent: Spent) -> None:
+    """Where nobody keeps books."""
+
 
 _OWN_KEYS = frozenset(
     {"progressToken", PROTOCOL_VERSION_META_KEY, CLIENT_INFO_META_KEY, CLIENT_CAPABILITIES_META_KEY, LOG_LEVEL_META_KEY}
@@ -39,6 +47,7 @@ class Ask:
     """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them."""
     on_progress: Progress
     project: str | None = None
+    on_spend: OnSpend = nobody_pays
 
     def call_meta(self) -> dict[str, Any]:
         """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""

@@ -142,3 +142,5 @@ class Invocation:
     outcome: Outcome | None = None
     replay_of: str | None = None
     attempts: tuple[Attempt, ...] = field(default=())
+    capsule: str | None = None
+    """Digest of what was last saved of its session, while it has not ended."""

@@ -121,6 +121,7 @@ def invocation_of(row: Mapping[str, Any], attempts: tuple[Attempt, ...] = ()) ->
         outcome=_outcome_of(row),
         replay_of=row["replay_of"],
         attempts=attempts,
+        capsule=row["capsule_blob"],
     )
 
 

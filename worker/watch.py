@@ -9,7 +9,7 @@ import asyncio
 from typing import Protocol
 
 from tasks.clock import Clock
-from tasks.ledger_events import Progress, Started
+from tasks.ledger_events import Progress, Saved, Started
 from worker.work import Work
 
 ANNOUNCE_AFTER_S = 0.25
@@ -22,7 +22,7 @@ TICK_S = 0.1
 class Teller(Protocol):
     """Where events go."""
 
-    def tell(self, event: Started | Progress) -> None:
+    def tell(self, event: Started | Progress | Saved) -> None:
         """Send once."""
         ...
 
@@ -56,6 +56,12 @@ class Watch:
         now_s = self._clock.mono_s()
         if now_s - work.progress_sent_s >= PROGRESS_GAP_S:
             self._send_progress(work, now_s)
+
+    def saved(self, work: Work, number: int, blob: str) -> None:
+        """The session of a call is in the blob store. Nobody wants to hear it of one that was told to stop."""
+        if work in self._calling:
+            self._announce(work)
+            self._teller.tell(Saved(*work.ref, number, blob))
 
     def _send_progress(self, work: Work, now_s: float) -> None:
         assert work.progress is not None

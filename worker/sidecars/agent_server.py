@@ -23,7 +23,10 @@ from tasks.errors import FleetError
 from tasks.invocation import Lane
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
+from worker.sidecars import capsules as sessions
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
+from worker.sidecars.capsule import Capsule
+from worker.sidecars.capsules import Capsules, Saver
 from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
 from worker.sidecars.guard import guarded
@@ -84,11 +87,15 @@ class AgentServer:
         clock: Clock,
         extras: Extras | None = None,
         learns: bool = True,
+        capsules: Capsules | None = None,
     ) -> None:
-        """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself."""
+        """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself.
+
+        Without `capsules` no session is saved, and a run that is lost with this node is lost.
+        """
         self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
-        self._policy_of, self._extras, self._learns = policy_of, extras, learns
+        self._policy_of, self._extras, self._learns, self._capsules = policy_of, extras, learns, capsules
         self._definitions = (definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
@@ -145,7 +152,8 @@ class AgentServer:
     def _spec(self, definition: dict[str, Any]) -> ToolSpec:
         ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s + AROUND_S)
         if not definition["annotations"]["idempotentHint"]:
-            ours = ours.model_copy(update={"on_node_loss": OnNodeLoss.ASK})
+            goes_on = self._capsules is not None and definition["name"] == RUN
+            ours = ours.model_copy(update={"on_node_loss": OnNodeLoss.RESUME if goes_on else OnNodeLoss.ASK})
         said = self._policy_of(f"{self.name}.{definition['name']}").model_dump(exclude_none=True)
         return ToolSpec(server=self.name, definition=definition, policy=ours.model_copy(update=said))
 
@@ -183,12 +191,18 @@ class AgentServer:
         run = f"{self.name}-{ask.invocation}"
         done: dict[str, Any] = {}
         try:
-            async with self._places.open(run, ask.project, said.ref) as place:
-                result, used_tools = await self._watched(self._task(run, said, place, ask.project), place, ask)
-                if used_tools or result.ending is not Ending.FAILED:
+            left = await self._left(said, arguments, ask)
+            ref = said.ref if left is None or left.base is None else left.base
+            async with self._places.open(run, ask.project, ref) as place:
+                task = self._task(run, said, place, ask.project)
+                result, used_tools = await self._run_or_go_on(task, place, arguments, ask, left)
+                if left is not None or used_tools or result.ending is not Ending.FAILED:
                     done = await kept(place, push=said.push)
         except FleetError as error:
             raise of_workspace(error) from error
+        if left is not None:
+            result = sessions.in_all(result, left)
+            done |= {"resumed": len(left.was_on), "resumed_from": list(left.was_on)}
         self._learn(result.fault, result.retry_after_s)
         if result.ending is Ending.FAILED:
             self._raise_what_is_noanswered(result, used_tools=used_tools)
@@ -244,7 +258,29 @@ class AgentServer:
             output_schema=said.output_schema,
         )
 
-    async def _watched(self, task: AgentTask, place: Place, ask: Ask) -> tuple[Result, bool]:
+    async def _left(self, said: RunArguments, arguments: dict[str, Any], ask: Ask) -> Capsule | None:
+        if self._capsules is not None:
+            return await self._capsules.left(arguments, said.model, ask)
+        if ask.keeping is not None and ask.keeping.left is not None:
+            raise not_started("capsule_unfit", f"{self.name}: no session goes on on this node; see capsule_every_s")
+        return None
+
+    async def _run_or_go_on(
+        self, task: AgentTask, place: Place, arguments: dict[str, Any], ask: Ask, left: Capsule | None
+    ) -> tuple[Result, bool]:
+        """From the beginning, or from where an earlier attempt was."""
+        if left is not None:
+            await place.restore(left.patch)
+            over, task = sessions.used_up(task, left), sessions.going_on(task, left)
+            ask.on_progress(0.0, None, f"goes on after {left.bill.turns} turns on {', '.join(left.was_on)}")
+            if over is not None:
+                return over, False
+        if self._capsules is None:
+            return await self._watched(task, place, ask, None)
+        async with self._capsules.saving(task, place, arguments, ask, left) as saver:
+            return await self._watched(task, place, ask, saver)
+
+    async def _watched(self, task: AgentTask, place: Place, ask: Ask, saver: Saver | None) -> tuple[Result, bool]:
         """The run, ended where it takes more room than it may."""
         watching = asyncio.create_task(place.watch())
         ending: set[asyncio.Task[None]] = set()
@@ -255,7 +291,7 @@ class AgentServer:
 
         watching.add_done_callback(over)
         try:
-            result, used_tools = await self._run(task, ask)
+            result, used_tools = await self._run(task, ask, saver)
         finally:
             watching.cancel()
             await asyncio.gather(watching, *ending, return_exceptions=True)
@@ -263,12 +299,14 @@ class AgentServer:
             result = dataclasses.replace(result, ending=Ending.LIMIT, fault=Fault.ROOM, text=error.message)
         return result, used_tools
 
-    async def _run(self, task: AgentTask, ask: Ask) -> tuple[Result, bool]:
+    async def _run(self, task: AgentTask, ask: Ask, saver: Saver | None) -> tuple[Result, bool]:
         count, used_tools = 0, False
         async with contextlib.aclosing(guarded(self._sidecar, task, self._clock)) as events:
             async for event in events:
                 if isinstance(event, Result):
                     return event, used_tools
+                if saver is not None:
+                    saver.heard(event)
                 used_tools = used_tools or isinstance(event, ToolBegan)
                 line = line_of(event)
                 if line is not None:

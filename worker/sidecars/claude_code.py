@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import shlex
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import structlog
 
 from tasks.errors import SettingsError
 from worker.sidecars import claude_words
-from worker.sidecars.egress import Egress
+from worker.sidecars.egress import Egress, Spent
 from worker.sidecars.process import OneProcess
 from worker.sidecars.sidecar import (
     AgentTask,
@@ -31,6 +31,7 @@ from worker.sidecars.sidecar import (
     Health,
     Result,
     SessionMode,
+    Usage,
 )
 from worker.sidecars.transcripts import Transcripts
 from worker.workspaces import sandbox
@@ -99,7 +100,7 @@ class ClaudeCode:
             yield Result(Ending.FAILED, f"Claude Code cannot run here: {self._health.why_not}", Fault.SETUP)
             return
         session = task.session.id
-        if session is not None and not await asyncio.to_thread(self._transcripts.put, session, task):
+        if session is not None and not await asyncio.to_thread(self._put, session, task):
             why = f"no session {session} of this project is kept on this node; begin a new one"
             yield Result(Ending.FAILED, why, Fault.SESSION)
             return
@@ -122,6 +123,36 @@ class ClaudeCode:
             if result.session_id is not None:
                 await asyncio.to_thread(self._transcripts.keep, result.session_id, task)
             yield result
+
+    def runtime(self) -> str:
+        """See `Portable`."""
+        return f"claude_code {self._settings.version}"
+
+    def model_of(self, asked: str | None) -> str | None:
+        """The caller's, or the node's."""
+        return asked or self._settings.model
+
+    def session_now(self, session: str, task: AgentTask) -> str | None:
+        """It is written a line at a time, soon after what it tells."""
+        return self._transcripts.now(session, task)
+
+    def has_answers(self, transcript: str, tools: Iterable[str]) -> bool:
+        """As lines of their own."""
+        return all(f'"tool_use_id":"{tool}"' in transcript for tool in tools)
+
+    def begins_a_tool(self, transcript: str) -> bool:
+        """Written before it runs."""
+        return '"type":"tool_use"' in transcript
+
+    def spent(self, run: str) -> tuple[Usage, float | None]:
+        """As the egress counts."""
+        spent = self._running[run].spent if run in self._running else Spent()
+        return spent.usage, spent.cost_usd if spent.is_priced else None
+
+    def _put(self, session: str, task: AgentTask) -> bool:
+        if task.brought is not None:
+            return self._transcripts.place(session, task.brought, task)
+        return self._transcripts.put(session, task)
 
     async def cancel(self, run: str) -> None:
         """Ask, and end its world where it does not heed."""
@@ -171,7 +202,8 @@ class _Run:
         self._task, self._settings, self._egress = task, settings, egress
         self._bwrap, self._interpreter = found
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._token, self._spent = egress.admit(task.limits.cost_usd)
+        limit_usd = task.limits.cost_usd
+        self._token, self.spent = egress.admit(None if limit_usd is None else max(0.0, limit_usd - task.spent_usd))
         self._process = OneProcess(settings.runs / f"{task.run}.pid")
         self._client: ClaudeSDKClient | None = None
         self._talking: asyncio.Task[None] | None = None
@@ -233,7 +265,7 @@ class _Run:
                     return
                 await client.query(self._task.prompt)
                 async for message in client.receive_response():
-                    for event in claude_words.events_of(message, self._spent, cancelled=self._is_cancelled):
+                    for event in claude_words.events_of(message, self.spent, cancelled=self._is_cancelled):
                         self._events.put_nowait(event)
         except (ClaudeSDKError, OSError) as error:
             self._events.put_nowait(claude_words.broken(error, cancelled=self._is_cancelled))

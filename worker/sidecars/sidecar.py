@@ -68,6 +68,10 @@ class AgentTask:
     permission_mode: str | None = None
     mcp_servers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     """In the `mcpServers` form; what they name must be there inside the sandbox."""
+    brought: str | None = field(default=None, repr=False)
+    """The transcript of the session that it resumes, where it comes from another node."""
+    spent_usd: float = 0.0
+    """Of `limits.cost_usd`, before it was interrupted."""
     output_schema: Mapping[str, Any] | None = None
     """JSON schema that the answer is to fit."""
 

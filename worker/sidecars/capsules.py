@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from tasks.clock import Clock
-from tasks.errors import FleetError
+from tasks.errors import FleetError, OrchestratorDown
 from worker.sidecars.capsule import PATCH_MAX_BYTES, Bill, Capsule, CapsuleBroken, Environment, opened, sealed
 from worker.sidecars.places import Change, Place
 from worker.sidecars.sidecar import (
@@ -41,6 +41,8 @@ from worker.workspaces.errors import PatchTooLarge
 SETTLES_S = 5.0
 """For a runtime to write down what its tools answered."""
 LOOK_EVERY_S = 0.05
+AGAIN_S = 5.0
+"""After the store did not answer, at the least."""
 GOES_ON = (
     "You were interrupted: the machine that you worked on was lost, and you are on another one now. Your files are as "
     "they were when the last of your tools ended, except for what git ignores; they may not be committed any more. "
@@ -219,6 +221,10 @@ class Saver:
                 await self._take()
             except PatchTooLarge as error:
                 self._tell_once(error.message)
+            except OrchestratorDown as error:
+                _log.warning("capsule_waits", run=self._task.run, error=error.message)
+                self._due_s = self._clock.mono_s() + max(self._every_s, AGAIN_S)
+                self._quiet.set()
             except (FleetError, OSError) as error:
                 _log.warning("capsule_not_saved", run=self._task.run, error=str(error), effect="a later one says more")
             except Exception:  # noqa: BLE001 - the top of a loop; a run is not to end for it

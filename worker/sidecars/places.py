@@ -185,7 +185,7 @@ class _Clone:
 
     async def change(self, limit_bytes: int) -> Change:
         """Raises PatchTooLarge, and what git can."""
-        patch = await self._workspace.patch(limit_bytes)
+        patch = await self._workspace.patch_alive(limit_bytes)
         return Change(patch.base, self._workspace.branch, patch.data)
 
     async def restore(self, patch: bytes) -> None:

@@ -70,6 +70,11 @@ class Workspace:
         await self.check_size()
         return await self._results.patch(limit_bytes)
 
+    async def patch_alive(self, limit_bytes: int) -> Patch:
+        """See `Results.patch_alive`. Raises WorkspaceTooLarge too."""
+        await self.check_size()
+        return await self._results.patch_alive(limit_bytes)
+
     async def restore(self, patch: bytes) -> None:
         """See `restore.py`. Raises PatchUnfit and WorkspaceTooLarge."""
         await restore(self._clone, patch, self._git)

@@ -50,6 +50,7 @@ from orchestrator.registry.terms import Terms
 from orchestrator.scaling import scaling_of
 from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.settling.capsules import Capsules
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
@@ -173,9 +174,11 @@ def core_of(
     dispatcher = _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
+    capsules = Capsules(books=stores.ledger, attempts=attempts, blobs=stores.blobs)
     streams = NodeStreams(
-        stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock, leads=proof.holds
-    )
+        stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock, leads=proof.holds,
+        saved=capsules.saved,
+    )  # fmt: skip
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,

@@ -34,6 +34,7 @@ def terms_of(settings: OrchestratorSettings) -> Terms:
         inline_limit_bytes=settings.inline_limit_bytes,
         result_limit_bytes=settings.result_limit_bytes,
         pool_secret=secret.get_secret_value().encode(),
+        capsule_limit_bytes=settings.capsule_limit_bytes,
     )
 
 
@@ -70,7 +71,7 @@ def api_settings(settings: OrchestratorSettings) -> ApiSettings:
     return replace(
         ApiSettings(),
         allowed_hosts=hosts and hosts | frozenset(_hosts(settings)),
-        blob_limit_bytes=settings.result_limit_bytes,
+        blob_limit_bytes=max(settings.result_limit_bytes, settings.capsule_limit_bytes),
         is_metrics_open=settings.open_metrics,
         version=version("mcpfleet"),
     )

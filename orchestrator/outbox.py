@@ -68,5 +68,6 @@ def _delivery(attempt: Outstanding, released: Released, number: Number) -> Deliv
         meta_json=released.meta_json,
         tries=released.tries,
         tenant=released.tenant,
+        capsule=released.capsule,
         number=number,
     )

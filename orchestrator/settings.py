@@ -65,6 +65,8 @@ class OrchestratorSettings(BaseModel):
     """Larger arguments are refused."""
     result_limit_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """Larger results are refused by the node."""
+    capsule_limit_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    """Larger session capsules of agents are not saved; 0: none is, and no run goes on after its machine died."""
     max_backlog: int = Field(default=1_000_000, ge=1)
     """Calls that may wait; each costs about 1 KB of memory."""
     spawn_depth: int = Field(default=4, ge=0)

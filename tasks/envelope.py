@@ -41,6 +41,8 @@ class Delivery:
     meta_json: str | None = None
     tries: int = 0
     tenant: str = "default"
+    capsule: str | None = None
+    """Digest of what an earlier attempt saved of its session: this one goes on from there."""
     number: Number | None = None
     """By it a node knows an old one that it no longer remembers. None: sealed by an orchestrator that gave none."""
 
@@ -70,6 +72,7 @@ def seal(delivery: Delivery, key: bytes) -> tuple[str, str]:
             "meta": None if delivery.meta_json is None else orjson.Fragment(delivery.meta_json),
             "tries": delivery.tries,
             "tenant": delivery.tenant,
+            "capsule": delivery.capsule,
             "number": delivery.number,
         }
     )
@@ -115,6 +118,7 @@ def open_sealed(body: str, mac: str, key: bytes) -> Opened:
                 trace_id=form["trace"],
                 tries=form["tries"],
                 tenant=form["tenant"],
+                capsule=form.get("capsule"),
                 number=_number(form.get("number")),
             ),
             arguments=form["args"],

@@ -148,3 +148,5 @@ class Invocation:
     depth: int = 0
     """How many parents it has, one above the other."""
     attempts: tuple[Attempt, ...] = field(default=())
+    capsule: str | None = None
+    """Digest of what was last saved of its session, while it has not ended."""

@@ -1,4 +1,4 @@
-"""What a node reports on its own Redis stream: started, progress, finished.
+"""What a node reports on its own Redis stream: started, progress, capsule, finished.
 
 One stream entry carries a list of events (field `e`), so that a busy node writes once per turn of
 its loop and not once per call. Refuses to decide what an event changes: `orchestrator/ledger` does.
@@ -42,6 +42,20 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """The session of a running attempt is in the blob store, up to its last turn. Sent once: a later one says more.
+
+    Only to an orchestrator that said a `capsule_limit_bytes` at join: an older one reads no entry with it.
+    """
+
+    invocation: str
+    fence: int
+    number: int
+    """Grows from one to the next, also over attempts."""
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """One attempt ended. Sent again until the orchestrator says that it is settled.
 
@@ -55,7 +69,7 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Progress | Finished
+Event = Started | Progress | Saved | Finished
 
 
 def pack(events: list[Event]) -> bytes:
@@ -86,6 +100,8 @@ def _form(event: Event) -> dict[str, object]:
                 "m": event.message,
                 **_spent_form(event.spent),
             }
+        case Saved():
+            return {"t": "c", "i": event.invocation, "f": event.fence, "n": event.number, "b": event.blob}
         case Finished():
             return {
                 "t": "f",
@@ -120,6 +136,8 @@ def _event(form: dict[str, object]) -> Event:
         return Started(invocation, fence, form["at"])  # type: ignore[arg-type]
     if kind == "p":
         return Progress(invocation, fence, form["n"], form["of"], form["m"], _spent(form))  # type: ignore[arg-type]
+    if kind == "c":
+        return Saved(invocation, fence, int(form["n"]), str(form["b"]))  # type: ignore[call-overload]
     raise ValueError(f"unknown event kind {kind!r}")
 
 

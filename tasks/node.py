@@ -166,6 +166,8 @@ class JoinReply(_Wire):
     control_stream: str
     inline_limit_bytes: int
     result_limit_bytes: int
+    capsule_limit_bytes: int = 0
+    """A larger session capsule is not saved; 0: this orchestrator takes none."""
     now: float | None = None
     """The orchestrator's wall clock when it answered; absent from one of before ADR 0010."""
 

@@ -44,6 +44,9 @@ class OnNodeLoss(StrEnum):
     """It runs elsewhere, as soon as the node's lease is over."""
     FAIL = "fail"
     """It fails once the grace is over, and is kept as a dead letter."""
+    RESUME = "resume"
+    """Once the grace is over it goes on elsewhere from what its node last saved of it (a session capsule); where
+    nothing was saved, from the start if it never said that it had started, else as `ask`."""
     ASK = "ask"
     """It is lost once the grace is over: a person looks, then replays or discards the dead letter."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import orjson
@@ -18,7 +19,9 @@ from tasks.spend import Spent
 from worker import outcomes
 from worker.blobs import Blobs
 from worker.journal import Journal, JournalFailed
+from worker.keeping import SessionKeeping
 from worker.upstreams.errors import UpstreamError
+from worker.upstreams.upstream import Keeping
 from worker.watch import Watch
 from worker.work import Stop, Work
 
@@ -38,6 +41,7 @@ class Upstreams(Protocol):
         on_progress: Callable[[float, float | None, str | None], None],
         project: str | None = None,
         on_spend: Callable[[Spent], None],
+        keeping: Keeping | None = None,
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
         ...
@@ -55,6 +59,8 @@ class Limits:
     """Above it a result goes to the blob store."""
     result_bytes: int
     """Above it a result is refused."""
+    capsule_bytes: int = 0
+    """Above it a session is not saved; 0: none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Runner:
     watch: Watch
     clock: Clock
     limits: Limits
+    node: str = ""
 
     async def run(self, work: Work, may_start: Callable[[], bool]) -> Outcome | None:
         """How it ended. Nothing is called unless its start is on disk and `may_start` still says so.
@@ -122,6 +129,7 @@ class Runner:
                     on_progress=lambda *seen: self.watch.progress(work, *seen),
                     project=delivery.project,
                     on_spend=work.spend,
+                    keeping=self._keeping(work),
                 )
         except TimeoutError:
             if is_deadline:
@@ -136,6 +144,10 @@ class Runner:
         finally:
             work.is_calling = False
             self.watch.ended(work)
+
+    def _keeping(self, work: Work) -> SessionKeeping:
+        left, limit = work.delivery.capsule, self.limits.capsule_bytes
+        return SessionKeeping(self.node, work.ref[1], limit, left, self.blobs, partial(self.watch.saved, work))
 
     def _limit_s(self, work: Work) -> tuple[float, bool]:
         """Seconds it may run, and whether it is the deadline (not the timeout) that says so."""

@@ -50,17 +50,15 @@ class Blobs:
         self._door = door
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    async def fetch(self, sha256: str) -> bytes:
-        """Arguments that were too large for the delivery.
+    async def fetch(self, sha256: str, what: str = "the arguments") -> bytes:
+        """Arguments that were too large for the delivery, or `what` else it names.
 
         Raises:
             UpstreamError: NOT_STARTED, when the store does not answer; PERMANENT, when it has not got it.
         """
-        data = await self._get(sha256)
+        data = await self._get(sha256, what)
         if data is None or hashlib.sha256(data).hexdigest() != sha256:
-            raise UpstreamError(
-                ErrorInfo("blob_missing", f"the arguments {sha256} are not in the store", Failure.PERMANENT)
-            )
+            raise UpstreamError(ErrorInfo("blob_missing", f"{what}: {sha256} is not in the store", Failure.PERMANENT))
         return data
 
     async def keep(self, text: str) -> str:
@@ -72,6 +70,16 @@ class Blobs:
         except OSError as error:
             _log.error("result_not_on_disk", sha256=sha256, detail=str(error), effect="it is uploaded at once")
             await self._bring(sha256, lambda: data)
+        return sha256
+
+    async def bring(self, data: bytes) -> str:
+        """Into the store, tried once; its name.
+
+        Raises:
+            OrchestratorDown, NotAllowed, Refused
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        await self._door.put_blob(sha256, data)
         return sha256
 
     async def upload(self, sha256: str) -> None:
@@ -102,14 +110,14 @@ class Blobs:
             path.unlink(missing_ok=True)
         return len(strays)
 
-    async def _get(self, sha256: str) -> bytes | None:
+    async def _get(self, sha256: str, what: str) -> bytes | None:
         wait_s = RETRY_FIRST_S
         for left in reversed(range(FETCH_TRIES)):
             try:
                 return await self._door.get_blob(sha256)
             except OrchestratorDown as error:
                 if not left:
-                    message = f"the arguments could not be fetched: {error}"
+                    message = f"{what} could not be fetched: {error}"
                     raise UpstreamError(ErrorInfo("blob_unavailable", message, Failure.NOT_STARTED)) from error
             await asyncio.sleep(wait_s)
             wait_s *= 2

@@ -274,12 +274,12 @@ class Node:
         self._reporter = Reporter(redis, reply.events_stream, self._clock)
         blobs = Blobs(settings.state_dir / f"{settings.name}.results", self.door)
         self._unsettled = Unsettled(journal, self._reporter, blobs)
-        limits = Limits(reply.inline_limit_bytes, reply.result_limit_bytes)
+        limits = Limits(reply.inline_limit_bytes, reply.result_limit_bytes, reply.capsule_limit_bytes)
         watch = Watch(self._reporter, self._clock)
         self.executor = Executor(
             admission=self._admission(),
             slots=settings.slots,
-            runner=Runner(self.servers, journal, blobs, watch, self._clock, limits),
+            runner=Runner(self.servers, journal, blobs, watch, self._clock, limits, reply.node),
             journal=journal,
             unsettled=self._unsettled,
             claims=ClaimBatch(self.door, self.incarnation),

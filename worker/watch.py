@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tasks.clock import Clock
 from tasks.invocation import Lane
-from tasks.ledger_events import Progress, Started
+from tasks.ledger_events import Progress, Saved, Started
 from worker.work import Stop, Work
 
 ANNOUNCE_AFTER_S = 0.25
@@ -27,7 +27,7 @@ LINES_MAX_CHARS = 8000
 class Teller(Protocol):
     """Where events go."""
 
-    def tell(self, event: Started | Progress) -> None:
+    def tell(self, event: Started | Progress | Saved) -> None:
         """Send once."""
         ...
 
@@ -65,6 +65,12 @@ class Watch:
         now_s = self._clock.mono_s()
         if now_s - work.progress_sent_s >= PROGRESS_GAP_S:
             self._send_progress(work, now_s)
+
+    def saved(self, work: Work, number: int, blob: str) -> None:
+        """The session of a call is in the blob store. Nobody wants to hear it of one that was told to stop."""
+        if work in self._calling:
+            self._announce(work)
+            self._teller.tell(Saved(*work.ref, number, blob))
 
     def _send_progress(self, work: Work, now_s: float) -> None:
         assert work.progress is not None

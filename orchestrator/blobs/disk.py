@@ -108,6 +108,10 @@ class DiskBlobs:
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield chunk
 
+    async def release(self, digest: str, *, head: bytes) -> bool:
+        """Delete what nothing refers to any more, now, if its bytes begin so; whether it was there and did."""
+        return await self._has(digest) and await asyncio.to_thread(self._release, self._path(digest), head)
+
     async def forget(self, *, older_than: float, is_kept: Callable[[str], bool]) -> int:
         """Delete what was last stored before `older_than`, wall clock, and is not kept; how many.
 
@@ -121,6 +125,13 @@ class DiskBlobs:
                 draft.unlink(missing_ok=True)
         blobs = [path for path in self._folder.glob("??/*") if path.stat().st_mtime < older_than]
         return sum(self._condemn(path, older_than) for path in blobs if not is_kept(path.parent.name + path.name))
+
+    def _release(self, path: Path, head: bytes) -> bool:
+        with path.open("rb") as file:
+            if file.read(len(head)) != head:
+                return False
+        path.unlink(missing_ok=True)
+        return True
 
     def _condemn(self, path: Path, older_than: float) -> bool:
         """Out of sight first: who stores it from now on writes a new file. Back, if its time was renewed meanwhile."""

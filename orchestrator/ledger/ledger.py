@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 from orchestrator.ledger import cancel as ends
 from orchestrator.ledger import database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger.accept import accept
+from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.purge import purge
@@ -25,6 +26,8 @@ from orchestrator.ledger.values import (
     Accepted,
     Booking,
     Cancelled,
+    CapsuleKept,
+    CapsuleSaved,
     ClaimRow,
     Cost,
     CostsQuery,
@@ -170,6 +173,11 @@ class Ledger:
     async def settle(self, wanted: Sequence[Settlement]) -> list[Settled]:
         """End attempts, exactly once each. WAITING becomes CANCELLED where a cancel was asked for."""
         return await self._writer.submit(_SETTLE, tuple(wanted))
+
+    async def keep_capsules(self, wanted: Sequence[CapsuleSaved]) -> list[CapsuleKept]:
+        """Note what was saved of sessions, of current attempts alone; whether each took."""
+        asked = tuple(wanted)
+        return await self._small(lambda tx: keep_capsules(tx, asked))
 
     async def cancel(self, invocation_id: str, tenant: str | None, at: float) -> Cancelled:
         """End what waits, ask what is outstanding to stop.

@@ -124,11 +124,10 @@ def dead_letters(
 
 def blob_references(reader: Reader, after: int, limit: int) -> tuple[list[str], int | None]:
     """One page of blob digests, in the order of acceptance of the rows that name them."""
-    query = select(_C.seq, _C.arguments_blob, _C.result_blob).where(
-        _C.seq > after, or_(_C.arguments_blob.is_not(None), _C.result_blob.is_not(None))
-    )
+    named = (_C.arguments_blob, _C.result_blob, _C.capsule_blob)
+    query = select(_C.seq, *named).where(_C.seq > after, or_(*(column.is_not(None) for column in named)))
     rows = reader.core.execute(query.order_by(_C.seq).limit(limit)).all()
-    digests = [digest for row in rows for digest in (row.arguments_blob, row.result_blob) if digest is not None]
+    digests = [digest for _seq, *found in rows for digest in found if digest is not None]
     return digests, int(rows[-1].seq) if len(rows) == limit else None
 
 

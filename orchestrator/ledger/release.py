@@ -44,6 +44,7 @@ _RELEASE = Hot(
         _C.trace_id,
         _C.meta_json,
         _C.tries,
+        _C.capsule_blob,
     )
 )
 _NEW_ATTEMPT = Hot(
@@ -183,7 +184,8 @@ def _attempt_row(one: Release) -> dict[str, object]:
 
 
 def _released(one: Release, row: Found) -> Released:
-    tool, arguments_json, arguments_blob, project, tenant, expires_at, timeout_s, trace_id, meta_json, tries = row
+    tool, arguments_json, arguments_blob, project, tenant, expires_at, timeout_s, trace_id, meta_json, *rest = row
+    tries, capsule = rest
     return Released(
         invocation_id=one.invocation_id,
         fence=one.expected_fence + 1,
@@ -197,4 +199,5 @@ def _released(one: Release, row: Found) -> Released:
         trace_id=trace_id,
         meta_json=meta_json,
         tries=tries,
+        capsule=capsule,
     )

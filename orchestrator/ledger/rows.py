@@ -127,6 +127,7 @@ def invocation_of(row: Mapping[str, Any], attempts: tuple[Attempt, ...] = ()) ->
         root=row["root"],
         depth=row["depth"] or 0,
         attempts=attempts,
+        capsule=row["capsule_blob"],
     )
 
 

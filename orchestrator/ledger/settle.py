@@ -45,6 +45,7 @@ _END = {
             result_json=bindparam("p_result_json"),
             result_blob=bindparam("p_result_blob"),
             error_json=bindparam("p_error_json"),
+            capsule_blob=literal_column("NULL"),  # nobody goes on from it any more
         )
     )
     for to in sorted(TERMINAL)

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0005"
+SCHEMA = "0006"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -79,6 +79,8 @@ INVOCATIONS = Table(
     Column("ending", Text),
     Column("arguments_blob", Text),
     Column("result_blob", Text),
+    Column("capsule_blob", Text),
+    Column("capsule_number", Integer),
     Column("rest_json", Text),
     Column("error_json", Text),
     Column("meta_json", Text),

@@ -90,6 +90,8 @@ class Released:
     trace_id: str | None
     meta_json: str | None
     tries: int
+    capsule: str | None = None
+    """Digest of what was last saved of its session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,25 @@ class Started:
     fence: int
     node: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CapsuleSaved:
+    """Wanted: this is the newest of an attempt's session. Takes as a settlement does, and only upwards."""
+
+    invocation_id: str
+    fence: int
+    node: str
+    number: int
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapsuleKept:
+    """Whether it took; and the blob that the row names no longer."""
+
+    took: bool
+    replaced: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

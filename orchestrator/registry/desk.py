@@ -378,6 +378,7 @@ class NodeDesk:
             control_stream=control_stream(name),
             inline_limit_bytes=self._terms.inline_limit_bytes,
             result_limit_bytes=self._terms.result_limit_bytes,
+            capsule_limit_bytes=self._terms.capsule_limit_bytes,
             now=self._clock.wall_s(),
         )
 

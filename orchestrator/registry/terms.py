@@ -17,6 +17,7 @@ class Terms:
         renew_every_s: seconds between renewals.
         inline_limit_bytes: a larger result goes to the blob store.
         result_limit_bytes: a larger result is refused.
+        capsule_limit_bytes: a larger session capsule is not saved; 0: none is.
         pool_secret: pool keys are derived from it.
     """
 
@@ -26,6 +27,7 @@ class Terms:
     inline_limit_bytes: int
     result_limit_bytes: int
     pool_secret: bytes
+    capsule_limit_bytes: int = 0
 
     def pool_key(self, pool: str) -> bytes:
         """The key of late-bound deliveries of one pool."""

@@ -199,8 +199,9 @@ class Settler:
         losses = sum(one.error_code in LOSSES for one in earlier)
         now = self._declared(attempt.tool)
         holds = attempt.declared if now is None else attempt.declared.stricter(now)
+        has_capsule = invocation.capsule is not None
         return Circumstances(
-            policy, holds.is_safe, self._clock.wall_s(), self._draw(), deaths, losses, holds.on_node_loss
+            policy, holds.is_safe, self._clock.wall_s(), self._draw(), deaths, losses, holds.on_node_loss, has_capsule
         )
 
     async def _apply(self, wanted: Sequence[Settlement]) -> None:

@@ -21,12 +21,12 @@ from orchestrator.redis_client import ANSWER_S
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
 from tasks.invocation import Lane
-from tasks.ledger_events import FIELD, Event, Finished, Progress, Started, unpack
+from tasks.ledger_events import FIELD, Event, Finished, Progress, Saved, Started, unpack
 from tasks.node import Control, Ref
 from tasks.queues import BINDINGS, DOORBELL, binding_of, control_stream, events_stream, node_queue
 
 log = structlog.get_logger("mcpfleet.streams")
-E = TypeVar("E", StartedRow, Finished, Progress)
+E = TypeVar("E", StartedRow, Finished, Progress, Saved)
 BLOCK_MS = 1000
 RETRY_S = 0.5
 READ_MAX_ENTRIES = 256
@@ -60,9 +60,11 @@ class NodeStreams:
         tell: Callable[[Happening], None],
         clock: Clock,
         leads: Callable[[], bool],
+        saved: Callable[[Sequence[tuple[str, Saved]]], Awaitable[None]] | None = None,
     ) -> None:
+        """`saved`: told what nodes saved of their sessions; before what ended."""
         self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
-        self._leads = leads
+        self._leads, self._saved = leads, saved
         self._clock = clock
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
@@ -197,6 +199,8 @@ class NodeStreams:
                     self._tell(self._progressed(event))
         if spent:
             await _each_apart(self._settling.spent, spent)
+        if self._saved is not None:
+            await _each_apart(self._saved, [(node, event) for node, event in events if isinstance(event, Saved)])
         finished = [(node, event) for node, event in events if isinstance(event, Finished)]
         return await _each_apart(self._settling.finished, finished)
 

@@ -16,6 +16,7 @@ from tasks.tool import OnNodeLoss
 
 SUCCEEDED = State.SUCCEEDED.value
 POISON_AFTER_DEATHS = 2
+DRAINED = "node_drained"
 LOSSES = frozenset({"node_lost", "node_restarted", "node_replaced", "node_left"})
 """Error codes of attempts that their node was lost with. They use up no retries: the fleet's troubles are
 not the call's."""
@@ -36,6 +37,7 @@ class Circumstances:
         draw: uniform in [0, 1), for the backoff.
         deaths: earlier attempts of it during which the worker process died.
         losses: earlier attempts of it that were lost with their nodes, deaths included.
+        has_capsule: what it did until lately is saved.
     """
 
     policy: RetryPolicy
@@ -45,6 +47,17 @@ class Circumstances:
     deaths: int = 0
     losses: int = 0
     on_node_loss: OnNodeLoss = OnNodeLoss.ASK
+    has_capsule: bool = False
+
+    def goes_on(self, *, was_started: bool) -> bool:
+        """After its node was lost. Without a word of it that it was started, all it can have done is undone with it."""
+        match self.on_node_loss:
+            case OnNodeLoss.RERUN:
+                return True
+            case OnNodeLoss.RESUME:
+                return self.has_capsule or not was_started
+            case _:
+                return False
 
 
 def is_death(code: str | None, started_at: float | None) -> bool:
@@ -64,6 +77,8 @@ def on_finished(
     """The node reported an end."""
     ending = _ENDINGS.get(outcome.ending, State.FAILED)
     if ending is State.FAILED and outcome.error is not None:
+        if outcome.error.code == DRAINED and given.on_node_loss is OnNodeLoss.RESUME and given.has_capsule:
+            return _rerun(attempt, outcome.error, given, node=node)
         return _failed(attempt, outcome, outcome.error, node=node, started_at=started_at, given=given)
     return Settlement(
         invocation_id=attempt.invocation_id,
@@ -103,9 +118,9 @@ def on_lapsed(attempt: Outstanding, *, given: Circumstances, code: str, message:
 def on_lost(attempt: Outstanding, *, given: Circumstances, code: str, message: str) -> Settlement:
     """It may have started and nobody will ever say how it ended.
 
-    It is tried again, fails, or is lost, as declared for its tool.
+    It is tried again, goes on from its capsule, fails, or is lost, as declared for its tool.
     """
-    reruns = given.on_node_loss is OnNodeLoss.RERUN
+    reruns = given.goes_on(was_started=attempt.started_at is not None)
     is_poison = reruns and is_death(code, attempt.started_at) and given.deaths + 1 >= POISON_AFTER_DEATHS
     failure = Failure.POISON if is_poison else Failure.MAYBE_STARTED
     error = ErrorInfo(code, message, failure)
@@ -139,13 +154,13 @@ def on_disowned(attempt: Outstanding, *, now_s: float, why: str = "disowned") ->
     )
 
 
-def _rerun(attempt: Outstanding, error: ErrorInfo, given: Circumstances) -> Settlement:
+def _rerun(attempt: Outstanding, error: ErrorInfo, given: Circumstances, *, node: str | None = None) -> Settlement:
     """At no cost in tries; at once the first time, then with the retry policy's wait."""
     if given.losses + 1 >= LOSSES_MAX:
         error = replace(error, failure=Failure.POISON)
     again = replace(given, is_safe=True)
     outcome = Outcome("failed", error=error)
-    settled = _failed(attempt, outcome, error, node=None, started_at=attempt.started_at, given=again, counted=False)
+    settled = _failed(attempt, outcome, error, node=node, started_at=attempt.started_at, given=again, counted=False)
     return settled if given.losses else replace(settled, not_before=None)
 
 

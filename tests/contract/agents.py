@@ -22,7 +22,7 @@ from worker.sidecars.assemble import agent_server
 from worker.sidecars.lent import Lend
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.messages_double import MessagesDouble
-from worker.upstreams.upstream import Ask
+from worker.upstreams.upstream import Ask, Keeping
 from worker.workspaces.names import Project
 
 KEY = "not-a-secret"
@@ -40,10 +40,16 @@ class Bench:
     changes: list[None] = field(default_factory=list)
 
     async def call(
-        self, prompt: str = "do it", *, invocation: str = "inv-1", project: str | None = None, **more: Any
+        self,
+        prompt: str = "do it",
+        *,
+        invocation: str = "inv-1",
+        project: str | None = None,
+        keeping: Keeping | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
         """One run; the CallToolResult."""
-        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project)
+        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project, keeping)
         async with asyncio.timeout(WAIT_S):
             answer: dict[str, Any] = orjson.loads(await self.server.call("run", {"prompt": prompt, **more}, ask))
         return answer

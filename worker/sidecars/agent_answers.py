@@ -32,6 +32,8 @@ STRUCTURED = {
         "files": {"type": "integer", "description": "How many it changed."},
         "patch": {"type": "string", "description": "For git apply, on top of base."},
         "branch": {"type": "string", "description": "Where it was pushed."},
+        "resumed": {"type": "integer", "description": "How often it went on on another node, its own being lost."},
+        "resumed_from": {"type": "array", "items": {"type": "string"}, "description": "Those nodes."},
     },
 }
 

@@ -27,8 +27,11 @@ from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
 from worker.confines import janitor
 from worker.confines.confines import Confined, Confines, MemorySpent
 from worker.confines.janitor import Janitor
+from worker.sidecars import capsules as sessions
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
 from worker.sidecars.bill import Bill, agreed
+from worker.sidecars.capsule import Capsule
+from worker.sidecars.capsules import Capsules, Saver
 from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
 from worker.sidecars.guard import guarded
@@ -94,11 +97,15 @@ class AgentServer:
         janitor: Janitor,
         extras: Extras | None = None,
         learns: bool = True,
+        capsules: Capsules | None = None,
     ) -> None:
-        """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself."""
+        """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself.
+
+        Without `capsules` no session is saved, and a run that is lost with this node is lost.
+        """
         self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
-        self._policy_of, self._extras, self._learns = policy_of, extras, learns
+        self._policy_of, self._extras, self._learns, self._capsules = policy_of, extras, learns, capsules
         self._confines, self._janitor = confines, janitor
         self._definitions = (definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
@@ -172,7 +179,8 @@ class AgentServer:
     def _spec(self, definition: dict[str, Any]) -> ToolSpec:
         ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s + AROUND_S)
         if not definition["annotations"]["idempotentHint"]:
-            ours = ours.model_copy(update={"on_node_loss": OnNodeLoss.ASK})
+            goes_on = self._capsules is not None and definition["name"] == RUN
+            ours = ours.model_copy(update={"on_node_loss": OnNodeLoss.RESUME if goes_on else OnNodeLoss.ASK})
         said = self._policy_of(f"{self.name}.{definition['name']}").model_dump(exclude_none=True)
         return ToolSpec(server=self.name, definition=definition, policy=ours.model_copy(update=said))
 
@@ -213,20 +221,25 @@ class AgentServer:
         run = f"{self.name}-{ask.invocation}"
         done: dict[str, Any] = {}
         try:
-            async with self._places.open(run, ask.project, said.ref) as place:
+            left = await self._left(said, arguments, ask)
+            ref = said.ref if left is None or left.base is None else left.base
+            async with self._places.open(run, ask.project, ref) as place:
                 await self._look_at_mirrors()
                 bill = Bill(ask.on_spend)
                 async with self._confines.around(run, place.workspace.parent) as confined:
                     task = self._task(run, said, ask, place=place, entering=confined.entering, bill=bill)
-                    result, used_tools = await self._watched(task, (place, confined), ask)
+                    result, used_tools = await self._run_or_go_on(task, (place, confined), arguments, ask, left)
                 result = agreed(result, bill, said.model or self.name)
-                if used_tools or result.ending is not Ending.FAILED:
+                if left is not None or used_tools or result.ending is not Ending.FAILED:
                     done = await kept(place, push=said.push)
         except FleetError as error:
             raise of_workspace(error) from error
+        if left is not None:
+            result = sessions.in_all(result, left)
+            done |= {"resumed": len(left.was_on), "resumed_from": list(left.was_on)}
         self._learn(result.fault, result.retry_after_s)
         if result.ending is Ending.FAILED:
-            self._raise_what_is_noanswered(result, used_tools=used_tools)
+            self._raise_what_is_no_answer(result, used_tools=used_tools)
         self._last_success_s = self._clock.mono_s()
         return answered(result, done)
 
@@ -249,7 +262,7 @@ class AgentServer:
         if isinstance(answer, Trouble):
             self._learn(answer.fault, answer.retry_after_s)
             failed = Result(Ending.FAILED, answer.message, answer.fault, retry_after_s=answer.retry_after_s)
-            self._raise_what_is_noanswered(failed, used_tools=False)
+            self._raise_what_is_no_answer(failed, used_tools=False)
             return answered(failed, done)
         self._learn(None, None)
         self._last_success_s = self._clock.mono_s()
@@ -285,23 +298,49 @@ class AgentServer:
             bill=bill,
         )
 
-    async def _watched(self, task: AgentTask, limits: tuple[Place, Confined], ask: Ask) -> tuple[Result, bool]:
+    async def _left(self, said: RunArguments, arguments: dict[str, Any], ask: Ask) -> Capsule | None:
+        if self._capsules is not None:
+            return await self._capsules.left(arguments, said.model, ask)
+        if ask.keeping is not None and ask.keeping.left is not None:
+            raise not_started("capsule_unfit", f"{self.name}: no session goes on on this node; see capsule_every_s")
+        return None
+
+    async def _run_or_go_on(
+        self, task: AgentTask, within: tuple[Place, Confined], arguments: dict[str, Any], ask: Ask, left: Capsule | None
+    ) -> tuple[Result, bool]:
+        """From the beginning, or from where an earlier attempt was."""
+        if left is not None:
+            await within[0].restore(left.patch)
+            over, task = sessions.used_up(task, left), sessions.going_on(task, left)
+            ask.on_progress(0.0, None, f"goes on after {left.used.turns} turns on {', '.join(left.was_on)}")
+            if over is not None:
+                return over, False
+        if self._capsules is None:
+            return await self._watched(task, within, ask, None)
+        async with self._capsules.saving(task, within[0], arguments, ask, left) as saver:
+            return await self._watched(task, within, ask, saver)
+
+    async def _watched(
+        self, task: AgentTask, within: tuple[Place, Confined], ask: Ask, saver: Saver | None
+    ) -> tuple[Result, bool]:
         """The run, ended where it takes more room or memory than it may."""
-        place, confined = limits
+        place, confined = within
         async with watched((place.watch, confined.watch), partial(self._sidecar.cancel, task.run)) as trouble:
-            result, used_tools = await self._run(task, ask)
+            result, used_tools = await self._run(task, ask, saver)
         error = trouble() or (confined.memory_spent() if result.ending is not Ending.SUCCEEDED else None)
         if error is not None:
             fault = Fault.MEMORY if isinstance(error, MemorySpent) else Fault.ROOM
             result = dataclasses.replace(result, ending=Ending.LIMIT, fault=fault, text=error.message)
         return result, used_tools
 
-    async def _run(self, task: AgentTask, ask: Ask) -> tuple[Result, bool]:
+    async def _run(self, task: AgentTask, ask: Ask, saver: Saver | None) -> tuple[Result, bool]:
         count, used_tools = 0, False
         async with contextlib.aclosing(guarded(self._sidecar, task, self._clock)) as events:
             async for event in events:
                 if isinstance(event, Result):
                     return event, used_tools
+                if saver is not None:
+                    saver.heard(event)
                 used_tools = used_tools or isinstance(event, ToolBegan)
                 line = line_of(event)
                 if line is not None:
@@ -322,7 +361,7 @@ class AgentServer:
         message = f"{self.name}: credential {self._credential.name} is spent for another {wait_s:.0f} s"
         return UpstreamError(ErrorInfo("credential_spent", message, Failure.WAIT_UNTIL, wait_s))
 
-    def _raise_what_is_noanswered(self, result: Result, *, used_tools: bool) -> None:
+    def _raise_what_is_no_answer(self, result: Result, *, used_tools: bool) -> None:
         """A failure that another try, another node or another day may not see."""
         if result.fault in (Fault.QUOTA, Fault.OVERLOADED) and not used_tools:
             raise self._wait(self._credential.wait_s() or result.retry_after_s or DEFAULT_PAUSE_S)

@@ -21,7 +21,9 @@ from worker.confines.confines import Confines
 from worker.confines.groups import Allowance
 from worker.confines.janitor import Janitor
 from worker.sidecars import openai_chat_session
+from worker.sidecars.agent_answers import RUN
 from worker.sidecars.agent_server import AgentServer, Extras
+from worker.sidecars.capsules import Capsules
 from worker.sidecars.chat_tools import ChatTools
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
 from worker.sidecars.credential import Credential
@@ -65,7 +67,7 @@ def agent_server(
     credential = Credential(name, read, clock)
     prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
     if isinstance(entry, ClaudeCodeEntry):
-        behind = _claude_code(entry, home, credential, prices, lend)
+        behind = _claude_code(name, entry, home, credential, prices, clock, lend)
     else:
         behind = _openai_chat(entry, home, credential, prices, clock)
     confines = _confines(name, entry, home)
@@ -83,6 +85,7 @@ def agent_server(
         clock=clock,
         extras=behind.extras,
         learns=behind.learns,
+        capsules=behind.capsules,
     )
 
 
@@ -94,6 +97,7 @@ class _Behind:
     serving: Callable[[], AbstractAsyncContextManager[None]]
     extras: Extras | None = None
     learns: bool = True
+    capsules: Capsules | None = None
 
 
 def _confines(name: str, entry: SidecarEntry, home: Path) -> Confines:
@@ -102,7 +106,9 @@ def _confines(name: str, entry: SidecarEntry, home: Path) -> Confines:
     return Confines(name, home, share, mountinfo=(mine / "mountinfo").read_text(), own=(mine / "cgroup").read_text())
 
 
-def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, prices: Prices, lend: Lend) -> _Behind:
+def _claude_code(  # noqa: PLR0917 - one sidecar, and all that it is made of
+    name: str, entry: ClaudeCodeEntry, home: Path, credential: Credential, prices: Prices, clock: Clock, lend: Lend
+) -> _Behind:
     endpoint = Endpoint(entry.url, partial(_headers, credential, bearer=entry.bearer))
     egress = Egress(endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers))
     settings = ClaudeSettings(
@@ -116,7 +122,8 @@ def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, pri
         lend=lend,
     )
     sidecar = ClaudeCode(settings, egress, Transcripts(home / "sessions", CLAUDE_SESSION))
-    return _Behind(sidecar, partial(_served, egress, settings), learns=False)
+    saves = Capsules(sidecar, f"{name}.{RUN}", clock, entry.capsule_every_s) if entry.capsule_every_s else None
+    return _Behind(sidecar, partial(_served, egress, settings), learns=False, capsules=saves)
 
 
 def _openai_chat(entry: OpenAIChatEntry, home: Path, credential: Credential, prices: Prices, clock: Clock) -> _Behind:

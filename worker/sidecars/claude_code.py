@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import shlex
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,7 @@ class ClaudeCode:
             yield Result(Ending.FAILED, f"Claude Code cannot run here: {self._health.why_not}", Fault.SETUP)
             return
         session = task.session.id
-        if session is not None and not await asyncio.to_thread(self._transcripts.put, session, task):
+        if session is not None and not await asyncio.to_thread(self._put, session, task):
             why = f"no session {session} of this project is kept on this node; begin a new one"
             yield Result(Ending.FAILED, why, Fault.SESSION)
             return
@@ -131,6 +131,31 @@ class ClaudeCode:
             if result.session_id is not None:
                 await asyncio.to_thread(self._transcripts.keep, result.session_id, task)
             yield result
+
+    def runtime(self) -> str:
+        """See `Portable`."""
+        return f"claude_code {self._settings.version}"
+
+    def model_of(self, asked: str | None) -> str | None:
+        """The caller's, or the node's."""
+        return asked or self._settings.model
+
+    def session_now(self, session: str, task: AgentTask) -> str | None:
+        """It is written a line at a time, soon after what it tells."""
+        return self._transcripts.now(session, task)
+
+    def has_answers(self, transcript: str, tools: Iterable[str]) -> bool:
+        """As lines of their own."""
+        return all(f'"tool_use_id":"{tool}"' in transcript for tool in tools)
+
+    def begins_a_tool(self, transcript: str) -> bool:
+        """Written before it runs."""
+        return '"type":"tool_use"' in transcript
+
+    def _put(self, session: str, task: AgentTask) -> bool:
+        if task.brought is not None:
+            return self._transcripts.place(session, task.brought, task)
+        return self._transcripts.put(session, task)
 
     async def cancel(self, run: str) -> None:
         """Ask, and end its world where it does not heed."""
@@ -180,8 +205,10 @@ class _Run:
         self._task, self._settings, self._egress = task, settings, egress
         self._bwrap, self._interpreter = found
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        limit_usd = task.limits.cost_usd
+        left_usd = None if limit_usd is None else max(0.0, limit_usd - task.spent_usd)
         self._bill = task.bill or Bill()
-        self._token = egress.admit(task.limits.cost_usd, self._bill)
+        self._token = egress.admit(left_usd, self._bill)
         self._process = OneProcess(settings.runs / f"{task.run}.pid")
         self._client: ClaudeSDKClient | None = None
         self._talking: asyncio.Task[None] | None = None

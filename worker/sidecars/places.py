@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,15 @@ class ProjectUnknown(Retryable):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The project's files as they are now, against what they began from."""
+
+    base: str | None = None
+    branch: str | None = None
+    patch: bytes = field(default=b"", repr=False)
+
+
 class Place(Protocol):
     """A run's own folders."""
 
@@ -59,6 +69,14 @@ class Place(Protocol):
 
     async def results(self, *, push: bool) -> dict[str, Any]:
         """What it did to the project's files. Once it is still."""
+        ...
+
+    async def change(self, limit_bytes: int) -> Change:
+        """The same for a capsule, while the agent waits for its model."""
+        ...
+
+    async def restore(self, patch: bytes) -> None:
+        """The files as a capsule has them, before the agent begins."""
         ...
 
 
@@ -134,6 +152,15 @@ class _Empty:
         del push
         return {}
 
+    async def change(self, limit_bytes: int) -> Change:
+        """Nor saved."""
+        del limit_bytes
+        return Change()
+
+    async def restore(self, patch: bytes) -> None:
+        """Nothing to put there."""
+        del patch
+
 
 class _Clone:
     """A project's files, on a branch of the run's own."""
@@ -164,6 +191,15 @@ class _Clone:
         if push:
             said |= await self._pushed()
         return said
+
+    async def change(self, limit_bytes: int) -> Change:
+        """Raises PatchTooLarge, and what git can."""
+        patch = await self._workspace.patch_alive(limit_bytes)
+        return Change(patch.base, self._workspace.branch, patch.data)
+
+    async def restore(self, patch: bytes) -> None:
+        """See `Workspace.restore`."""
+        await self._workspace.restore(patch)
 
     async def _pushed(self) -> dict[str, Any]:
         """A push that fails costs nobody the patch."""

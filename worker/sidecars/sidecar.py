@@ -73,6 +73,10 @@ class AgentTask:
     permission_mode: str | None = None
     servers: tuple[str, ...] = ()
     """MCP servers of the node that the project lends to its runs."""
+    brought: str | None = field(default=None, repr=False)
+    """The transcript of the session that it resumes, where it comes from another node."""
+    spent_usd: float = 0.0
+    """Of `limits.cost_usd`, before it was interrupted."""
     output_schema: Mapping[str, Any] | None = None
     """JSON schema that the answer is to fit."""
     bill: Bill | None = field(default=None, repr=False, compare=False)

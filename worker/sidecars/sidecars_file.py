@@ -71,6 +71,8 @@ class ClaudeCodeEntry(RunShare):
     silence_s: Positive = 600.0
     cost_usd: Positive | None = None
     """The most that any run may cost."""
+    capsule_every_s: float = Field(default=30.0, ge=0)
+    """Between two saves of a run's session; 0: none, and a run that loses its machine is lost."""
 
 
 class OpenAIChatEntry(RunShare):

@@ -29,9 +29,20 @@ class Transcripts:
         if not SESSION_PATTERN.fullmatch(session):
             return False
         text = Tree(self._of(task.project), most_bytes=SESSION_MAX_BYTES).read(session)
-        if isinstance(text, NotThere):
+        return not isinstance(text, NotThere) and self.place(session, text, task)
+
+    def place(self, session: str, text: str, task: AgentTask) -> bool:
+        """Into a run's HOME, brought from another node."""
+        if not SESSION_PATTERN.fullmatch(session):
             return False
         return Tree(task.home, most_bytes=SESSION_MAX_BYTES).write(self._inside.format(session), text) is None
+
+    def now(self, session: str, task: AgentTask) -> str | None:
+        """As it is while the run lives; None where there is none yet."""
+        if not SESSION_PATTERN.fullmatch(session):
+            return None
+        text = Tree(task.home, most_bytes=SESSION_MAX_BYTES).read(self._inside.format(session))
+        return None if isinstance(text, NotThere) else text
 
     def keep(self, session: str, task: AgentTask) -> None:
         """Out of a run's HOME, once the run is over."""
@@ -39,8 +50,8 @@ class Transcripts:
         is_its_own = session == task.session.id or not (folder / session).exists()
         if not SESSION_PATTERN.fullmatch(session) or not is_its_own:
             return
-        text = Tree(task.home, most_bytes=SESSION_MAX_BYTES).read(self._inside.format(session))
-        if isinstance(text, NotThere):
+        text = self.now(session, task)
+        if text is None:
             return
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as partial:

@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 INPUT_TOKENS, OUTPUT_TOKENS = 1000, 50
 """Of every answer: known, so that sums can be checked."""
+LOOK_EVERY_S = 0.02
 
 
 def text(said: str) -> dict[str, Any]:
@@ -59,6 +60,8 @@ class MessagesDouble:
         self.troubles: list[Trouble] = []
         """Each is used for one request, in order; then all is well."""
         self.always: Trouble | None = None
+        self.holds: set[int] = set()
+        """Steps whose answer does not come while they stand here."""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.app = Starlette(
@@ -89,6 +92,8 @@ class MessagesDouble:
         fault = self.always or (self.troubles.pop(0) if self.troubles else Trouble())
         if fault.hangs:
             await asyncio.Event().wait()
+        while asked.get("tools") and _done(asked) in self.holds:  # noqa: ASYNC110 - a set that a test changes
+            await asyncio.sleep(LOOK_EVERY_S)
         if fault.status != HTTPStatus.OK:
             kind = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
             error = {"type": kind.get(fault.status, "api_error"), "message": fault.message}
@@ -102,8 +107,12 @@ class MessagesDouble:
     def _step(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         if not asked.get("tools"):
             return [text("ok")]  # a side question of the runtime: a title, a summary
-        done = sum(message["role"] == "assistant" for message in asked["messages"])
+        done = _done(asked)
         return self.script[done] if done < len(self.script) else [text("there is nothing left to do")]
+
+
+def _done(asked: dict[str, Any]) -> int:
+    return sum(message["role"] == "assistant" for message in asked["messages"])
 
 
 def _message(model: str, number: int) -> dict[str, Any]:

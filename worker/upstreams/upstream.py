@@ -37,6 +37,38 @@ _OWN_KEYS = frozenset(
 """Keys of `_meta` that belong to the caller's own connection, not to the call."""
 
 
+class Keeping(Protocol):
+    """Where an attempt saves its session, and what an earlier attempt saved of it (worker/keeping.py)."""
+
+    @property
+    def node(self) -> str:
+        """This one's name."""
+        ...
+
+    @property
+    def fence(self) -> int:
+        """Of the attempt."""
+        ...
+
+    @property
+    def limit_bytes(self) -> int:
+        """More is not taken; 0: nothing is."""
+        ...
+
+    @property
+    def left(self) -> str | None:
+        """Digest of what an earlier attempt saved: this one goes on from there."""
+        ...
+
+    async def fetch(self) -> bytes:
+        """That. Raises UpstreamError."""
+        ...
+
+    async def save(self, number: int, data: bytes) -> None:
+        """Store it, then say so. `number` grows, also over attempts. Raises FleetError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What travels with a call beside tool and arguments."""
@@ -48,6 +80,8 @@ class Ask:
     on_progress: Progress
     project: str | None = None
     on_spend: OnSpend = nobody_pays
+    keeping: Keeping | None = None
+    """None where nothing can be saved."""
 
     def call_meta(self) -> dict[str, Any]:
         """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""

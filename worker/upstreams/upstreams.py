@@ -25,7 +25,7 @@ from worker.upstreams.probe import Probe
 from worker.upstreams.remote import RemoteServer
 from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
 from worker.upstreams.stdio import StdioLink
-from worker.upstreams.upstream import Alarm, Ask, OnSpend, Progress, ServerStatus, Upstream, nobody_pays
+from worker.upstreams.upstream import Alarm, Ask, Keeping, OnSpend, Progress, ServerStatus, Upstream, nobody_pays
 
 log = structlog.get_logger()
 
@@ -128,6 +128,7 @@ class Upstreams:
         on_progress: Progress,
         project: str | None = None,
         on_spend: OnSpend = nobody_pays,
+        keeping: Keeping | None = None,
     ) -> str:
         """Call `server.tool`; its CallToolResult or InputRequiredResult as JSON text, as it came.
 
@@ -140,7 +141,8 @@ class Upstreams:
         server = self._servers.get(server_name)
         if server is None:
             raise unknown_tool(tool)
-        return await server.call(name, arguments, Ask(invocation, trace_id, meta, on_progress, project, on_spend))
+        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping)
+        return await server.call(name, arguments, ask)
 
     def _changed(self) -> None:
         self.version += 1

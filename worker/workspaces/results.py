@@ -14,10 +14,11 @@ import asyncio
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.workspaces.alive import Copies
 from worker.workspaces.clones import Clone
 from worker.workspaces.errors import (
     ArtifactTooLarge,
@@ -69,7 +70,7 @@ class _Change:
 
 
 class Results:
-    """Of one run. Ask when its agent is still: a file that goes away meanwhile makes git fail."""
+    """Of one run. Ask when its agent is gone, for all but `patch_alive`: until then git may be led astray."""
 
     def __init__(self, clone: Clone, git: Git) -> None:
         self._clone, self._git = clone, git
@@ -81,7 +82,9 @@ class Results:
         Raises:
             PatchTooLarge: it is over the limit.
         """
-        change = await self._change()
+        return await self._patch(await self._change(self._add), limit_bytes)
+
+    async def _patch(self, change: _Change, limit_bytes: int) -> Patch:
         words = ("diff-tree", "-p", "-r", "--binary", "--full-index", "--no-color", *_SAFE)
         try:
             data = await self._git.run(
@@ -93,6 +96,15 @@ class Results:
             raise PatchTooLarge(limit_bytes) from None
         return Patch(data, self._clone.base, change.files, change.links_out, change.nested)
 
+    async def patch_alive(self, limit_bytes: int) -> Patch:
+        """The same while the agent lives, and may exchange any file or folder for a link at any moment.
+
+        Raises:
+            PatchTooLarge: it is over the limit, or what changed is over several times that.
+        """
+        copies = Copies(self._clone.work, self._clone.host / "alive", self._git, limit_bytes)
+        return await self._patch(await self._change(copies.add), limit_bytes)
+
     async def push(self, remote: Remote, branch: str | None, message: str, limit_s: float) -> Pushed | None:
         """The same as one commit, pushed as a new branch or on top of one; None where nothing changed.
 
@@ -103,7 +115,7 @@ class Results:
             PushRefused: the remote says no; and what else can go wrong with a remote.
         """
         name = checked_ref(branch or self._clone.branch, "branch")
-        change = await self._change()
+        change = await self._change(self._add)
         at, base = Repository(self._clone.host), self._clone.base
         if change.tree == (await self._git.run("rev-parse", f"{base}^{{tree}}", at=at)).decode().strip():
             return None
@@ -135,7 +147,11 @@ class Results:
         """
         return await asyncio.to_thread(_read, self._clone.work, path, limit_bytes)
 
-    async def _change(self) -> _Change:
+    async def _add(self, at: Repository, names: Sequence[bytes]) -> None:
+        words = ("update-index", "-z", "--add", "--replace", "--stdin")
+        await self._git.run(*words, at=at, given=b"".join(name + b"\0" for name in names))
+
+    async def _change(self, add: Callable[[Repository, Sequence[bytes]], Awaitable[None]]) -> _Change:
         async with self._one_by_one:
             index = self._clone.host / "index.now"
             shutil.copy2(self._clone.host / "index", index)
@@ -146,8 +162,7 @@ class Results:
             others = _names(await self._git.run("ls-files", "-z", "--others", "--exclude-standard", at=at))
             nested = [name for name in others if name.endswith(b"/")]
             changed += [name for name in others if not name.endswith(b"/")]
-            words = ("update-index", "-z", "--add", "--replace", "--stdin")
-            await self._git.run(*words, at=at, given=b"".join(name + b"\0" for name in changed))
+            await add(at, changed)
             tree = (await self._git.run("write-tree", at=at)).decode().strip()
             return _Change(tree, len({*gone, *changed}), _shown(self._links_out(changed)), _shown(nested))
 

@@ -21,6 +21,7 @@ from worker.workspaces.git import Git
 from worker.workspaces.mirrors import Mirrors
 from worker.workspaces.names import Project
 from worker.workspaces.quota import WorkspaceLimits
+from worker.workspaces.restore import restore
 from worker.workspaces.results import Patch, Pushed, Results
 
 _log = structlog.get_logger()
@@ -29,8 +30,9 @@ _log = structlog.get_logger()
 class Workspace:
     """One run's files, from `Workspaces.open` until it is closed."""
 
-    def __init__(self, project: Project, clone: Clone, results: Results, limits: WorkspaceLimits) -> None:
-        self._project, self._clone, self._results, self._limits = project, clone, results, limits
+    def __init__(self, project: Project, clone: Clone, git: Git, limits: WorkspaceLimits) -> None:
+        self._project, self._clone, self._git, self._limits = project, clone, git, limits
+        self._results = Results(clone, git)
 
     @property
     def path(self) -> Path:
@@ -67,6 +69,16 @@ class Workspace:
         """See `Results.patch`. Raises WorkspaceTooLarge too."""
         await self.check_size()
         return await self._results.patch(limit_bytes)
+
+    async def patch_alive(self, limit_bytes: int) -> Patch:
+        """See `Results.patch_alive`. Raises WorkspaceTooLarge too."""
+        await self.check_size()
+        return await self._results.patch_alive(limit_bytes)
+
+    async def restore(self, patch: bytes) -> None:
+        """See `restore.py`. Raises PatchUnfit and WorkspaceTooLarge."""
+        await restore(self._clone, patch, self._git)
+        await self.check_size()
 
     async def push(self, branch: str | None = None, message: str | None = None) -> Pushed | None:
         """See `Results.push`; `agent/<run>` where no branch is named. Raises WorkspaceTooLarge too."""
@@ -129,7 +141,7 @@ class Workspaces:
         """
         await self._make_room()
         async with self._mirrors.borrowed(project, ref) as held, self._clones.made(project, held, run) as clone:
-            yield Workspace(project, clone, Results(clone, self._git), self._limits)
+            yield Workspace(project, clone, self._git, self._limits)
 
     async def age_out(self) -> None:
         """Remove mirrors that nobody has used for long, and forgotten clones. To be called now and then."""

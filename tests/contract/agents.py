@@ -49,7 +49,9 @@ class Bench:
         **more: Any,
     ) -> dict[str, Any]:
         """One run; the CallToolResult."""
-        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project, keeping)
+        ask = Ask(
+            invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project, keeping=keeping
+        )
         async with asyncio.timeout(WAIT_S):
             answer: dict[str, Any] = orjson.loads(await self.server.call("run", {"prompt": prompt, **more}, ask))
         return answer

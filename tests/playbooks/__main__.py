@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from orchestrator.autoscaler.cloud.local_vps import LocalVps
+from orchestrator.autoscaler.cloud.nspawn.network import Wire
 from tests.playbooks.life import CLUSTER, Life
 from tests.playbooks.operator import PROGRAMS, Operator
 from tests.vps.ground import IMAGES, left_of, provider, why_not
@@ -63,15 +64,15 @@ async def _run(folder: Path) -> None:
         sys.stdout.write(f"{time.monotonic() - begun_s:7.1f} s  {words}\n")
         sys.stdout.flush()
 
-    bridges: list[str] = []
+    wires: list[Wire] = []
 
-    def told(bridge: str) -> dict[str, str]:
-        bridges.append(bridge)
+    def told(wire: Wire) -> dict[str, str]:
+        wires.append(wire)
         return {}
 
     async with Hall.laid(folder, told, owner=BRIDGE_OWNER) as hall:
         has = {"images": {"golden": str(GOLDEN)}, "types": {"small": TYPE}, "max_machines": MACHINES}
-        cloud = provider(STATE, PLAIN, bridge=bridges[0], **has)
+        cloud = provider(STATE, PLAIN, bridge=wires[0].bridge, **has)
         try:
             await _swept(cloud)
             say(f"orchestrator and Redis at {hall.ground.host}")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tasks.capsule import head_of
 from worker.sidecars import capsule as capsules
-from worker.sidecars.capsule import Bill, Capsule, CapsuleBroken, Environment, opened, sealed
+from worker.sidecars.capsule import Capsule, CapsuleBroken, Environment, Used, opened, sealed
 from worker.sidecars.sidecar import Usage
 
 WHOLE = Capsule(
@@ -22,7 +22,7 @@ WHOLE = Capsule(
     environment=Environment(
         tool="claude_code.run", project="shop", runtime="claude_code 1.0", model=None, arguments="d" * 64
     ),
-    bill=Bill(turns=3, usage=Usage(input=5, is_estimated=True), cost_usd=0.25),
+    used=Used(turns=3, usage=Usage(input=5, is_estimated=True), cost_usd=0.25),
     was_on=("a1", "b1"),
     transcript='{"said":"plum ü"}\n',
     base="a" * 40,
@@ -63,7 +63,7 @@ def test_another_calls_capsule_is_refused() -> None:
         _packed(_form(session="../../.ssh/config", transcript_bytes=0, patch_bytes=0), b""),
         _packed(_form(session="a\n", transcript_bytes=0, patch_bytes=0), b""),
         _packed(_form(base="--upload-pack=x", transcript_bytes=0, patch_bytes=0), b""),
-        _packed(_form(bill={"cost_usd": -5.0}, transcript_bytes=0, patch_bytes=0), b""),
+        _packed(_form(used={"cost_usd": -5.0}, transcript_bytes=0, patch_bytes=0), b""),
         head_of("inv-1") + zlib.compress(b"[]\n"),
     ],
     ids=["empty", "junk", "cut", "lengths", "negative", "path", "newline", "base", "money", "list"],

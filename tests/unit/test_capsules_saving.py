@@ -15,7 +15,8 @@ from tasks.errors import OrchestratorDown
 from tasks.outcome import ErrorInfo, Failure
 from tasks.testing.clock import FakeClock
 from worker.sidecars import capsules as module
-from worker.sidecars.capsule import Bill, Capsule, CapsuleBroken, opened, sealed
+from worker.sidecars.bill import Bill
+from worker.sidecars.capsule import Capsule, CapsuleBroken, Used, opened, sealed
 from worker.sidecars.capsules import Capsules, Saver, going_on, in_all, used_up
 from worker.sidecars.places import Change, Place
 from worker.sidecars.sidecar import (
@@ -36,7 +37,10 @@ from worker.workspaces.errors import PatchTooLarge
 
 WAIT_S = 20.0
 ARGUMENTS = {"prompt": "do it"}
-TASK = AgentTask("run-1", "do it", Path("/w"), Path("/h"), RunLimits(9.0, 9.0, turns=5, cost_usd=1.0), project="shop")
+BILL = Bill()
+BILL.add("m", Usage(input=10), 0.25)
+LIMITS = RunLimits(9.0, 9.0, turns=5, cost_usd=1.0)
+TASK = AgentTask("run-1", "do it", Path("/w"), Path("/h"), LIMITS, project="shop", bill=BILL)
 
 
 @dataclass
@@ -68,11 +72,6 @@ class Runtime:
     def begins_a_tool(self, transcript: str) -> bool:
         """Lines `use ID`."""
         return "use " in transcript
-
-    def spent(self, run: str) -> tuple[Usage, float | None]:
-        """A little."""
-        del run
-        return Usage(input=10), 0.25
 
 
 @dataclass
@@ -160,7 +159,7 @@ async def _bench(
     runtime, files, clock, lines = Runtime(), Files(), FakeClock(), list[str]()
     files.gate.set()
     store = Store(limit_bytes=limit_bytes)
-    ask = Ask("inv-1", None, None, lambda _done, _total, line: lines.append(line or ""), "shop", store)
+    ask = Ask("inv-1", None, None, lambda _done, _total, line: lines.append(line or ""), "shop", keeping=store)
     saves = Capsules(runtime, "agent.run", clock, every_s)
     async with saves.saving(TASK, cast("Place", files), ARGUMENTS, ask, left) as saver:
         assert saver is not None
@@ -175,7 +174,7 @@ async def test_a_turn_that_ended_is_saved() -> None:
         capsule = await at.is_saved()
     assert (capsule.session, capsule.transcript, capsule.patch) == ("session-1", "use t1\nanswer t1\n", b"patch")
     assert (capsule.fence, capsule.number, capsule.was_on) == (3, 1, ("a1",))
-    assert capsule.bill == Bill(turns=1, usage=Usage(input=10), cost_usd=0.25)
+    assert capsule.used == Used(turns=1, usage=Usage(input=10), cost_usd=0.25)
 
 
 async def test_nothing_is_saved_while_a_tool_is_at_work() -> None:
@@ -189,7 +188,7 @@ async def test_nothing_is_saved_while_a_tool_is_at_work() -> None:
             await asyncio.sleep(0)
         assert (at.files.most, at.runtime.reads) == (0, 0)
         at.saver.heard(ToolEnded("t2", is_error=False))
-        assert (await at.is_saved()).bill.turns == 1
+        assert (await at.is_saved()).used.turns == 1
 
 
 async def test_what_changed_while_it_was_read_is_thrown_away() -> None:
@@ -208,7 +207,7 @@ async def test_what_changed_while_it_was_read_is_thrown_away() -> None:
             at.runtime.text += "answer t2\n"
             at.saver.heard(ToolEnded("t2", is_error=False))
             capsule = await at.is_saved()
-        assert (at.store.numbers, capsule.bill.turns) == ([1], 2)
+        assert (at.store.numbers, capsule.used.turns) == ([1], 2)
         assert "answer t2" in capsule.transcript
 
 
@@ -259,7 +258,7 @@ async def test_one_at_a_time_and_not_too_often(monkeypatch: pytest.MonkeyPatch) 
                 await real(0)
         assert at.store.numbers == [1]
         due.set()
-        assert (await at.is_saved()).bill.turns == 4
+        assert (await at.is_saved()).used.turns == 4
     assert (at.store.numbers, at.files.most) == ([1, 2], 1)
 
 
@@ -282,7 +281,7 @@ async def test_a_store_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPat
     async with _bench() as at:
         at.store.faults.append(OrchestratorDown("http://x", "away"))
         at.turn("t1")
-        assert (await at.is_saved()).bill.turns == 1
+        assert (await at.is_saved()).used.turns == 1
     assert at.store.faults == []
 
 
@@ -295,12 +294,12 @@ async def test_a_run_that_went_on_counts_on() -> None:
         second.turn("t2")
         capsule = await second.is_saved()
     assert (capsule.number, capsule.was_on) == (2, ("a1", "a1"))
-    assert capsule.bill == Bill(turns=2, usage=Usage(input=20), cost_usd=0.5)
+    assert capsule.used == Used(turns=2, usage=Usage(input=20), cost_usd=0.5)
     task = going_on(TASK, left)
     assert (task.session.mode, task.session.id, task.brought) == (SessionMode.RESUME, "session-1", left.transcript)
     assert (task.limits.turns, task.limits.cost_usd, task.spent_usd) == (4, 1.0, 0.25)
     assert used_up(TASK, left) is None
-    over = used_up(TASK, replace(left, bill=Bill(turns=5)))
+    over = used_up(TASK, replace(left, used=Used(turns=5)))
     assert over is not None
     assert (over.ending, over.fault) == (Ending.LIMIT, Fault.TURNS)
     result = in_all(Result(Ending.SUCCEEDED, "done", turns=2, usage=Usage(input=1), cost_usd=None), left)
@@ -321,7 +320,7 @@ async def test_a_capsule_of_something_else_is_refused(changes: dict[str, Any], w
         at.turn("t1")
         await at.is_saved()
         keeping = replace(at.store, left="digest")
-    ask = Ask("inv-1", None, None, lambda *_: None, changes.get("project", "shop"), keeping)
+    ask = Ask("inv-1", None, None, lambda *_: None, changes.get("project", "shop"), keeping=keeping)
     here = Capsules(Runtime(), changes.get("tool", "agent.run"), FakeClock(), 0.0)
     with pytest.raises(CapsuleBroken, match=wrong):
         await here.left(changes.get("arguments", ARGUMENTS), None, ask)
@@ -334,7 +333,7 @@ async def test_another_version_of_the_runtime_leaves_it_to_another_node() -> Non
         left = await at.is_saved()
         keeping = replace(at.store, left="digest")
     lines = list[str]()
-    ask = Ask("inv-1", None, None, lambda _done, _total, line: lines.append(line or ""), "shop", keeping)
+    ask = Ask("inv-1", None, None, lambda _done, _total, line: lines.append(line or ""), "shop", keeping=keeping)
     with pytest.raises(UpstreamError) as refused:
         await Capsules(Runtime(version="agent 2"), "agent.run", FakeClock(), 0.0).left(ARGUMENTS, None, ask)
     assert refused.value.info == ErrorInfo(

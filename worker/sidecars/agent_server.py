@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,9 @@ from tasks.errors import FleetError
 from tasks.invocation import Lane
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
+from worker.confines import janitor
+from worker.confines.confines import Confined, Confines, MemorySpent
+from worker.confines.janitor import Janitor
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
 from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
@@ -40,6 +44,7 @@ from worker.sidecars.sidecar import (
     Sidecar,
     ToolBegan,
 )
+from worker.sidecars.watching import watched
 from worker.upstreams.errors import UpstreamError, not_started, unavailable, unknown_tool
 from worker.upstreams.upstream import Ask, ServerStatus
 
@@ -82,6 +87,8 @@ class AgentServer:
         policy_of: Callable[[str], ToolPolicy],
         on_change: Callable[[], None],
         clock: Clock,
+        confines: Confines,
+        janitor: Janitor,
         extras: Extras | None = None,
         learns: bool = True,
     ) -> None:
@@ -89,6 +96,7 @@ class AgentServer:
         self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
         self._policy_of, self._extras, self._learns = policy_of, extras, learns
+        self._confines, self._janitor = confines, janitor
         self._definitions = (definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
@@ -109,10 +117,13 @@ class AgentServer:
             await asyncio.gather(self._tending, return_exceptions=True)
         await self._sidecar.close()
         await self._exits.aclose()
+        self._confines.close()
 
     async def _begin(self) -> None:
         try:
             if not self._is_open:
+                self._confines.start()
+                await self._janitor.look(at_start=True)
                 await self._places.start()
                 await self._exits.enter_async_context(self._serving())
                 self._is_open = True
@@ -124,17 +135,20 @@ class AgentServer:
 
     async def _tend(self) -> None:
         """Look again while it is not ready, and tidy up now and then. Until cancelled."""
-        tidied_s = self._clock.mono_s()
+        tidied_s = looked_s = self._clock.mono_s()
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
             if not self._health.is_ready:
                 await self._begin()
-            if self._clock.mono_s() - tidied_s >= TIDY_EVERY_S:
-                tidied_s = self._clock.mono_s()
-                try:
+            try:
+                if self._clock.mono_s() - looked_s >= janitor.EVERY_S:
+                    looked_s = self._clock.mono_s()
+                    await self._janitor.look()
+                if self._clock.mono_s() - tidied_s >= TIDY_EVERY_S:
+                    tidied_s = self._clock.mono_s()
                     await self._places.tidy()
-                except (FleetError, OSError) as error:
-                    _log.warning("not_tidied", sidecar=self.name, error=str(error))
+            except (FleetError, OSError) as error:
+                _log.warning("not_tidied", sidecar=self.name, error=str(error))
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """Nothing where the runtime is not there."""
@@ -164,6 +178,8 @@ class AgentServer:
             protocol=self._health.version,
             last_success_s=self._last_success_s,
             unhealthy=self._credential.broken() or self._spent(),
+            limits=self._confines.means.text(),
+            leaks=dict(self._janitor.found),
         )
 
     async def call(self, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
@@ -184,7 +200,9 @@ class AgentServer:
         done: dict[str, Any] = {}
         try:
             async with self._places.open(run, ask.project, said.ref) as place:
-                result, used_tools = await self._watched(self._task(run, said, place, ask.project), place, ask)
+                async with self._confines.around(run, place.workspace.parent) as confined:
+                    task = self._task(run, said, place, ask.project, confined.entering)
+                    result, used_tools = await self._watched(task, (place, confined), ask)
                 if used_tools or result.ending is not Ending.FAILED:
                     done = await kept(place, push=said.push)
         except FleetError as error:
@@ -220,7 +238,9 @@ class AgentServer:
         answer["structuredContent"] |= done
         return orjson.dumps(answer).decode()
 
-    def _task(self, run: str, said: RunArguments, place: Place, project: str | None) -> AgentTask:
+    def _task(
+        self, run: str, said: RunArguments, place: Place, project: str | None, entering: tuple[str, ...]
+    ) -> AgentTask:
         ours = self._limits
         limits = RunLimits(
             wall_s=min(ours.wall_s, said.max_s or ours.wall_s),
@@ -236,6 +256,7 @@ class AgentServer:
             limits=limits,
             project=project,
             read_only=place.read_only,
+            entering=entering,
             session=said.how_it_begins(),
             model=said.model,
             allowed_tools=said.allowed_tools,
@@ -244,23 +265,15 @@ class AgentServer:
             output_schema=said.output_schema,
         )
 
-    async def _watched(self, task: AgentTask, place: Place, ask: Ask) -> tuple[Result, bool]:
-        """The run, ended where it takes more room than it may."""
-        watching = asyncio.create_task(place.watch())
-        ending: set[asyncio.Task[None]] = set()
-
-        def over(watch: asyncio.Task[None]) -> None:
-            if not watch.cancelled() and watch.exception() is not None:
-                ending.add(asyncio.create_task(self._sidecar.cancel(task.run)))
-
-        watching.add_done_callback(over)
-        try:
+    async def _watched(self, task: AgentTask, limits: tuple[Place, Confined], ask: Ask) -> tuple[Result, bool]:
+        """The run, ended where it takes more room or memory than it may."""
+        place, confined = limits
+        async with watched((place.watch, confined.watch), partial(self._sidecar.cancel, task.run)) as trouble:
             result, used_tools = await self._run(task, ask)
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, *ending, return_exceptions=True)
-        if not watching.cancelled() and isinstance(error := watching.exception(), FleetError):
-            result = dataclasses.replace(result, ending=Ending.LIMIT, fault=Fault.ROOM, text=error.message)
+        error = trouble() or (confined.memory_spent() if result.ending is not Ending.SUCCEEDED else None)
+        if error is not None:
+            fault = Fault.MEMORY if isinstance(error, MemorySpent) else Fault.ROOM
+            result = dataclasses.replace(result, ending=Ending.LIMIT, fault=fault, text=error.message)
         return result, used_tools
 
     async def _run(self, task: AgentTask, ask: Ask) -> tuple[Result, bool]:

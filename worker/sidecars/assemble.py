@@ -17,6 +17,9 @@ import uvicorn
 
 from tasks.clock import Clock
 from tasks.tool import ToolPolicy
+from worker.confines.confines import Confines
+from worker.confines.groups import Allowance
+from worker.confines.janitor import Janitor
 from worker.sidecars import openai_chat_session
 from worker.sidecars.agent_server import AgentServer, Extras
 from worker.sidecars.chat_tools import ChatTools
@@ -63,9 +66,12 @@ def agent_server(
         behind = _claude_code(entry, home, credential, prices)
     else:
         behind = _openai_chat(entry, home, credential, prices, clock)
+    confines = _confines(name, entry, home)
     return AgentServer(
         name,
         behind.sidecar,
+        confines=confines,
+        janitor=Janitor(name, home, confines),
         limits=RunLimits(entry.wall_s, entry.silence_s, cost_usd=entry.cost_usd),
         credential=credential,
         places=Places(home, WorkspaceLimits(), projects, clock),
@@ -86,6 +92,12 @@ class _Behind:
     serving: Callable[[], AbstractAsyncContextManager[None]]
     extras: Extras | None = None
     learns: bool = True
+
+
+def _confines(name: str, entry: SidecarEntry, home: Path) -> Confines:
+    share = Allowance(entry.memory_bytes, entry.cpus, entry.processes)
+    mine = Path("/proc/self")
+    return Confines(name, home, share, mountinfo=(mine / "mountinfo").read_text(), own=(mine / "cgroup").read_text())
 
 
 def _claude_code(entry: ClaudeCodeEntry, home: Path, credential: Credential, prices: Prices) -> _Behind:

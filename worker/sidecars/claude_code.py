@@ -260,6 +260,7 @@ class _Run:
             egress=self._settings.egress,
             read_only={**self._task.read_only, **ours},
             environ=ENVIRON | dict(self._settings.environ) | {"ANTHROPIC_API_KEY": self._token},
+            entering=self._task.entering,
         )
         outer, inner = self._wrappers()
         words = shlex.join(sandbox.command(self._bwrap, world, inside))

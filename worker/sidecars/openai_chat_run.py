@@ -51,7 +51,9 @@ class ChatRun(Listener):
         self._task, self._endpoint = task, endpoint
         self._model = task.model or endpoint.backend.model
         self._price = endpoint.backend.prices.of(self._model)
-        self._tools = WorkspaceTools(task.workspace, task.home, bwrap, only=_given(task), read_only=task.read_only)
+        self._tools = WorkspaceTools(
+            *(task.workspace, task.home, bwrap), only=_given(task), read_only=task.read_only, entering=task.entering
+        )
         self._tell: Callable[[Event], None] = lambda _: None
         self._usage, self._turns = Usage(), 0
         self._denials: dict[str, None] = {}

@@ -72,9 +72,10 @@ class WorkspaceTools:
         *,
         only: Collection[str] | None = None,
         read_only: Mapping[Path, str] | None = None,
+        entering: tuple[str, ...] = (),
     ) -> None:
         self._tree = Tree(workspace, inside=sandbox.WORKSPACE)
-        self._world = sandbox.Sandbox(workspace=workspace, home=home, egress=None, read_only=read_only or {})
+        self._world = sandbox.Sandbox(workspace, home, egress=None, read_only=read_only or {}, entering=entering)
         self._bwrap = bwrap
         names = {_name(tool) for tool in _ALL if bwrap is not None or _name(tool) != "run_command"}
         self._given = names if only is None else names & set(only)

@@ -60,6 +60,8 @@ class AgentTask:
     project: str | None = None
     read_only: Mapping[Path, str] = field(default_factory=dict)
     """Of the node, to where it is inside the sandbox."""
+    entering: tuple[str, ...] = ()
+    """Words to start each of its processes with, so that the run's limits hold for it."""
     session: Session = field(default_factory=Session)
     model: str | None = None
     allowed_tools: tuple[str, ...] = ()
@@ -168,6 +170,8 @@ class Fault(StrEnum):
     SILENCE = "silence"
     ROOM = "room"
     """Its files take more of the disk than they may."""
+    MEMORY = "memory"
+    """Its processes wanted more memory than they may have together."""
 
 
 @dataclass(frozen=True, slots=True)

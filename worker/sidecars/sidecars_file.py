@@ -20,6 +20,19 @@ from tasks.errors import FleetError, SettingsError
 from worker.workspaces.names import Project
 
 Positive = Annotated[float, Field(gt=0)]
+MEMORY_MIN_BYTES = 512 * 2**20
+"""Claude Code alone takes about 250 MB."""
+
+
+class RunShare(BaseModel):
+    """What one run may use of the node, all its processes together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    memory_bytes: int | None = Field(default=4 * 2**30, ge=MEMORY_MIN_BYTES)
+    """Files in its /tmp count too."""
+    cpus: Positive | None = None
+    processes: int | None = Field(default=512, ge=64)
+    """Threads count."""
 
 
 class PriceEntry(BaseModel):
@@ -32,10 +45,9 @@ class PriceEntry(BaseModel):
     cache_write: float = Field(default=0.0, ge=0)
 
 
-class ClaudeCodeEntry(BaseModel):
+class ClaudeCodeEntry(RunShare):
     """Claude Code beside this node."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["claude_code"]
     binary: Path
     """The native program: `…/@anthropic-ai/claude-code-linux-x64/claude`."""
@@ -60,10 +72,9 @@ class ClaudeCodeEntry(BaseModel):
     """The most that any run may cost."""
 
 
-class OpenAIChatEntry(BaseModel):
+class OpenAIChatEntry(RunShare):
     """A model behind an OpenAI-compatible endpoint: GLM's API, vLLM, SGLang, llama.cpp."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["openai_chat"]
     url: str = Field(pattern=r"^https?://")
     """With the version: `https://api.z.ai/api/paas/v4`."""

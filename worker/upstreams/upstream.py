@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mcp_types import (
@@ -78,6 +78,10 @@ class ServerStatus:
     """Monotonic time of its last answer."""
     unhealthy: str | None = None
     """Why no new calls should come for now, though it may be there: see docs/adr/0008-health.md."""
+    limits: str | None = None
+    """Of an agent runtime: by what means each run's memory, CPU and processes are limited, and what is not."""
+    leaks: Mapping[str, int] = field(default_factory=dict)
+    """Of an agent runtime: what its runs had left behind, by kind, since the node started."""
 
 
 class Alarm(Protocol):

@@ -36,6 +36,8 @@ class Sandbox:
     """Of the host, to where it is inside."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Beside HOME, PATH, USER and LANG."""
+    entering: tuple[str, ...] = ()
+    """Words before all others: what puts it under its run's limits. See `worker/confines`."""
 
 
 def find_bwrap() -> str:
@@ -75,6 +77,7 @@ def environ(sandbox: Sandbox) -> dict[str, str]:
 def command(bwrap: str, sandbox: Sandbox, program: tuple[str, ...]) -> list[str]:
     """The words to run `program` in it, to be started with `environ`. All of it ends with its parent."""
     words = [
+        *sandbox.entering,
         bwrap,
         "--die-with-parent",
         "--new-session",  # no terminal to push characters into

@@ -47,6 +47,7 @@ from worker.membership import Membership, join
 from worker.reporter import Reporter
 from worker.settings import NodeSettings
 from worker.unsettled import Unsettled
+from worker.upstreams.upstream import ServerStatus
 from worker.watch import Watch
 from worker.work import Stop
 
@@ -80,6 +81,10 @@ class Servers(Callee, Protocol):
 
     def unhealthy(self) -> dict[str, str]:
         """Servers that are offered and should be passed by, and why."""
+        ...
+
+    def status(self) -> tuple[ServerStatus, ...]:
+        """How each is doing."""
         ...
 
 
@@ -253,6 +258,7 @@ class Node:
             "clock_ahead_s": round(self._clock.off_s(), 3),
             "servers": sorted(self.servers.capabilities()),
             "unhealthy": self.offer().unhealthy,
+            "agent_limits": {one.name: one.limits for one in self.servers.status() if one.limits is not None},
             "running": self.executor.counts(Phase.RUNNING),
             "waiting": self.executor.counts(Phase.WAITING),
         }
@@ -328,6 +334,7 @@ class Node:
             unsettled=self._unsettled_count,
             running=lambda lane: self.executor.counts(Phase.RUNNING)[lane],
             waiting=lambda lane: self.executor.counts(Phase.WAITING)[lane],
+            leaks=lambda: {one.name: one.leaks for one in self.servers.status() if one.leaks},
         )
 
     def _unsettled_count(self) -> int:

@@ -6,10 +6,12 @@ codes, never arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -17,6 +19,8 @@ from starlette.routing import BaseRoute, Route
 from tasks.invocation import Lane
 from tasks.outcome import Outcome
 
+Leaks = Callable[[], Mapping[str, Mapping[str, int]]]
+"""By sidecar and kind, since the node started."""
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 
 
@@ -65,6 +69,7 @@ class Metrics:
         for lane in Lane:
             used.labels(lane.value).set_function(_of(read.running, lane))
             waiting.labels(lane.value).set_function(_of(read.waiting, lane))
+        self.registry.register(_Leaks(read.leaks))
 
     def _observe(self, tool: str, took_s: float) -> None:
         histogram = self._took.get(tool)
@@ -84,9 +89,27 @@ class Gauges:
         unsettled: Callable[[], float],
         running: Callable[[Lane], float],
         waiting: Callable[[Lane], float],
+        leaks: Leaks,
     ) -> None:
         self.connections, self.health, self.unsettled = connections, health, unsettled
-        self.running, self.waiting = running, waiting
+        self.running, self.waiting, self.leaks = running, waiting, leaks
+
+
+class _Leaks(Collector):
+    """What agents' runs had left behind: counted where it is found, read when scraped."""
+
+    def __init__(self, read: Leaks) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """One sample for each kind, also where there was none."""
+        found = CounterMetricFamily(
+            "mcpfleet_agent_leaks", "What agents' runs had left behind and was removed.", labels=["sidecar", "kind"]
+        )
+        for sidecar, kinds in self._read().items():
+            for kind, count in kinds.items():
+                found.add_metric([sidecar, kind], count)
+        yield found
 
 
 def routes(metrics: Metrics, health: Callable[[], dict[str, object]]) -> Sequence[BaseRoute]:

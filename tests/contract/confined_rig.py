@@ -50,7 +50,9 @@ needs_groups = pytest.mark.skipif(why_no_groups() is not None, reason=f"control 
 def groups_of(home: Path) -> list[Path]:
     """Of this sidecar's runs, wherever they are mounted."""
     name = family_name(home)
-    return [group for each in _hierarchies() for base in each.root.rglob(name) for group in base.iterdir() if group.is_dir()]
+    return [
+        group for each in _hierarchies() for base in each.root.rglob(name) for group in base.iterdir() if group.is_dir()
+    ]
 
 
 @asynccontextmanager

@@ -30,7 +30,9 @@ async def test_a_fork_bomb_in_a_command_hurts_its_own_run_alone(tmp_path: Path) 
 @needs_groups
 async def test_a_run_that_uses_all_its_memory_ends_as_that(tmp_path: Path) -> None:
     """An answer that names the limit, with what it did until then; not a runtime that broke."""
-    model = ChatDouble([Step(calls=(use("run_command", command=HOG),)), Step(calls=(use("run_command", command="sleep 60"),))])
+    model = ChatDouble(
+        [Step(calls=(use("run_command", command=HOG),)), Step(calls=(use("run_command", command="sleep 60"),))]
+    )
     async with glm(tmp_path, model, memory_bytes=MEMORY_BYTES) as server:
         answer = await run(server)
     assert (answer["isError"], answer["structuredContent"]["ending"]) == (True, "limit")

@@ -264,7 +264,14 @@ def _intake(
     return Intake(
         fleet=roster,
         blobs=stores.blobs,
-        limits=Limits(settings.inline_limit_bytes, settings.payload_limit_bytes, settings.max_backlog),
+        books=stores.ledger,
+        limits=Limits(
+            settings.inline_limit_bytes,
+            settings.payload_limit_bytes,
+            settings.max_backlog,
+            settings.spawn_depth,
+            settings.spawn_descendants,
+        ),
         clock=stores.clock,
         waiting=dispatcher.waiting,
         has_pool=lambda name: name in roster.pools() or policies.has(name),

@@ -217,6 +217,7 @@ class Fleet:
             # A letter is answered once, whoever asks, and however often: the earlier replay stands for it.
             idempotency_key=f"replay-of:{invocation_id}" if old.state in DEAD else None,
             trace_id=None,
+            parent=None,  # a replay is a person's doing, and the parent may be forgotten
             not_before=None,
             expires_at=None,
             then=tuple(replace(step, invocation_id=None) for step in old.call.then),

@@ -67,6 +67,10 @@ class OrchestratorSettings(BaseModel):
     """Larger results are refused by the node."""
     max_backlog: int = Field(default=1_000_000, ge=1)
     """Calls that may wait; each costs about 1 KB of memory."""
+    spawn_depth: int = Field(default=4, ge=0)
+    """How many parents a call may have, one above the other; 0: runs may not call the fleet."""
+    spawn_descendants: int = Field(default=100, ge=0)
+    """Calls that one call may lead to in all, by its run and theirs, until they are forgotten."""
     retention_days: float = Field(default=30.0, ge=0)
     """An ended call is kept so long, with its result, its attempts and its idempotency key; 0: for ever."""
     retention_dead_days: float = Field(default=90.0, ge=0)

@@ -14,6 +14,7 @@ FleetError
     │   ├── InvalidProject
     │   ├── PayloadTooLarge
     │   ├── DeadlinePassed
+    │   ├── SpawnLimit        too many calls made by one
     │   └── IdempotencyConflict
     ├── NotFound              no such Invocation, node, pool
     ├── NotAllowed            no or wrong credentials
@@ -175,6 +176,18 @@ class DeadlinePassed(InvalidCall):
 
     def __init__(self, late_s: float) -> None:
         super().__init__(f"the deadline passed {late_s:.1f} s ago; nothing was accepted")
+
+
+class SpawnLimit(InvalidCall):
+    """One Invocation led to too many others, or to a chain of parents that is too long."""
+
+    code = "spawn_limit"
+
+    def __init__(self, invocation: str, what: str, limit: int, setting: str) -> None:
+        super().__init__(
+            f"invocation {invocation} has {what}, the limit is {limit}: its run calls the fleet over and over. "
+            f"Look at it (mcpfleet show {invocation}); where it is right, raise {setting}"
+        )
 
 
 class IdempotencyConflict(InvalidCall):

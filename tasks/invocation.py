@@ -99,6 +99,8 @@ class Call:
     """An id chosen by the caller (Celery chooses task ids); made at the door when absent."""
     meta_json: str | None = None
     """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them, carried."""
+    parent: str | None = None
+    """The Invocation that made this call: said by whoever gave that run a way to call, never by its agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,4 +143,8 @@ class Invocation:
     ended_at: float | None = None
     outcome: Outcome | None = None
     replay_of: str | None = None
+    root: str | None = None
+    """The Invocation that all of this began with, where it has a parent."""
+    depth: int = 0
+    """How many parents it has, one above the other."""
     attempts: tuple[Attempt, ...] = field(default=())

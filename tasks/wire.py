@@ -58,6 +58,8 @@ class CallRequest(_CallForm):
 
     then: tuple[NextCall, ...] = Field(default=(), max_length=50)
     """Accepted one after the other, each when the one before succeeded."""
+    parent: str | None = Field(default=None, min_length=1, max_length=64)
+    """The Invocation whose run makes this call. How many one may lead to is limited."""
 
 
 class BatchRequest(_In):
@@ -185,6 +187,10 @@ class InvocationView(_Out):
     node: str | None
     trace_id: str | None
     replay_of: str | None = None
+    parent: str | None = None
+    root: str | None = None
+    """What all of it began with, where it has a parent."""
+    depth: int = 0
     cancel_requested: bool = False
     error: ErrorView | None = None
     result: dict[str, Any] | None = None

@@ -54,6 +54,7 @@ def _call(
         then=then,
         into=into,
         invocation_id=request.id,
+        parent=request.parent if isinstance(request, CallRequest) else None,
     )
 
 

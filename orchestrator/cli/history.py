@@ -96,10 +96,18 @@ def _facts(view: InvocationView) -> list[tuple[str, str]]:
         ("not before", clock(view.not_before) if view.state is State.WAITING else ""),
         ("heard", clock(view.attempts[-1].heard_at) if view.attempts else ""),
         ("replay of", short(view.replay_of) if view.replay_of else ""),
+        ("parent", _parent(view)),
         ("trace", view.trace_id or ""),
         ("cancel", "asked for" if view.cancel_requested and view.state not in TERMINAL else ""),
     ]
     return facts + [(name, value) for name, value in optional if value]
+
+
+def _parent(view: InvocationView) -> str:
+    if view.parent is None:
+        return ""
+    began = f", all began with {short(view.root)}" if view.root not in (None, view.parent) else ""
+    return f"{short(view.parent)} (depth {view.depth}{began})"
 
 
 def _preview(desk: Desk, view: InvocationView) -> None:

@@ -45,6 +45,7 @@ class CallMeta(BaseModel):
     timeout_s: float | None = Field(default=None, gt=0)
     retry: RetryForm | None = None
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
+    parent: str | None = Field(default=None, min_length=1, max_length=64)
 
 
 NOTHING_SAID = CallMeta()
@@ -99,6 +100,7 @@ def make_call(
         timeout_s=wanted.timeout_s,
         retry=None if wanted.retry is None else RetryPolicy(**wanted.retry.model_dump()),
         idempotency_key=wanted.idempotency_key,
+        parent=wanted.parent,
         trace_id=_trace_id(meta, headers),
         meta_json=_carried(params, meta),
     )

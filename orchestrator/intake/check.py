@@ -26,6 +26,7 @@ from tasks.errors import (
     InvalidProject,
     NotFound,
     PayloadTooLarge,
+    SpawnLimit,
     UnknownCapability,
     UnknownTool,
 )
@@ -61,11 +62,30 @@ class Limits:
         inline_bytes: arguments up to this size travel in the ledger and the message.
         payload_bytes: larger arguments are refused.
         backlog: calls that may wait; further ones are refused until some were released.
+        spawn_depth: parents that a call may have, one above the other.
+        spawn_descendants: calls that one call may lead to in all.
     """
 
     inline_bytes: int
     payload_bytes: int
     backlog: int
+    spawn_depth: int = 4
+    spawn_descendants: int = 100
+
+
+class Books(Protocol):
+    """The ledger."""
+
+    async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a call comes from. Nothing, for one that no run made."""
+
+    root: str | None = None
+    depth: int = 0
+    descendants_max: int | None = None
 
 
 class Intake:
@@ -76,13 +96,14 @@ class Intake:
         *,
         fleet: Fleet,
         blobs: Blobs,
+        books: Books,
         limits: Limits,
         clock: Clock,
         waiting: Callable[[], int],
         has_pool: Callable[[str], bool],
     ) -> None:
         self._fleet, self._blobs, self._limits, self._clock = fleet, blobs, limits, clock
-        self._waiting, self._has_pool = waiting, has_pool
+        self._waiting, self._has_pool, self._books = waiting, has_pool, books
         self._schemas = Schemas()
 
     async def admit(self, call: Call, principal: Principal) -> NewInvocation:
@@ -91,6 +112,7 @@ class Intake:
         Raises:
             InvalidCall: and its children, each naming what is wrong.
             BacklogFull: too much is waiting already.
+            NotFound: its parent is unknown.
         """
         waiting = self._waiting()
         if waiting >= self._limits.backlog:
@@ -105,7 +127,22 @@ class Intake:
             self._known(later)
             _check_project(later.project)
             self._check_requirements(later)
-        return await self._row(call, spec, principal, now_s)
+        return await self._row(call, spec, principal, now_s, await self._lineage(call, principal))
+
+    async def _lineage(self, call: Call, principal: Principal) -> Lineage:
+        """How many descendants there are is counted where the row is written.
+
+        Raises:
+            NotFound: no such parent for this tenant.
+            SpawnLimit: its parents are too many.
+        """
+        if call.parent is None:
+            return Lineage()
+        parent = await self._books.get(call.parent, principal.tenant)
+        depth, limit = parent.depth + 1, self._limits.spawn_depth
+        if depth > limit:
+            raise SpawnLimit(parent.id, f"{parent.depth} parents above it", limit, "MCPFLEET_SPAWN_DEPTH")
+        return Lineage(parent.root or parent.id, depth, self._limits.spawn_descendants)
 
     async def successors(self, invocation: Invocation, outcome: Outcome) -> tuple[NewInvocation, ...]:
         """The next call of a chain, after `invocation` succeeded with `outcome`.
@@ -128,9 +165,13 @@ class Intake:
             then=tuple(rest),
             trace_id=invocation.call.trace_id,
             project=first.project or invocation.call.project,
+            parent=invocation.call.parent,
         )
         blob = await self._blobs.put(raw) if len(raw) > self._limits.inline_bytes else None
-        return (self._fresh(call, self._fleet.tool(call.tool), invocation.principal, self._clock.wall_s(), blob),)
+        # Counted with the others, and never refused: a settlement that could not take would be sent for ever.
+        lineage = Lineage(invocation.root, invocation.depth)
+        spec, now_s = self._fleet.tool(call.tool), self._clock.wall_s()
+        return (self._fresh(call, spec, invocation.principal, now_s, blob=blob, lineage=lineage),)
 
     async def _result(self, outcome: Outcome) -> bytes | str:
         if outcome.result_blob is not None:
@@ -165,13 +206,22 @@ class Intake:
             raise InvalidArguments(call.tool, "/", "arguments must be one JSON object")
         self._schemas.check(spec, arguments, version=self._fleet.tools_version)
 
-    async def _row(self, call: Call, spec: ToolSpec, principal: Principal, now_s: float) -> NewInvocation:
+    async def _row(
+        self, call: Call, spec: ToolSpec, principal: Principal, now_s: float, lineage: Lineage
+    ) -> NewInvocation:
         raw = call.arguments_json.encode()
         blob = await self._blobs.put(raw) if len(raw) > self._limits.inline_bytes else None
-        return self._fresh(call, spec, principal, now_s, blob)
+        return self._fresh(call, spec, principal, now_s, blob=blob, lineage=lineage)
 
     def _fresh(
-        self, call: Call, spec: ToolSpec | None, principal: Principal, now_s: float, blob: str | None
+        self,
+        call: Call,
+        spec: ToolSpec | None,
+        principal: Principal,
+        now_s: float,
+        *,
+        blob: str | None,
+        lineage: Lineage,
     ) -> NewInvocation:
         identity = call.invocation_id or new_id(now_s)
         seen = _digest(call)
@@ -184,9 +234,17 @@ class Intake:
             trace_id=call.trace_id or secrets.token_hex(16),
         )
         row = Invocation(
-            id=identity, call=settled, principal=principal, lane=lane, state=State.WAITING, accepted_at=now_s
+            id=identity,
+            call=settled,
+            principal=principal,
+            lane=lane,
+            state=State.WAITING,
+            accepted_at=now_s,
+            root=lineage.root,
+            depth=lineage.depth,
         )
-        return NewInvocation(invocation=row, call_digest=seen, arguments_blob=blob)
+        limit = lineage.descendants_max
+        return NewInvocation(invocation=row, call_digest=seen, arguments_blob=blob, descendants_max=limit)
 
 
 def _digest(call: Call) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete, false, literal_column, or_, select, update
+from sqlalchemy import bindparam, delete, false, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from orchestrator.ledger.rows import NEW, new_row
 from orchestrator.ledger.tables import DEAD_LETTERS, INVOCATIONS
 from orchestrator.ledger.transaction import Found, Hot, Tx
 from orchestrator.ledger.values import Accepted, NewInvocation
-from tasks.errors import FleetError, IdempotencyConflict, WrongState
+from tasks.errors import FleetError, IdempotencyConflict, SpawnLimit, WrongState
 from tasks.invocation import State
 
 _C = INVOCATIONS.c
@@ -33,6 +33,7 @@ _INSERT = Hot(
     .on_conflict_do_nothing()
     .inline()
 )
+_DESCENDANTS = Hot(select(func.count()).select_from(INVOCATIONS).where(_C.root == bindparam("p_root")))
 _DELETE = Hot(delete(INVOCATIONS).where(_C.id == bindparam("p_id")))
 _REPLAYED = Hot(
     update(DEAD_LETTERS)
@@ -57,10 +58,11 @@ def accept(tx: Tx, sets: Sequence[Sequence[NewInvocation]]) -> list[list[Accepte
     leave a row behind that a later set was told to share.
     """
     rows = [new for one in sets for new in one]
+    has_parents = any(new.invocation.root is not None for new in rows)
     for new in rows:
         if new.invocation.state is not State.WAITING:
             raise WrongState(new.invocation.id, new.invocation.state, State.WAITING)
-    if _insert(tx, rows):
+    if not has_parents and _insert(tx, rows):
         _link_replays(tx, rows)
         return [[Accepted(new.invocation.id, is_new=True) for new in one] for one in sets]
     return [_accept_set(tx, one) for one in sets]
@@ -88,6 +90,9 @@ def _accept_set(tx: Tx, rows: Sequence[NewInvocation]) -> list[Accepted] | Fleet
     accepted: list[Accepted] = []
     for new in rows:
         answer = _accept_one(tx, new)
+        if isinstance(answer, Accepted) and answer.is_new and (storm := _storm(tx, new)) is not None:
+            _take_out(tx, [new.invocation.id])
+            answer = storm
         if isinstance(answer, FleetError):
             _take_out(tx, [done.invocation_id for done in accepted if done.is_new])
             return answer
@@ -112,6 +117,17 @@ def _accept_one(tx: Tx, new: NewInvocation) -> Accepted | FleetError:
     if others:
         return IdempotencyConflict(key or new.invocation.id, _shown_id(others[0], tenant, new))
     return Accepted(standing[0][0], is_new=False)
+
+
+def _storm(tx: Tx, new: NewInvocation) -> SpawnLimit | None:
+    """Counted with the row in, in the transaction that would keep it: callers at once do not all slip through."""
+    root, limit = new.invocation.root, new.descendants_max
+    if root is None or limit is None:
+        return None
+    count = tx.all(_DESCENDANTS, {"p_root": root})[0][0]
+    if count <= limit:
+        return None
+    return SpawnLimit(root, f"led to {limit} others already", limit, "MCPFLEET_SPAWN_DESCENDANTS")
 
 
 def _shown_id(found: Found, tenant: str, new: NewInvocation) -> str:

@@ -53,6 +53,8 @@ NEW = (
     "idempotency_key",
     "call_digest",
     "replay_of",
+    "root",
+    "depth",
     "requires_json",
     "arguments_blob",
     "rest_json",
@@ -95,6 +97,8 @@ def new_row(new: NewInvocation) -> dict[str, object]:
         "idempotency_key": call.idempotency_key,
         "call_digest": new.call_digest,
         "replay_of": invocation.replay_of,
+        "root": invocation.root,
+        "depth": invocation.depth or None,
         "requires_json": dumps(sorted(call.requires)) if call.requires else None,
         "arguments_blob": new.arguments_blob,
         "rest_json": _rest_json(invocation),
@@ -120,6 +124,8 @@ def invocation_of(row: Mapping[str, Any], attempts: tuple[Attempt, ...] = ()) ->
         ended_at=row["ended_at"],
         outcome=_outcome_of(row),
         replay_of=row["replay_of"],
+        root=row["root"],
+        depth=row["depth"] or 0,
         attempts=attempts,
     )
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -73,6 +73,8 @@ INVOCATIONS = Table(
     Column("idempotency_key", Text),
     Column("call_digest", Text, nullable=False),
     Column("replay_of", Text),
+    Column("root", Text),
+    Column("depth", Integer),
     Column("requires_json", Text),
     Column("ending", Text),
     Column("arguments_blob", Text),
@@ -101,6 +103,13 @@ Index(
     unique=True,
     sqlite_where=_C.idempotency_key.is_not(None),
     postgresql_where=_C.idempotency_key.is_not(None),
+)
+
+Index(
+    "mcpfleet_invocations_root",
+    _C.root,
+    sqlite_where=_C.root.is_not(None),
+    postgresql_where=_C.root.is_not(None),
 )
 
 ATTEMPTS = Table(

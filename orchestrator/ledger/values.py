@@ -22,6 +22,8 @@ class NewInvocation:
     """Of tool, arguments, project: tells a reused key from a repeated call."""
     arguments_blob: str | None = None
     """Set, and `call.arguments_json` empty, where the arguments are over the inline limit."""
+    descendants_max: int | None = None
+    """With `invocation.root`: how many rows may name that root; refused past it. None: never refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
 .PHONY: help setup servers node postgres machines agents vps-image vps-demo test test-live chaos check lint types imports
-.PHONY: demo agents-demo up bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
+.PHONY: demo agents-demo up bench agents-bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -260,6 +260,9 @@ agents-demo: setup servers agents ## a coding agent mends a failing test through
 
 bench: setup servers .cache/bench/.setup ## our cost per call beside bare Celery, FastMCP + Docket and the raw floor (ARGS=--full)
 	@$(WITH_SERVERS) $(BIN)/python -m benchmarks $(ARGS)
+
+agents-bench: setup agents ## a run of Claude Code beside the bare CLI: start-up, memory, what 200 runs leave (ARGS='--runs 20')
+	@$(BIN)/python -m benchmarks.agents $(ARGS)
 
 heartbeats: setup ## what 200 nodes at rest cost the orchestrator, the autoscaler's loop with it (ARGS='--nodes 500')
 	@$(BIN)/python -m benchmarks.heartbeats $(ARGS)

@@ -30,6 +30,8 @@ class CallOptions(TypedDict, total=False):
     idempotency_key: str | None
     trace_id: str | None
     id: str | None
+    parent: str | None
+    """The Invocation whose run makes this call."""
     then: Sequence[Mapping[str, Any]]
 
 

@@ -124,3 +124,15 @@ def test_a_paused_project_waits(http: httpx.Client) -> None:
     assert view["state"] == "waiting"
     assert http.post("/v1/pauses", json={**pause, "is_paused": False}).status_code == 204
     assert ended(http, invocation_id)["state"] == "succeeded"
+
+
+def test_a_call_that_names_its_parent_is_one_of_its_tree(http: httpx.Client) -> None:
+    """The parent stands in what is shown; an unknown one, and one too deep, is refused and nothing is accepted."""
+    family = [accepted(http, "probe.echo", {"n": 0})]
+    for number in range(1, 5):
+        family.append(accepted(http, "probe.echo", {"n": number}, parent=family[-1]))
+    last = ended(http, family[-1])
+    assert (last["parent"], last["root"], last["depth"]) == (family[-2], family[0], 4)
+    for parent, status, code in ((family[-1], 422, "spawn_limit"), ("no-such-one", 404, "not_found")):
+        refused = http.post("/v1/invocations", json={"tool": "probe.echo", "parent": parent})
+        assert (refused.status_code, refused.json()["code"]) == (status, code)

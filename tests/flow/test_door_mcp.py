@@ -148,6 +148,10 @@ async def test_requirements_in_meta_place_the_call(fleet: Any) -> None:
         answer = await client.call_tool("probe.pid", {}, meta=meta)
         seen = history(fleet, answer.meta["mcpfleet/invocation"])  # type: ignore[index]
         assert (seen["project"], seen["attempts"][0]["node"]) == ("by-meta", "builders-1")
+        caused: Any = {"mcpfleet/parent": seen["id"]}
+        child = await client.call_tool("probe.pid", {}, meta=caused)
+        seen_child = history(fleet, child.meta["mcpfleet/invocation"])  # type: ignore[index]
+        assert (seen_child["parent"], seen_child["depth"]) == (seen["id"], 1)
 
 
 async def test_a_long_call_becomes_a_task_and_ends_as_one(fleet: Any) -> None:

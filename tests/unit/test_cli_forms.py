@@ -13,10 +13,12 @@ from orchestrator.cli import shortid
 from orchestrator.cli.content import is_error, parts_of, write_parts
 from orchestrator.cli.durations import ago, parse_s, size, took
 from orchestrator.cli.exits import BadInput, Exit, Refused, of_error, of_state
+from orchestrator.cli.history import _facts
 from orchestrator.cli.schema import example, fields_of
 from tasks.errors import BrokerDown, InvalidArguments, NotAllowed, NotFound, OrchestratorDown, UnknownTool
 from tasks.ids import new_id
 from tasks.invocation import TERMINAL, State
+from tasks.wire import InvocationView
 
 PIXEL = base64.b64encode(b"\x89PNG....").decode()
 
@@ -219,3 +221,18 @@ def test_error_flag_is_the_tools_own() -> None:
     assert is_error({"isError": True})
     assert not is_error({"content": []})
     assert not is_error(None)
+
+
+@pytest.mark.parametrize(
+    ("depth", "root", "shown"),
+    [(1, "inv-parent", "v-parent (depth 1)"), (3, "inv-0000-root", "v-parent (depth 3, all began with 000-root)")],
+)
+def test_show_names_the_parent(depth: int, root: str, shown: str) -> None:
+    """And what all of it began with, where that is another."""
+    of = {"tool": "a.b", "project": None, "state": "waiting", "lane": "tools", "priority": 5, "tenant": "default"}
+    times = dict.fromkeys(("ended_at", "expires_at", "not_before", "node", "trace_id"), None)
+    view = InvocationView.model_validate(
+        {"id": "inv-1", "principal": "ann", "accepted_at": 0.0, "fence": 0, "tries": 0, **of, **times}
+        | {"parent": "inv-parent", "root": root, "depth": depth}
+    )
+    assert dict(_facts(view))["parent"] == shown

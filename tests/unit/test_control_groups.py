@@ -22,10 +22,10 @@ def _group(path: Path, **files: str) -> Path:
     return path
 
 
-def _v2(root: Path, *, pids: str = "") -> Path:
+def _v2(root: Path, *, pids: str = "", name: str = "node.service") -> Path:
     """A service's own group, delegated: the kernel makes files in each folder, so `mkdir` does here."""
     return _group(
-        root / "node.service",
+        root / name,
         cgroup__controllers="cpu io memory pids\n",
         cgroup__subtree_control="",
         cgroup__type="domain\n",
@@ -112,7 +112,7 @@ def test_a_delegated_group_is_emptied_and_hands_its_controllers_on(
 @pytest.mark.usefixtures("kernel")
 def test_processes_of_others_are_not_moved(tmp_path: Path) -> None:
     """A login session's group is not the node's: it says to start it as a service."""
-    own = _v2(tmp_path, pids=f"{os.getpid()}\n1\n")
+    own = _v2(tmp_path, pids=f"{os.getpid()}\n1\n", name="session-1.scope")
     with pytest.raises(NotOurs, match="Delegate=yes"):
         prepared(Hierarchy(own, tmp_path, frozenset({"memory"}), is_v2=True), "mcpfleet-agents-x")
     assert not (own / hierarchies.NODE).exists()

@@ -42,8 +42,10 @@ def test_requirements_travel_in_meta() -> None:
             "mcpfleet/timeout_s": 30,
             "mcpfleet/retry": {"attempts": 7},
             "mcpfleet/idempotency_key": "k1",
+            "mcpfleet/parent": "inv-0",
         }
     )
+    assert made.parent == "inv-0"
     assert (made.project, made.requires, made.pool, made.lane) == ("shop", {"gpu", "git"}, "big", Lane.AGENTS)
     assert (made.priority, made.not_before, made.expires_at, made.timeout_s) == (9, NOW_S + 5, NOW_S + 60, 30)
     assert (made.retry and made.retry.attempts, made.idempotency_key) == (7, "k1")

@@ -18,6 +18,8 @@ WANTED = frozenset({"memory", "pids", "cpu"})
 PROCESSES = "cgroup.procs"
 NODE = "mcpfleet-node"
 """Of version 2: a group that hands controllers on may hold no process, so the node moves into one of its own."""
+SERVICE = ".service"
+"""Of systemd: all that is in such a group belongs to the node, whoever its parent is by now."""
 MOVES_MAX = 20
 
 
@@ -113,7 +115,7 @@ def _move_aside(own: Path) -> None:
         pids = pids_in(own)
         if not pids:
             return
-        strangers = pids - family_of(os.getpid())
+        strangers = set() if own.name.endswith(SERVICE) else pids - family_of(os.getpid())
         if strangers & pids_in(own):
             why = f"{own} holds processes that are not the node's ({sorted(strangers)[:3]}, ...)"
             raise NotOurs(f"{why}: start it as a service of its own, with Delegate=yes")

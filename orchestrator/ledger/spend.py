@@ -180,11 +180,8 @@ def _spend(row: Sequence[Any]) -> Spend:
 
 def _booked(tx: Tx, one: Booking) -> Spent:
     before = {row[0]: _spend(row) for row in tx.all(_BEFORE, {"p_id": one.invocation_id, "p_fence": one.fence})}
-    grown = [
-        spend for spend in one.spent if spend.requests > (before[spend.model].requests if spend.model in before else 0)
-    ]
-    taken = tx.counts(_BOOK, [_row(one, spend) for spend in grown])
-    return tuple(_since(before.get(spend.model), spend) for spend, count in zip(grown, taken, strict=True) if count)
+    taken = tx.counts(_BOOK, [_row(one, spend) for spend in one.spent])
+    return tuple(_since(before.get(spend.model), spend) for spend, count in zip(one.spent, taken, strict=True) if count)
 
 
 def _since(before: Spend | None, now: Spend) -> Spend:

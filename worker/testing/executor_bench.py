@@ -14,9 +14,10 @@ from tasks.invocation import Lane
 from tasks.ledger_events import Event, Finished, unpack
 from tasks.node import Phase
 from tasks.outcome import Outcome
+from tasks.spend import Spent
 from tasks.testing.clock import FakeClock
 from worker.admit import Admission, Ref
-from worker.attempt import Limits, Runner
+from worker.attempt import Limits, Runner, Upstreams
 from worker.blobs import Blobs
 from worker.execute import Executor
 from worker.journal import Journal
@@ -31,9 +32,10 @@ WAIT_S = 60.0
 
 @dataclass
 class FakeServers:
-    """One tool: it answers when told to, or raises."""
+    """One tool: it spends, then answers when told to, or raises."""
 
     answers: dict[str, Any] = field(default_factory=dict)
+    spends: list[Spent] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     began: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
@@ -42,6 +44,8 @@ class FakeServers:
         """Answer, once the gate is open where the tool waits for it."""
         self.calls.append(rest["invocation"])
         self.began.release()
+        for spent in self.spends:
+            rest["on_spend"](spent)
         answer = self.answers.get(tool, OK)
         if tool == "t.wait":
             await self.gate.wait()
@@ -130,7 +134,8 @@ class NoStore:
 class Bench:
     """An executor on a bench."""
 
-    def __init__(self, folder: Path, slots: int = 2) -> None:
+    def __init__(self, folder: Path, slots: int = 2, upstreams: Upstreams | None = None) -> None:
+        """`upstreams`: real ones in place of `servers`."""
         self.clock, self.servers, self.reporter = FakeClock(), FakeServers(), FakeReporter()
         self.pool, self.meter = FakePool(), FakeMeter()
         self.journal = Journal.open(folder / "a1.db", boot_id="b")
@@ -141,7 +146,7 @@ class Bench:
         self.executor = Executor(
             admission=Admission(node="a1", incarnation="inc", key=KEY, pool_key=POOL_KEY, term=1),
             slots={Lane.TOOLS: slots, Lane.AGENTS: 1},
-            runner=Runner(self.servers, self.journal, blobs, watch, self.clock, Limits(1_000, 10_000)),
+            runner=Runner(upstreams or self.servers, self.journal, blobs, watch, self.clock, Limits(1_000, 10_000)),
             journal=self.journal,
             unsettled=self.unsettled,
             claims=self.pool,

@@ -44,7 +44,8 @@ async def test_a_run_that_uses_all_its_memory_ends_as_that(tmp_path: Path) -> No
 async def test_memory_is_of_all_commands_together(tmp_path: Path) -> None:
     """Two halves that each fit do not fit beside each other."""
     half = "python3 -c 'import time; x = bytearray(350 << 20); time.sleep(20)'"
-    model = ChatDouble([Step(calls=(use("run_command", command=f"{half} & {half}"),)), Step("both fit")])
+    waits = Step(calls=(use("run_command", command="sleep 60"),))
+    model = ChatDouble([Step(calls=(use("run_command", command=f"{half} & {half}"),)), waits])
     async with glm(tmp_path, model, memory_bytes=MEMORY_BYTES) as server:
         answer = await run(server)
     assert answer["structuredContent"]["fault"] == "memory"

@@ -23,6 +23,12 @@ def why_not() -> str | None:
         return "Claude Code is not installed"
     if importlib.util.find_spec("claude_agent_sdk") is None:
         return "claude-agent-sdk is not installed"
+    return no_sandbox()
+
+
+@functools.cache
+def no_sandbox() -> str | None:
+    """What is missing for any agent in a real sandbox."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return "bubblewrap is not installed"

@@ -1,7 +1,8 @@
 """Reads the provider's `usage` from an answer that streams by, without holding it up.
 
 Source: Anthropic Messages API, streaming: `message_start.message.usage`, then `message_delta.usage`, each
-with totals of the message so far. Refuses to judge: what is no JSON is not counted, and passes all the same.
+with totals of the message so far; chat completions API, streaming: `usage` of the last part, where it was asked
+for (`stream_options.include_usage`). Refuses to judge: what is no JSON is not counted, and passes all the same.
 """
 
 from __future__ import annotations

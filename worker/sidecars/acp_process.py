@@ -81,6 +81,7 @@ class AcpProcess:
         """Nothing of it is left after this."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        await self.wire.drain()
         await self._process.wait()
         self._draining.cancel()
         await asyncio.gather(self._draining, return_exceptions=True)

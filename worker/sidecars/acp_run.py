@@ -97,10 +97,10 @@ class AcpRun:
         if self._talking is not None:
             self._talking.cancel()
             await asyncio.gather(self._talking, return_exceptions=True)
-        if self._process is not None:
-            await self._process.kill()
         if self._connection is not None:
             await self._connection.close()
+        if self._process is not None:
+            await self._process.kill()
 
     # ---------------------------------------------------------------- the dialogue
 

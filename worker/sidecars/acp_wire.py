@@ -26,6 +26,7 @@ class Wire:
         self._reader, self._writer = reader, writer
         self._held = bytearray()
         self._looked_bytes = 0
+        self._is_reading = False
         self._strange = 0
         self.first_strange: str | None = None
         self.broken: str | None = None
@@ -52,6 +53,11 @@ class Wire:
                 self._count(line)
         return None
 
+    async def drain(self) -> None:
+        """To the end, of what nobody reads: asyncio does not take a process for ended before."""
+        while not self._is_reading and await self._read():
+            pass
+
     async def close(self) -> None:
         """Tell the agent that nothing more comes."""
         self._writer.close()
@@ -63,7 +69,7 @@ class Wire:
                 self.broken = f"it said a line of more than {LINE_MAX_BYTES} bytes"
                 self._held.clear()
                 return None
-            chunk = await self._reader.read(CHUNK_BYTES)
+            chunk = await self._read()
             if not chunk:
                 return None
             self._held += chunk
@@ -71,6 +77,13 @@ class Wire:
         del self._held[: end + 1]
         self._looked_bytes = 0
         return line
+
+    async def _read(self) -> bytes:
+        self._is_reading = True
+        try:
+            return await self._reader.read(CHUNK_BYTES)
+        finally:
+            self._is_reading = False
 
     def _count(self, line: bytes) -> None:
         self._strange += 1

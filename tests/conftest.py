@@ -75,6 +75,10 @@ NEEDS = {
         lambda: claude_binary.no_sandbox() is None,
         "no sandbox for agents here (make agents)",
     ),
+    "opencode": (
+        lambda: claude_binary.OPENCODE.exists() and claude_binary.no_sandbox() is None,
+        "no opencode, or no sandbox for it (make agents, on x86-64)",
+    ),
     "claude": (
         lambda: claude_binary.why_not() is None,
         "no Claude Code, or no sandbox for it (make agents, on x86-64)",

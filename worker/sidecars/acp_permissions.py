@@ -75,7 +75,7 @@ def tool_of(said: Mapping[str, Any], before: Tool | None = None) -> Tool:
     if named is None and before is None:
         title = said.get("title")
         named = title if isinstance(title, str) and _NAME.fullmatch(title) else None
-    return Tool(kind if kind in KINDS else known.kind, named)
+    return Tool(kind if isinstance(kind, str) and kind in KINDS else known.kind, named)
 
 
 def option_of(options: Iterable[Any], *, is_allowed: bool) -> str | None:

@@ -159,8 +159,8 @@ def ended(stop: object, said: str) -> tuple[Ending, Fault | None, str]:
     """How the prompt ended, by its `stopReason`."""
     if stop == "end_turn":
         return Ending.SUCCEEDED, None, said
-    if stop in _BY_STOP:
-        return _BY_STOP[str(stop)]
+    if isinstance(stop, str) and stop in _BY_STOP:
+        return _BY_STOP[stop]
     return (
         Ending.FAILED,
         Fault.PROTOCOL,

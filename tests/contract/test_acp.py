@@ -10,6 +10,7 @@ import pytest
 
 from tasks.outcome import Failure
 from tests.contract.acp_rig import KEY, ONE_ANSWER_USD, do, scripted
+from worker.sidecars import acp_run
 from worker.sidecars.acp_config import BASE_URL
 from worker.testing.chat_double import Trouble
 from worker.upstreams.errors import UpstreamError
@@ -133,11 +134,15 @@ async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
 
 async def test_silence_ends_a_run_with_what_it_said(tmp_path: Path) -> None:
     """It is asked to stop first, and killed where it does not."""
-    for heeds in (True, False):
-        async with scripted(tmp_path, [do("wait", heeds=heeds)], silence_s=3.0) as at:
+    for heeds in (False, True):
+        folder = tmp_path / str(heeds)
+        folder.mkdir()
+        async with scripted(folder, [do("wait", heeds=heeds)], silence_s=3.0) as at:
             answer = await at.call()
             assert at.processes() == []
         assert (answer["structuredContent"]["ending"], answer["structuredContent"]["fault"]) == ("limit", "silence")
+        asked = folder / "state/sidecars/agent/sessions/none/scripted-1/.scripted/cancelled.json"
+        assert asked.exists() == heeds
 
 
 async def test_a_refused_key_marks_the_node(tmp_path: Path) -> None:
@@ -157,6 +162,17 @@ async def test_a_spent_quota_waits_for_its_reset(tmp_path: Path) -> None:
         with pytest.raises(UpstreamError) as spent:
             await at.call()
     assert (spent.value.info.code, spent.value.info.failure) == ("credential_spent", Failure.WAIT_UNTIL)
+
+
+async def test_an_agent_that_waits_for_its_provider_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long waits are the fleet's: they free the slot."""
+    monkeypatch.setattr(acp_run, "QUIET_S", 2.0)
+    async with scripted(tmp_path, [do("model", gives_up=False), do("wait")]) as at:
+        at.model.always = Trouble(status=429, headers={"retry-after": "1800"})
+        with pytest.raises(UpstreamError) as spent:
+            await at.call()
+        assert at.processes() == []
+    assert spent.value.info.code == "credential_spent"
 
 
 async def test_servers_of_the_project_and_the_model_are_handed_on(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ async def test_an_agent_that_is_not_there_is_not_offered(tmp_path: Path) -> None
 
 async def test_a_session_behind_a_link_is_not_kept(tmp_path: Path) -> None:
     """What the agent left in its HOME leads nobody to files of the node."""
-    async with scripted(tmp_path, [do("link", path=".scripted", to="/etc")]) as at:
-        answer = await at.call()
-    assert (answer["isError"], answer["structuredContent"]["session_id"]) == (False, None)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "key").write_text("not-to-be-kept")
+    for number, path in enumerate((".scripted", ".scripted/key")):
+        link = do("link", path=".scripted", to=str(secrets))
+        async with scripted(tmp_path, [link], sessions=[path]) as at:
+            answer = await at.call(invocation=f"inv-{number}")
+        assert (answer["isError"], answer["structuredContent"]["session_id"]) == (False, None)

@@ -53,6 +53,7 @@ class Agent:
         message: Said = json.loads(line)
         if message.get("method") == "session/cancel":
             self.is_cancelled = True
+            note("cancelled", message["params"])
         return message
 
     def ask(self, method: str, **params: object) -> Said:
@@ -162,7 +163,7 @@ class Agent:
         """For what no client of ours offers; the answer is told."""
         self.do_say(json.dumps(self.ask(method, **params).get("error", "none")))
 
-    def do_model(self, path: str = "/chat/completions", model: str = "glm-5", times: int = 1) -> None:
+    def do_model(self, model: str = "glm-5", times: int = 1, gives_up: bool = True) -> None:
         """Ask it over the way out, as its environment says; what it answers is told, a refusal ends the run."""
         said = {
             "model": model,
@@ -171,7 +172,7 @@ class Agent:
             "messages": [{"role": "user", "content": "hello"}],
         }
         request = urllib.request.Request(  # noqa: S310 - the way out, as it was told
-            os.environ["MODEL_URL"] + path,
+            os.environ["MODEL_URL"] + "/chat/completions",
             json.dumps(said).encode(),
             {"authorization": "Bearer " + os.environ["MODEL_KEY"], "content-type": "application/json"},
         )
@@ -180,6 +181,8 @@ class Agent:
                 with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - see above
                     self.do_say(f"{answer.status} {len(answer.read()) > 0}")
             except urllib.error.HTTPError as error:
+                if not gives_up:
+                    return
                 said_back = json.loads(error.read())["error"]["message"]
                 raise SystemExit(self.fail(said_back)) from error
 

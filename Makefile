@@ -88,14 +88,15 @@ node: ## MCP servers from npm, where Node.js is there
 	@cd .cache/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# 370 MB. Its licence lets nobody pass it on, so whoever runs it gets it from npm.
-agents: | machines ## Claude Code and its sandbox (bubblewrap), for nodes and tests that run agents
+# 370 MB, and opencode 177 MB (60 MB to fetch). Claude Code's licence lets nobody pass it on, so whoever runs it gets
+# it from npm.
+agents: | machines ## Claude Code, opencode and their sandbox (bubblewrap), for nodes and tests that run agents
 	@command -v bwrap >/dev/null || $(MAKE) --no-print-directory .install-bubblewrap
 	@if command -v npm >/dev/null; then \
 		$(MAKE) --no-print-directory .cache/agents/.setup \
-			|| echo "agents: npm could not install Claude Code; its tests will be skipped" >&2; \
+			|| echo "agents: npm could not install Claude Code and opencode; their tests will be skipped" >&2; \
 	else \
-		echo "agents: no Node.js here; the tests of Claude Code will be skipped" >&2; \
+		echo "agents: no Node.js here; the tests of Claude Code and opencode will be skipped" >&2; \
 	fi
 
 .PHONY: .install-bubblewrap
@@ -103,7 +104,7 @@ agents: | machines ## Claude Code and its sandbox (bubblewrap), for nodes and te
 	$(call apt,agents,bubblewrap,no agent can be run)
 
 .cache/agents/.setup: deploy/agents/package.json deploy/agents/package-lock.json
-	@echo "agents: Claude Code into .cache/agents"
+	@echo "agents: Claude Code and opencode into .cache/agents"
 	@mkdir -p .cache/agents
 	@cp deploy/agents/package.json deploy/agents/package-lock.json .cache/agents/
 	@cd .cache/agents && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error

@@ -71,6 +71,14 @@ NEEDS = {
     "nspawn": (lambda: ground.why_not() is None, "no machines on this host (root, apt-get install systemd-container)"),
     "busybox": (ground.has_busybox, "no static busybox (apt-get install busybox-static)"),
     "vps-image": ((ground.IMAGES / "plain").exists, "no image of a machine here (make vps-image, as root)"),
+    "sandbox": (
+        lambda: claude_binary.no_sandbox() is None,
+        "no sandbox for agents here (make agents)",
+    ),
+    "opencode": (
+        lambda: claude_binary.OPENCODE.exists() and claude_binary.no_sandbox() is None,
+        "no opencode, or no sandbox for it (make agents, on x86-64)",
+    ),
     "claude": (
         lambda: claude_binary.why_not() is None,
         "no Claude Code, or no sandbox for it (make agents, on x86-64)",

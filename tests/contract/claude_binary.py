@@ -1,4 +1,7 @@
-"""Whether a run of the real Claude Code in a real sandbox can be tried here. Imports little: every test start asks."""
+"""Whether a run of the real Claude Code, or opencode, in a real sandbox can be tried here.
+
+Imports little: every test start asks.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ import orjson
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / ".cache/agents/node_modules/@anthropic-ai/claude-code-linux-x64/claude"
-PINNED: dict[str, str] = orjson.loads((ROOT / "deploy/agents/package.json").read_bytes())["dependencies"]
-VERSION = PINNED["@anthropic-ai/claude-code"]
+OPENCODE = ROOT / ".cache/agents/node_modules/opencode-linux-x64/bin/opencode"
+PINNED: dict[str, dict[str, str]] = orjson.loads((ROOT / "deploy/agents/package.json").read_bytes())
+VERSION = PINNED["dependencies"]["@anthropic-ai/claude-code"]
+OPENCODE_VERSION = PINNED["optionalDependencies"]["opencode-linux-x64"]
 
 
 @functools.cache
@@ -23,6 +28,12 @@ def why_not() -> str | None:
         return "Claude Code is not installed"
     if importlib.util.find_spec("claude_agent_sdk") is None:
         return "claude-agent-sdk is not installed"
+    return no_sandbox()
+
+
+@functools.cache
+def no_sandbox() -> str | None:
+    """What is missing for any agent in a real sandbox."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return "bubblewrap is not installed"

@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from worker.confines.confines import Confines
 from worker.confines.groups import Allowance
 from worker.confines.janitor import Janitor
 from worker.sidecars import openai_chat_session
+from worker.sidecars.acp import Acp
+from worker.sidecars.acp_config import AcpSettings
+from worker.sidecars.acp_sessions import SessionFiles
 from worker.sidecars.agent_answers import RUN
 from worker.sidecars.agent_server import AgentServer, Extras
 from worker.sidecars.capsules import Capsules
@@ -33,7 +36,7 @@ from worker.sidecars.openai_chat import OpenAIChat
 from worker.sidecars.openai_chat_backend import ChatBackend, ChatEndpoint
 from worker.sidecars.places import Places
 from worker.sidecars.sidecar import RunLimits, Sidecar
-from worker.sidecars.sidecars_file import ClaudeCodeEntry, OpenAIChatEntry, SidecarEntry
+from worker.sidecars.sidecars_file import AcpEntry, ClaudeCodeEntry, OpenAIChatEntry, SidecarEntry
 from worker.sidecars.spend import Price, Prices
 from worker.sidecars.transcripts import Transcripts
 from worker.workspaces.names import Project
@@ -43,6 +46,8 @@ KEY_MAX_BYTES = 10_000
 CLAUDE_SESSION = ".claude/projects/-workspace/{}.jsonl"
 """Where Claude Code has a session of the working directory /workspace."""
 CHAT_SESSION = f"{openai_chat_session.FOLDER}/{{}}.json"
+CHAT = "/chat/completions"
+"""Below the address of an OpenAI-compatible endpoint."""
 NO_KEY = "none"
 """Of an endpoint that wants no key: the credential is never missing."""
 STARTS_WITHIN_S = 10.0
@@ -68,6 +73,8 @@ def agent_server(
     prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
     if isinstance(entry, ClaudeCodeEntry):
         behind = _claude_code(name, entry, home, credential, prices, clock, lend)
+    elif isinstance(entry, AcpEntry):
+        behind = _acp(entry, home, credential, prices)
     else:
         behind = _openai_chat(entry, home, credential, prices, clock)
     confines = _confines(name, entry, home)
@@ -123,7 +130,28 @@ def _claude_code(  # noqa: PLR0917 - one sidecar, and all that it is made of
     )
     sidecar = ClaudeCode(settings, egress, Transcripts(home / "sessions", CLAUDE_SESSION))
     saves = Capsules(sidecar, f"{name}.{RUN}", clock, entry.capsule_every_s) if entry.capsule_every_s else None
-    return _Behind(sidecar, partial(_served, egress, settings), learns=False, capsules=saves)
+    return _Behind(sidecar, partial(_served, egress, settings.egress, settings.runs), learns=False, capsules=saves)
+
+
+def _acp(entry: AcpEntry, home: Path, credential: Credential, prices: Prices) -> _Behind:
+    is_openai = entry.api == "openai"
+    headers = partial(_headers, credential, bearer=is_openai or entry.bearer)
+    endpoint = Endpoint(entry.url, headers)
+    if is_openai:
+        endpoint = replace(endpoint, asks=CHAT, paths=frozenset({CHAT, "/models"}))
+    egress = Egress(endpoint, prices, on_answer=lambda answer: credential.heard(answer.status_code, answer.headers))
+    settings = AcpSettings(
+        command=entry.command,
+        egress=home / "egress.sock",
+        read_only=entry.read_only,
+        environ=entry.environ,
+        files=entry.files,
+        version=entry.version,
+        auth_method=entry.auth_method,
+        model=entry.model,
+    )
+    sidecar = Acp(settings, egress, SessionFiles(home / "sessions", entry.sessions))
+    return _Behind(sidecar, partial(_served, egress, settings.egress), learns=False)
 
 
 def _openai_chat(entry: OpenAIChatEntry, home: Path, credential: Credential, prices: Prices, clock: Clock) -> _Behind:
@@ -168,11 +196,12 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def _served(egress: Egress, settings: ClaudeSettings) -> AsyncIterator[None]:
+async def _served(egress: Egress, at: Path, *runs: Path) -> AsyncIterator[None]:
     """The egress, while the node runs; what a killed node left of its runs is removed first."""
-    await asyncio.to_thread(shutil.rmtree, settings.runs, ignore_errors=True)
-    await asyncio.to_thread(settings.runs.mkdir, mode=0o700)
-    with _listening(settings.egress) as listening:
+    for folder in runs:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(folder.mkdir, mode=0o700)
+    with _listening(at) as listening:
         server = _Server(uvicorn.Config(egress.app, log_level="warning", access_log=False, lifespan="off"))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:

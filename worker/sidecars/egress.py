@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import httpx
 import orjson
@@ -43,14 +44,28 @@ class Endpoint:
     headers: Callable[[], dict[str, str]] = field(repr=False)
     """The credential, read when it is needed."""
     paths: frozenset[str] = frozenset({MESSAGES, "/v1/messages/count_tokens"})
+    asks: str = MESSAGES
+    """The path that is asked of a model: what is answered there tells of the credential."""
     read_s: float = 600.0
     """Between two parts of an answer."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a run asked of the model so far."""
+
+    requests: int = 0
+    """That were answered well."""
+    trouble: int | None = None
+    """Status of the last one, where it was not."""
 
 
 @dataclass(slots=True)
 class _Run:
     bill: Bill
     limit_usd: float | None
+    limit_requests: int | None = None
+    asked: Asked = field(default_factory=Asked)
     answers: dict[StreamMeter, str] = field(default_factory=dict)
     """That come in now, and the model that each was asked of."""
 
@@ -72,11 +87,15 @@ class Egress:
         self._runs: dict[str, _Run] = {}
         self.app = Starlette(routes=[Route("/{path:path}", self._pass_on, methods=["GET", "POST", "HEAD"])])
 
-    def admit(self, limit_usd: float | None, bill: Bill) -> str:
+    def admit(self, limit_usd: float | None, bill: Bill, limit_requests: int | None = None) -> str:
         """Let a run in. Its token; what it uses is put on the bill."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        self._runs[token] = _Run(bill, limit_usd)
+        self._runs[token] = _Run(bill, limit_usd, limit_requests)
         return token
+
+    def asked(self, token: str) -> Asked:
+        """What that run asks of the model, kept up to date. Raises KeyError for a token that was dismissed."""
+        return self._runs[token].asked
 
     def dismiss(self, token: str) -> None:
         """The run is over: its token is worth nothing any more. What streams still is counted as far as it came."""
@@ -98,6 +117,9 @@ class Egress:
         if run.limit_usd is not None and run.bill.known_usd >= run.limit_usd:
             said = f"the run's money is spent: {run.bill.known_usd:.4f} of {run.limit_usd:.4f} US dollars"
             return _refusal(403, "permission_error", said)
+        is_asked = request.url.path == self._endpoint.asks
+        if is_asked and run.limit_requests is not None and run.asked.requests >= run.limit_requests:
+            return _refusal(403, "permission_error", f"the run's turns are used: {run.limit_requests}")
         body = await _bounded(request)
         if body is None:
             return _refusal(413, "request_too_large", f"a request may have {REQUEST_MAX_BYTES} bytes")
@@ -114,11 +136,14 @@ class Egress:
             answer = await self._client.send(request_on, stream=True)
         except httpx.HTTPError as error:
             _log.warning("egress_unreachable", url=self._endpoint.url, error=str(error) or type(error).__name__)
+            run.asked.trouble = HTTPStatus.BAD_GATEWAY
             return _refusal(502, "api_error", f"the endpoint does not answer: {type(error).__name__}")
-        if request.url.path == MESSAGES:
+        if is_asked:
             self._on_answer(answer)  # what else is answered says nothing of a quota
+            run.asked.trouble = answer.status_code if answer.is_error else None
+            run.asked.requests += answer.is_success
         meter = StreamMeter(is_stream="event-stream" in answer.headers.get("content-type", ""), asked_bytes=len(body))
-        if answer.is_success and request.url.path == MESSAGES:  # a refusal costs nothing
+        if answer.is_success and is_asked:  # a refusal costs nothing
             run.answers[meter] = asked
         return StreamingResponse(self._metered(answer, meter, run), answer.status_code, headers=_headers(answer))
 

@@ -1,9 +1,9 @@
-"""Runs inside a sandbox: `python -I -S inside.py SOCKET VARIABLE PROGRAM WORD…`.
+"""Runs inside a sandbox: `python -I -S inside.py SOCKET VARIABLE[:PORT] PROGRAM WORD…`.
 
 The sandbox has no network but its own loopback. This listens there, tells the program where by the
-environment variable, and passes every connection on to the unix socket that leads to the node's egress. It
-ends when the program does, with its status. The standard library only, and nothing of ours: the
-sandbox has an interpreter and no packages.
+environment variable (a port is given where a file must name it before anything runs), and passes every
+connection on to the unix socket that leads to the node's egress. It ends when the program does, with its
+status. The standard library only, and nothing of ours: the sandbox has an interpreter and no packages.
 """
 
 import asyncio
@@ -37,7 +37,8 @@ async def run(path: str, variable: str, command: list[str]) -> int:
         outward.close()
         writer.close()
 
-    server = await asyncio.start_server(passed_on, "127.0.0.1", 0)
+    variable, _, wanted = variable.partition(":")
+    server = await asyncio.start_server(passed_on, "127.0.0.1", int(wanted or 0))
     port = server.sockets[0].getsockname()[1]
     program = await asyncio.create_subprocess_exec("/usr/bin/env", f"{variable}=http://127.0.0.1:{port}", *command)
     loop = asyncio.get_running_loop()

@@ -1,8 +1,9 @@
 """Reads the provider's `usage` from an answer that streams by, without holding it up.
 
 Source: Anthropic Messages API, streaming: `message_start.message.usage`, then `message_delta.usage`, each
-with totals of the message so far; `message_stop` is the last. Refuses to judge: what is no JSON is not
-counted, and passes all the same. Of an answer that broke off, or says no usage, it counts roughly itself.
+with totals of the message so far; `message_stop` is the last. Chat completions API, streaming: `usage` of the
+last part but `[DONE]`, where it was asked for (`stream_options.include_usage`). Refuses to judge: what is no
+JSON is not counted, and passes all the same. Of an answer that broke off, or says no usage, it counts roughly.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class StreamMeter:
 
     def _line(self, line: bytes) -> None:
         if line.startswith(b"data:"):
+            self.is_over = self.is_over or line[5:].strip() == b"[DONE]"
             self._read(line[5:])
 
     def _read(self, text: bytes) -> None:
@@ -88,8 +90,19 @@ class StreamMeter:
         usage = message.get("usage")
         if isinstance(usage, dict):
             self._usage |= {key: value for key, value in usage.items() if value is not None}
-            self._is_whole = self._is_whole or said.get("type") == "message_delta"
+            self._is_whole = self._is_whole or said.get("type") == "message_delta" or "prompt_tokens" in usage
         self.is_over = self.is_over or said.get("type") == "message_stop"
         delta = said.get("delta")
         if isinstance(delta, dict) and said.get("type") == "content_block_delta":
-            self._said_bytes += sum(len(part) for part in delta.values() if isinstance(part, str))
+            self._said_bytes += _text_bytes(delta)
+        choices = said.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            self._said_bytes += _text_bytes(choice.get("delta")) if isinstance(choice, dict) else 0
+
+
+def _text_bytes(part: object) -> int:
+    """Of all text in a part of an answer, whatever it is named: about."""
+    if isinstance(part, str):
+        return len(part)
+    inside = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return sum(map(_text_bytes, inside))

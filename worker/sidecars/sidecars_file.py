@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import FleetError, SettingsError
 from worker.workspaces.names import Project
@@ -34,6 +34,23 @@ class RunShare(BaseModel):
     cpus: Positive | None = None
     processes: int | None = Field(default=512, ge=64)
     """Threads count."""
+
+
+def _in_home(path: str) -> str:
+    if path.startswith("/") or not path.strip("./") or ".." in path.split("/"):
+        raise ValueError("must be a path relative to HOME, without '..'")
+    return path
+
+
+def _in_sandbox(path: str) -> str:
+    if not path.startswith(_FREE) or ".." in path.split("/"):
+        raise ValueError(f"must be a path below one of {', '.join(_FREE)} inside the sandbox")
+    return path
+
+
+_FREE = ("/opt/", "/srv/")
+InHome = Annotated[str, AfterValidator(_in_home)]
+InSandbox = Annotated[str, AfterValidator(_in_sandbox)]
 
 
 class PriceEntry(BaseModel):
@@ -100,8 +117,47 @@ class OpenAIChatEntry(RunShare):
     cost_usd: Positive | None = None
 
 
-SidecarEntry = ClaudeCodeEntry | OpenAIChatEntry
-KINDS: dict[str, type[SidecarEntry]] = {"claude_code": ClaudeCodeEntry, "openai_chat": OpenAIChatEntry}
+class AcpEntry(RunShare):
+    """Any agent that speaks the Agent Client Protocol. See docs/agents.md for those that were tried."""
+
+    kind: Literal["acp"]
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    """As it is called inside the sandbox: `["/opt/agent/opencode", "acp"]`."""
+    read_only: dict[Path, InSandbox] = {}
+    """What it needs beside /usr, to where that is inside: `{"/srv/opencode/bin": "/opt/agent"}`."""
+    url: str = Field(pattern=r"^https?://")
+    """Of the model, as far as the agent's own requests go on from it: with the version for `openai`, without for
+    `anthropic`. The agent is told another one, `{base_url}`, which leads here."""
+    api: Literal["openai", "anthropic"]
+    """Which API it speaks there: chat completions, or messages."""
+    key_file: Path | None = None
+    """Holds the API key, and nothing else; None where the endpoint wants none. No agent ever sees it."""
+    bearer: bool = False
+    """Of `anthropic`: send the key as `Authorization: Bearer`."""
+    environ: dict[str, str] = {}
+    """With `{base_url}`, `{token}` and `{model}` in it, as in `files` and `command`."""
+    files: dict[InHome, str | dict[str, Any]] = {}
+    """Written into its HOME before each run: text, or an object as JSON."""
+    sessions: tuple[InHome, ...] = ()
+    """Files and folders of its HOME that hold a session (`{session}` is its id); kept between runs."""
+    version: str | None = None
+    """The one that this fleet runs, as the agent says it; a run of another one fails."""
+    auth_method: str | None = None
+    """Named to the agent before a session, where it wants that."""
+    model: str | None = None
+    """Where a call names none."""
+    prices: dict[str, PriceEntry] = {}
+    wall_s: Positive = 3600.0
+    silence_s: Positive = 600.0
+    cost_usd: Positive | None = None
+
+
+SidecarEntry = ClaudeCodeEntry | OpenAIChatEntry | AcpEntry
+KINDS: dict[str, type[SidecarEntry]] = {
+    "claude_code": ClaudeCodeEntry,
+    "openai_chat": OpenAIChatEntry,
+    "acp": AcpEntry,
+}
 
 
 def parse_sidecars(listed: Mapping[str, Any], where: str) -> dict[str, SidecarEntry]:

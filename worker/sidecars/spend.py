@@ -1,7 +1,7 @@
 """Tokens to money. Pure: prices are configured, figures are the provider's own.
 
 Source of the fields: Anthropic Messages API, `usage` (`message_start` has the input, `message_delta` the
-output so far, both cumulative within one message).
+output so far, both cumulative within one message); chat completions API, `usage` (once, at the end of an answer).
 """
 
 from __future__ import annotations
@@ -59,12 +59,22 @@ class Prices:
 
 def usage_of(said: Mapping[str, Any]) -> Usage:
     """The provider's `usage`; what is absent, null or no number counts as none."""
+    if "prompt_tokens" in said:
+        return _of_chat(said)
     return Usage(
         _tokens(said, "input_tokens"),
         _tokens(said, "output_tokens"),
         _tokens(said, "cache_read_input_tokens"),
         _tokens(said, "cache_creation_input_tokens"),
     )
+
+
+def _of_chat(said: Mapping[str, Any]) -> Usage:
+    """Its prompt's tokens hold those that were cached."""
+    details = said.get("prompt_tokens_details")
+    asked = _tokens(said, "prompt_tokens")
+    cached = min(asked, _tokens(details, "cached_tokens")) if isinstance(details, Mapping) else 0
+    return Usage(asked - cached, _tokens(said, "completion_tokens"), cached)
 
 
 def _tokens(said: Mapping[str, Any], name: str) -> int:

@@ -1,0 +1,135 @@
+"""The real opencode, by its configuration in docs/agents.md, in a real sandbox; the model behind it is a double."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.contract.acp_rig import KEY, ONE_ANSWER_USD, ROOT, AcpBench, bench
+from tests.contract.claude_binary import OPENCODE, OPENCODE_VERSION
+from worker.testing.chat_double import Step, Trouble, use
+from worker.upstreams.errors import UpstreamError
+from worker.workspaces.names import Project
+
+pytestmark = pytest.mark.live("opencode")
+
+PAGE = (ROOT / "docs/agents.md").read_text()
+OURS = ("kind", "command", "version", "environ", "files", "sessions")
+TITLE = Step("A title")
+"""It asks for one, of the first request of a session, whatever the script says of that one."""
+
+
+@asynccontextmanager
+async def opencode(
+    folder: Path, script: Sequence[Step], projects: Mapping[str, Project] | None = None, **more: Any
+) -> AsyncIterator[AcpBench]:
+    """As the page says, but for where its program, key and model are."""
+    said = re.search(r'```json\n(\{\n  "opencode": .*?)\n```', PAGE, re.DOTALL)
+    assert said is not None
+    entry = orjson.loads(said[1])["opencode"]
+    entry = {name: entry[name] for name in OURS} | {"read_only": {str(OPENCODE.parent): "/opt/opencode"}}
+    async with bench(folder, entry | more, script, projects) as made:
+        yield made
+
+
+def _git(*words: str, at: Path) -> str:
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(at), "GIT_CONFIG_NOSYSTEM": "1"}
+    for role in ("AUTHOR", "COMMITTER"):
+        environ |= {f"GIT_{role}_NAME": "somebody", f"GIT_{role}_EMAIL": "somebody@example.org"}
+    ran = subprocess.run(["git", *words], cwd=at, env=environ, check=True, capture_output=True, text=True, timeout=30)
+    return ran.stdout.strip()
+
+
+def _shop(folder: Path) -> dict[str, Project]:
+    """A project with one commit on main."""
+    source, remote = folder / "source", folder / "shop.git"
+    source.mkdir()
+    _git("init", "-q", "-b", "main", at=source)
+    (source / "total.py").write_text("total = 1\n")
+    _git("add", ".", at=source)
+    _git("commit", "-qm", "Begin", at=source)
+    _git("clone", "-q", "--bare", str(source), str(remote), at=folder)
+    return {"shop": Project.of("shop", str(remote))}
+
+
+def test_the_page_has_the_pinned_version() -> None:
+    """What is described is what is tried."""
+    assert f'"version": "{OPENCODE_VERSION}"' in PAGE
+
+
+async def test_it_edits_a_file_and_ends_with_its_answer(tmp_path: Path) -> None:
+    """The patch has the edit; every request to the model is counted, and none has the key from inside."""
+    edit = use("edit", filePath="/workspace/total.py", oldString="total = 1", newString="total = 2")
+    look = use("bash", command="cat /proc/*/environ; ls /", description="look")
+    script = [
+        Step("I look.", (look,)),
+        Step("I mend it.", (use("read", filePath="/workspace/total.py"), edit)),
+        Step("Mended."),
+    ]
+    async with opencode(tmp_path, script, _shop(tmp_path)) as at:
+        answer = await at.call("the total is wrong", project="shop", allowed_tools=["bash"])
+        assert at.processes() == []
+    structured = answer["structuredContent"]
+    assert (answer["isError"], answer["content"][0]["text"]) == (False, "Mended.")
+    assert (structured["files"], structured["denials"]) == (1, [])
+    assert "+total = 2" in structured["patch"]
+    assert structured["turns"] == len(at.model.requests) == 4  # one for a title
+    assert structured["cost_usd"] == pytest.approx(4 * ONE_ANSWER_USD)
+    seen = " ".join(at.model.results())
+    assert "MCPFLEET_MODEL_URL" in seen
+    assert KEY not in seen
+    assert {headers["authorization"] for headers in at.model.headers} == {f"Bearer {KEY}"}
+    assert [line for line in at.lines if line.startswith(("bash", "edit"))] == [
+        "bash: cat /proc/*/environ; ls /",
+        "edit: /workspace/total.py",
+    ]
+
+
+async def test_what_it_may_not_do_is_denied_and_listed(tmp_path: Path) -> None:
+    """Its configuration makes it ask, the policy of the call says no."""
+    script = [Step("", (use("write", filePath="/workspace/a.txt", content="a"),)), Step("I could not.")]
+    async with opencode(tmp_path, script, _shop(tmp_path)) as at:
+        answer = await at.call(project="shop", permission_mode="default")
+    assert answer["structuredContent"]["denials"] == ["write"]
+    assert answer["structuredContent"]["files"] == 0
+
+
+async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
+    """Neither it nor what it started."""
+    script = [Step("", (use("bash", command="sleep 1000", description="wait"),))]
+    async with opencode(tmp_path, script) as at:
+        running = asyncio.create_task(at.call(allowed_tools=["bash"]))
+        await at.until_line("sleep")
+        assert at.processes() != []
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert at.processes() == []
+
+
+async def test_a_session_goes_on(tmp_path: Path) -> None:
+    """The model is sent what was said before, and only the second answer is the answer."""
+    async with opencode(tmp_path, [Step("first"), Step("second")]) as at:
+        first = await at.call("remember the word plum")
+        session = first["structuredContent"]["session_id"]
+        second = await at.call("which word?", session=session, invocation="inv-2")
+    assert (second["isError"], second["content"][0]["text"]) == (False, "second")
+    assert "plum" in str(at.model.requests[-1]["messages"])
+    assert second["structuredContent"]["cost_usd"] == pytest.approx(ONE_ANSWER_USD)
+
+
+async def test_a_refused_key_is_the_nodes_matter(tmp_path: Path) -> None:
+    """It says so in its own words, and the fleet in its own."""
+    async with opencode(tmp_path, []) as at:
+        at.model.always = Trouble(status=401)
+        with pytest.raises(UpstreamError) as refused:
+            await at.call()
+    assert refused.value.info.code == "agent_auth"

@@ -15,6 +15,7 @@ import orjson
 from orchestrator.testing.serving import serving
 from tasks.clock import SystemClock
 from tasks.tool import ToolPolicy
+from tests.contract.agents import lends_nothing
 from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
 from worker.sidecars.sidecars_file import parse_sidecars
@@ -93,6 +94,7 @@ async def bench(
             projects=projects or {},
             policy_of=lambda _: ToolPolicy(),
             clock=SystemClock(),
+            lend=lends_nothing,
         )
         await server.start()
         try:

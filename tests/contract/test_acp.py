@@ -175,7 +175,7 @@ async def test_an_agent_that_waits_for_its_provider_is_ended(tmp_path: Path, mon
     assert spent.value.info.code == "credential_spent"
 
 
-async def test_servers_of_the_project_and_the_model_are_handed_on(tmp_path: Path) -> None:
+async def test_the_model_is_handed_on(tmp_path: Path) -> None:
     """A model by the agent's own options where no template takes it; one that it does not offer is refused."""
     options = [{"id": "m", "category": "model", "type": "select", "name": "Model", "options": [{"value": "big"}]}]
     async with scripted(tmp_path, [do("show")], agent={"new": {"configOptions": options}}, model=None) as at:

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
-from orchestrator.ledger import accept, cancel, reads, release, schema, settle
+from orchestrator.ledger import accept, cancel, reads, release, schema, settle, spend
 from orchestrator.ledger.errors import SchemaTooNew
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.tables import META, SCHEMA
@@ -36,6 +36,8 @@ BY_ID = {
     "expire": cancel._EXPIRE,
     "get": reads._GET,
     "get attempts": reads._ATTEMPTS_OF,
+    "spent before": spend._BEFORE,
+    "book": spend._BOOK,
 }
 
 

@@ -11,9 +11,11 @@ import pytest
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import AT, accepted, failure, new, released, success
+from orchestrator.ledger.values import CostsBy, CostsQuery
 from orchestrator.retention import DAY_S, SLICE_ROWS, Days, Retention
 from tasks.errors import NotFound
 from tasks.outcome import Outcome
+from tasks.spend import Spend
 from tasks.testing.clock import FakeClock
 
 LONG_AGO = AT - 400 * DAY_S
@@ -125,3 +127,27 @@ async def test_what_a_dead_process_was_writing_is_cleared_away(blobs: DiskBlobs,
         os.utime(draft, (at, at))
     await blobs.forget(older_than=AT - DAY_S, is_kept=lambda _: True)
     assert [path.name for path in (tmp_path / "blobs" / "incoming").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("days", "left"),
+    [
+        pytest.param(Days(spend=400), 2, id="longer than calls"),
+        pytest.param(Days(spend=100), 1, id="past their days"),
+        pytest.param(Days(spend=0), 3, id="for ever"),
+        pytest.param(Days(spend=1, ended=30, dead=300), 2, id="never shorter than calls"),
+        pytest.param(Days(spend=100, dead=0), 3, id="for ever, as dead letters are"),
+    ],
+)
+async def test_bills_outlive_calls(ledger: Ledger, blobs: DiskBlobs, clock: FakeClock, days: Days, left: int) -> None:
+    """Kept for their own days, at least as long as any call; more of them than fit one slice."""
+    ages = [0.0] + [200.0] + [500.0] * (SLICE_ROWS + 3)
+    ids = await accepted(ledger, *(new() for _ in ages))
+    await released(ledger, ids)
+    spent = (Spend("glm-5", 1, 1, cost_usd=0.5),)
+    await ledger.settle(
+        [replace(success(one), spent=spent, at=AT - age * DAY_S) for one, age in zip(ids, ages, strict=True)]
+    )
+    await _retention(ledger, blobs, clock, days).forget_spend()
+    _, total = await ledger.costs(CostsQuery(CostsBy.NODE, "default", 0.0, AT + 1))
+    assert total.calls == (len(ages) if left == 3 else left)

@@ -103,6 +103,22 @@ async def test_a_run_that_never_said_that_it_began_begins_elsewhere(story: Story
     assert (second.invocation, second.fence, second.capsule) == (first.invocation, 2, None)
 
 
+async def test_a_node_that_comes_back_without_its_runs_goes_on_at_once(story: Story) -> None:
+    """Nobody has to wait for a grace: its process is known to be dead. Twice, and the call is poison."""
+    first = await _begun(story)
+    saved = await _saves(story, first, 1)
+    await story.join("a1", tools=AGENT)
+    (second,) = await story.release()
+    assert (second.fence, second.node, second.capsule) == (2, "a1", saved)
+    await story.core.settler.running([(second.invocation, second.fence)], node="a1")
+    await story.join("a1", tools=AGENT)
+    ended = await story.get(first.invocation)
+    assert ended.state is State.FAILED
+    assert ended.outcome is not None
+    assert ended.outcome.error is not None
+    assert ended.outcome.error.failure is Failure.POISON
+
+
 async def test_what_is_replaced_is_released_at_once(story: Story) -> None:
     """Every few seconds a new one: they must not pile up for a day. Another's blob is never touched."""
     first = await _begun(story)

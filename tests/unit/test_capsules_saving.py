@@ -191,24 +191,33 @@ async def test_nothing_is_saved_while_a_tool_is_at_work() -> None:
         assert (await at.is_saved()).used.turns == 1
 
 
-async def test_what_changed_while_it_was_read_is_thrown_away() -> None:
-    """A tool began, heard of or only written down; the next turn's capsule is right."""
-    for is_heard in (True, False):
-        async with _bench() as at:
-            at.files.gate.clear()
-            at.turn("t1")
-            await at.is_read()
+@pytest.mark.parametrize("is_heard", [True, False])
+async def test_what_changed_while_it_was_read_is_thrown_away(is_heard: bool) -> None:
+    """A tool began, and only its event has come, or only its line is written; the next turn's capsule is right."""
+    async with _bench() as at:
+        at.files.gate.clear()
+        at.turn("t1")
+        await at.is_read()
+        if is_heard:
+            at.saver.heard(ToolBegan("t2", "Bash", ""))
+        else:
             at.runtime.text += "use t2\n"
-            if is_heard:
-                at.saver.heard(ToolBegan("t2", "Bash", ""))
-            at.files.gate.set()
-            if not is_heard:
-                at.saver.heard(ToolBegan("t2", "Bash", ""))
-            at.runtime.text += "answer t2\n"
-            at.saver.heard(ToolEnded("t2", is_error=False))
-            capsule = await at.is_saved()
-        assert (at.store.numbers, capsule.used.turns) == ([1], 2)
-        assert "answer t2" in capsule.transcript
+        reads = at.runtime.reads
+        at.files.gate.set()
+        async with asyncio.timeout(WAIT_S):
+            while at.runtime.reads == reads:  # noqa: ASYNC110 - a counter in another thread
+                await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.to_thread(bool)  # what was read so is looked at before anything more is heard
+        if is_heard:
+            at.runtime.text += "use t2\n"
+        else:
+            at.saver.heard(ToolBegan("t2", "Bash", ""))
+        at.runtime.text += "answer t2\n"
+        at.saver.heard(ToolEnded("t2", is_error=False))
+        capsule = await at.is_saved()
+    assert (at.store.numbers, capsule.used.turns) == ([1], 2)
+    assert "answer t2" in capsule.transcript
 
 
 async def test_an_answer_that_comes_meanwhile_is_left_for_the_next() -> None:
@@ -262,15 +271,22 @@ async def test_one_at_a_time_and_not_too_often(monkeypatch: pytest.MonkeyPatch) 
     assert (at.store.numbers, at.files.most) == ([1, 2], 1)
 
 
-async def test_a_session_over_the_limit_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the run goes on. Files over it are the same."""
-    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.0)
+async def test_a_session_over_the_limit_is_said_once() -> None:
+    """Whether the whole is too large or only its files; the run goes on, and a later capsule may fit."""
     async with _bench(limit_bytes=10) as at:
-        for tool in ("t1", "t2", "t3"):
-            at.turn(tool)
+        at.turn("t1")
+        async with asyncio.timeout(WAIT_S):
+            while not at.lines:  # noqa: ASYNC110 - lines come by callback
+                await asyncio.sleep(0)
+        at.files.fault = PatchTooLarge(10)
+        at.turn("t2")
+        for _ in range(2):
             await at.is_read()
-            at.files.fault = PatchTooLarge(10) if tool == "t2" else None
-    assert at.store.numbers == []
+        for _ in range(9):
+            await asyncio.sleep(0)
+        at.files.fault, at.store.limit_bytes = None, 10**6
+        at.turn("t3")
+        assert (await at.is_saved()).bill.turns == 3
     (line,) = at.lines
     assert "cannot go on elsewhere" in line
 

@@ -6,6 +6,7 @@ Owns the form of the tool and of its answer. Refuses to know a runtime, and when
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from worker.sidecars.places import Place
 from worker.sidecars.run_arguments import RunArguments
 from worker.sidecars.sidecar import Began, Ending, Event, Result, Retrying, Said, ToolBegan
 from worker.upstreams.errors import UpstreamError, not_started, permanent
+from worker.upstreams.upstream import Ask
 
 RUN = "run"
 STRUCTURED = {
@@ -36,6 +38,12 @@ STRUCTURED = {
         "resumed_from": {"type": "array", "items": {"type": "string"}, "description": "Those nodes."},
     },
 }
+
+
+def numbered(ask: Ask) -> Ask:
+    """Lines of all who tell of a run, counted together: MCP wants progress to grow."""
+    count = itertools.count(1)
+    return dataclasses.replace(ask, on_progress=lambda _, of, line: ask.on_progress(float(next(count)), of, line))
 
 
 def line_of(event: Event) -> str | None:

@@ -28,7 +28,7 @@ from worker.confines import janitor
 from worker.confines.confines import Confined, Confines, MemorySpent
 from worker.confines.janitor import Janitor
 from worker.sidecars import capsules as sessions
-from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
+from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, numbered, of_workspace
 from worker.sidecars.bill import Bill, agreed
 from worker.sidecars.capsule import Capsule
 from worker.sidecars.capsules import Capsules, Saver
@@ -218,7 +218,7 @@ class AgentServer:
             raise unknown_tool(f"{self.name}.{tool}")
         said = parsed(RunArguments, arguments, f"{self.name}.{tool}")
         self._check_credential()
-        run = f"{self.name}-{ask.invocation}"
+        run, ask = f"{self.name}-{ask.invocation}", numbered(ask)
         done: dict[str, Any] = {}
         try:
             left = await self._left(said, arguments, ask)
@@ -334,7 +334,7 @@ class AgentServer:
         return result, used_tools
 
     async def _run(self, task: AgentTask, ask: Ask, saver: Saver | None) -> tuple[Result, bool]:
-        count, used_tools = 0, False
+        used_tools = False
         async with contextlib.aclosing(guarded(self._sidecar, task, self._clock)) as events:
             async for event in events:
                 if isinstance(event, Result):
@@ -344,8 +344,7 @@ class AgentServer:
                 used_tools = used_tools or isinstance(event, ToolBegan)
                 line = line_of(event)
                 if line is not None:
-                    count += 1
-                    ask.on_progress(float(count), None, line)
+                    ask.on_progress(0.0, None, line)
         raise AssertionError("guarded() ends with a Result")
 
     def _check_credential(self) -> None:

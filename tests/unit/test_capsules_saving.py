@@ -286,7 +286,7 @@ async def test_a_session_over_the_limit_is_said_once() -> None:
             await asyncio.sleep(0)
         at.files.fault, at.store.limit_bytes = None, 10**6
         at.turn("t3")
-        assert (await at.is_saved()).bill.turns == 3
+        assert (await at.is_saved()).used.turns == 3
     (line,) = at.lines
     assert "cannot go on elsewhere" in line
 

@@ -1,4 +1,4 @@
-"""What a node reports on its own Redis stream: started, progress, finished.
+"""What a node reports on its own Redis stream: started, progress, asked, resolved, finished.
 
 One stream entry carries a list of events (field `e`), so that a busy node writes once per turn of
 its loop and not once per call. Refuses to decide what an event changes: `orchestrator/ledger` does.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from tasks.approval import Question, Taken
 from tasks.outcome import ErrorInfo, Failure, Outcome
 
 FIELD = b"e"
@@ -49,7 +50,27 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Progress | Finished
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The run waits for a person. Sent again until the orchestrator says that it is noted."""
+
+    invocation: str
+    fence: int
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What became of a question. Said again whenever its answer comes again."""
+
+    invocation: str
+    fence: int
+    approval: str
+    taken: Taken
+    at: float
+
+
+Event = Started | Progress | Asked | Resolved | Finished
 
 
 def pack(events: list[Event]) -> bytes:
@@ -79,6 +100,28 @@ def _form(event: Event) -> dict[str, object]:
                 "of": event.total,
                 "m": event.message,
             }
+        case Asked(question=asked):
+            return {
+                "t": "q",
+                "i": event.invocation,
+                "f": event.fence,
+                "id": asked.id,
+                "tool": asked.tool,
+                "args": asked.arguments_json,
+                "sha": asked.arguments_sha256,
+                "at": asked.asked_at,
+                "till": asked.expires_at,
+                "frees": asked.frees_slot,
+            }
+        case Resolved():
+            return {
+                "t": "a",
+                "i": event.invocation,
+                "f": event.fence,
+                "id": event.approval,
+                "how": event.taken,
+                "at": event.at,
+            }
         case Finished():
             return {
                 "t": "f",
@@ -107,7 +150,16 @@ def _event(form: dict[str, object]) -> Event:
         return Started(invocation, fence, form["at"])  # type: ignore[arg-type]
     if kind == "p":
         return Progress(invocation, fence, form["n"], form["of"], form["m"])  # type: ignore[arg-type]
+    if kind == "q":
+        return Asked(invocation, fence, _question(form))
+    if kind == "a":
+        return Resolved(invocation, fence, str(form["id"]), Taken(form["how"]), form["at"])  # type: ignore[arg-type]
     raise ValueError(f"unknown event kind {kind!r}")
+
+
+def _question(form: dict[str, object]) -> Question:
+    texts = (str(form[key]) for key in ("id", "tool", "args", "sha"))
+    return Question(*texts, form["at"], form["till"], bool(form["frees"]))  # type: ignore[arg-type]
 
 
 def _outcome(form: dict[str, object]) -> Outcome:

@@ -15,9 +15,11 @@ import orjson
 from tasks.clock import Clock
 from tasks.outcome import Outcome
 from worker import outcomes
+from worker.approvals import Approvals, OfAttempt, Pause
 from worker.blobs import Blobs
 from worker.journal import Journal, JournalFailed
 from worker.upstreams.errors import UpstreamError
+from worker.upstreams.upstream import Approver
 from worker.watch import Watch
 from worker.work import Stop, Work
 
@@ -36,6 +38,7 @@ class Upstreams(Protocol):
         trace_id: str | None,
         on_progress: Callable[[float, float | None, str | None], None],
         project: str | None = None,
+        approver: Approver | None = None,
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
         ...
@@ -65,6 +68,7 @@ class Runner:
     watch: Watch
     clock: Clock
     limits: Limits
+    approvals: Approvals | None = None
 
     async def run(self, work: Work, may_start: Callable[[], bool]) -> Outcome | None:
         """How it ended. Nothing is called unless its start is on disk and `may_start` still says so.
@@ -109,7 +113,7 @@ class Runner:
         work.is_calling = True
         self.watch.began(work)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as limit:
                 return await self.upstreams.call(
                     delivery.tool,
                     arguments,
@@ -119,9 +123,10 @@ class Runner:
                     trace_id=delivery.trace_id,
                     on_progress=lambda *seen: self.watch.progress(work, *seen),
                     project=delivery.project,
+                    approver=self._approver(work, limit),
                 )
         except TimeoutError:
-            if is_deadline:
+            if is_deadline or self._is_past(delivery.expires_at):
                 return outcomes.expired(delivery.tool, was_started=True)
             return outcomes.timed_out(delivery.tool, limit_s)
         except UpstreamError as error:
@@ -133,6 +138,16 @@ class Runner:
         finally:
             work.is_calling = False
             self.watch.ended(work)
+
+    def _approver(self, work: Work, limit: asyncio.Timeout) -> Approver | None:
+        if self.approvals is None:
+            return None
+        until = work.delivery.expires_at
+        deadline_s = None if until is None else asyncio.get_running_loop().time() + until - self.clock.wall_s()
+        return OfAttempt(self.approvals, work.ref, until, Pause(limit, deadline_s))
+
+    def _is_past(self, until: float | None) -> bool:
+        return until is not None and until <= self.clock.wall_s()
 
     def _limit_s(self, work: Work) -> tuple[float, bool]:
         """Seconds it may run, and whether it is the deadline (not the timeout) that says so."""

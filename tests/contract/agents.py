@@ -20,7 +20,7 @@ from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.messages_double import MessagesDouble
-from worker.upstreams.upstream import Ask
+from worker.upstreams.upstream import Approver, Ask
 from worker.workspaces.names import Project
 
 KEY = "not-a-secret"
@@ -36,12 +36,15 @@ class Bench:
     folder: Path
     lines: list[str] = field(default_factory=list)
     changes: list[None] = field(default_factory=list)
+    approver: Approver | None = None
 
     async def call(
         self, prompt: str = "do it", *, invocation: str = "inv-1", project: str | None = None, **more: Any
     ) -> dict[str, Any]:
         """One run; the CallToolResult."""
-        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project)
+        ask = Ask(
+            invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project, self.approver
+        )
         async with asyncio.timeout(WAIT_S):
             answer: dict[str, Any] = orjson.loads(await self.server.call("run", {"prompt": prompt, **more}, ask))
         return answer

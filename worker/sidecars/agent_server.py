@@ -24,6 +24,7 @@ from tasks.invocation import Lane
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, of_workspace
+from worker.sidecars.asking import Terms, UnderTerms
 from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
 from worker.sidecars.guard import guarded
@@ -84,11 +85,13 @@ class AgentServer:
         clock: Clock,
         extras: Extras | None = None,
         learns: bool = True,
+        terms: Terms | None = None,
     ) -> None:
         """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself."""
         self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
         self._policy_of, self._extras, self._learns = policy_of, extras, learns
+        self._terms = terms or Terms()
         self._definitions = (definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
@@ -265,7 +268,8 @@ class AgentServer:
 
     async def _run(self, task: AgentTask, ask: Ask) -> tuple[Result, bool]:
         count, used_tools = 0, False
-        async with contextlib.aclosing(guarded(self._sidecar, task, self._clock)) as events:
+        asks = None if ask.approver is None else UnderTerms(ask.approver, self._terms)
+        async with contextlib.aclosing(guarded(self._sidecar, task, self._clock, asks)) as events:
             async for event in events:
                 if isinstance(event, Result):
                     return event, used_tools

@@ -19,6 +19,7 @@ from tasks.clock import Clock
 from tasks.tool import ToolPolicy
 from worker.sidecars import openai_chat_session
 from worker.sidecars.agent_server import AgentServer, Extras
+from worker.sidecars.asking import Terms
 from worker.sidecars.chat_tools import ChatTools
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
 from worker.sidecars.credential import Credential
@@ -75,6 +76,7 @@ def agent_server(
         clock=clock,
         extras=behind.extras,
         learns=behind.learns,
+        terms=Terms(entry.approvals.wait_s, entry.approvals.mode == "free"),
     )
 
 

@@ -32,6 +32,16 @@ class PriceEntry(BaseModel):
     cache_write: float = Field(default=0.0, ge=0)
 
 
+class ApprovalsEntry(BaseModel):
+    """How a run waits for a person, in the permission mode `ask`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    mode: Literal["hold", "free"] = "hold"
+    """`hold`: the run keeps its slot; `free`: others get it, and the run takes one again before it goes on."""
+    wait_s: Positive = 3600.0
+    """Then it is denied."""
+
+
 class ClaudeCodeEntry(BaseModel):
     """Claude Code beside this node."""
 
@@ -58,6 +68,7 @@ class ClaudeCodeEntry(BaseModel):
     silence_s: Positive = 600.0
     cost_usd: Positive | None = None
     """The most that any run may cost."""
+    approvals: ApprovalsEntry = ApprovalsEntry()
 
 
 class OpenAIChatEntry(BaseModel):
@@ -84,6 +95,7 @@ class OpenAIChatEntry(BaseModel):
     wall_s: Positive = 3600.0
     silence_s: Positive = 600.0
     cost_usd: Positive | None = None
+    approvals: ApprovalsEntry = ApprovalsEntry()
 
 
 SidecarEntry = ClaudeCodeEntry | OpenAIChatEntry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from mcp_types import (
     PROTOCOL_VERSION_META_KEY,
 )
 
+from tasks.approval import Permission, Question
 from tasks.tool import ToolSpec
 
 INVOCATION_META_KEY = "mcpfleet/invocation"
@@ -29,6 +30,18 @@ _OWN_KEYS = frozenset(
 """Keys of `_meta` that belong to the caller's own connection, not to the call."""
 
 
+class Approver(Protocol):
+    """Puts a question of one call to a person. There is one where the call came through the fleet."""
+
+    def question(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float, frees_slot: bool) -> Question:
+        """Raises ValueError or TypeError: the arguments are no JSON."""
+        ...
+
+    async def answer(self, question: Question) -> Permission:
+        """What a person says; the call's own time limit does not run meanwhile."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What travels with a call beside tool and arguments."""
@@ -39,6 +52,7 @@ class Ask:
     """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them."""
     on_progress: Progress
     project: str | None = None
+    approver: Approver | None = None
 
     def call_meta(self) -> dict[str, Any]:
         """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""

@@ -25,7 +25,7 @@ from worker.upstreams.probe import Probe
 from worker.upstreams.remote import RemoteServer
 from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
 from worker.upstreams.stdio import StdioLink
-from worker.upstreams.upstream import Alarm, Ask, Progress, ServerStatus, Upstream
+from worker.upstreams.upstream import Alarm, Approver, Ask, Progress, ServerStatus, Upstream
 
 log = structlog.get_logger()
 
@@ -122,6 +122,7 @@ class Upstreams:
         trace_id: str | None,
         on_progress: Progress,
         project: str | None = None,
+        approver: Approver | None = None,
     ) -> str:
         """Call `server.tool`; its CallToolResult or InputRequiredResult as JSON text, as it came.
 
@@ -134,7 +135,7 @@ class Upstreams:
         server = self._servers.get(server_name)
         if server is None:
             raise unknown_tool(tool)
-        return await server.call(name, arguments, Ask(invocation, trace_id, meta, on_progress, project))
+        return await server.call(name, arguments, Ask(invocation, trace_id, meta, on_progress, project, approver))
 
     def _changed(self) -> None:
         self.version += 1

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
+from orchestrator.approvals.desk import Approvals
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -116,6 +117,7 @@ async def build(
         api_settings(settings),
         enrolments=core.enroller,
         scaling=scaling.views,
+        approvals=core.approvals,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -172,9 +174,20 @@ def core_of(
     dispatcher = _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
-    streams = NodeStreams(
-        stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock, leads=proof.holds
+    approvals = Approvals(
+        books=stores.ledger, attempts=attempts, is_doubtful=doubts.has, tell=happenings.tell, clock=stores.clock
     )
+    streams = NodeStreams(
+        stores.redis,
+        settling=settler,
+        nodes=roster.names,
+        tell=happenings.tell,
+        clock=stores.clock,
+        leads=proof.holds,
+        questions=approvals,
+    )
+    approvals.voice, approvals.on_room = streams, dispatcher.credit_returned
+    happenings.listen(approvals.hear)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -188,6 +201,7 @@ def core_of(
         on_claim=dispatcher.claimed,
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
         newest=dispatcher.newest,
+        answers=approvals.answers_for,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
@@ -197,6 +211,7 @@ def core_of(
             books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
+        approvals,
     )  # fmt: skip
 
 
@@ -287,6 +302,7 @@ def views_of(core: Core) -> Views:
         waiting_in_pool=core.dispatcher.waiting_in_pool,
         projects_of=core.dispatcher.projects_of,
         circuits=core.circuits.open_at,
+        asking=core.approvals.waiting,
         clock=core.stores.clock,
     )
 

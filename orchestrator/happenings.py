@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from tasks.approval import Taken
 from tasks.invocation import Invocation, Lane, State
 from tasks.outcome import ErrorInfo, Outcome
 
@@ -97,7 +98,37 @@ class Ended:
     last: AttemptEnded | None = None
 
 
-Happening = Accepted | AttemptReleased | AttemptRunning | Progressed | AttemptEnded | Ended
+@dataclass(frozen=True, slots=True)
+class ApprovalAsked:
+    """A run waits for a person."""
+
+    invocation_id: str
+    fence: int
+    approval_id: str
+    tool: str
+    """In the words of the agent."""
+    arguments_sha256: str
+    expires_at: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAnswered:
+    """Somebody answered, or nobody did in time."""
+
+    invocation_id: str
+    fence: int
+    approval_id: str
+    tool: str
+    answer: Taken
+    by: str | None
+    reason: str
+    at: float
+
+
+Happening = (
+    Accepted | AttemptReleased | AttemptRunning | Progressed | ApprovalAsked | ApprovalAnswered | AttemptEnded | Ended
+)
 Listener = Callable[[Happening], None]
 
 

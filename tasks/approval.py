@@ -13,9 +13,15 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
+from pydantic_core import from_json
+
 ARGUMENTS_MAX_BYTES = 200_000
 """Of what is asked for, in its canonical form. What nobody can read whole, nobody can allow."""
 REASON_MAX_CHARS = 1000
+AROUND = 20
+"""Levels of what carries the arguments: with these they must still be readable."""
+BASIC_MAX = 0xFFFF
+"""Of what \\uXXXX can name."""
 
 
 class Verdict(StrEnum):
@@ -66,9 +72,11 @@ def canonical(arguments: Mapping[str, Any]) -> str:
     ASCII, so that it is the same bytes everywhere, and nothing in it can act on a terminal.
 
     Raises:
-        ValueError, TypeError: they are no JSON (NaN, a set).
+        ValueError, TypeError: they are no JSON that every door can carry (NaN, half a character, too deep).
     """
-    return json.dumps(arguments, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    from_json("[" * AROUND + text + "]" * AROUND)
+    return text
 
 
 def digest(arguments_json: str) -> str:
@@ -92,7 +100,7 @@ def shown_line(text: str) -> str:
 
 def _escaped(char: str) -> str:
     point = ord(char)
-    if point > 0xFFFF:
+    if point > BASIC_MAX:
         return f"\\U{point:08x}"
     return {"\t": "\\t", "\r": "\\r"}.get(char, f"\\u{point:04x}")
 

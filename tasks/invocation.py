@@ -142,3 +142,5 @@ class Invocation:
     outcome: Outcome | None = None
     replay_of: str | None = None
     attempts: tuple[Attempt, ...] = field(default=())
+    approvals: tuple[str, ...] = ()
+    """Ids of what it waits for a person to answer. Never stored with it."""

@@ -158,8 +158,15 @@ def _event(form: dict[str, object]) -> Event:
 
 
 def _question(form: dict[str, object]) -> Question:
-    texts = (str(form[key]) for key in ("id", "tool", "args", "sha"))
-    return Question(*texts, form["at"], form["till"], bool(form["frees"]))  # type: ignore[arg-type]
+    return Question(
+        id=str(form["id"]),
+        tool=str(form["tool"]),
+        arguments_json=str(form["args"]),
+        arguments_sha256=str(form["sha"]),
+        asked_at=form["at"],  # type: ignore[arg-type]
+        expires_at=form["till"],  # type: ignore[arg-type]
+        frees_slot=bool(form["frees"]),
+    )
 
 
 def _outcome(form: dict[str, object]) -> Outcome:

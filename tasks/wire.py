@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.approval import REASON_MAX_CHARS, ApprovalState, Verdict
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Lane, State
 from tasks.node import NodeState, Visibility
 from tasks.tool import RetryForm, ToolPolicy
@@ -189,6 +190,44 @@ class InvocationView(_Out):
     error: ErrorView | None = None
     result: dict[str, Any] | None = None
     attempts: list[AttemptView] = Field(default_factory=list)
+    approvals: list[str] = Field(default_factory=list)
+    """Ids of what it waits for a person to answer; /v1/approvals has them whole."""
+
+
+class AnswerRequest(_In):
+    """POST /v1/approvals/{id}."""
+
+    answer: Verdict
+    arguments_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the arguments that the person saw, as the approval shows it. Another one is refused."""
+    reason: str = Field(default="", max_length=REASON_MAX_CHARS)
+    """The agent is told."""
+
+
+class ApprovalView(_Out):
+    """A tool that a run wants to use, and what was said to it."""
+
+    id: str
+    state: ApprovalState
+    invocation: str
+    fence: int
+    node: str
+    fleet_tool: str
+    """Whose run asks, e.g. `claude_code.run`."""
+    project: str | None
+    tool: str
+    """What the agent wants to use, in its own words."""
+    arguments: dict[str, Any]
+    arguments_sha256: str
+    """SHA-256 of their canonical JSON: keys sorted, no spaces, all but ASCII escaped."""
+    asked_at: float
+    expires_at: float
+    answer: Verdict | None = None
+    answered_by: str | None = None
+    answered_at: float | None = None
+    reason: str | None = None
+    taken_at: float | None = None
+    """When its node said what it made of it."""
 
 
 class WaitView(_Out):
@@ -326,6 +365,6 @@ class EventView(_Out):
     """One line of an Invocation's event stream (SSE `event:` is its `kind`)."""
 
     kind: str
-    """accepted, released, running, progress, retry, ended."""
+    """accepted, released, running, progress, asked, answered, retry, ended."""
     at: float
     data: dict[str, Any] = Field(default_factory=dict)

@@ -19,6 +19,7 @@ from tasks.clock import Clock
 from tasks.ledger_events import Asked, Resolved
 from tasks.node import ApprovalAnswer
 from worker.admit import Ref
+from worker.seats import Seat
 
 RESEND_S, RESEND_CAP_S = 5.0, 60.0
 """A question that nobody noted is asked again after so long; then after twice as long, up to the cap."""
@@ -149,15 +150,20 @@ class OfAttempt:
     until: float | None
     """The attempt's deadline, wall clock: nobody is asked for longer."""
     pause: Pause
+    seat: Seat
 
     def question(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float, frees_slot: bool) -> Question:
         """See `Approvals.question`."""
         return self.approvals.question(tool, arguments, wait_s=wait_s, until=self.until, frees_slot=frees_slot)
 
     async def answer(self, question: Question) -> Permission:
-        """See `Approvals.answer`."""
+        """See `Approvals.answer`. It comes back with a slot."""
         with self.pause:
-            return await self.approvals.answer(self.ref, question)
+            if question.frees_slot:
+                self.seat.leave()
+            permission = await self.approvals.answer(self.ref, question)
+            await self.seat.take_again()
+            return permission
 
 
 def _read(question: Question, answer: ApprovalAnswer | None) -> tuple[Taken, Permission]:

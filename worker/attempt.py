@@ -18,6 +18,7 @@ from worker import outcomes
 from worker.approvals import Approvals, OfAttempt, Pause
 from worker.blobs import Blobs
 from worker.journal import Journal, JournalFailed
+from worker.seats import Seat
 from worker.upstreams.errors import UpstreamError
 from worker.upstreams.upstream import Approver
 from worker.watch import Watch
@@ -70,7 +71,7 @@ class Runner:
     limits: Limits
     approvals: Approvals | None = None
 
-    async def run(self, work: Work, may_start: Callable[[], bool]) -> Outcome | None:
+    async def run(self, work: Work, may_start: Callable[[], bool], seat: Seat) -> Outcome | None:
         """How it ended. Nothing is called unless its start is on disk and `may_start` still says so.
 
         Returns:
@@ -97,7 +98,7 @@ class Runner:
         if not may_start():
             return outcomes.lease_over(delivery.tool)
         work.started_at, work.started_s = at, self.clock.mono_s()
-        return await self._outcome_of(work, await self._call(work, arguments))
+        return await self._outcome_of(work, await self._call(work, arguments, seat))
 
     async def _arguments(self, work: Work) -> dict[str, object]:
         blob = work.delivery.arguments_blob
@@ -106,7 +107,7 @@ class Runner:
         arguments: dict[str, object] = orjson.loads(await self.blobs.fetch(blob))
         return arguments
 
-    async def _call(self, work: Work, arguments: dict[str, object]) -> str | Outcome:
+    async def _call(self, work: Work, arguments: dict[str, object], seat: Seat) -> str | Outcome:
         """The tool's text, or how it ended without one. The only part that may be cancelled."""
         delivery = work.delivery
         limit_s, is_deadline = self._limit_s(work)
@@ -123,7 +124,7 @@ class Runner:
                     trace_id=delivery.trace_id,
                     on_progress=lambda *seen: self.watch.progress(work, *seen),
                     project=delivery.project,
-                    approver=self._approver(work, limit),
+                    approver=self._approver(work, limit, seat),
                 )
         except TimeoutError:
             if is_deadline or self._is_past(delivery.expires_at):
@@ -139,12 +140,12 @@ class Runner:
             work.is_calling = False
             self.watch.ended(work)
 
-    def _approver(self, work: Work, limit: asyncio.Timeout) -> Approver | None:
+    def _approver(self, work: Work, limit: asyncio.Timeout, seat: Seat) -> Approver | None:
         if self.approvals is None:
             return None
         until = work.delivery.expires_at
         deadline_s = None if until is None else asyncio.get_running_loop().time() + until - self.clock.wall_s()
-        return OfAttempt(self.approvals, work.ref, until, Pause(limit, deadline_s))
+        return OfAttempt(self.approvals, work.ref, until, Pause(limit, deadline_s), seat)
 
     def _is_past(self, until: float | None) -> bool:
         return until is not None and until <= self.clock.wall_s()

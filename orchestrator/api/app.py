@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from orchestrator.api.approvals import ApprovalDoor
 from orchestrator.api.door import Door, trace_of
 from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
@@ -26,7 +27,7 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Blobs, Enrolments, Fleet, Nodes, Scaling, Verifier
+from orchestrator.api.ports import Approvals, Blobs, Enrolments, Fleet, Nodes, Scaling, Verifier
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
 from orchestrator.api.scale_views import ScaleDoor
@@ -48,6 +49,7 @@ def create_app(
     *,
     enrolments: Enrolments,
     scaling: Scaling,
+    approvals: Approvals,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -68,6 +70,7 @@ def create_app(
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),
+        *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *service.operations(),
     )

@@ -39,6 +39,7 @@ def invocation(value: Invocation, result_json: str | None = None) -> bytes:
             "error": None if outcome is None or outcome.error is None else _error(outcome.error),
             "result": None if result_json is None else orjson.Fragment(result_json),
             "attempts": [attempt(one) for one in value.attempts],
+            "approvals": value.approvals,
         }
     )
 

@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Double, Integer, Text, and_, bindparam, case, literal_column, or_, select, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Double,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from orchestrator.ledger.readers import Reader
@@ -26,7 +39,8 @@ from tasks.invocation import OUTSTANDING
 _P, _C = APPROVALS.c, INVOCATIONS.c
 _ASKED = tuple(field.name for field in fields(NewApproval))
 _SAID = ("tenant", "answer", "answered_by", "answered_at", "reason", "taken", "taken_at")
-_ONE, _NONE = literal_column("1"), literal_column("0")
+_ONE: ColumnElement[int] = literal_column("1")
+_NONE: ColumnElement[int] = literal_column("0")
 _IS_CURRENT = case((and_(_C.fence == _P.fence, _C.node == _P.node, is_still(OUTSTANDING)), _ONE), else_=_NONE)
 _COLUMNS = (
     *(_P[name] for name in (*_ASKED, *_SAID)),
@@ -43,9 +57,7 @@ _ASK = Hot(
     insert(APPROVALS)
     .from_select(
         [*_ASKED, "tenant"],
-        select(
-            *(bindparam(f"p_{name}", type_=_TYPES.get(name, Text)).label(name) for name in _ASKED), _C.tenant
-        ).where(
+        select(*(bindparam(f"p_{name}", type_=_TYPES.get(name, Text)).label(name) for name in _ASKED), _C.tenant).where(
             _C.id == bindparam("p_invocation_id", type_=Text),
             _C.fence == bindparam("p_fence", type_=Integer),
             _C.node == bindparam("p_node", type_=Text),
@@ -116,7 +128,7 @@ def get(reader: Reader, approval_id: str, tenant: str | None) -> ApprovalRow:
     return _one(reader.tx.all(_GET, {"p_id": approval_id}), approval_id, tenant)
 
 
-def listing(
+def listing(  # noqa: PLR0917 - which page of what
     reader: Reader,
     tenant: str | None,
     states: frozenset[ApprovalState],
@@ -131,13 +143,13 @@ def listing(
     if states:
         query = query.where(or_(*(_condition(state, now_s) for state in sorted(states))))
     rows, following = page(reader, query, _P.seq, cursor, limit)
-    return [_row(row) for row in rows], following
+    return [_row(dict(row)) for row in rows], following
 
 
 def unresolved(reader: Reader) -> list[ApprovalRow]:
     """Of open attempts, what no node has said its word on; oldest first."""
     query = _SELECT.where(_P.taken.is_(None), _IS_CURRENT == 1).order_by(_P.seq)
-    return [_row(row) for row in reader.core.execute(query).mappings()]
+    return [_row(dict(row)) for row in reader.core.execute(query).mappings()]
 
 
 def _condition(state: ApprovalState, now_s: float) -> ColumnElement[bool]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar, cast
 
-from orchestrator.ledger import cancel as ends
 from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema
+from orchestrator.ledger import cancel as ends
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
@@ -238,7 +238,9 @@ class Ledger:
         """Keep a question of a current attempt; the row that stands, and whether it is new. None: superseded."""
         return await self._small(lambda tx: approval_rows.ask(tx, asked))
 
-    async def answer_approval(self, approval_id: str, tenant: str | None, answer: NewAnswer) -> tuple[ApprovalRow, bool]:
+    async def answer_approval(
+        self, approval_id: str, tenant: str | None, answer: NewAnswer
+    ) -> tuple[ApprovalRow, bool]:
         """Keep an answer; the row as it is now, and whether this was the first.
 
         Raises:

@@ -21,12 +21,12 @@ from orchestrator.redis_client import ANSWER_S
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
 from tasks.invocation import Lane
-from tasks.ledger_events import FIELD, Event, Finished, Progress, Started, unpack
+from tasks.ledger_events import FIELD, Asked, Event, Finished, Progress, Resolved, Started, unpack
 from tasks.node import Control, Ref
 from tasks.queues import BINDINGS, DOORBELL, binding_of, control_stream, events_stream, node_queue
 
 log = structlog.get_logger("mcpfleet.streams")
-E = TypeVar("E", StartedRow, Finished)
+E = TypeVar("E", StartedRow, Asked, Resolved, Finished)
 BLOCK_MS = 1000
 RETRY_S = 0.5
 READ_MAX_ENTRIES = 256
@@ -47,6 +47,13 @@ class Settling(Protocol):
     async def started(self, events: Sequence[tuple[str, StartedRow]]) -> None: ...
 
 
+class Questions(Protocol):
+    """Who takes questions to people."""
+
+    async def asked(self, events: Sequence[tuple[str, Asked]]) -> None: ...
+    async def resolved(self, events: Sequence[tuple[str, Resolved]]) -> None: ...
+
+
 class NodeStreams:
     """One reader for all nodes of the fleet."""
 
@@ -59,9 +66,10 @@ class NodeStreams:
         tell: Callable[[Happening], None],
         clock: Clock,
         leads: Callable[[], bool],
+        questions: Questions | None = None,
     ) -> None:
         self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
-        self._leads = leads
+        self._leads, self._questions = leads, questions
         self._clock = clock
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
@@ -101,7 +109,10 @@ class NodeStreams:
 
     async def cancel(self, invocation: str, fence: int, node: str) -> None:
         """Ask a node to stop one attempt, now. Its next renewal hears it again."""
-        control = Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),))
+        await self.say(node, Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),)))
+
+    async def say(self, node: str, control: Control) -> None:
+        """On the node's control stream, now. What is lost there is said again otherwise."""
         try:
             async with asyncio.timeout(ANSWER_S), self._one_writes:
                 if node not in self._nodes():
@@ -110,7 +121,7 @@ class NodeStreams:
                     control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
                 )
         except (RedisError, OSError) as error:
-            log.warning("cancel_not_prompt", node=node, error=str(error))
+            log.warning("control_not_prompt", node=node, kind=control.kind, error=str(error))
 
     def forget_soon(self, node: str) -> None:
         """The node left."""
@@ -190,6 +201,11 @@ class NodeStreams:
         for _node, event in events:
             if isinstance(event, Progress):
                 self._tell(self._progressed(event))
+        if self._questions is not None:
+            asked = [(node, event) for node, event in events if isinstance(event, Asked)]
+            await _each_apart(self._questions.asked, asked)
+            resolved = [(node, event) for node, event in events if isinstance(event, Resolved)]
+            await _each_apart(self._questions.resolved, resolved)
         finished = [(node, event) for node, event in events if isinstance(event, Finished)]
         return await _each_apart(self._settling.finished, finished)
 

@@ -17,7 +17,7 @@ from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments
+from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments, NoApprovals
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.scaling import scale_views
 from tasks.clock import SystemClock
@@ -32,7 +32,14 @@ def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None) -> Starlette
     enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
     verifier = FakeVerifier(enroller.principal)
     return create_app(
-        fleet, nodes, MemoryBlobs(), verifier, settings or ApiSettings(), enrolments=enroller, scaling=scale_views()
+        fleet,
+        nodes,
+        MemoryBlobs(),
+        verifier,
+        settings or ApiSettings(),
+        enrolments=enroller,
+        scaling=scale_views(),
+        approvals=NoApprovals(),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
 from orchestrator.ledger.values import (
+    ApprovalRow,
     ClaimRow,
     EnrolmentRow,
     NewInvocation,
@@ -104,6 +105,10 @@ class MemoryLedger:
 
     async def expire(self, ids: Sequence[str], at: float) -> list[str]:  # noqa: ARG002 - the real signature
         """Nothing here has a deadline."""
+        return []
+
+    async def open_approvals(self) -> list[ApprovalRow]:
+        """Nobody asks here."""
         return []
 
     async def enrolments(self) -> list[EnrolmentRow]:

@@ -94,6 +94,7 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
         ApiSettings(),
         enrolments=core.enroller,
         scaling=scale_views(clock),
+        approvals=core.approvals,
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:

@@ -111,7 +111,13 @@ async def test_what_nobody_waits_for_cannot_be_answered(ledger: Ledger, at: floa
     ],
 )
 async def test_a_listing_by_state_and_a_row_say_the_same(  # noqa: PLR0917 - a table of cases
-    ledger: Ledger, clock: FakeClock, answer: NewAnswer | None, taken: Taken | None, ended: bool, now_s: float, state: ApprovalState
+    ledger: Ledger,
+    clock: FakeClock,
+    answer: NewAnswer | None,
+    taken: Taken | None,
+    ended: bool,
+    now_s: float,
+    state: ApprovalState,
 ) -> None:
     """Whatever was said and done: one state, by the row and by the query."""
     one = await _open(ledger)

@@ -107,7 +107,14 @@ async def build(
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     tokens = _tokens(settings, core)
-    front = McpFront(fleet, tokens, front_settings(settings), core.stores.clock, parse=strict_json.parse)
+    front = McpFront(
+        fleet,
+        tokens,
+        front_settings(settings),
+        core.stores.clock,
+        parse=strict_json.parse,
+        approvals=core.approvals,
+    )
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,

@@ -107,14 +107,7 @@ async def build(
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     tokens = _tokens(settings, core)
-    front = McpFront(
-        fleet,
-        tokens,
-        front_settings(settings),
-        core.stores.clock,
-        parse=strict_json.parse,
-        approvals=core.approvals,
-    )
+    front = _front(settings, core, fleet, tokens)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
@@ -138,6 +131,11 @@ async def build(
         core.watch.end()
 
     return Orchestrator(app, fleet, core, leadership, leave)
+
+
+def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, tokens: Tokens) -> McpFront:
+    clock = core.stores.clock
+    return McpFront(fleet, tokens, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
@@ -181,20 +179,8 @@ def core_of(
     dispatcher = _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
-    approvals = Approvals(
-        books=stores.ledger, attempts=attempts, is_doubtful=doubts.has, tell=happenings.tell, clock=stores.clock
-    )
-    streams = NodeStreams(
-        stores.redis,
-        settling=settler,
-        nodes=roster.names,
-        tell=happenings.tell,
-        clock=stores.clock,
-        leads=proof.holds,
-        questions=approvals,
-    )
-    approvals.voice, approvals.on_room = streams, dispatcher.credit_returned
-    happenings.listen(approvals.hear)
+    approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
+    approvals.on_room = dispatcher.credit_returned
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -220,6 +206,33 @@ def core_of(
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
         approvals,
     )  # fmt: skip
+
+
+def _speech(  # noqa: PLR0917 - two parts that know each other, and everything they need
+    stores: Stores,
+    roster: Roster,
+    attempts: OpenAttempts,
+    settler: Settler,
+    doubts: Doubts,
+    happenings: Happenings,
+    proof: Proof,
+) -> tuple[Approvals, NodeStreams]:
+    """What nodes ask and say, and what is said to them."""
+    approvals = Approvals(
+        books=stores.ledger, attempts=attempts, is_doubtful=doubts.has, tell=happenings.tell, clock=stores.clock
+    )
+    streams = NodeStreams(
+        stores.redis,
+        settling=settler,
+        nodes=roster.names,
+        tell=happenings.tell,
+        clock=stores.clock,
+        leads=proof.holds,
+        questions=approvals,
+    )
+    approvals.voice = streams
+    happenings.listen(approvals.hear)
+    return approvals, streams
 
 
 def _circuits(stores: Stores, sender: Publisher, roster: Roster, happenings: Happenings) -> Circuits:

@@ -250,7 +250,7 @@ class AlreadyAnswered(Permanent):
     http_status = 409
 
     def __init__(self, approval_id: str, answer: str, by: str | None) -> None:
-        super().__init__(f"approval {approval_id} was answered {answer!r} by {by or 'somebody'}; that stands")
+        super().__init__(f"approval {approval_id} was answered {answer} by {by or 'somebody'}; that stands")
 
 
 class ApprovalOver(Permanent):

@@ -100,28 +100,11 @@ def _form(event: Event) -> dict[str, object]:
                 "of": event.total,
                 "m": event.message,
             }
-        case Asked(question=asked):
-            return {
-                "t": "q",
-                "i": event.invocation,
-                "f": event.fence,
-                "id": asked.id,
-                "tool": asked.tool,
-                "args": asked.arguments_json,
-                "sha": asked.arguments_sha256,
-                "at": asked.asked_at,
-                "till": asked.expires_at,
-                "frees": asked.frees_slot,
-            }
+        case Asked():
+            return {"t": "q", "i": event.invocation, "f": event.fence} | _question_form(event.question)
         case Resolved():
-            return {
-                "t": "a",
-                "i": event.invocation,
-                "f": event.fence,
-                "id": event.approval,
-                "how": event.taken,
-                "at": event.at,
-            }
+            said = {"id": event.approval, "how": event.taken, "at": event.at}
+            return {"t": "a", "i": event.invocation, "f": event.fence} | said
         case Finished():
             return {
                 "t": "f",
@@ -134,6 +117,18 @@ def _form(event: Event) -> dict[str, object]:
                 "b": event.outcome.result_blob,
                 "x": _error_form(event.outcome.error),
             }
+
+
+def _question_form(asked: Question) -> dict[str, object]:
+    return {
+        "id": asked.id,
+        "tool": asked.tool,
+        "args": asked.arguments_json,
+        "sha": asked.arguments_sha256,
+        "at": asked.asked_at,
+        "till": asked.expires_at,
+        "frees": asked.frees_slot,
+    }
 
 
 def _error_form(error: ErrorInfo | None) -> dict[str, object] | None:

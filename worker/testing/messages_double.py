@@ -93,10 +93,10 @@ class MessagesDouble:
             kind = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
             error = {"type": kind.get(fault.status, "api_error"), "message": fault.message}
             return JSONResponse({"type": "error", "error": error}, fault.status, fault.headers)
-        blocks = self._step(asked)
+        blocks, begun = self._step(asked), _message(asked["model"], len(self.requests))
         if asked.get("stream"):
-            return StreamingResponse(_streamed(asked["model"], blocks, fault), media_type="text/event-stream")
-        return JSONResponse(_message(asked["model"], blocks) | {"content": blocks, "stop_reason": _stop(blocks)})
+            return StreamingResponse(_streamed(begun, blocks, fault), media_type="text/event-stream")
+        return JSONResponse(begun | {"content": blocks, "stop_reason": _stop(blocks)})
 
     def _step(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
         if not asked.get("tools"):
@@ -105,10 +105,11 @@ class MessagesDouble:
         return self.script[done] if done < len(self.script) else [text("there is nothing left to do")]
 
 
-def _message(model: str, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _message(model: str, number: int) -> dict[str, Any]:
+    """Its id is its own: Claude Code takes two answers with one id for parts of one."""
     usage = {"input_tokens": INPUT_TOKENS, "output_tokens": OUTPUT_TOKENS}
     return {
-        "id": f"msg_{len(blocks)}",
+        "id": f"msg_{number}",
         "type": "message",
         "role": "assistant",
         "model": model,
@@ -123,8 +124,8 @@ def _stop(blocks: Sequence[dict[str, Any]]) -> str:
     return "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
 
 
-async def _streamed(model: str, blocks: Sequence[dict[str, Any]], fault: Trouble) -> AsyncIterator[bytes]:
-    yield _event("message_start", message=_message(model, blocks))
+async def _streamed(begun: dict[str, Any], blocks: Sequence[dict[str, Any]], fault: Trouble) -> AsyncIterator[bytes]:
+    yield _event("message_start", message=begun)
     if fault.stalls:
         await asyncio.Event().wait()
     if fault.garbage:

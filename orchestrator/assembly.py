@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
+from orchestrator.approvals.desk import Approvals
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -107,7 +108,7 @@ async def build(
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     tokens = _tokens(settings, core)
-    front = McpFront(fleet, tokens, front_settings(settings), core.stores.clock, parse=strict_json.parse)
+    front = _front(settings, core, fleet, tokens)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
@@ -118,6 +119,7 @@ async def build(
         enrolments=core.enroller,
         scaling=scaling.views,
         money=core.stores.ledger,
+        approvals=core.approvals,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -131,6 +133,11 @@ async def build(
         core.watch.end()
 
     return Orchestrator(app, fleet, core, leadership, leave)
+
+
+def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, tokens: Tokens) -> McpFront:
+    clock = core.stores.clock
+    return McpFront(fleet, tokens, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
@@ -174,11 +181,8 @@ def core_of(
     dispatcher = _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
-    capsules = Capsules(books=stores.ledger, attempts=attempts, blobs=stores.blobs)
-    streams = NodeStreams(
-        stores.redis, settling=settler, nodes=roster.names, tell=happenings.tell, clock=stores.clock, leads=proof.holds,
-        saved=capsules.saved,
-    )  # fmt: skip
+    approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
+    approvals.on_room = dispatcher.credit_returned
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -192,6 +196,7 @@ def core_of(
         on_claim=dispatcher.claimed,
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
         newest=dispatcher.newest,
+        answers=approvals.answers_for,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
@@ -201,7 +206,36 @@ def core_of(
             books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
+        approvals,
     )  # fmt: skip
+
+
+def _speech(  # noqa: PLR0917 - two parts that know each other, and everything they need
+    stores: Stores,
+    roster: Roster,
+    attempts: OpenAttempts,
+    settler: Settler,
+    doubts: Doubts,
+    happenings: Happenings,
+    proof: Proof,
+) -> tuple[Approvals, NodeStreams]:
+    """What nodes ask and say, and what is said to them."""
+    approvals = Approvals(
+        books=stores.ledger, attempts=attempts, is_doubtful=doubts.has, tell=happenings.tell, clock=stores.clock
+    )
+    streams = NodeStreams(
+        stores.redis,
+        settling=settler,
+        nodes=roster.names,
+        tell=happenings.tell,
+        clock=stores.clock,
+        leads=proof.holds,
+        questions=approvals,
+        saved=Capsules(books=stores.ledger, attempts=attempts, blobs=stores.blobs).saved,
+    )
+    approvals.voice = streams
+    happenings.listen(approvals.hear)
+    return approvals, streams
 
 
 def _circuits(stores: Stores, sender: Publisher, roster: Roster, happenings: Happenings) -> Circuits:
@@ -298,6 +332,7 @@ def views_of(core: Core) -> Views:
         waiting_in_pool=core.dispatcher.waiting_in_pool,
         projects_of=core.dispatcher.projects_of,
         circuits=core.circuits.open_at,
+        asking=core.approvals.waiting,
         clock=core.stores.clock,
     )
 

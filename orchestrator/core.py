@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from celery import Celery
 from redis.asyncio import Redis
 
+from orchestrator.approvals.desk import Approvals
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -60,3 +61,4 @@ class Core:
     enroller: Enroller
     claims: ClaimBook
     pool_book: PoolBook
+    approvals: Approvals

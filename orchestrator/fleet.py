@@ -119,7 +119,7 @@ class Fleet:
         self._attempts = attempts
         self._tools, self._voice, self._blobs, self._watch = tools, voice, blobs, watch
         self._views, self._clock, self._tell, self._as_waiting, self._doubt = views, clock, tell, as_waiting, doubt
-        self._story = Story(books=books, watch=watch)
+        self._story = Story(books=books, watch=watch, questions=views.questions)
         self._recent: OrderedDict[str, Invocation] = OrderedDict()
 
     @property
@@ -168,7 +168,7 @@ class Fleet:
             invocation = await self._books.get(invocation_id, principal.tenant)
             is_late = deadline_s is not None and (self._watch.is_over or self._clock.mono_s() >= deadline_s)
             if invocation.state in TERMINAL or is_late:
-                return invocation
+                return self._views.with_questions(invocation)
             if not self._dispatch.knows(invocation_id):
                 await self._watch.wait(invocation_id, min(UNKNOWN_REREAD_S, max(left_s, 0.0)))
 
@@ -227,7 +227,7 @@ class Fleet:
 
     async def explain(self, invocation_id: str, principal: Principal) -> ExplainView:
         """Why it waits, why this node, or why it was refused."""
-        invocation = await self._books.get(invocation_id, principal.tenant)
+        invocation = self._views.with_questions(await self._books.get(invocation_id, principal.tenant))
         return brief(invocation, self._dispatch.why(invocation_id))
 
     def events(self, invocation_id: str, principal: Principal) -> AsyncIterator[EventView]:
@@ -238,7 +238,10 @@ class Fleet:
         self, where: Filter, principal: Principal, cursor: str | None, limit: int
     ) -> tuple[list[Invocation], str | None]:
         """Invocations of the caller's tenant, newest first."""
-        return await self._books.listing(replace(where, tenant=principal.tenant), cursor=cursor, limit=limit)
+        found, following = await self._books.listing(
+            replace(where, tenant=principal.tenant), cursor=cursor, limit=limit
+        )
+        return [self._views.with_questions(one) for one in found], following
 
     def tools(self, principal: Principal) -> list[ToolView]:  # noqa: ARG002 - policy will filter by it
         """Every tool this caller may see."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from tasks.approval import Taken
 from tasks.invocation import Invocation, Lane, State
 from tasks.outcome import ErrorInfo, Outcome
 from tasks.spend import Spent
@@ -107,7 +108,45 @@ class ModelsUsed:
     spent: Spent
 
 
-Happening = Accepted | AttemptReleased | AttemptRunning | Progressed | AttemptEnded | Ended | ModelsUsed
+@dataclass(frozen=True, slots=True)
+class ApprovalAsked:
+    """A run waits for a person."""
+
+    invocation_id: str
+    fence: int
+    approval_id: str
+    tool: str
+    """In the words of the agent."""
+    arguments_sha256: str
+    expires_at: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAnswered:
+    """Somebody answered, or nobody did in time."""
+
+    invocation_id: str
+    fence: int
+    approval_id: str
+    tool: str
+    answer: Taken
+    by: str | None
+    reason: str
+    at: float
+
+
+Happening = (
+    Accepted
+    | AttemptReleased
+    | AttemptRunning
+    | Progressed
+    | ApprovalAsked
+    | ApprovalAnswered
+    | AttemptEnded
+    | Ended
+    | ModelsUsed
+)
 Listener = Callable[[Happening], None]
 
 

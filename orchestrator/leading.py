@@ -72,6 +72,7 @@ def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int]
         roster.changed()
         for attempt in await ledger.outstanding():
             core.attempts.add(attempt)
+        core.approvals.recall(await ledger.open_approvals())
         core.dispatcher.epoch = epoch
         after: str | None = None
         while page := await ledger.waiting(after=after, limit=WAITING_PAGE):

@@ -6,13 +6,16 @@ Reads what other parts hold in memory, and queue depths from Redis. Changes noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from orchestrator.approvals.desk import asked_of
+from orchestrator.intake.story import asked_event
+from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.redis_client import ANSWER_S
 from orchestrator.registry.member import Member
 from orchestrator.registry.roster import Roster
@@ -23,7 +26,7 @@ from tasks.node import NodeState
 from tasks.pool import PoolPolicy, Strategy
 from tasks.queues import node_queue, pool_queue
 from tasks.tool import ToolSpec
-from tasks.wire import NodeView, PoolView, QueueView, ToolView
+from tasks.wire import EventView, NodeView, PoolView, QueueView, ToolView
 
 
 class Occupancy(Protocol):
@@ -47,11 +50,12 @@ class Views:
         waiting_in_pool: Callable[[str], int],
         projects_of: Callable[[str], list[str]],
         circuits: Callable[[str, str], Mapping[str, str]],
+        asking: Callable[[str], Sequence[ApprovalRow]],
         clock: Clock,
     ) -> None:
         self._roster, self._occupancy, self._redis = roster, occupancy, redis
         self._policy, self._paused, self._waiting = policy, paused, waiting_in_pool
-        self._projects_of, self._circuits, self._clock = projects_of, circuits, clock
+        self._projects_of, self._circuits, self._asking, self._clock = projects_of, circuits, asking, clock
 
     def tools(self) -> list[ToolView]:
         """Every tool, by name."""
@@ -88,13 +92,23 @@ class Views:
         )
 
     def with_life(self, invocation: Invocation) -> Invocation:
-        """The same, and when the MCP server of what runs was last heard of."""
+        """The same, with what it asks of people, and when the MCP server of what runs was last heard of."""
+        invocation = self.with_questions(invocation)
         if invocation.state is not State.RUNNING or not invocation.attempts:
             return invocation
         *earlier, last = invocation.attempts
         member = self._roster.find(last.node or "")
         heard_at = None if member is None else member.heard_at.get((last.invocation_id, last.fence))
         return replace(invocation, attempts=(*earlier, replace(last, heard_at=heard_at)))
+
+    def with_questions(self, invocation: Invocation) -> Invocation:
+        """The same, with what it asks of people."""
+        asking = self._asking(invocation.id)
+        return replace(invocation, approvals=tuple(row.question.id for row in asking)) if asking else invocation
+
+    def questions(self, invocation_id: str) -> list[EventView]:
+        """What it asks of people now, as events."""
+        return [asked_event(asked_of(row)) for row in self._asking(invocation_id)]
 
     def pools(self) -> list[PoolView]:
         """Every pool some node is in, and scaled ones of which one was."""

@@ -20,6 +20,9 @@ FleetError
     ├── NotAllowed            no or wrong credentials
     ├── BadDelivery           an envelope that is not ours, not for us, or old
     ├── WrongState            the ledger does not allow that move
+    ├── OtherArguments        an answer to other arguments than were asked
+    ├── AlreadyAnswered       somebody said something else before
+    ├── ApprovalOver          nobody waits for this answer any more
     ├── SettingsError         a setting is unknown or wrong
     ├── NotSupported          a Celery feature that cannot work here
     └── InvocationFailed      what a client raises for an Outcome that is not a success
@@ -238,6 +241,39 @@ class WrongState(Permanent):
 
     def __init__(self, invocation_id: str, state: str, wanted: str) -> None:
         super().__init__(f"invocation {invocation_id} is {state} and cannot become {wanted}")
+
+
+class OtherArguments(Permanent):
+    """An answer to other arguments than those that were asked."""
+
+    code = "other_arguments"
+    http_status = 409
+
+    def __init__(self, approval_id: str, wanted: str) -> None:
+        super().__init__(
+            f"the answer to approval {approval_id} is not to what it asks: its arguments_sha256 is {wanted}; look at "
+            "its arguments again, and answer to those"
+        )
+
+
+class AlreadyAnswered(Permanent):
+    """Somebody said something else before."""
+
+    code = "already_answered"
+    http_status = 409
+
+    def __init__(self, approval_id: str, answer: str, by: str | None) -> None:
+        super().__init__(f"approval {approval_id} was answered {answer} by {by or 'somebody'}; that stands")
+
+
+class ApprovalOver(Permanent):
+    """Nobody waits for this answer any more."""
+
+    code = "approval_over"
+    http_status = 410
+
+    def __init__(self, approval_id: str, why: str) -> None:
+        super().__init__(f"approval {approval_id} cannot be answered any more: {why}")
 
 
 class SettingsError(Permanent):

@@ -150,3 +150,5 @@ class Invocation:
     attempts: tuple[Attempt, ...] = field(default=())
     capsule: str | None = None
     """Digest of what was last saved of its session, while it has not ended."""
+    approvals: tuple[str, ...] = ()
+    """Ids of what it waits for a person to answer. Never stored with it."""

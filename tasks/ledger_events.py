@@ -1,4 +1,4 @@
-"""What a node reports on its own Redis stream: started, progress, capsule, finished.
+"""What a node reports on its own Redis stream: started, progress, asked, resolved, capsule, finished.
 
 One stream entry carries a list of events (field `e`), so that a busy node writes once per turn of
 its loop and not once per call. Refuses to decide what an event changes: `orchestrator/ledger` does.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from tasks.approval import Question, Taken
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.spend import Spent, pack_spent, unpack_spent
 
@@ -69,7 +70,27 @@ class Finished:
     outcome: Outcome
 
 
-Event = Started | Progress | Saved | Finished
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The run waits for a person. Sent again until the orchestrator says that it is noted."""
+
+    invocation: str
+    fence: int
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What became of a question. Said again whenever its answer comes again."""
+
+    invocation: str
+    fence: int
+    approval: str
+    taken: Taken
+    at: float
+
+
+Event = Started | Progress | Saved | Asked | Resolved | Finished
 
 
 def pack(events: list[Event]) -> bytes:
@@ -102,6 +123,11 @@ def _form(event: Event) -> dict[str, object]:
             }
         case Saved():
             return {"t": "c", "i": event.invocation, "f": event.fence, "n": event.number, "b": event.blob}
+        case Asked():
+            return {"t": "q", "i": event.invocation, "f": event.fence} | _question_form(event.question)
+        case Resolved():
+            said = {"id": event.approval, "how": event.taken, "at": event.at}
+            return {"t": "a", "i": event.invocation, "f": event.fence} | said
         case Finished():
             return {
                 "t": "f",
@@ -122,6 +148,18 @@ def _spent_form(spent: Spent) -> dict[str, object]:
     return {"$": pack_spent(spent)} if spent else {}
 
 
+def _question_form(asked: Question) -> dict[str, object]:
+    return {
+        "id": asked.id,
+        "tool": asked.tool,
+        "args": asked.arguments_json,
+        "sha": asked.arguments_sha256,
+        "at": asked.asked_at,
+        "till": asked.expires_at,
+        "frees": asked.frees_slot,
+    }
+
+
 def _error_form(error: ErrorInfo | None) -> dict[str, object] | None:
     if error is None:
         return None
@@ -138,7 +176,23 @@ def _event(form: dict[str, object]) -> Event:
         return Progress(invocation, fence, form["n"], form["of"], form["m"], _spent(form))  # type: ignore[arg-type]
     if kind == "c":
         return Saved(invocation, fence, int(form["n"]), str(form["b"]))  # type: ignore[call-overload]
+    if kind == "q":
+        return Asked(invocation, fence, _question(form))
+    if kind == "a":
+        return Resolved(invocation, fence, str(form["id"]), Taken(form["how"]), form["at"])  # type: ignore[arg-type]
     raise ValueError(f"unknown event kind {kind!r}")
+
+
+def _question(form: dict[str, object]) -> Question:
+    return Question(
+        id=str(form["id"]),
+        tool=str(form["tool"]),
+        arguments_json=str(form["args"]),
+        arguments_sha256=str(form["sha"]),
+        asked_at=form["at"],  # type: ignore[arg-type]
+        expires_at=form["till"],  # type: ignore[arg-type]
+        frees_slot=bool(form["frees"]),
+    )
 
 
 def _outcome(form: dict[str, object]) -> Outcome:

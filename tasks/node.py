@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.approval import Verdict
 from tasks.invocation import Lane
 from tasks.tool import ToolSpec
 
@@ -193,6 +194,16 @@ class RenewRequest(_Wire):
     orchestrator that does not know this field finds them missing from the inventory."""
 
 
+class ApprovalAnswer(_Wire):
+    """What a person said to a question of a run on this node."""
+
+    approval: str
+    verdict: Verdict
+    arguments_sha256: str
+    """Of the arguments that the person saw: an answer to others is none."""
+    reason: str = ""
+
+
 class RenewReply(_Wire):
     """The lease, and what to do."""
 
@@ -208,6 +219,8 @@ class RenewReply(_Wire):
     cancel: tuple[Ref, ...] = ()
     settled: tuple[Ref, ...] = ()
     """Finished entries the journal may forget."""
+    answers: tuple[ApprovalAnswer, ...] = ()
+    """To questions of what runs here; said again until the node has said what it made of each."""
     now: float | None = None
     """As in JoinReply."""
     newest: tuple[int, int] | None = None
@@ -238,5 +251,8 @@ class LeaveRequest(_Wire):
 class Control(_Wire):
     """One entry of a node's control stream: prompt, and repeated by the next renewal."""
 
-    kind: Literal["settled", "cancel"]
-    refs: tuple[Ref, ...]
+    kind: Literal["settled", "cancel", "approvals"]
+    refs: tuple[Ref, ...] = ()
+    noted: tuple[str, ...] = ()
+    """Questions that are in the ledger: they need not be asked again."""
+    answers: tuple[ApprovalAnswer, ...] = ()

@@ -215,6 +215,8 @@ class InvocationView(_Out):
     attempts: list[AttemptView] = Field(default_factory=list)
     spent: list[SpendView] = Field(default_factory=list)
     """On models, by attempt and model; only where one Invocation is asked for."""
+    approvals: list[str] = Field(default_factory=list)
+    """Ids of what it waits for a person to answer; /v1/approvals has them whole."""
 
 
 class CostView(_Out):
@@ -386,6 +388,6 @@ class EventView(_Out):
     """One line of an Invocation's event stream (SSE `event:` is its `kind`)."""
 
     kind: str
-    """accepted, released, running, progress, retry, ended."""
+    """accepted, released, running, progress, asked, answered, retry, ended."""
     at: float
     data: dict[str, Any] = Field(default_factory=dict)

@@ -17,11 +17,13 @@ from tasks.clock import Clock
 from tasks.outcome import Outcome
 from tasks.spend import Spent
 from worker import outcomes
+from worker.approvals import Approvals, OfAttempt, Pause
 from worker.blobs import Blobs
 from worker.journal import Journal, JournalFailed
 from worker.keeping import SessionKeeping
+from worker.seats import Seat
 from worker.upstreams.errors import UpstreamError
-from worker.upstreams.upstream import Keeping
+from worker.upstreams.upstream import Approver, Keeping
 from worker.watch import Watch
 from worker.work import Stop, Work
 
@@ -42,6 +44,7 @@ class Upstreams(Protocol):
         project: str | None = None,
         on_spend: Callable[[Spent], None],
         keeping: Keeping | None = None,
+        approver: Approver | None = None,
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
         ...
@@ -74,8 +77,9 @@ class Runner:
     clock: Clock
     limits: Limits
     node: str = ""
+    approvals: Approvals | None = None
 
-    async def run(self, work: Work, may_start: Callable[[], bool]) -> Outcome | None:
+    async def run(self, work: Work, may_start: Callable[[], bool], seat: Seat) -> Outcome | None:
         """How it ended. Nothing is called unless its start is on disk and `may_start` still says so.
 
         Returns:
@@ -102,7 +106,7 @@ class Runner:
         if not may_start():
             return outcomes.lease_over(delivery.tool)
         work.started_at, work.started_s = at, self.clock.mono_s()
-        return await self._outcome_of(work, await self._call(work, arguments))
+        return await self._outcome_of(work, await self._call(work, arguments, seat))
 
     async def _arguments(self, work: Work) -> dict[str, object]:
         blob = work.delivery.arguments_blob
@@ -111,14 +115,14 @@ class Runner:
         arguments: dict[str, object] = orjson.loads(await self.blobs.fetch(blob))
         return arguments
 
-    async def _call(self, work: Work, arguments: dict[str, object]) -> str | Outcome:
+    async def _call(self, work: Work, arguments: dict[str, object], seat: Seat) -> str | Outcome:
         """The tool's text, or how it ended without one. The only part that may be cancelled."""
         delivery = work.delivery
         limit_s, is_deadline = self._limit_s(work)
         work.is_calling = True
         self.watch.began(work)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as limit:
                 return await self.upstreams.call(
                     delivery.tool,
                     arguments,
@@ -130,9 +134,10 @@ class Runner:
                     project=delivery.project,
                     on_spend=work.spend,
                     keeping=self._keeping(work),
+                    approver=self._approver(work, limit, seat),
                 )
         except TimeoutError:
-            if is_deadline:
+            if is_deadline or self._is_past(delivery.expires_at):
                 return outcomes.expired(delivery.tool, was_started=True)
             return outcomes.timed_out(delivery.tool, limit_s)
         except UpstreamError as error:
@@ -148,6 +153,16 @@ class Runner:
     def _keeping(self, work: Work) -> SessionKeeping:
         left, limit = work.delivery.capsule, self.limits.capsule_bytes
         return SessionKeeping(self.node, work.ref[1], limit, left, self.blobs, partial(self.watch.saved, work))
+
+    def _approver(self, work: Work, limit: asyncio.Timeout, seat: Seat) -> Approver | None:
+        if self.approvals is None:
+            return None
+        until = work.delivery.expires_at
+        deadline_s = None if until is None else asyncio.get_running_loop().time() + until - self.clock.wall_s()
+        return OfAttempt(self.approvals, work.ref, until, Pause(limit, deadline_s), seat)
+
+    def _is_past(self, until: float | None) -> bool:
+        return until is not None and until <= self.clock.wall_s()
 
     def _limit_s(self, work: Work) -> tuple[float, bool]:
         """Seconds it may run, and whether it is the deadline (not the timeout) that says so."""

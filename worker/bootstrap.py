@@ -29,6 +29,7 @@ from tasks.queues import pool_queue
 from tasks.redis_clients import async_client
 from tasks.tool import ToolSpec
 from worker.admit import Admission
+from worker.approvals import Approvals
 from worker.attempt import Limits, Runner
 from worker.attempt import Upstreams as Callee
 from worker.blobs import Blobs
@@ -276,19 +277,22 @@ class Node:
         self._unsettled = Unsettled(journal, self._reporter, blobs)
         limits = Limits(reply.inline_limit_bytes, reply.result_limit_bytes, reply.capsule_limit_bytes)
         watch = Watch(self._reporter, self._clock)
+        approvals = Approvals(self._reporter, self._clock, new_id)
         self.executor = Executor(
             admission=self._admission(),
             slots=settings.slots,
-            runner=Runner(self.servers, journal, blobs, watch, self._clock, limits, reply.node),
+            runner=Runner(self.servers, journal, blobs, watch, self._clock, limits, reply.node, approvals),
             journal=journal,
             unsettled=self._unsettled,
             claims=ClaimBatch(self.door, self.incarnation),
             meter=self.metrics,
             clock=self._clock,
         )
-        self.membership = self._member(journal)
+        self.membership = self._member(journal, approvals)
         self.servers.on_change = self.membership.nudge
-        control = ControlReader(self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel)
+        control = ControlReader(
+            self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel, approvals
+        )
         self.metrics.watch(self._gauges())
         self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]
 
@@ -302,7 +306,7 @@ class Node:
             term=reply.term,
         )
 
-    def _member(self, journal: Journal) -> Membership:
+    def _member(self, journal: Journal, approvals: Approvals) -> Membership:
         def load() -> Load:
             journal.probe()
             if self.ear is not None:
@@ -323,6 +327,7 @@ class Node:
             offer=self.offer,
             load=load,
             on_state=self._on_state,
+            on_answers=approvals.answered,
             clock=self._clock,
         )
 

@@ -1,4 +1,4 @@
-"""Reads this node's control stream: what is settled, what is to be cancelled.
+"""Reads this node's control stream: what is settled, what is to be cancelled, what a person answered.
 
 Only a shortcut: the next renewal repeats all of it, so a missed entry costs seconds and nothing else.
 """
@@ -6,8 +6,8 @@ Only a shortcut: the next renewal repeats all of it, so a missed entry costs sec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tasks.ledger_events import FIELD
-from tasks.node import Control
+from tasks.node import ApprovalAnswer, Control
 from worker.admit import Ref
 
 BLOCK_MS = 2_000
@@ -29,16 +29,33 @@ GATHER_S = 0.01
 _log = structlog.get_logger()
 
 
+class Questions(Protocol):
+    """The open questions of this node's runs."""
+
+    def noted(self, ids: Iterable[str]) -> None:
+        """The ledger has them."""
+        ...
+
+    def answered(self, answers: Iterable[ApprovalAnswer]) -> None:
+        """Somebody answered."""
+        ...
+
+
 class ControlReader:
     """One reader, on a connection of its own: XREAD blocks it."""
 
     def __init__(
-        self, redis: Redis, stream: str, settled: Callable[[list[Ref]], None], cancel: Callable[[Ref], None]
+        self,
+        redis: Redis,
+        stream: str,
+        settled: Callable[[list[Ref]], None],
+        cancel: Callable[[Ref], None],
+        questions: Questions,
     ) -> None:
         self._redis = redis
         self._stream = stream
         self._settled = settled
-        self._cancel = cancel
+        self._cancel, self._questions = cancel, questions
         self._last_id: Any = b""
 
     async def run(self) -> None:
@@ -76,6 +93,9 @@ class ControlReader:
         refs = [(ref.invocation, ref.fence) for ref in control.refs]
         if control.kind == "settled":
             self._settled(refs)
+        elif control.kind == "approvals":
+            self._questions.noted(control.noted)
+            self._questions.answered(control.answers)
         else:
             for ref in refs:
                 self._cancel(ref)

@@ -28,6 +28,7 @@ from worker.attempt import Runner
 from worker.journal import Journal, Kept
 from worker.lanes import LaneQueue
 from worker.lease import Lease
+from worker.seats import Seat
 from worker.unsettled import Unsettled
 from worker.work import Stop, Work
 
@@ -312,6 +313,7 @@ class Executor:
     def _fill(self, lane: Lane) -> None:
         """Start what a slot, the lease and the journal allow."""
         queue = self._lanes[lane]
+        queue.seat()
         if self._journal.trouble is not None:
             self._refuse_waiting(queue, self._journal.trouble)
             return
@@ -336,14 +338,15 @@ class Executor:
     async def _run(self, work: Work) -> None:
         """The body of one attempt's task."""
         bind_trace(work.delivery.trace_id, invocation=work.ref[0])
+        lane = work.delivery.lane
+        seat = Seat(self._lanes[lane], lambda: self._fill(lane))
         try:
-            outcome = await self._runner.run(work, self._has_lease)
+            outcome = await self._runner.run(work, self._has_lease, seat)
         except Exception as error:  # noqa: BLE001 - the top of a task's body
             _log.exception("attempt_failed_in_node", tool=work.delivery.tool)
             outcome = outcomes.node_error(work.delivery.tool, error)
         if outcome is not None and work.spent:
             outcome = replace(outcome, spent=work.spent)
-        self._lanes[work.delivery.lane].release()
         if work.ref not in self._works:
             pass  # handed back meanwhile: whatever it says was said before its start
         elif outcome is not None:
@@ -352,7 +355,7 @@ class Executor:
             if work.entry is not None:
                 self._journal.forget(work.entry)
             self._give_back(work)
-        self._fill(work.delivery.lane)
+        seat.leave()
 
     def _stop(self, work: Work, why: Stop) -> None:
         """Once only: every renewal repeats a cancel, and a second one would cut the tool's clean-up short."""

@@ -6,6 +6,7 @@ Plain data without a loop or a clock. Refuses to know what a lease is: `execute`
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -18,6 +19,8 @@ class LaneQueue(Generic[W]):
 
     slots: int
     waiting: deque[W] = field(default_factory=deque)
+    returning: deque[Callable[[], None]] = field(default_factory=deque)
+    """Of attempts that left their slot and want one again: they are told that they have it."""
     running: int = 0
     reserved: int = 0
     """Slots kept for claims that are not answered yet."""
@@ -27,12 +30,18 @@ class LaneQueue(Generic[W]):
     @property
     def has_room(self) -> bool:
         """A slot is free and nobody waits for it."""
-        return self.running + self.reserved + len(self.waiting) < self.slots
+        return self.running + self.reserved + len(self.returning) + len(self.waiting) < self.slots
 
     @property
     def can_take(self) -> bool:
         """Something waits and a slot is free."""
         return self.running < self.slots and bool(self.waiting)
+
+    def seat(self) -> None:
+        """Free slots to who comes back, before anything else is started."""
+        while self.returning and self.running < self.slots:
+            self.running += 1
+            self.returning.popleft()()
 
     def take(self) -> W:
         """The next one to run, its slot taken. Ask `can_take` first."""

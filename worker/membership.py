@@ -15,7 +15,18 @@ import structlog
 
 from tasks.clock import Clock
 from tasks.errors import NotAllowed, OrchestratorDown, Permanent
-from tasks.node import Held, JoinReply, JoinRequest, Load, NodeState, Offer, Ref, RenewReply, RenewRequest
+from tasks.node import (
+    ApprovalAnswer,
+    Held,
+    JoinReply,
+    JoinRequest,
+    Load,
+    NodeState,
+    Offer,
+    Ref,
+    RenewReply,
+    RenewRequest,
+)
 from worker.admit import Ref as RefPair
 from worker.door import Refused
 from worker.lease import Lease
@@ -131,6 +142,7 @@ class Membership:
         offer: Callable[[], Offer],
         load: Callable[[], Load],
         on_state: Callable[[NodeState], None],
+        on_answers: Callable[[Iterable[ApprovalAnswer]], None] = lambda _: None,
         clock: FleetTime,
     ) -> None:
         self.is_draining = False
@@ -143,7 +155,7 @@ class Membership:
         self._offer = offer
         self._offered = offer()
         self._load = load
-        self._on_state = on_state
+        self._on_state, self._on_answers = on_state, on_answers
         self._clock = clock
         self._heard = self._number = 0
         self._nudge = asyncio.Event()
@@ -208,6 +220,7 @@ class Membership:
             self._executor.void(ref, was_told=ref in told, newest=reply.newest)
         for ref in _pairs(reply.cancel):
             self._executor.cancel(ref)
+        self._on_answers(reply.answers)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.
         self._executor.renewed(Lease(reply.term, reply.lease_ttl_s, sent_at_s))
         self._heard = reply.number

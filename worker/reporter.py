@@ -16,7 +16,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from tasks.clock import Clock
-from tasks.ledger_events import FIELD, Progress, Saved, Started, pack
+from tasks.ledger_events import FIELD, Asked, Progress, Resolved, Saved, Started, pack
 from worker.admit import Ref
 
 RESEND_S, RESEND_CAP_S = 5.0, 60.0
@@ -72,7 +72,7 @@ class Reporter:
         """Outcomes sent, or to be sent, and not acknowledged."""
         return len(self._unsettled)
 
-    def tell(self, event: Started | Progress | Saved) -> None:
+    def tell(self, event: Started | Progress | Saved | Asked | Resolved) -> None:
         """Send once; lost if Redis is away (the outcome and the inventory repeat what matters)."""
         self._put(_bare(pack([event])))
 

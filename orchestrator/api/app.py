@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from orchestrator.api.approvals import ApprovalDoor
 from orchestrator.api.costs import CostsDoor
 from orchestrator.api.door import Door, trace_of
 from orchestrator.api.enrolments import EnrolmentDoor
@@ -27,7 +28,7 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Blobs, Enrolments, Fleet, Money, Nodes, Scaling, Verifier
+from orchestrator.api.ports import Approvals, Blobs, Enrolments, Fleet, Money, Nodes, Scaling, Verifier
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
 from orchestrator.api.scale_views import ScaleDoor
@@ -50,6 +51,7 @@ def create_app(
     enrolments: Enrolments,
     scaling: Scaling,
     money: Money,
+    approvals: Approvals,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -70,6 +72,7 @@ def create_app(
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),
+        *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *service.operations(),

@@ -21,7 +21,11 @@ ALWAYS = {400: "malformed request", 413: "the body is over the limit", 415: "the
           422: "a member or a parameter is wrong", 429: "the backlog is full", 500: "an error in the orchestrator",
           503: "something the orchestrator needs does not answer"}  # fmt: skip
 GUARDED = {401: "no token, or an unknown one", 403: "the token may not do this"}
-SOMETIMES = {404: "no such thing", 409: "it is not in a state that allows this, or the idempotency key is taken"}
+SOMETIMES = {
+    404: "no such thing",
+    409: "it is not in a state that allows this, or the idempotency key is taken",
+    410: "nobody waits for it any more",
+}
 WITH_BODY = frozenset({400, 413, 415, 429})
 PATH_FORMS: dict[str, dict[str, Any]] = {"sha256": {"pattern": "^[0-9a-f]{64}$"}}
 BUSY = frozenset({429, 503})

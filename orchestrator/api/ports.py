@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
+from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
+from tasks.approval import ApprovalState, Verdict
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import (
     ClaimReply,
@@ -100,6 +102,18 @@ class Enrolments(Protocol):
     def require(self, name: str) -> None: ...
     async def revoke(self, name: str) -> None: ...
     def check(self, principal: Principal, name: str, pool: str) -> None: ...
+
+
+class Approvals(Protocol):
+    """Questions of runs to people."""
+
+    async def get(self, approval_id: str, principal: Principal) -> ApprovalRow: ...
+    async def listing(
+        self, states: frozenset[ApprovalState], principal: Principal, cursor: str | None, limit: int
+    ) -> tuple[list[ApprovalRow], str | None]: ...
+    async def answer(
+        self, approval_id: str, verdict: Verdict, arguments_sha256: str, reason: str, principal: Principal
+    ) -> ApprovalRow: ...
 
 
 class Scaling(Protocol):

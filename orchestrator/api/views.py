@@ -45,6 +45,7 @@ def invocation(value: Invocation, result_json: str | None = None, spent: Sequenc
             "result": None if result_json is None else orjson.Fragment(result_json),
             "attempts": [attempt(one) for one in value.attempts],
             "spent": spent,
+            "approvals": value.approvals,
         }
     )
 

@@ -101,6 +101,7 @@ def _facts(view: InvocationView) -> list[tuple[str, str]]:
         ("replay of", short(view.replay_of) if view.replay_of else ""),
         ("parent", _parent(view)),
         ("trace", view.trace_id or ""),
+        ("asks", ", ".join(f"mcpfleet approvals show {short(one)}" for one in view.approvals)),
         ("cancel", "asked for" if view.cancel_requested and view.state not in TERMINAL else ""),
     ]
     return facts + [(name, value) for name, value in optional if value]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.live import Live
 from rich.markup import escape
+from rich.text import Text
 
 from orchestrator.cli import paint
 from orchestrator.cli.answer import show_answer
@@ -185,7 +186,7 @@ def _rows(desk: Desk, views: list[InvocationView]) -> list[list[Cell]]:
             short(view.id),
             paint.tool(view.tool),
             view.project or "",
-            paint.state(view.state),
+            Text("asks", "yellow") if view.approvals else paint.state(view.state),
             view.node or "",
             str(view.tries),
             ago(view.accepted_at, now),

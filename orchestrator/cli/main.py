@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from orchestrator.cli import call, cost, dead, fleet, invocations, nodes, scale, tools
+from orchestrator.cli import approvals, call, cost, dead, fleet, invocations, nodes, scale, tools
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
@@ -37,6 +37,8 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         invocations.cancel,
         invocations.retry,
         cost.cost,
+        approvals.approve,
+        approvals.deny,
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, fleet.version),
@@ -56,6 +58,7 @@ def build() -> typer.Typer:
     for panel, commands in _COMMANDS.items():
         for command in commands:
             app.command(rich_help_panel=panel)(command)
+    app.add_typer(approvals.approvals, name="approvals", rich_help_panel=_CALLS)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)

@@ -27,7 +27,7 @@ def is_full(text: str) -> bool:
     return _FULL.fullmatch(text) is not None
 
 
-def find(text: str, known: Iterable[str]) -> str:
+def find(text: str, known: Iterable[str], kind: str = "invocation") -> str:
     """The one id that is, or ends with, `text`.
 
     Raises:
@@ -44,8 +44,8 @@ def find(text: str, known: Iterable[str]) -> str:
         if candidate.endswith(wanted):
             found.append(candidate)
     if not found:
-        raise NotFound("invocation ending with", text)
+        raise NotFound(f"{kind} ending with", text)
     if len(found) > 1:
         endings = ", ".join(candidate[-SHORT - SHORTEST :] for candidate in found[:_SHOWN])
-        raise BadInput(f"{len(found)} invocations end with {text!r} ({endings}); give more characters")
+        raise BadInput(f"{len(found)} {kind}s end with {text!r} ({endings}); give more characters")
     return found[0]

@@ -16,6 +16,7 @@ from orchestrator.cli.api import EVENT_SILENCE_S, WAIT_MAX_S, Api
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.durations import took
 from orchestrator.cli.screen import clean
+from orchestrator.cli.shortid import short
 from tasks.errors import OrchestratorDown
 from tasks.invocation import TERMINAL, Lane
 from tasks.wire import EventView, InvocationView
@@ -97,6 +98,13 @@ def _apply(bars: Progress, task: object, event: EventView) -> None:
             total = data.get("total", data.get("of"))
             message = escape(clean(str(data.get("message") or "running").splitlines()[-1]))
             bars.update(task, completed=data.get("progress", 0), total=total, description=message)  # type: ignore[arg-type]
+        case "asked":
+            asked = escape(clean(str(data.get("tool"))))
+            name = short(str(data.get("approval")))
+            bars.console.print(f"[yellow]?[/] it asks to use [bold]{asked}[/]: mcpfleet approve {name}")
+            bars.update(task, description="waits for a person")  # type: ignore[arg-type]
+        case "answered":
+            bars.update(task, description=f"{escape(clean(str(data.get('tool'))))}: {data.get('answer')}")  # type: ignore[arg-type]
         case "released" | "running":
             where = escape(str(data.get("node") or data.get("pool") or "a node"))
             bars.update(task, description=f"{event.kind} on {where}")  # type: ignore[arg-type]

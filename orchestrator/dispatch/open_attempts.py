@@ -102,6 +102,18 @@ class OpenAttempts:
         if attempt is not None:
             self.add(replace(attempt, node=node, incarnation=incarnation, term=term))
 
+    def parked(self, invocation_id: str, fence: int, is_parked: bool) -> None:
+        """It waits for a person and its slot is others' meanwhile, or it goes on and takes one again."""
+        attempt = self.current(invocation_id, fence)
+        if attempt is None or attempt.node is None:
+            return
+        seat = self._seats[attempt.node, attempt.lane]
+        if is_parked:
+            seat.discard(invocation_id)
+        else:
+            seat.add(invocation_id)
+        self._measure(attempt.node, attempt.lane)
+
     def to_state(self, invocation_id: str, fence: int, state: State, started_at: float | None = None) -> bool:
         """Note running or unreachable; False for an attempt that is not open, or already so."""
         attempt = self.current(invocation_id, fence)

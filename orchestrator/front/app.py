@@ -15,6 +15,7 @@ from orchestrator.front import exact_json
 from orchestrator.front.exchange import Exchange
 from orchestrator.front.guard import Guard
 from orchestrator.front.ports import Fleet, Verifier
+from orchestrator.front.questions import Approvals, NoApprovals
 from orchestrator.front.server import build_server
 from orchestrator.front.settings import FrontSettings
 from orchestrator.front.sse import sse_routes
@@ -35,11 +36,12 @@ class McpFront:
         clock: Clock | None = None,
         *,
         parse: Callable[[bytes], Any] = exact_json.read,
+        approvals: Approvals | None = None,
     ) -> None:
         self._settings = settings
         self._verifier = verifier
         self._parse = parse
-        self._built = build_server(fleet, settings, clock or SystemClock())
+        self._built = build_server(fleet, settings, clock or SystemClock(), approvals or NoApprovals())
         self.server = self._built.server
         self.bus = self._built.bus
         self._security = TransportSecuritySettings(

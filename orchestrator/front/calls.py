@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import structlog
@@ -29,6 +29,16 @@ RequestKey = tuple[str, str | int]
 """Session and JSON-RPC id of a request of the handshake era."""
 
 
+class Asking(Protocol):
+    """What a run asks while its client waits."""
+
+    is_due: asyncio.Event
+
+    def asked(self, approval_id: str) -> None: ...
+    def answered(self, approval_id: str) -> None: ...
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One tools/call request, whichever way it came."""
@@ -41,6 +51,8 @@ class Asked:
     on_progress: Progress | None = None
     request: RequestKey | None = None
     """By which its client may cancel it with a notification."""
+    questions: Asking | None = None
+    """Where the client's user can be asked what the run asks."""
 
 
 class Refused(Exception):
@@ -88,7 +100,7 @@ class ToolCalls:
         return accepted[0]
 
     async def finish(self, invocation: Invocation, asked: Asked, *, window_s: float | None = None) -> Invocation:
-        """The Invocation when it ended, or as it stands when `window_s` is over.
+        """The Invocation when it ended, or as it stands when `window_s` is over or its client is to be asked.
 
         Cancelled while it waits, it cancels the Invocation too.
         """
@@ -97,10 +109,10 @@ class ToolCalls:
         if asked.request is not None:
             self._open[asked.request] = invocation.id
         pump = None
-        if asked.on_progress is not None:
-            pump = asyncio.create_task(self._pump(invocation.id, asked.principal, asked.on_progress))
+        if asked.on_progress is not None or asked.questions is not None:
+            pump = asyncio.create_task(self._pump(invocation.id, asked))
         try:
-            ended = await self._fleet.wait(invocation.id, asked.principal, window_s)
+            ended = await self._ended_or_asked(invocation, asked, window_s)
             if pump is not None and ended.state in TERMINAL:
                 # Its last progress comes before the result, or after a second not at all.
                 await asyncio.wait({pump}, timeout=1.0)
@@ -110,6 +122,8 @@ class ToolCalls:
         finally:
             if pump is not None:
                 pump.cancel()
+            if asked.questions is not None:
+                await asked.questions.close()
             if asked.request is not None:
                 self._open.pop(asked.request, None)
         return ended
@@ -128,12 +142,29 @@ class ToolCalls:
         """
         return answer_of(invocation, await self._fleet.result_json(invocation))
 
-    async def _pump(self, invocation_id: str, principal: Principal, on_progress: Progress) -> None:
+    async def _ended_or_asked(self, invocation: Invocation, asked: Asked, window_s: float | None) -> Invocation:
+        if asked.questions is None:
+            return await self._fleet.wait(invocation.id, asked.principal, window_s)
+        ending = asyncio.create_task(self._fleet.wait(invocation.id, asked.principal, window_s))
+        due = asyncio.create_task(asked.questions.is_due.wait())
         try:
-            async for event in self._fleet.events(invocation_id, principal):
-                if event.kind == "progress":
-                    data = event.data
-                    await on_progress(data["progress"], data.get("total"), data.get("message"))
+            await asyncio.wait({ending, due}, return_when=asyncio.FIRST_COMPLETED)
+            return ending.result() if ending.done() else await self._fleet.get(invocation.id, asked.principal)
+        finally:
+            ending.cancel()
+            due.cancel()
+            await asyncio.gather(ending, due, return_exceptions=True)
+
+    async def _pump(self, invocation_id: str, asked: Asked) -> None:
+        try:
+            async for event in self._fleet.events(invocation_id, asked.principal):
+                data = event.data
+                if event.kind == "progress" and asked.on_progress is not None:
+                    await asked.on_progress(data["progress"], data.get("total"), data.get("message"))
+                elif event.kind == "asked" and asked.questions is not None:
+                    asked.questions.asked(data["approval"])
+                elif event.kind == "answered" and asked.questions is not None:
+                    asked.questions.answered(data["approval"])
                 elif event.kind == "ended":
                     return
         except Exception:  # top of a task: progress is a courtesy, the call goes on without it

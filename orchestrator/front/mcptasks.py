@@ -26,9 +26,10 @@ from orchestrator.front.faults import refused, rpc_error, stamped
 from orchestrator.front.legs import Legs, Tasks
 from orchestrator.front.meta import PREFIX
 from orchestrator.front.ports import Fleet
+from orchestrator.front.questions import Answers, can_be_asked
 from orchestrator.front.who import headers_of, principal_of
 from tasks.errors import FleetError, NotFound
-from tasks.invocation import Invocation, Lane, State
+from tasks.invocation import TERMINAL, Invocation, Lane, State
 from tasks.tool import ToolSpec
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -95,8 +96,8 @@ def needs_task(ctx: Ctx, spec: ToolSpec | None, lane: Lane | None) -> bool:
 class TasksExtension:
     """tasks/get, tasks/update, tasks/cancel."""
 
-    def __init__(self, fleet: Fleet, tasks: Tasks, *, ttl_s: float, poll_interval_s: float) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: Fleet, tasks: Tasks, answers: Answers, *, ttl_s: float, poll_interval_s: float) -> None:
+        self._fleet, self._answers = fleet, answers
         self._tasks = tasks
         self._ttl_ms = int(ttl_s * _MS_PER_S)
         self._poll_interval_ms = int(poll_interval_s * _MS_PER_S)
@@ -120,12 +121,14 @@ class TasksExtension:
             legs = await self._tasks.read(params.task_id, principal_of(ctx))
         except FleetError as error:
             raise _unknown(error) from error
-        return {"resultType": "complete", **self._detailed(legs)}
+        return {"resultType": "complete", **(self._asking(ctx, legs) or self._detailed(legs))}
 
     async def update(self, ctx: Ctx, params: UpdateParams) -> EmptyResult:
         """Answers to the task's questions."""
         _check(ctx, params)
         try:
+            legs = await self._tasks.read(params.task_id, principal_of(ctx))
+            await self._answers.update(legs.last.id, params.input_responses, principal_of(ctx))
             await self._tasks.update(params.task_id, params.input_responses, principal_of(ctx))
         except FleetError as error:
             raise _unknown(error) from error
@@ -139,6 +142,13 @@ class TasksExtension:
         except FleetError as error:
             raise _unknown(error) from error
         return EmptyResult(result_type="complete")
+
+    def _asking(self, ctx: Ctx, legs: Legs) -> dict[str, Any] | None:
+        """What the run asks of a person, where this client's user can be asked."""
+        requests, _ = self._answers.requests(legs.last.id)
+        if not requests or legs.last.state in TERMINAL or not can_be_asked(ctx):
+            return None
+        return {**self._task(legs, "input_required"), "inputRequests": requests}
 
     def _detailed(self, legs: Legs) -> dict[str, Any]:
         if legs.pending:

@@ -6,6 +6,7 @@ the input schema looked up by name (else the SDK lists every tool before every c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from mcp.server.models import InitializationOptions
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, SubscriptionBus
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INVALID_PARAMS,
     METHOD_NOT_FOUND,
     CallToolRequestParams,
     NotificationParams,
@@ -27,15 +29,17 @@ from orchestrator.front.ask import ROUNDS, ask, is_input_required, missing_capab
 from orchestrator.front.calls import Asked, Refused, ToolCalls
 from orchestrator.front.catalogue import Catalogue
 from orchestrator.front.changes import ToolChanges
-from orchestrator.front.faults import tool_error
+from orchestrator.front.faults import refused, tool_error
 from orchestrator.front.legs import Tasks
 from orchestrator.front.mcptasks import EXTENSION, TasksExtension, is_declared, needs_task
 from orchestrator.front.plain import PlainTools
 from orchestrator.front.ports import Fleet
+from orchestrator.front.questions import Answers, Approvals, Questions, State, can_be_asked, state_of
 from orchestrator.front.settings import FrontSettings
 from orchestrator.front.who import SESSION_HEADER, headers_of, principal_of, request_key
 from tasks.clock import Clock
-from tasks.invocation import TERMINAL
+from tasks.errors import FleetError
+from tasks.invocation import TERMINAL, Invocation
 
 Ctx = ServerRequestContext[Any, Any]
 _MS_PER_S = 1000
@@ -83,6 +87,7 @@ class Handlers:
         catalogue: Catalogue,
         plain: PlainTools,
         tasks: TasksExtension,
+        answers: Answers,
     ) -> None:
         self._fleet = fleet
         self._settings = settings
@@ -90,6 +95,7 @@ class Handlers:
         self._catalogue = catalogue
         self._plain = plain
         self._tasks = tasks
+        self._answers = answers
 
     async def list_tools(self, ctx: Ctx, params: PaginatedRequestParams | None) -> HandlerResult:
         """One page of the fleet's tools."""
@@ -109,8 +115,12 @@ class Handlers:
         raw = ctx.params or {}
         if self._plain.has(params.name):
             return await self._plain.call(params.name, params.arguments or {}, principal_of(ctx), headers_of(ctx))
+        asked = self._asked(ctx, params.name, raw)
+        state = state_of(raw)
+        if state is not None:
+            return await self._go_on(ctx, asked, state)
         try:
-            return await self._place(ctx, self._asked(ctx, params.name, raw))
+            return await self._place(ctx, asked)
         except Refused as answer:
             return answer.result
 
@@ -132,11 +142,47 @@ class Handlers:
         if wants_task:
             return self._tasks.created(invocation)
         window_s = self._settings.inline_window_s if is_declared(ctx) else None
-        invocation = await self._calls.finish(invocation, asked, window_s=window_s)
+        met = await self._followed(ctx, asked, invocation, window_s=window_s)
+        if not isinstance(met, Invocation):
+            return met
+        invocation = met
         if invocation.state not in TERMINAL:
             return self._tasks.created(invocation)
         result = await self._calls.answer(invocation)
         return await self._with_input(ctx, asked, result) if is_input_required(result) else result
+
+    async def _go_on(self, ctx: Ctx, asked: Asked, state: State) -> HandlerResult:
+        """A client of the 2026 era calls again with answers: the same Invocation, not another one."""
+        try:
+            invocation = await self._fleet.get(state.invocation, asked.principal)
+        except FleetError as error:
+            raise refused(error) from error
+        if invocation.call.tool != asked.tool:
+            raise MCPError(INVALID_PARAMS, f"requestState is that of another call, of {invocation.call.tool}")
+        answers = asked.params.get("inputResponses") or {}
+        left = (await self._answers.take(state, answers, asked.principal)).left
+        met = await self._followed(ctx, asked, invocation, left=left)
+        return await self._calls.answer(met) if isinstance(met, Invocation) else met
+
+    async def _followed(
+        self,
+        ctx: Ctx,
+        asked: Asked,
+        invocation: Invocation,
+        *,
+        left: Sequence[str] = (),
+        window_s: float | None = None,
+    ) -> Invocation | dict[str, Any]:
+        """The Invocation when it ended or the window is over; or what its run asks of the client's user."""
+        while True:
+            questions = Questions(self._answers, ctx, asked.principal, left) if can_be_asked(ctx) else None
+            found = await self._calls.finish(invocation, replace(asked, questions=questions), window_s=window_s)
+            if found.state in TERMINAL or questions is None or not questions.is_due.is_set():
+                return found
+            requests, digests = self._answers.requests(invocation.id, left)
+            if requests:  # else somebody answered meanwhile
+                state = State(invocation=invocation.id, asked=digests, left=tuple(left))
+                return {"resultType": "input_required", "inputRequests": requests, "requestState": state.sealed()}
 
     async def _with_input(self, ctx: Ctx, asked: Asked, result: dict[str, Any]) -> HandlerResult:
         """The 2026 era gets the questions; an older client is asked over its session."""
@@ -160,15 +206,17 @@ class Handlers:
         return tool_error(f"{asked.tool} asked for input {ROUNDS} times; giving up")
 
 
-def build_server(fleet: Fleet, settings: FrontSettings, clock: Clock) -> Built:
+def build_server(fleet: Fleet, settings: FrontSettings, clock: Clock, approvals: Approvals) -> Built:
     """The whole MCP server, without a transport."""
     calls = ToolCalls(fleet, clock, abandon_timeout_s=settings.abandon_timeout_s)
-    plain = PlainTools(fleet, calls, clock)
+    plain, answers = PlainTools(fleet, calls, clock), Answers(approvals)
     catalogue = Catalogue(fleet, plain.definitions(), page_size=settings.page_size, bare_names=settings.bare_names)
     tasks = TasksExtension(
-        fleet, Tasks(fleet, clock), ttl_s=settings.task_ttl_s, poll_interval_s=settings.poll_interval_s
+        fleet, Tasks(fleet, clock), answers, ttl_s=settings.task_ttl_s, poll_interval_s=settings.poll_interval_s
     )
-    handlers = Handlers(fleet=fleet, settings=settings, calls=calls, catalogue=catalogue, plain=plain, tasks=tasks)
+    handlers = Handlers(
+        fleet=fleet, settings=settings, calls=calls, catalogue=catalogue, plain=plain, tasks=tasks, answers=answers
+    )
     bus = InMemorySubscriptionBus()
     listening = ListenHandler(bus)
     changes = ToolChanges(fleet, bus, interval_s=settings.watch_interval_s)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
 from orchestrator.happenings import (
     Accepted,
+    ApprovalAnswered,
+    ApprovalAsked,
     AttemptEnded,
     AttemptReleased,
     AttemptRunning,
@@ -33,8 +35,11 @@ class Books(Protocol):
 class Story:
     """Reads the ledger, then listens."""
 
-    def __init__(self, *, books: Books, watch: Watch) -> None:
-        self._books, self._watch = books, watch
+    def __init__(
+        self, *, books: Books, watch: Watch, questions: Callable[[str], Sequence[EventView]] = lambda _: ()
+    ) -> None:
+        """`questions`: what an Invocation asks of people now; told after its history."""
+        self._books, self._watch, self._questions = books, watch, questions
 
     async def tell(self, invocation_id: str, principal: Principal) -> AsyncIterator[EventView]:
         """History, then live events, ending with `ended`.
@@ -45,7 +50,7 @@ class Story:
         with self._watch.reading(invocation_id) as queue:
             invocation = await self._books.get(invocation_id, principal.tenant)
             seen = {(a.fence, "released") for a in invocation.attempts}
-            for event in history(invocation):
+            for event in (*history(invocation), *self._questions(invocation_id)):
                 yield event
             while invocation.state not in TERMINAL:
                 happening = await _next(queue)
@@ -90,6 +95,9 @@ def brief(invocation: Invocation, waiting_because: tuple[str, ...]) -> ExplainVi
         error = invocation.outcome.error if invocation.outcome else None
         summary = f"{invocation.state}{': ' + error.message if error else ''}"
         reasons = list(last.reasons) if last else reasons
+    elif invocation.approvals:
+        summary = f"waits for a person: mcpfleet approvals show {invocation.approvals[0]}"
+        reasons = [f"asks {one}" for one in invocation.approvals] + (list(last.reasons) if last else [])
     else:
         summary = last.reasons[0] if last and last.reasons else str(invocation.state)
         reasons = list(last.reasons) if last else reasons
@@ -141,6 +149,12 @@ def _events(happening: Happening) -> Iterator[EventView]:
         case Progressed():
             data = {"progress": happening.progress, "total": happening.total, "message": happening.message}
             yield EventView(kind="progress", at=happening.at, data=data)
+        case ApprovalAsked():
+            yield asked_event(happening)
+        case ApprovalAnswered():
+            data = {"approval": happening.approval_id, "tool": happening.tool, "answer": happening.answer}
+            said = {"by": happening.by, "reason": happening.reason}
+            yield EventView(kind="answered", at=happening.at, data=data | said)
         case AttemptEnded() if happening.to is State.WAITING:
             data = {"fence": happening.fence, "ending": happening.ending, "not_before": happening.not_before}
             yield EventView(kind="retry", at=happening.at, data=data | _error(happening.error))
@@ -149,6 +163,17 @@ def _events(happening: Happening) -> Iterator[EventView]:
             yield EventView(kind="ended", at=happening.at, data={"state": happening.state} | _error(error))
         case AttemptEnded() | Accepted() | ModelsUsed():
             return
+
+
+def asked_event(happening: ApprovalAsked) -> EventView:
+    """A run waits for a person."""
+    data = {
+        "approval": happening.approval_id,
+        "tool": happening.tool,
+        "arguments_sha256": happening.arguments_sha256,
+        "expires_at": happening.expires_at,
+    }
+    return EventView(kind="asked", at=happening.at, data=data)
 
 
 def _ended(invocation: Invocation) -> EventView:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.happenings import (
     Accepted,
+    ApprovalAnswered,
+    ApprovalAsked,
     AttemptEnded,
     AttemptReleased,
     AttemptRunning,
@@ -54,7 +56,14 @@ class Watch:
                     if not waiter.done():
                         waiter.set_result(happening)
                 self._pass(happening.invocation_id, happening)
-            case AttemptReleased() | AttemptRunning() | AttemptEnded() | Progressed():
+            case (
+                AttemptReleased()
+                | AttemptRunning()
+                | AttemptEnded()
+                | Progressed()
+                | ApprovalAsked()
+                | ApprovalAnswered()
+            ):
                 if self._readers:
                     self._pass(happening.invocation_id, happening)
             case Accepted() | ModelsUsed():

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar, cast
 
+from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger import cancel as ends
-from orchestrator.ledger import database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger.accept import accept
+from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
@@ -49,6 +50,7 @@ from orchestrator.ledger.values import (
     Started,
     Waiting,
 )
+from tasks.approval import ApprovalState, Taken
 from tasks.clock import Clock
 from tasks.errors import FleetError, LedgerDown
 from tasks.invocation import Invocation
@@ -242,6 +244,44 @@ class Ledger:
     async def blob_references(self, *, after: int, limit: int) -> tuple[list[str], int | None]:
         """Digests that rows refer to, after the row with number `after`; and where the next page begins."""
         return await self._readers.run(partial(reads.blob_references, after=after, limit=limit))
+
+    async def ask_approval(self, asked: NewApproval) -> tuple[ApprovalRow | None, bool]:
+        """Keep a question of a current attempt; the row that stands, and whether it is new. None: superseded."""
+        return await self._small(lambda tx: approval_rows.ask(tx, asked))
+
+    async def answer_approval(
+        self, approval_id: str, tenant: str | None, answer: NewAnswer
+    ) -> tuple[ApprovalRow, bool]:
+        """Keep an answer; the row as it is now, and whether this was the first.
+
+        Raises:
+            NotFound, OtherArguments, AlreadyAnswered, ApprovalOver
+        """
+        return await self._small(lambda tx: approval_rows.answer(tx, approval_id, tenant, answer))
+
+    async def take_approval(self, approval_id: str, node: str, taken: Taken, at: float) -> None:
+        """Keep what its node made of it; the first word stands."""
+        await self._small(lambda tx: approval_rows.take(tx, approval_id, node, taken, at))
+
+    async def approval(self, approval_id: str, tenant: str | None) -> ApprovalRow:
+        """One question.
+
+        Raises:
+            NotFound: none of this tenant.
+        """
+        return await self._readers.run(partial(approval_rows.get, approval_id=approval_id, tenant=tenant))
+
+    async def approvals(
+        self, tenant: str | None, states: frozenset[ApprovalState], cursor: str | None, limit: int
+    ) -> tuple[list[ApprovalRow], str | None]:
+        """A page of questions, newest first, and the next page's cursor."""
+        now_s = self._clock.wall_s()
+        wanted = partial(approval_rows.listing, tenant=tenant, states=states, now_s=now_s, cursor=cursor, limit=limit)
+        return await self._readers.run(wanted)
+
+    async def open_approvals(self) -> list[ApprovalRow]:
+        """Every question of an open attempt whose node has not said what it made of it."""
+        return await self._readers.run(approval_rows.unresolved)
 
     async def save_node(self, row: NodeRow) -> None:
         """Remember a node, replacing what was known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Integer, and_, bindparam, delete, literal_column, select
 
-from orchestrator.ledger.tables import ATTEMPTS, DEAD_LETTERS, INVOCATIONS
+from orchestrator.ledger.tables import APPROVALS, ATTEMPTS, DEAD_LETTERS, INVOCATIONS
 from orchestrator.ledger.transaction import Hot, Tx
 from orchestrator.ledger.values import Purge, Purged
 
@@ -26,6 +26,7 @@ _WITH_IT = tuple(
     Hot(delete(table).where(column == bindparam("p_id")))
     for table, column in (
         (ATTEMPTS, ATTEMPTS.c.invocation_id),
+        (APPROVALS, APPROVALS.c.invocation_id),
         (DEAD_LETTERS, _D.invocation_id),
         (INVOCATIONS, _C.id),
     )
@@ -33,7 +34,7 @@ _WITH_IT = tuple(
 
 
 def purge(tx: Tx, wanted: Purge) -> Purged:
-    """Look at the next slice and delete what may go, with its attempts and its dead letter."""
+    """Look at the next slice and delete what may go, with its attempts, its approvals and its dead letter."""
     found = tx.all(_SLICE, {"p_after": wanted.after, "p_limit": wanted.limit})
     gone = [
         {"p_id": row_id}

@@ -71,7 +71,7 @@ def listing(reader: Reader, where: Filter, cursor: str | None, limit: int) -> tu
     attempt = [_A[name].label(f"attempt_{name}") for name in _ATTEMPT]
     query = select(*(_C[name] for name in LIGHT), *attempt).outerjoin_from(INVOCATIONS, ATTEMPTS, _OWN_ATTEMPT)
     query = query.where(*_conditions(where))
-    rows, following = _page(reader, query, _C.seq, cursor, limit)
+    rows, following = page(reader, query, _C.seq, cursor, limit)
     return [_listed(row) for row in rows], following
 
 
@@ -118,7 +118,7 @@ def dead_letters(
         query = query.where(_D.tenant == tenant)
     if reason is not None:
         query = query.where(_D.reason == reason)
-    rows, following = _page(reader, query, _D.seq, cursor, limit)
+    rows, following = page(reader, query, _D.seq, cursor, limit)
     return [_dead_letter(row) for row in rows], following
 
 
@@ -157,9 +157,10 @@ def _conditions(where: Filter) -> list[ColumnElement[bool]]:
     return found
 
 
-def _page(
+def page(
     reader: Reader, query: Select[Any], seq: ColumnElement[int], cursor: str | None, limit: int
 ) -> tuple[list[RowMapping], str | None]:
+    """One page of any query, newest first, and the cursor of the next. Raises InvalidCall."""
     if cursor is not None:
         query = query.where(seq < _seq_of(cursor))
     query = query.add_columns(seq.label("page_seq")).order_by(seq.desc()).limit(limit + 1)

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0006"
+SCHEMA = "0007"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -197,6 +197,32 @@ PAUSES = Table(
     Column("name", Text, nullable=False),
     PrimaryKeyConstraint("kind", "name"),
 )
+
+APPROVALS = Table(
+    "mcpfleet_approvals",
+    META,
+    Column("seq", SEQ, Identity(), primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("invocation_id", Text, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("tool", Text, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("frees_slot", Boolean, nullable=False),
+    Column("answer", Text),
+    Column("answered_by", Text),
+    Column("answered_at", Double),
+    Column("reason", Text),
+    Column("taken", Text),
+    Column("taken_at", Double),
+    Column("arguments_sha256", Text, nullable=False),
+    Column("arguments_json", Text, nullable=False),
+)
+Index("mcpfleet_approvals_id", APPROVALS.c.id, unique=True)
+Index("mcpfleet_approvals_invocation", APPROVALS.c.invocation_id)
+Index("mcpfleet_approvals_tenant", APPROVALS.c.tenant, APPROVALS.c.seq)
 
 NODE_CLAIMS = Table(
     "mcpfleet_node_claims",

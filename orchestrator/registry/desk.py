@@ -30,6 +30,7 @@ from tasks.health import UNHEALTHY
 from tasks.invocation import Lane, State
 from tasks.node import (
     WIRE_VERSION,
+    ApprovalAnswer,
     ClaimReply,
     ClaimRequest,
     JoinReply,
@@ -90,10 +91,12 @@ class NodeDesk:
         on_claim: Callable[[str | None, str], None],
         on_left: Callable[[str], None],
         newest: Callable[[], tuple[int, int] | None],
+        answers: Callable[[str], tuple[ApprovalAnswer, ...]] = lambda _: (),
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
+        self._answers = answers
         self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody joins under that name."""
         self._looked_at_s: float | None = None
@@ -356,6 +359,7 @@ class NodeDesk:
             void=_wire(comparison.void),
             cancel=_wire((a.invocation_id, a.fence) for a in held if a.cancel_requested),
             settled=_wire(comparison.forgotten),
+            answers=self._answers(member.name),
             now=self._clock.wall_s(),
             newest=self._newest(),
         )

@@ -21,12 +21,12 @@ from orchestrator.redis_client import ANSWER_S
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
 from tasks.invocation import Lane
-from tasks.ledger_events import FIELD, Event, Finished, Progress, Saved, Started, unpack
+from tasks.ledger_events import FIELD, Asked, Event, Finished, Progress, Resolved, Saved, Started, unpack
 from tasks.node import Control, Ref
 from tasks.queues import BINDINGS, DOORBELL, binding_of, control_stream, events_stream, node_queue
 
 log = structlog.get_logger("mcpfleet.streams")
-E = TypeVar("E", StartedRow, Finished, Progress, Saved)
+E = TypeVar("E", StartedRow, Finished, Progress, Saved, Asked, Resolved)
 BLOCK_MS = 1000
 RETRY_S = 0.5
 READ_MAX_ENTRIES = 256
@@ -48,6 +48,13 @@ class Settling(Protocol):
     async def spent(self, events: Sequence[tuple[str, Progress]]) -> None: ...
 
 
+class Questions(Protocol):
+    """Who takes questions to people."""
+
+    async def asked(self, events: Sequence[tuple[str, Asked]]) -> None: ...
+    async def resolved(self, events: Sequence[tuple[str, Resolved]]) -> None: ...
+
+
 class NodeStreams:
     """One reader for all nodes of the fleet."""
 
@@ -61,10 +68,11 @@ class NodeStreams:
         clock: Clock,
         leads: Callable[[], bool],
         saved: Callable[[Sequence[tuple[str, Saved]]], Awaitable[None]] | None = None,
+        questions: Questions | None = None,
     ) -> None:
         """`saved`: told what nodes saved of their sessions; before what ended."""
         self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
-        self._leads, self._saved = leads, saved
+        self._leads, self._saved, self._questions = leads, saved, questions
         self._clock = clock
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
@@ -104,7 +112,10 @@ class NodeStreams:
 
     async def cancel(self, invocation: str, fence: int, node: str) -> None:
         """Ask a node to stop one attempt, now. Its next renewal hears it again."""
-        control = Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),))
+        await self.say(node, Control(kind="cancel", refs=(Ref(invocation=invocation, fence=fence),)))
+
+    async def say(self, node: str, control: Control) -> None:
+        """On the node's control stream, now. What is lost there is said again otherwise."""
         try:
             async with asyncio.timeout(ANSWER_S), self._one_writes:
                 if node not in self._nodes():
@@ -113,7 +124,7 @@ class NodeStreams:
                     control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
                 )
         except (RedisError, OSError) as error:
-            log.warning("cancel_not_prompt", node=node, error=str(error))
+            log.warning("control_not_prompt", node=node, kind=control.kind, error=str(error))
 
     def forget_soon(self, node: str) -> None:
         """The node left."""
@@ -201,6 +212,11 @@ class NodeStreams:
             await _each_apart(self._settling.spent, spent)
         if self._saved is not None:
             await _each_apart(self._saved, [(node, event) for node, event in events if isinstance(event, Saved)])
+        if self._questions is not None:
+            asked = [(node, event) for node, event in events if isinstance(event, Asked)]
+            await _each_apart(self._questions.asked, asked)
+            resolved = [(node, event) for node, event in events if isinstance(event, Resolved)]
+            await _each_apart(self._questions.resolved, resolved)
         finished = [(node, event) for node, event in events if isinstance(event, Finished)]
         return await _each_apart(self._settling.finished, finished)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.identity.tokens import ANY_NODE, digest
+from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.values import EnrolmentRow
+from tasks.approval import ApprovalState, Verdict
 from tasks.errors import NotFound
 from tasks.invocation import Principal
 from tasks.node import (
@@ -98,3 +100,32 @@ class MemoryEnrolments:
     async def forget_enrolment(self, name: str) -> None:
         """Forget it."""
         self.rows.pop(name, None)
+
+
+class NoApprovals:
+    """Nobody asks here."""
+
+    async def get(self, approval_id: str, principal: Principal) -> ApprovalRow:  # noqa: ARG002 - the port's
+        """Raises NotFound."""
+        raise NotFound("approval", approval_id)
+
+    async def listing(
+        self,
+        states: frozenset[ApprovalState],  # noqa: ARG002 - the port's
+        principal: Principal,  # noqa: ARG002 - the port's
+        cursor: str | None,  # noqa: ARG002 - the port's
+        limit: int,  # noqa: ARG002 - the port's
+    ) -> tuple[list[ApprovalRow], str | None]:
+        """Nothing."""
+        return [], None
+
+    async def answer(
+        self,
+        approval_id: str,
+        verdict: Verdict,  # noqa: ARG002 - the port's
+        arguments_sha256: str,  # noqa: ARG002 - the port's
+        reason: str,  # noqa: ARG002 - the port's
+        principal: Principal,  # noqa: ARG002 - the port's
+    ) -> ApprovalRow:
+        """Raises NotFound."""
+        raise NotFound("approval", approval_id)

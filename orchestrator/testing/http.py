@@ -17,7 +17,7 @@ from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments
+from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments, NoApprovals
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
@@ -41,6 +41,7 @@ def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None, money: Memor
         enrolments=enroller,
         scaling=scale_views(),
         money=money or MemoryMoney(),
+        approvals=NoApprovals(),
     )
 
 

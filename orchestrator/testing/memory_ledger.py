@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
+from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
 from orchestrator.ledger.values import (
@@ -110,6 +111,10 @@ class MemoryLedger:
 
     async def expire(self, ids: Sequence[str], at: float) -> list[str]:  # noqa: ARG002 - the real signature
         """Nothing here has a deadline."""
+        return []
+
+    async def open_approvals(self) -> list[ApprovalRow]:
+        """Nobody asks here."""
         return []
 
     async def enrolments(self) -> list[EnrolmentRow]:

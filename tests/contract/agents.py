@@ -22,7 +22,7 @@ from worker.sidecars.assemble import agent_server
 from worker.sidecars.lent import Lend
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.messages_double import MessagesDouble
-from worker.upstreams.upstream import Ask, Keeping
+from worker.upstreams.upstream import Approver, Ask, Keeping
 from worker.workspaces.names import Project
 
 KEY = "not-a-secret"
@@ -38,6 +38,7 @@ class Bench:
     folder: Path
     lines: list[str] = field(default_factory=list)
     changes: list[None] = field(default_factory=list)
+    approver: Approver | None = None
 
     async def call(
         self,
@@ -50,7 +51,13 @@ class Bench:
     ) -> dict[str, Any]:
         """One run; the CallToolResult."""
         ask = Ask(
-            invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project, keeping=keeping
+            invocation,
+            None,
+            None,
+            lambda _done, _total, line: self.lines.append(line or ""),
+            project,
+            keeping=keeping,
+            approver=self.approver,
         )
         async with asyncio.timeout(WAIT_S):
             answer: dict[str, Any] = orjson.loads(await self.server.call("run", {"prompt": prompt, **more}, ask))

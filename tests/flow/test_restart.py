@@ -62,7 +62,7 @@ class Processes:
         self.until(ready.exists)
         self.port = int(ready.read_text().strip().rsplit(":", 1)[1])
 
-    def start_node(self) -> None:
+    def start_node(self, **settings: str) -> None:
         """Until it is listed."""
         self.start(
             "node",
@@ -73,6 +73,7 @@ class Processes:
             MCPFLEET_NODE_ORCHESTRATOR_URL=self.url,
             MCPFLEET_NODE_JOIN_TOKEN=self.join_token,
             MCPFLEET_NODE_STATE_DIR=str(self.folder / "node"),
+            **settings,
         )
         self.until(lambda: bool(self.get("/v1/nodes")["items"]))
 

@@ -29,7 +29,7 @@ POST /v1/pauses · GET /v1/dead-letters · POST /v1/dead-letters:replay · POST 
 PUT /v1/blobs/{sha256} · GET /v1/blobs/{sha256} · POST /v1/enrolments · POST /v1/enrolments/{name}
 DELETE /v1/enrolments/{name} · GET /v1/scale · GET /v1/scale/claims · GET /v1/scale/log · POST /v1/scale/plan
 POST /v1/scale/replay · PUT /v1/scale/override · DELETE /v1/scale/override · POST /v1/scale/dry-run
-POST /v1/scale/wind-down · GET /v1/costs
+POST /v1/scale/wind-down · GET /v1/costs · GET /v1/approvals · GET /v1/approvals/{id} · POST /v1/approvals/{id}
 GET /openapi.json · GET /health · GET /metrics
 """
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import orjson
 
+from tasks.approval import shown_line
 from tasks.errors import FleetError, Permanent
 from worker.sidecars.places import Place
 from worker.sidecars.run_arguments import RunArguments
-from worker.sidecars.sidecar import Began, Ending, Event, Result, Retrying, Said, ToolBegan
+from worker.sidecars.sidecar import Answered, Asked, Began, Ending, Event, Result, Retrying, Said, ToolBegan
 from worker.upstreams.errors import UpstreamError, not_started, permanent
 from worker.upstreams.upstream import Ask
 
 RUN = "run"
+ABOUT_CHARS = 200
 STRUCTURED = {
     "type": "object",
     "properties": {
@@ -54,6 +56,13 @@ def line_of(event: Event) -> str | None:
         return None if event.is_part or not event.text.strip() else event.text
     if isinstance(event, ToolBegan):
         return f"{event.name}: {event.about}" if event.about else event.name
+    if isinstance(event, Asked):
+        asked = event.question
+        about = shown_line(asked.arguments_json)[:ABOUT_CHARS]
+        return f"waits for a person: may it use {asked.tool} {about}? mcpfleet approvals show {asked.id}"
+    if isinstance(event, Answered):
+        permission = event.permission
+        return f"{event.tool} is allowed" if permission.is_allowed else f"{event.tool} is denied: {permission.reason}"
     if isinstance(event, Retrying):
         return f"the provider answered {event.status or 'nothing'}; try {event.attempt + 1} in {event.after_s:.1f} s"
     return None

@@ -29,6 +29,7 @@ from worker.confines.confines import Confined, Confines, MemorySpent
 from worker.confines.janitor import Janitor
 from worker.sidecars import capsules as sessions
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, numbered, of_workspace
+from worker.sidecars.asking import Terms, UnderTerms
 from worker.sidecars.bill import Bill, agreed
 from worker.sidecars.capsule import Capsule
 from worker.sidecars.capsules import Capsules, Saver
@@ -98,6 +99,7 @@ class AgentServer:
         extras: Extras | None = None,
         learns: bool = True,
         capsules: Capsules | None = None,
+        terms: Terms | None = None,
     ) -> None:
         """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself.
 
@@ -107,6 +109,7 @@ class AgentServer:
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
         self._policy_of, self._extras, self._learns, self._capsules = policy_of, extras, learns, capsules
         self._confines, self._janitor = confines, janitor
+        self._terms = terms or Terms()
         self._definitions = (definition(), *(extras.definitions() if extras is not None else ()))
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
@@ -335,7 +338,8 @@ class AgentServer:
 
     async def _run(self, task: AgentTask, ask: Ask, saver: Saver | None) -> tuple[Result, bool]:
         used_tools = False
-        async with contextlib.aclosing(guarded(self._sidecar, task, self._clock)) as events:
+        asks = None if ask.approver is None else UnderTerms(ask.approver, self._terms)
+        async with contextlib.aclosing(guarded(self._sidecar, task, self._clock, asks)) as events:
             async for event in events:
                 if isinstance(event, Result):
                     return event, used_tools

@@ -26,6 +26,7 @@ from worker.sidecars.acp_config import AcpSettings
 from worker.sidecars.acp_sessions import SessionFiles
 from worker.sidecars.agent_answers import RUN
 from worker.sidecars.agent_server import AgentServer, Extras
+from worker.sidecars.asking import Terms
 from worker.sidecars.capsules import Capsules
 from worker.sidecars.chat_tools import ChatTools
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
@@ -93,6 +94,7 @@ def agent_server(
         extras=behind.extras,
         learns=behind.learns,
         capsules=behind.capsules,
+        terms=_terms(entry),
     )
 
 
@@ -105,6 +107,12 @@ class _Behind:
     extras: Extras | None = None
     learns: bool = True
     capsules: Capsules | None = None
+
+
+def _terms(entry: SidecarEntry) -> Terms:
+    if isinstance(entry, AcpEntry):
+        return Terms()  # what such an agent asks is answered by the call
+    return Terms(entry.approvals.wait_s, entry.approvals.mode == "free")
 
 
 def _confines(name: str, entry: SidecarEntry, home: Path) -> Confines:

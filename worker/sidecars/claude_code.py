@@ -21,7 +21,7 @@ import orjson
 import structlog
 
 from tasks.errors import SettingsError
-from worker.sidecars import claude_words
+from worker.sidecars import claude_permissions, claude_words
 from worker.sidecars.bill import Bill
 from worker.sidecars.egress import Egress
 from worker.sidecars.lent import Lend
@@ -325,7 +325,9 @@ class _Run:
             chosen |= {"resume": session.id, "fork_session": session.mode is SessionMode.FORK}
         if task.output_schema is not None:
             chosen["output_format"] = {"type": "json_schema", "schema": dict(task.output_schema)}
-        if task.permission_mode is not None:
+        if task.ask is not None:
+            chosen |= claude_permissions.asking(task.ask)
+        elif task.permission_mode is not None:
             chosen["permission_mode"] = task.permission_mode
         return ClaudeAgentOptions(
             cli_path=self._wrappers()[0],
@@ -335,7 +337,7 @@ class _Run:
             disallowed_tools=list(task.denied_tools),
             mcp_servers={name: self._lent(name) for name in task.servers},
             strict_mcp_config=True,
-            setting_sources=["project"],
+            setting_sources=[] if task.ask is not None else ["project"],  # its own rules would allow what it likes
             max_turns=task.limits.turns,
             max_budget_usd=task.limits.cost_usd,
             include_partial_messages=True,

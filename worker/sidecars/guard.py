@@ -1,4 +1,4 @@
-"""What holds for every run, whatever runs: wall time, silence, and exactly one Result, last.
+"""What holds for every run, whatever runs: wall time, silence, questions, and exactly one Result, last.
 
 Refuses to know a runtime. A limit is no exception to the caller: it is how the run ended, with its bill.
 """
@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator
 import structlog
 
 from tasks.clock import Clock
-from worker.sidecars.sidecar import AgentTask, Ending, Event, Fault, Result, Sidecar
+from worker.sidecars.asking import Asking, Asks, Stopwatch
+from worker.sidecars.sidecar import ASK, AgentTask, Ending, Event, Fault, Result, Sidecar
 
 GRACE_S = 6.0
 """For what a run that is told to end has to say."""
@@ -20,32 +21,43 @@ Heard = asyncio.Queue[Event | None]
 _log = structlog.get_logger()
 
 
-async def guarded(sidecar: Sidecar, task: AgentTask, clock: Clock) -> AsyncGenerator[Event]:
-    """The events of a run, within its limits.
+async def guarded(sidecar: Sidecar, task: AgentTask, clock: Clock, asks: Asks | None = None) -> AsyncGenerator[Event]:
+    """The events of a run, within its limits. While it waits for a person none of its time counts.
 
     A runtime that ends without a Result, or breaks, ends as FAILED with the fault PROTOCOL; what it says
-    after its Result is dropped.
+    after its Result is dropped. `asks` is used where the task's permission mode is `ask`.
     """
-    began_s, heard = clock.mono_s(), Heard()
+    began_s, heard, waits = clock.mono_s(), Heard(), Stopwatch()
+    asking = Asking(asks, heard.put_nowait)
+    if task.permission_mode == ASK:
+        task = dataclasses.replace(task, ask=asking.ask)
     running = asyncio.create_task(_listen(sidecar, task, heard))
     try:
         while True:
-            wait_s, why = _patience(task, clock.mono_s() - began_s)
+            wait_s, why = _patience(task, clock.mono_s() - began_s - waits.waited_s())
+            wait_s = None if waits.is_waiting else wait_s
             try:
                 async with asyncio.timeout(wait_s):
                     event = await heard.get()
             except TimeoutError:
-                yield await _ended(sidecar, task, heard, why)
+                yield _told(await _ended(sidecar, task, heard, why), asking)
                 return
             if event is None:
                 yield Result(Ending.FAILED, _no_result(task), Fault.PROTOCOL)
                 return
-            yield event
+            waits.hear(event, clock.mono_s())
             if isinstance(event, Result):
+                yield _told(event, asking)
                 return
+            yield event
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def _told(result: Result, asking: Asking) -> Result:
+    """With all that it was denied, also where the runtime does not list it."""
+    return dataclasses.replace(result, denials=tuple(dict.fromkeys((*result.denials, *asking.denied))))
 
 
 async def _listen(sidecar: Sidecar, task: AgentTask, heard: Heard) -> None:

@@ -15,8 +15,8 @@ from worker.sidecars.bill import Bill
 from worker.sidecars.openai_chat_backend import RESERVE_TOKENS, Ask, ChatEndpoint, Listener, Message
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_schema import answer_of, wanted_json
-from worker.sidecars.openai_chat_stream import Answer, Part, tokens
-from worker.sidecars.openai_chat_tools import READING, Told, WorkspaceTools, about
+from worker.sidecars.openai_chat_stream import Answer, Part, ToolCall, tokens
+from worker.sidecars.openai_chat_tools import READING, Told, WorkspaceTools, about, arguments
 from worker.sidecars.sidecar import (
     AgentTask,
     Began,
@@ -178,11 +178,22 @@ class ChatRun(Listener):
             if answer.finish == "length" and call is answer.calls[-1]:
                 told = Told(f"not done: {_CUT}", is_error=True)
             else:
-                told = await self._tools.use(call)
+                told = await self._permitted(call) or await self._tools.use(call)
             if not self._tools.has(call.name):
                 self._denials[call.name] = None
             self._tell(ToolEnded(call.id, told.is_error))
             self._messages.append({"role": "tool", "tool_call_id": call.id, "content": _plain(told.text)})
+
+    async def _permitted(self, call: ToolCall) -> Told | None:
+        """Why not, where a person says so; None where it may be used, or is its own fault."""
+        task = self._task
+        if task.ask is None or call.name in READING.union(task.allowed_tools) or not self._tools.has(call.name):
+            return None
+        given = arguments(call)
+        if given is None:
+            return None  # using it says what is wrong with it
+        permission = await task.ask(call.name, given)
+        return None if permission.is_allowed else Told(f"denied: {permission.reason}", is_error=True)
 
     def _done(self, answer: Answer, ask: Ask, *, is_last: bool) -> Result | None:
         """The end of the run; None where it is asked once more for an answer that fits."""
@@ -256,7 +267,8 @@ class ChatRun(Listener):
 
 def _given(task: AgentTask) -> frozenset[str] | None:
     """Names of tools; None for all."""
-    names = set(task.allowed_tools) or {"read_file", "list_files", "write_file", "edit_file", "run_command"}
+    every = {"read_file", "list_files", "write_file", "edit_file", "run_command"}
+    names = every if task.ask is not None else set(task.allowed_tools) or every
     if task.permission_mode == PLAN:
         names &= READING
     return frozenset(names - set(task.denied_tools))

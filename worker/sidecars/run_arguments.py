@@ -36,8 +36,9 @@ class RunArguments(BaseModel):
     fork: bool = Field(default=False, description="Continue from a copy; the session itself stays as it is.")
     allowed_tools: tuple[Text, ...] = Field(default=(), description="Tools that it may use without asking.")
     denied_tools: tuple[Text, ...] = Field(default=(), description="Tools that it may not use.")
-    permission_mode: Literal["default", "acceptEdits", "plan", "dontAsk"] = Field(
-        default="acceptEdits", description="What it may do without asking."
+    permission_mode: Literal["default", "acceptEdits", "plan", "dontAsk", "ask"] = Field(
+        default="acceptEdits",
+        description="What it may do without asking; `ask`: a person allows or denies each tool that is neither.",
     )
     output_schema: dict[str, Any] | None = Field(default=None, description="JSON schema that the answer is to fit.")
     ref: Text | None = Field(default=None, description="Branch, tag or commit to begin from; the default branch.")

@@ -5,7 +5,7 @@ Owns the words. Refuses to know any runtime, and to start anything. See docs/adr
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from worker.sidecars.bill import Bill
+
+from tasks.approval import Permission, Question
+
+ASK = "ask"
+"""The permission mode in which a person is asked."""
+Ask = Callable[[str, Mapping[str, Any]], Awaitable[Permission]]
+"""A tool and its exact arguments, to a person; the answer binds to just these."""
 
 
 class SessionMode(StrEnum):
@@ -81,6 +88,8 @@ class AgentTask:
     """JSON schema that the answer is to fit."""
     bill: Bill | None = field(default=None, repr=False, compare=False)
     """Where every request to a model is counted; the Result's usage and cost are its."""
+    ask: Ask | None = None
+    """Asked for a tool that is neither allowed nor denied; None where the permission mode alone decides."""
 
 
 # ---------------------------------------------------------------- events
@@ -137,6 +146,22 @@ class Retrying:
     after_s: float
     status: int | None
     """Of HTTP; None where no answer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """It waits for a person: neither its silence nor its wall time count until `Answered`."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """It goes on."""
+
+    id: str
+    tool: str
+    permission: Permission
 
 
 # ---------------------------------------------------------------- the end
@@ -227,7 +252,7 @@ class Result:
     """What the provider asked to wait, with `QUOTA` and `OVERLOADED`."""
 
 
-Event = Began | Said | Thought | ToolBegan | ToolEnded | Retrying | Result
+Event = Began | Said | Thought | ToolBegan | ToolEnded | Retrying | Asked | Answered | Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,16 @@ class PriceEntry(BaseModel):
     cache_write: Price = 0.0
 
 
+class ApprovalsEntry(BaseModel):
+    """How a run waits for a person, in the permission mode `ask`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    mode: Literal["hold", "free"] = "hold"
+    """`hold`: the run keeps its slot; `free`: others get it, and the run takes one again before it goes on."""
+    wait_s: Positive = 3600.0
+    """Then it is denied."""
+
+
 class ClaudeCodeEntry(RunShare):
     """Claude Code beside this node."""
 
@@ -90,6 +100,7 @@ class ClaudeCodeEntry(RunShare):
     """The most that any run may cost."""
     capsule_every_s: float = Field(default=30.0, ge=0)
     """Between two saves of a run's session; 0: none, and a run that loses its machine is lost."""
+    approvals: ApprovalsEntry = ApprovalsEntry()
 
 
 class OpenAIChatEntry(RunShare):
@@ -115,6 +126,7 @@ class OpenAIChatEntry(RunShare):
     wall_s: Positive = 3600.0
     silence_s: Positive = 600.0
     cost_usd: Positive | None = None
+    approvals: ApprovalsEntry = ApprovalsEntry()
 
 
 class AcpEntry(RunShare):

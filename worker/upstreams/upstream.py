@@ -14,6 +14,7 @@ from mcp_types import (
     PROTOCOL_VERSION_META_KEY,
 )
 
+from tasks.approval import Permission, Question
 from tasks.spend import Spent
 from tasks.tool import ToolSpec
 
@@ -69,6 +70,18 @@ class Keeping(Protocol):
         ...
 
 
+class Approver(Protocol):
+    """Puts a question of one call to a person. There is one where the call came through the fleet."""
+
+    def question(self, tool: str, arguments: Mapping[str, Any], *, wait_s: float, frees_slot: bool) -> Question:
+        """Raises ValueError or TypeError: the arguments are no JSON."""
+        ...
+
+    async def answer(self, question: Question) -> Permission:
+        """What a person says; the call's own time limit does not run meanwhile."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What travels with a call beside tool and arguments."""
@@ -82,6 +95,7 @@ class Ask:
     on_spend: OnSpend = nobody_pays
     keeping: Keeping | None = None
     """None where nothing can be saved."""
+    approver: Approver | None = None
 
     def call_meta(self) -> dict[str, Any]:
         """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""

@@ -25,7 +25,17 @@ from worker.upstreams.probe import Probe
 from worker.upstreams.remote import RemoteServer
 from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
 from worker.upstreams.stdio import StdioLink
-from worker.upstreams.upstream import Alarm, Ask, Keeping, OnSpend, Progress, ServerStatus, Upstream, nobody_pays
+from worker.upstreams.upstream import (
+    Alarm,
+    Approver,
+    Ask,
+    Keeping,
+    OnSpend,
+    Progress,
+    ServerStatus,
+    Upstream,
+    nobody_pays,
+)
 
 log = structlog.get_logger()
 
@@ -129,6 +139,7 @@ class Upstreams:
         project: str | None = None,
         on_spend: OnSpend = nobody_pays,
         keeping: Keeping | None = None,
+        approver: Approver | None = None,
     ) -> str:
         """Call `server.tool`; its CallToolResult or InputRequiredResult as JSON text, as it came.
 
@@ -141,7 +152,7 @@ class Upstreams:
         server = self._servers.get(server_name)
         if server is None:
             raise unknown_tool(tool)
-        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping)
+        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping, approver)
         return await server.call(name, arguments, ask)
 
     def _changed(self) -> None:

@@ -182,6 +182,14 @@ def version() -> str:
     return str(json.loads((AGENTS / "claude-code-linux-x64/package.json").read_text())["version"])
 
 
+def _forget_groups(home: Path) -> None:
+    """The node is killed, so the empty folder of its runs' groups stays until its next start, which never comes."""
+    here = found(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    for each in here:
+        for base in each.root.rglob(family_name(home)):
+            base.rmdir()
+
+
 @asynccontextmanager
 async def rig(folder: Path, broker: Broker, slots: int) -> AsyncIterator[Rig]:
     """Up and joined."""
@@ -202,4 +210,6 @@ async def rig(folder: Path, broker: Broker, slots: int) -> AsyncIterator[Rig]:
         state = folder / f"state-{new_id()}"
         async with node_process(fake, state, os.environ, further=further) as node:
             await node.health_until(lambda view: "claude_code" in str(view["servers"]))
-            yield Rig(node, fake, model, url, state / name / "sidecars/claude_code")
+            home = state / name / "sidecars/claude_code"
+            yield Rig(node, fake, model, url, home)
+        _forget_groups(home)

@@ -56,6 +56,13 @@ def groups_of(home: Path) -> list[Path]:
     ]
 
 
+def forget_groups(home: Path) -> None:
+    """What a killed node leaves until its next start: the empty folder that its runs' groups were in."""
+    for each in _hierarchies():
+        for base in each.root.rglob(family_name(home)):
+            base.rmdir()
+
+
 @asynccontextmanager
 async def glm(folder: Path, model: ChatDouble, **more: Any) -> AsyncIterator[AgentServer]:
     """Started. `more` goes into its lines of the servers file."""

@@ -20,7 +20,7 @@ import structlog
 
 from tasks.errors import Retryable
 from worker.confines.groups import Allowance, Family, Group, Met, family, family_name
-from worker.confines.hierarchies import found
+from worker.confines.hierarchies import NotOurs, found
 
 LOOK_EVERY_S = 0.5
 DATA_MIN_BYTES = 2**30
@@ -42,6 +42,15 @@ class MemorySpent(Retryable):
             f"the run was ended: it used all of its memory, {_size(limit_bytes)}; give it a smaller task, or raise "
             "memory_bytes of the sidecar in the servers file"
         )
+
+
+class NoGroup(Retryable):
+    """No control group can be made for a run just now."""
+
+    code = "no_control_group"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the run was not begun, because its limits could not be set: {why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +133,12 @@ class Confines:
         """One run; whatever of it is still there at the end is ended.
 
         Raises:
-            OSError: the kernel makes no group now, though it did at the start.
+            NoGroup: the kernel makes none now, though it did at the start.
         """
         self._living[run] = Living(run, folder)
         group = None
         try:
-            group = None if self.family is None else self.family.make(run, self._allowance)
+            group = self._group(run)
             yield Confined(group, self._entering(group), self._allowance)
         finally:
             try:
@@ -139,6 +148,13 @@ class Confines:
                 self._living.pop(run, None)
                 with contextlib.suppress(OSError):
                     os.utime(folder)  # to the janitor it is a young one again: it is being removed just now
+
+    def _group(self, run: str) -> Group | None:
+        """Never none where there were some at the start: a run without its limits is not begun."""
+        try:
+            return None if self.family is None else self.family.make(run, self._allowance)
+        except (OSError, NotOurs) as error:
+            raise NoGroup(str(error)) from error
 
     async def _ended(self, run: str, group: Group) -> None:
         met = group.met()

@@ -54,7 +54,11 @@ class Family:
 
         Raises:
             OSError: the kernel refuses.
+            NotOurs: the family's own group is gone and cannot be made again.
         """
+        for base, hierarchy in self._bases.items():
+            if not base.is_dir():  # somebody tidied up
+                prepared(hierarchy, self.name)
         paths = tuple(base / _named(run) for base in self._bases)
         for path in paths:
             path.mkdir(exist_ok=True)

@@ -330,10 +330,12 @@ class AgentServer:
         place, confined = within
         async with watched((place.watch, confined.watch), partial(self._sidecar.cancel, task.run)) as trouble:
             result, used_tools = await self._run(task, ask, saver)
-        error = trouble() or (confined.memory_spent() if result.ending is not Ending.SUCCEEDED else None)
+        # Asked once more: it may have ended by itself, well or badly, before the watch looked.
+        error = trouble() or confined.memory_spent()
         if error is not None:
             fault = Fault.MEMORY if isinstance(error, MemorySpent) else Fault.ROOM
-            result = dataclasses.replace(result, ending=Ending.LIMIT, fault=fault, text=error.message)
+            said = f"{error.message}\n\n{result.text}" if result.ending is Ending.SUCCEEDED else error.message
+            result = dataclasses.replace(result, ending=Ending.LIMIT, fault=fault, text=said)
         return result, used_tools
 
     async def _run(self, task: AgentTask, ask: Ask, saver: Saver | None) -> tuple[Result, bool]:

@@ -14,7 +14,7 @@ from worker.upstreams.errors import UpstreamError
 pytestmark = pytest.mark.live("sandbox")
 
 GARBAGE = "this is no JSON\n"
-NO_MESSAGES = '[1]\n7\n{"id": []}\n{"id": 2, "error": "x"}\n{"id": 2}\n{"method": 1, "id": 2}\n'
+NO_MESSAGES = '[1]\n7\n{"id": [], "result": 1}\n{"id": 2, "error": "x"}\n{"id": 2}\n{"method": 1, "id": 2}\n'
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from worker.upstreams.errors import UpstreamError
 pytestmark = pytest.mark.live("sandbox")
 
 GARBAGE = "this is no JSON\n"
-NO_MESSAGES = '[1]\n7\n{"id": []}\n{"id": 2, "error": "x"}\n{"id": 2}\n{"method": 1, "id": 2}\n'
+QUESTION = '{"jsonrpc": "2.0", "id": 1, "method": "fs/read_text_file", "params": {}}\n'
+NO_MESSAGES = '[1]\n7\n{"id": [], "result": 1}\n{"id": 2, "error": "x"}\n{"id": 2}\n{"method": 1, "id": 2}\n'
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ NO_MESSAGES = '[1]\n7\n{"id": []}\n{"id": 2, "error": "x"}\n{"id": 2}\n{"method"
         ([do("say", text="I"), do("exit", status=3)], {}, ("failed", "protocol", "status 3")),
         ([do("say", text="I"), do("exit", status=0)], {}, ("failed", "protocol", "status 0")),
         ([do("complain", text="no such thing"), do("exit", status=1)], {}, ("failed", "protocol", "no such thing")),
+        ([do("raw", text=QUESTION, times=500), do("wait")], {}, ("failed", "protocol", "listens to no answer")),
         ([do("say", text="I")], {"stays": True}, ("succeeded", None, "I")),
         ([do("update", sessionUpdate="of tomorrow", x=[1])], {}, ("succeeded", None, "")),
         ([do("update", sessionUpdate="agent_message_chunk", content=7)], {}, ("succeeded", None, "")),
@@ -92,3 +94,11 @@ async def test_a_session_behind_a_link_is_not_kept(tmp_path: Path) -> None:
         async with scripted(tmp_path, [link], sessions=[path]) as at:
             answer = await at.call(invocation=f"inv-{number}")
         assert (answer["isError"], answer["structuredContent"]["session_id"]) == (False, None)
+
+
+async def test_an_agent_that_reads_nothing_is_ended_all_the_same(tmp_path: Path) -> None:
+    """Its prompt does not fit into the pipe, nor does the word that it is to stop."""
+    async with scripted(tmp_path, agent={"is_deaf": True}, silence_s=4.0) as at:
+        answer = await at.call("x" * 900_000)
+        assert at.processes() == []
+    assert (answer["structuredContent"]["ending"], answer["structuredContent"]["fault"]) == ("limit", "silence")

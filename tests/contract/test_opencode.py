@@ -23,8 +23,6 @@ pytestmark = pytest.mark.live("opencode")
 
 PAGE = (ROOT / "docs/agents.md").read_text()
 OURS = ("kind", "command", "version", "environ", "files", "sessions")
-TITLE = Step("A title")
-"""It asks for one, of the first request of a session, whatever the script says of that one."""
 
 
 @asynccontextmanager
@@ -113,6 +111,16 @@ async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
         assert at.processes() == []
+
+
+async def test_money_ends_a_run(tmp_path: Path) -> None:
+    """The way out refuses, it gives up, and what it cost until then is told."""
+    script = [Step("", (use("bash", command=f"echo {step}", description="say"),)) for step in range(9)]
+    async with opencode(tmp_path, script, cost_usd=3.5 * ONE_ANSWER_USD) as at:
+        answer = await at.call(allowed_tools=["bash"])
+    structured = answer["structuredContent"]
+    assert (answer["isError"], structured["ending"], structured["fault"]) == (True, "limit", "money")
+    assert 3.5 * ONE_ANSWER_USD < structured["cost_usd"] < 6 * ONE_ANSWER_USD  # its question for a title is one more
 
 
 async def test_a_session_goes_on(tmp_path: Path) -> None:

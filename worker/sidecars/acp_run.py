@@ -41,6 +41,7 @@ QUIET_S = 30.0
 """That an agent may say nothing while the provider refuses: long waits are the fleet's, they free the slot."""
 NOT_LENT = "not given: it would need a network, which the sandbox has not"
 AUTH_REQUIRED = -32000
+DENIALS_MAX = 1_000
 _log = structlog.get_logger()
 
 
@@ -82,8 +83,7 @@ class AcpRun:
     async def cancel(self) -> None:
         """Ask it, so that it says what it did; then its world is ended."""
         self._is_cancelled = True
-        with contextlib.suppress(OSError):
-            await self._ask_to_stop()
+        await self._ask_to_stop()
         if self._talking is not None:
             await asyncio.wait({self._talking}, timeout=CANCEL_S)
         if self._process is not None:
@@ -256,14 +256,18 @@ class AcpRun:
         for event in events:
             self._events.put_nowait(event)
         is_allowed = self._policy.allows(tool)
-        if not is_allowed:
+        if not is_allowed and len(self._denials) < DENIALS_MAX:
             self._denials.append(tool.called)
         chosen = option_of(options, is_allowed=is_allowed)
         return {"outcome": "cancelled"} if chosen is None else {"outcome": "selected", "optionId": chosen}
 
     async def _ask_to_stop(self) -> None:
-        if self._connection is not None and self._is_prompted:
-            await self._connection.send_notification("session/cancel", {"sessionId": self._session})
+        """As far as it listens: one that reads nothing is not waited for."""
+        if self._connection is None or not self._is_prompted:
+            return
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CANCEL_S):
+                await self._connection.send_notification("session/cancel", {"sessionId": self._session})
 
     # ---------------------------------------------------------------- the end
 

@@ -16,6 +16,8 @@ import orjson
 LINE_MAX_BYTES = 16_000_000
 CHUNK_BYTES = 65_536
 STRANGE_LINES_MAX = 20
+ASKED_MAX = 100
+"""Questions of the agent that have no answer yet: one that asks and does not listen would fill the node."""
 SHOWN_CHARS = 200
 
 
@@ -27,18 +29,20 @@ class Wire:
         self._held = bytearray()
         self._looked_bytes = 0
         self._is_reading = False
-        self._strange = 0
+        self._strange = self._asked = 0
         self.first_strange: str | None = None
         self.broken: str | None = None
 
     async def send(self, message: dict[str, Any]) -> None:
         """Raises OSError where nobody reads any more; an answer that nobody waits for is dropped."""
+        is_answer = "method" not in message
         try:
             self._writer.write(orjson.dumps(message) + b"\n")
             await self._writer.drain()
         except OSError:
-            if "method" in message:
+            if not is_answer:
                 raise
+        self._asked -= is_answer
 
     async def receive(self) -> dict[str, Any] | None:
         """The next message; None at the end, or where there is no sense in reading on."""
@@ -48,6 +52,10 @@ class Wire:
                 return None
             message = _message(line)
             if message is not None:
+                self._asked += "method" in message and "id" in message
+                if self._asked > ASKED_MAX:
+                    self.broken = f"it asked {self._asked} questions and listens to no answer"
+                    return None
                 return message
             if line.strip():
                 self._count(line)

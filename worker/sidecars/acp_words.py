@@ -19,6 +19,8 @@ ABOUT_CHARS = 200
 SAID_CHARS = 500
 TEXT_MAX_CHARS = 1_000_000
 """Of one message; what follows is not kept."""
+USES_MAX = 10_000
+"""Of tools, in one run; others are not told."""
 _TELLING = ("command", "filePath", "file_path", "filepath", "path", "pattern", "url", "description", "prompt")
 _TOO_LONG = ("prompt is too long", "context_length", "context length", "context window", "maximum context")
 _BY_STATUS = {
@@ -116,6 +118,8 @@ class Hearing:
     def _used(self, update: Mapping[str, Any]) -> Iterator[Event]:
         name, status = str(update.get("toolCallId")), update.get("status")
         is_new = name not in self._uses
+        if is_new and len(self._uses) >= USES_MAX:
+            return
         use = self._use(name, update)
         if is_new:
             yield from self.whole()

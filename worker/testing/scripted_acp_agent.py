@@ -76,6 +76,8 @@ class Agent:
                 self.session = "scripted-1"
                 note("new", params)
                 self.say(id=message["id"], result={"sessionId": self.session, **self.script.get("new", {})})
+                while self.script.get("is_deaf"):
+                    time.sleep(60)
             elif method == "session/load":
                 self.load(message["id"], params)
             elif method == "session/set_config_option":

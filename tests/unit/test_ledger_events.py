@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.ledger_events import Event, Finished, Progress, Started, pack, unpack
+from tasks.ledger_events import Event, Finished, Progress, Saved, Started, pack, unpack
 from tasks.outcome import ErrorInfo, Failure, Outcome
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -30,6 +30,7 @@ events = st.one_of(
         st.one_of(st.none(), st.floats(0, 1e9)),
         st.one_of(st.none(), texts),
     ),
+    st.builds(Saved, texts, fences, fences, texts),
     st.builds(Finished, texts, fences, times, st.one_of(st.none(), times), outcomes),
 )
 

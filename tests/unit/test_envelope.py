@@ -54,6 +54,7 @@ deliveries = st.builds(
     meta_json=st.one_of(st.none(), json_objects.map(json.dumps)),
     tries=st.integers(0, 100),
     tenant=texts,
+    capsule=st.one_of(st.none(), texts),
     number=st.one_of(st.none(), st.tuples(st.integers(0, 2**31), st.integers(0, 2**53))),
 )
 

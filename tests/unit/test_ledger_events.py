@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.ledger_events import Event, Finished, Progress, Started, pack, unpack
+from tasks.ledger_events import Event, Finished, Progress, Saved, Started, pack, unpack
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.spend import COST_MAX_USD, TOKENS_MAX, Spend
 
@@ -45,6 +45,7 @@ events = st.one_of(
         st.one_of(st.none(), texts),
         spends,
     ),
+    st.builds(Saved, texts, fences, fences, texts),
     st.builds(Finished, texts, fences, times, st.one_of(st.none(), times), outcomes),
 )
 

@@ -121,7 +121,7 @@ class User:
 
     def __init__(self, *answers: types.ElicitResult | None) -> None:
         self._answers, self.asked = list(answers), list[str]()
-        self.is_asked = asyncio.Event()
+        self.is_asked, self.is_left = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, _context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
         """The next answer; None: never one."""
@@ -129,7 +129,10 @@ class User:
         self.is_asked.set()
         answer = self._answers.pop(0)
         if answer is None:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.is_left.set()
         assert answer is not None
         return answer
 
@@ -168,6 +171,8 @@ async def test_a_user_who_leaves_it_open_leaves_it_to_others(node: Node, mode: s
         run = await node.released()
         await node.ask(run, "q-0001")
         await user.is_asked.wait()
+        done, _ = await asyncio.wait({calling}, timeout=1.0)
+        assert not done
         await node.story.core.approvals.answer("q-0001", Verdict.ALLOW, digest(TEXT), "", Principal("ann"))
         assert (await node.told(run)).verdict is Verdict.ALLOW
         await node.finish(run, "done")
@@ -186,6 +191,8 @@ async def test_a_session_is_not_asked_on_when_somebody_else_was_quicker(node: No
         await user.is_asked.wait()
         await node.story.core.approvals.answer("q-0001", Verdict.DENY, digest(TEXT), "", Principal("ann"))
         await node.told(run)
+        async with asyncio.timeout(WITHIN_S):
+            await user.is_left.wait()
         await node.finish(run, "done")
         async with asyncio.timeout(WITHIN_S):
             assert (await calling).content[0].text == "done"  # type: ignore[union-attr]

@@ -85,14 +85,16 @@ async def test_an_answer_to_other_arguments_is_none(ledger: Ledger) -> None:
     assert (await ledger.approval("q1", None)).answer is None
 
 
-@pytest.mark.parametrize(("at", "has_ended"), [(AT + 60, False), (AT + 10, True)])
-async def test_what_nobody_waits_for_cannot_be_answered(ledger: Ledger, at: float, has_ended: bool) -> None:
+@pytest.mark.parametrize(
+    ("at", "has_ended", "why"), [(AT + 60, False, "its time was over"), (AT + 10, True, "has ended")]
+)
+async def test_what_nobody_waits_for_cannot_be_answered(ledger: Ledger, at: float, has_ended: bool, why: str) -> None:
     """Its time is over, or the attempt that asked is."""
     one = await _open(ledger)
     await ledger.ask_approval(_asked(one))
     if has_ended:
         await ledger.settle([success(one)])
-    with pytest.raises(ApprovalOver) as refused:
+    with pytest.raises(ApprovalOver, match=why) as refused:
         await ledger.answer_approval("q1", None, replace(YES, at=at))
     assert isinstance(refused.value, FleetError)
     assert (await ledger.open_approvals() == []) is has_ended
@@ -157,3 +159,5 @@ async def test_questions_go_with_their_call(ledger: Ledger) -> None:
     await ledger.settle([success(one)])
     await ledger.purge(Purge(after=0, limit=10, ended_before=AT + 1e6, dead_before=0.0))
     assert await ledger.approvals(None, frozenset(), None, 2) == ([], None)
+    _, is_new = await ledger.ask_approval(_asked(await _open(ledger)))
+    assert is_new, "its id is free again"

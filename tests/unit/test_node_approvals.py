@@ -63,7 +63,7 @@ async def test_a_yes_to_other_arguments_allows_nothing() -> None:
     waiting = asyncio.create_task(desk.answer(REF, question))
     await asyncio.sleep(0)
     desk.answered([_said(question, arguments_sha256=other.arguments_sha256)])
-    await asyncio.sleep(0)
+    await asyncio.wait({waiting}, timeout=0.2)
     assert not waiting.done()
     desk.answered([_said(question)])
     assert (await waiting).is_allowed

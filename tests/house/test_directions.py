@@ -12,7 +12,12 @@ import pytest
 
 WIRING = frozenset({"bootstrap", "fleet", "cli", "local", "testing", "loops", "main", "settings", "views"})
 """May know every domain: they put them together."""
-SHARED_WORDS = ("orchestrator.ledger.values", "orchestrator.ledger.errors", "orchestrator.identity.tokens")
+SHARED_WORDS = (
+    "orchestrator.ledger.values",
+    "orchestrator.ledger.approval_values",
+    "orchestrator.ledger.errors",
+    "orchestrator.identity.tokens",
+)
 """Words the domains speak among themselves: what the ledger takes and gives, without SQL, and what a token is."""
 PURE = (
     "tasks/retry.py",

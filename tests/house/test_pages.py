@@ -11,7 +11,7 @@ PAGE_PATH = re.compile(
     r"\b(?:docs|deploy|ansible|benchmarks|requirements|tests)/[\w./-]*\.(?:md|txt|toml|yml|yaml|json|py)\b"
 )
 OUR_PATH = re.compile(r"`((?:tasks|orchestrator|worker|tests|docs|benchmarks|deploy)/[\w./-]+?\.\w+)`")
-MADE_WHEN_RUN = frozenset({"benchmarks/results/latest.json"})
+MADE_WHEN_RUN = frozenset({"benchmarks/results/latest.json", "benchmarks/results/agents.json"})
 MACHINE_PATHS = re.compile(
     r"/(?:work|root)/|/home/(?!node\b|mcpfleet\b)\w|/Users/\w|/tmp/(?:v|plan)/|--(?:extra-)?index-url\b|\bPIP_INDEX|"
     r"registry\.npmjs|files\.pythonhosted|pypi\.org/simple"

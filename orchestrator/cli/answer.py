@@ -63,6 +63,9 @@ def _say_run(desk: Desk, result: Mapping[str, object]) -> None:
         *([f"branch {said['branch']}"] if said.get("branch") else []),
     ]
     desk.screen.note(f"[dim]{escape(clean(' · '.join(told)))}[/]")
+    denials = said.get("denials")
+    if isinstance(denials, list) and denials:
+        desk.screen.note(f"[yellow]![/] denied: {escape(clean(', '.join(map(str, denials))))}")
     for name in ("push_error", "files_error"):
         error = said.get(name)
         if isinstance(error, Mapping):

@@ -29,6 +29,7 @@ RAN = {
     "cost_usd": 0.01874,
     "branch": "agent/1",
     "patch": DIFF,
+    "denials": ["Edit", "Bash"],
     "push_error": {"code": "push_refused", "message": "no\x1b[31m"},
 }
 
@@ -82,6 +83,7 @@ def test_a_run_ends_with_answer_diff_cost_and_session() -> None:
     assert out.getvalue() == f"It is mended.\n{DIFF}"
     said = err.getvalue()
     assert "session s-1 · 5 turns · $0.0187 · branch agent/1" in said
+    assert "denied: Edit, Bash" in said
     assert "no�[31m [push_refused]" in said
 
 

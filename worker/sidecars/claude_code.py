@@ -337,7 +337,7 @@ class _Run:
             disallowed_tools=list(task.denied_tools),
             mcp_servers={name: self._lent(name) for name in task.servers},
             strict_mcp_config=True,
-            setting_sources=[] if task.ask is not None else ["project"],  # its own rules would allow what it likes
+            setting_sources=[] if task.ask is not None else ["project"],  # a project's hook allows what it likes
             max_turns=task.limits.turns,
             max_budget_usd=task.limits.cost_usd,
             include_partial_messages=True,

@@ -21,6 +21,7 @@ import pytest
 
 from orchestrator.testing.serving import serving
 from tests.contract.claude_binary import BINARY, VERSION
+from tests.contract.confined_rig import forget_groups
 from tests.contract.workspace_rig import Rig
 from worker.testing.messages_double import INPUT_TOKENS, OUTPUT_TOKENS, MessagesDouble, text, use
 
@@ -192,6 +193,8 @@ async def fleet(tmp_path: Path, redis_url: str, model: MessagesDouble) -> AsyncI
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+            for home in tmp_path.rglob("sidecars/claude_code"):
+                forget_groups(home)
 
 
 async def test_a_session_goes_on_elsewhere_when_its_machine_dies(fleet: Fleet, model: MessagesDouble) -> None:

@@ -57,7 +57,7 @@ def groups_of(home: Path) -> list[Path]:
 
 
 def forget_groups(home: Path) -> None:
-    """What a killed node leaves until its next start: the groups of its runs, empty, and the folder that they were in."""
+    """What a killed node leaves until its next start: its runs' groups, empty, and their folder."""
     for each in _hierarchies():
         for base in list(each.root.rglob(family_name(home))):
             for group in [path for path in base.iterdir() if path.is_dir()] + [base]:

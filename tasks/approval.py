@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
+from unicodedata import category
 
 from pydantic_core import from_json
 
@@ -22,6 +23,8 @@ AROUND = 20
 """Levels of what carries the arguments: with these they must still be readable."""
 BASIC_MAX = 0xFFFF
 """Of what \\uXXXX can name."""
+_FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Printable by their category, and drawn as nothing."""
 
 
 class Verdict(StrEnum):
@@ -84,13 +87,33 @@ def digest(arguments_json: str) -> str:
     return sha256(arguments_json.encode("ascii")).hexdigest()
 
 
+def is_sound(question: Question) -> bool:
+    """Whether it is what an honest node asks: canonical arguments of a readable size, with their own digest."""
+    text = question.arguments_json
+    if len(text) > ARGUMENTS_MAX_BYTES or "\x00" in question.tool:
+        return False
+    try:
+        return digest(text) == question.arguments_sha256 and canonical(json.loads(text)) == text
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
 def shown(text: str) -> str:
     """The text for a person: lines and printable characters as they are, all else escaped.
 
     Escaped are control characters, what turns the direction of writing, what has no width, odd spaces: whatever
     could make a reader see something else than what would run.
     """
-    return "".join(char if char == "\n" or char.isprintable() else _escaped(char) for char in text)
+    return "".join(char if char == "\n" or _is_seen(char) else _escaped(char) for char in text)
+
+
+def _is_seen(char: str) -> bool:
+    return char.isprintable() and (char.isascii() or not _is_hidden(char))
+
+
+def _is_hidden(char: str) -> bool:
+    """Marks that stand on another character, and fillers: printable by name, and nothing to see."""
+    return char in _FILLERS or category(char) in {"Mn", "Me"}
 
 
 def shown_line(text: str) -> str:

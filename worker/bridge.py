@@ -133,17 +133,19 @@ class CelerySide:
         worker = self._worker
         if worker is not None and worker.hub is not None:
             self._asked.append(callback)
-            worker.hub.call_soon(self._do_next)
+            worker.hub.call_soon(self._do_all)
 
-    def _do_next(self) -> None:
-        """What was asked first of what is not done: a resume that overtakes its pause would leave a lane deaf.
+    def _do_all(self) -> None:
+        """All that was asked and is not done, in order: a resume that overtakes its pause would leave a lane deaf.
 
-        An error must not end Celery's loop; a broker that is away is the usual one.
+        All, because the hub forgets callbacks when another one of the same turn fails. An error must not end
+        Celery's loop; a broker that is away is the usual one.
         """
-        try:
-            self._asked.popleft()()
-        except Exception:  # noqa: BLE001 - the top of a callback on the hub
-            _log.warning("celery_callback_failed", exc_info=True)
+        while self._asked:
+            try:
+                self._asked.popleft()()
+            except Exception:  # noqa: BLE001 - the top of a callback on the hub
+                _log.warning("celery_callback_failed", exc_info=True)
 
     def _make(
         self,

@@ -18,6 +18,8 @@ class Seat:
     def __init__(self, queue: LaneQueue[Any], fill: Callable[[], None]) -> None:
         """`fill`: give free slots to who waits for one."""
         self._queue, self._fill, self._is_held = queue, fill, True
+        self._turn: asyncio.Future[None] | None = None
+        """Under way: all that want it back want the same one."""
 
     def leave(self) -> None:
         """Others may have it; also for good."""
@@ -30,7 +32,10 @@ class Seat:
         """Wait for a slot that is free. Cancelled, it holds none."""
         if self._is_held:
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._turn is not None:
+            await asyncio.shield(self._turn)  # another question's wait for the slot is this one's too
+            return
+        turn = self._turn = asyncio.get_running_loop().create_future()
 
         def seated() -> None:
             self._is_held = True
@@ -42,5 +47,7 @@ class Seat:
         try:
             await turn
         finally:
+            self._turn = None
+            turn.cancel()
             if seated in self._queue.returning:
                 self._queue.returning.remove(seated)

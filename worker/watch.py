@@ -59,6 +59,8 @@ class Watch:
         """The tool said how far it is. The newest wins while one has to wait; of an agent, each line is kept."""
         if work not in self._calling:
             return
+        if message is not None:
+            message = message.encode("utf-8", "replace").decode()  # half a character is no text that can be sent
         if work.delivery.lane is Lane.AGENTS and work.progress is not None and work.progress.message and message:
             message = f"{work.progress.message}\n{message}"[-LINES_MAX_CHARS:]
         work.progress = Progress(*work.ref, progress, total, message)

@@ -14,7 +14,7 @@ import structlog
 from orchestrator.happenings import ApprovalAnswered, ApprovalAsked, AttemptEnded, Ended, Happening
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
 from orchestrator.ledger.values import Outstanding
-from tasks.approval import ApprovalState, Taken, Verdict
+from tasks.approval import ApprovalState, Taken, Verdict, is_sound
 from tasks.clock import Clock
 from tasks.invocation import Principal
 from tasks.ledger_events import Asked, Resolved
@@ -86,6 +86,10 @@ class Approvals:
         for node, event in events:
             if self._is_doubtful(event.invocation):
                 continue  # being looked up in the ledger: its node asks again
+            if not is_sound(event.question):
+                log.error("question_unsound", invocation=event.invocation, node=node, effect="it is denied")
+                await self._say(node, Control(kind="approvals", answers=(_refusal(event),)))
+                continue
             row, is_new = await self._books.ask_approval(_new(node, event))
             if row is None or self._attempts.current(event.invocation, event.fence) is None:
                 log.info("question_refused", invocation=event.invocation, fence=event.fence, node=node)

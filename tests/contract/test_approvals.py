@@ -94,6 +94,7 @@ async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
         enrolments=core.enroller,
         scaling=scale_views(story.clock),
         approvals=core.approvals,
+        money=core.stores.ledger,
         clock=story.clock,
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}

@@ -179,8 +179,8 @@ BAD: dict[str, tuple[dict[str, object], str]] = {
     "exits": ({"command": "sh", "args": ["-c", "echo why >&2; exit 3"]}, "status 3; its last line on stderr: why"),
     "killed": ({"command": "sh", "args": ["-c", "kill -9 $$"]}, "killed by signal 9"),
     "junk": ({"command": "yes", "args": ["hello"]}, "not JSON-RPC, it printed 'hello'"),
-    "silent": ({"command": "sleep", "args": ["1000"]}, "did not answer within 2 s"),
-    "floods-stderr": ({"command": "sh", "args": ["-c", "yes >&2"]}, "did not answer within 2 s"),
+    "silent": ({"command": "sleep", "args": ["1000"]}, "did not answer within 6 s"),
+    "floods-stderr": ({"command": "sh", "args": ["-c", "yes >&2"]}, "did not answer within 6 s"),
     "endless-line": ({"command": "sh", "args": ["-c", "yes | tr -d '\\n'"]}, "printed a line of more than"),
     "nobody-listens": ({"url": "http://127.0.0.1:1/mcp"}, "no connection"),
 }

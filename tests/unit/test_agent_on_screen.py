@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,11 @@ from orchestrator.cli.screen import Screen
 from orchestrator.cli.settings import read_settings
 from orchestrator.cli.watch import _Steps
 from tasks.invocation import Lane, State
-from tasks.ledger_events import Progress
+from tasks.ledger_events import Progress, pack, unpack
 from tasks.testing.clock import FakeClock
 from tasks.wire import EventView, InvocationView
+from worker.sidecars.agent_answers import answered
+from worker.sidecars.sidecar import Ending, Result
 from worker.watch import LINES_MAX_CHARS, Watch
 from worker.work import Work
 
@@ -94,3 +97,16 @@ def test_a_patch_is_a_file_of_its_own() -> None:
     assert len(parts_of({"content": [{"type": "text", "text": "x"}], "structuredContent": {"patch": ""}})) == 1
     [part] = parts_of({"content": [], "structuredContent": {"patch_base64": "AAE="}})[1:]
     assert part.data == b"\x00\x01"
+
+
+async def test_half_a_character_stops_nobody() -> None:
+    """Models cut emoji in two. Neither the line of other runs nor the answer is lost with it."""
+    sent: list[Any] = []
+    watch, work = Watch(SimpleNamespace(tell=lambda event: sent.append(pack([event]))), FakeClock()), _work(Lane.AGENTS)
+    watch.began(work)
+    watch.progress(work, 1.0, None, "cut \ud83d")
+    watch.ended(work)
+    (event,) = [each for each in unpack(sent[-1]) if isinstance(each, Progress)]
+    assert event.message == "cut ?"
+    answer = json.loads(answered(Result(Ending.SUCCEEDED, "cut \ud83d"), {"patch": "+\ud83d"}))
+    assert (answer["content"][0]["text"], answer["structuredContent"]["patch"]) == ("cut ?", "+?")

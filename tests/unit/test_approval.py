@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.approval import ApprovalState, Question, Taken, canonical, digest, shown, shown_line
+from tasks.approval import ApprovalState, Question, Taken, canonical, digest, is_sound, shown, shown_line
 from tasks.approval_wire import ApprovalView
 from tasks.ledger_events import Asked, Resolved, pack, unpack
 
@@ -60,3 +60,36 @@ def test_questions_and_their_ends_travel() -> None:
     asked = Asked("i1", 3, Question("q1", "Bash", "{}", digest("{}"), 1.0, 2.0, frees_slot=True))
     resolved = Resolved("i1", 3, "q1", Taken.EXPIRED, 4.0)
     assert unpack(pack([asked, resolved])) == [asked, resolved]
+
+
+def _question(text: str, sha: str | None = None, tool: str = "Bash") -> Question:
+    return Question("q", tool, text, digest(text) if sha is None else sha, 1.0, 2.0)
+
+
+@given(st.dictionaries(TEXT, VALUES, max_size=5))
+def test_what_an_honest_node_asks_is_sound(arguments: dict[str, Any]) -> None:
+    """Whatever the arguments are."""
+    assert is_sound(_question(canonical(arguments)))
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        _question('{"a":1},"arguments_sha256":"forged","x":{'),
+        _question('{"b":1, "a":2}'),
+        _question("{}", sha="0" * 64),
+        _question('{"a":"' + "x" * 200_000 + '"}'),
+        _question("[" * 100_000),
+        _question("{}", tool="Ba\x00sh"),
+    ],
+    ids=["no JSON", "not canonical", "another digest", "too long", "too deep", "NUL"],
+)
+def test_what_a_bad_node_asks_is_not_shown_to_anybody(question: Question) -> None:
+    """It would be put into every listing as it is."""
+    assert not is_sound(question)
+
+
+def test_what_cannot_be_seen_is_escaped() -> None:
+    """Marks without a place and fillers too: `rm\u3164x` is not `rm x`."""
+    assert shown("a\ufe0fb\u3164c\u2800d") == "a\\ufe0fb\\u3164c\\u2800d"
+    assert shown("Grüße, 日本") == "Grüße, 日本"

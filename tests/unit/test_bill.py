@@ -130,14 +130,23 @@ def test_a_limits_result_has_the_bills_figures() -> None:
     """A run that was ended by the clock knows no figures; what it used is known all the same."""
     bill = Bill()
     bill.add("a", Usage(1, 2), 0.5)
-    result = agreed(Result(Ending.LIMIT, "too long", Fault.WALL), bill, "glm")
+    result = agreed(Result(Ending.LIMIT, "too long", Fault.WALL), bill, "glm", is_counted=True)
     assert (result.usage, result.cost_usd) == (Usage(1, 2), 0.5)
 
 
 def test_a_runtime_that_counts_itself_is_put_on_the_bill() -> None:
     """Its requests do not pass through the node: its Result is all that is known."""
     bill = Bill()
-    result = agreed(Result(Ending.SUCCEEDED, "done", usage=Usage(7, 8), cost_usd=0.1), bill, "opencode")
+    result = agreed(
+        Result(Ending.SUCCEEDED, "done", usage=Usage(7, 8), cost_usd=0.1), bill, "opencode", is_counted=False
+    )
     assert bill.spent() == (Spend("opencode", 1, 7, 8, cost_usd=0.1),)
     assert (result.usage, result.cost_usd) == (Usage(7, 8), 0.1)
-    assert agreed(Result(Ending.FAILED, "no"), Bill(), "x") == Result(Ending.FAILED, "no")
+    assert agreed(Result(Ending.FAILED, "no"), Bill(), "x", is_counted=False) == Result(Ending.FAILED, "no")
+
+
+def test_the_word_of_an_agent_that_is_counted_is_no_figure() -> None:
+    """It may say any sum; what passed the node is what the fleet knows."""
+    bill = Bill()
+    result = agreed(Result(Ending.SUCCEEDED, "done", usage=Usage(7, 8), cost_usd=1e12), bill, "x", is_counted=True)
+    assert (bill.spent(), result.cost_usd) == ((), 1e12)

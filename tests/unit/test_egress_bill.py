@@ -121,3 +121,20 @@ async def test_what_is_refused_costs_nothing() -> None:
             provider.parts.put_nowait(part)
         await asyncio.wait_for(asking.task, 10)
         assert bill.spent() == ()
+
+
+async def test_requests_beside_each_other_share_one_limit() -> None:
+    """Of money and of turns: what is under way counts, or twenty at once would each find the purse full."""
+    for limits in ({"limit_usd": 1.0}, {"limit_usd": None, "limit_requests": 1}):
+        provider, bill = Provider(), Bill()
+        egress = egress_of(provider)
+        token = egress.admit(limits["limit_usd"], bill, limits.get("limit_requests"))
+        first = Asking(egress, token)
+        provider.parts.put_nowait(line(START))
+        await asyncio.wait_for(first.came.get(), 10)
+        others = [Asking(egress, token) for _ in range(5)]
+        refused = [await asyncio.wait_for(other.came.get(), 10) for other in others]
+        assert all(b"money is spent" in each or b"turns are used" in each for each in refused)
+        for asking in (first, *others):
+            await asking.end()
+        assert bill.spent()[0].requests == 1

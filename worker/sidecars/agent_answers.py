@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from typing import Any
 
 import orjson
@@ -99,7 +100,16 @@ def answered(result: Result, done: dict[str, Any]) -> str:
     }
     content = [{"type": "text", "text": result.text}]
     is_error = result.ending is not Ending.SUCCEEDED
-    return orjson.dumps({"content": content, "structuredContent": structured, "isError": is_error}).decode()
+    return _json({"content": content, "structuredContent": structured, "isError": is_error})
+
+
+def _json(answer: dict[str, Any]) -> str:
+    """Half a character (a lone surrogate), which models do say, is replaced: no door could carry it."""
+    try:
+        return orjson.dumps(answer).decode()
+    except TypeError:
+        text = json.dumps(answer, default=str, ensure_ascii=False)
+        return text.encode("utf-8", "replace").decode()
 
 
 def definition() -> dict[str, Any]:

@@ -225,6 +225,8 @@ class AgentServer:
         done: dict[str, Any] = {}
         try:
             left = await self._left(said, arguments, ask)
+            if left is not None and ask.keeping is not None:
+                run = f"{run}-{ask.keeping.fence}"  # and its branch: the lost node may yet push its own
             ref = said.ref if left is None or left.base is None else left.base
             async with self._places.open(run, ask.project, ref) as place:
                 await self._look_at_mirrors()
@@ -232,17 +234,18 @@ class AgentServer:
                 async with self._confines.around(run, place.workspace.parent) as confined:
                     task = self._task(run, said, ask, place=place, entering=confined.entering, bill=bill)
                     result, used_tools = await self._run_or_go_on(task, (place, confined), arguments, ask, left)
-                result = agreed(result, bill, said.model or self.name)
-                if left is not None or used_tools or result.ending is not Ending.FAILED:
+                result = agreed(result, bill, said.model or self.name, is_counted=not self._learns)
+                self._learn(result.fault, result.retry_after_s)
+                no_answer = self._no_answer(result, used_tools=used_tools, is_resumed=left is not None)
+                if no_answer is None and (left is not None or used_tools or result.ending is not Ending.FAILED):
                     done = await kept(place, push=said.push)
         except FleetError as error:
             raise of_workspace(error) from error
         if left is not None:
             result = sessions.in_all(result, left)
             done |= {"resumed": len(left.was_on), "resumed_from": list(left.was_on)}
-        self._learn(result.fault, result.retry_after_s)
-        if result.ending is Ending.FAILED:
-            self._raise_what_is_no_answer(result, used_tools=used_tools)
+        if no_answer is not None:
+            raise no_answer
         self._last_success_s = self._clock.mono_s()
         return answered(result, done)
 
@@ -265,7 +268,9 @@ class AgentServer:
         if isinstance(answer, Trouble):
             self._learn(answer.fault, answer.retry_after_s)
             failed = Result(Ending.FAILED, answer.message, answer.fault, retry_after_s=answer.retry_after_s)
-            self._raise_what_is_no_answer(failed, used_tools=False)
+            no_answer = self._no_answer(failed, used_tools=False, is_resumed=False)
+            if no_answer is not None:
+                raise no_answer
             return answered(failed, done)
         self._learn(None, None)
         self._last_success_s = self._clock.mono_s()
@@ -366,12 +371,16 @@ class AgentServer:
         message = f"{self.name}: credential {self._credential.name} is spent for another {wait_s:.0f} s"
         return UpstreamError(ErrorInfo("credential_spent", message, Failure.WAIT_UNTIL, wait_s))
 
-    def _raise_what_is_no_answer(self, result: Result, *, used_tools: bool) -> None:
-        """A failure that another try, another node or another day may not see."""
+    def _no_answer(self, result: Result, *, used_tools: bool, is_resumed: bool) -> UpstreamError | None:
+        """A failure that another try, another node or another day may not see, and that costs nobody any work."""
+        if result.ending is not Ending.FAILED:
+            return None
         if result.fault in (Fault.QUOTA, Fault.OVERLOADED) and not used_tools:
-            raise self._wait(self._credential.wait_s() or result.retry_after_s or DEFAULT_PAUSE_S)
-        if result.fault is Fault.SETUP or (result.fault in (Fault.AUTH, Fault.UNREACHABLE) and not used_tools):
-            raise not_started(f"agent_{result.fault}", f"{self.name}: {result.text}")
+            return self._wait(self._credential.wait_s() or result.retry_after_s or DEFAULT_PAUSE_S)
+        is_untouched = not (used_tools or is_resumed)
+        if result.fault is Fault.SETUP or (result.fault in (Fault.AUTH, Fault.UNREACHABLE) and is_untouched):
+            return not_started(f"agent_{result.fault}", f"{self.name}: {result.text}")
+        return None
 
     def _learn(self, fault: Fault | None, retry_after_s: float | None) -> None:
         """What a run's end says of the credential."""

@@ -46,12 +46,13 @@ class Bill:
         self._tell(self.spent())
 
 
-def agreed(result: Result, bill: Bill, model: str) -> Result:
+def agreed(result: Result, bill: Bill, model: str, *, is_counted: bool) -> Result:
     """The Result with what the bill says, also where it came from a limit that knows no figures.
 
-    A runtime whose requests nobody counts here says itself what it used: that goes on the bill, under `model`.
+    A runtime whose requests nobody counts here says itself what it used: that goes on the bill, under `model`. Where
+    they are counted (`is_counted`) its word is no figure of the fleet's: an agent may say anything.
     """
-    if not bill.spent() and (result.usage != Usage() or result.cost_usd):
+    if not is_counted and not bill.spent() and (result.usage != Usage() or result.cost_usd):
         bill.add(model, result.usage, result.cost_usd)
     if not bill.spent():
         return result

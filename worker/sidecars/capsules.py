@@ -32,6 +32,7 @@ from worker.sidecars.sidecar import (
     SessionMode,
     ToolBegan,
     ToolEnded,
+    Usage,
 )
 from worker.upstreams.errors import not_started
 from worker.upstreams.upstream import Ask, Keeping
@@ -105,8 +106,12 @@ class Capsules:
     async def saving(
         self, task: AgentTask, place: Place, arguments: dict[str, Any], ask: Ask, left: Capsule | None
     ) -> AsyncIterator[Saver | None]:
-        """Who is to hear the run's events; None where the fleet takes no capsules."""
-        if ask.keeping is None or not ask.keeping.limit_bytes:
+        """Who is to hear the run's events; None where the fleet takes no capsules, or the run cannot go on elsewhere.
+
+        Without a project its files would not come along; and what the node's own servers did for it since the last
+        capsule would be done again.
+        """
+        if ask.keeping is None or not ask.keeping.limit_bytes or task.project is None or task.servers:
             yield None
             return
         environment = self._environment(arguments, task.model, task.project)
@@ -151,7 +156,8 @@ def used_up(task: AgentTask, left: Capsule) -> Result | None:
 
 def in_all(result: Result, left: Capsule) -> Result:
     """With what was used before."""
-    used, is_priced = left.used, left.used.cost_usd is not None and result.cost_usd is not None
+    used, nothing_new = left.used, result.usage == Usage() and result.cost_usd is None
+    is_priced = used.cost_usd is not None and (nothing_new or result.cost_usd is not None)
     return dataclasses.replace(
         result,
         turns=used.turns + result.turns,

@@ -23,12 +23,16 @@ from starlette.routing import Route
 
 from worker.sidecars.bill import Bill
 from worker.sidecars.meter import StreamMeter
+from worker.sidecars.openai_chat_stream import tokens
+from worker.sidecars.sidecar import Usage
 from worker.sidecars.spend import Prices
 
 REQUEST_MAX_BYTES = 64_000_000
 CONNECT_S = 15.0
 TOKEN_BYTES = 24
 MESSAGES = "/v1/messages"
+OUTPUT_TOKENS = 4000
+"""What an answer under way is reckoned with."""
 _PASSED_ON = frozenset({"accept", "anthropic-beta", "anthropic-version", "content-type", "user-agent"})
 _PASSED_BACK = frozenset({"content-type", "retry-after", "request-id", "x-should-retry"})
 _PASSED_BACK_PREFIX = "anthropic-ratelimit-"
@@ -56,6 +60,8 @@ class Asked:
 
     requests: int = 0
     """That were answered well."""
+    under_way: int = 0
+    """That are not answered yet."""
     trouble: int | None = None
     """Status of the last one, where it was not."""
 
@@ -66,8 +72,14 @@ class _Run:
     limit_usd: float | None
     limit_requests: int | None = None
     asked: Asked = field(default_factory=Asked)
-    answers: dict[StreamMeter, str] = field(default_factory=dict)
-    """That come in now, and the model that each was asked of."""
+    answers: dict[StreamMeter, tuple[str, float]] = field(default_factory=dict)
+    """That come in now: the model that each was asked of, and what was reserved for it."""
+    reserved_usd: float = 0.0
+
+    @property
+    def taken(self) -> int:
+        """Requests that count, those under way too."""
+        return self.asked.requests + self.asked.under_way
 
 
 class Egress:
@@ -114,37 +126,41 @@ class Egress:
             return _refusal(401, "authentication_error", "this token belongs to no run")
         if request.url.path not in self._endpoint.paths:
             return _refusal(404, "not_found_error", f"{request.url.path} is not passed on")
-        if run.limit_usd is not None and run.bill.known_usd >= run.limit_usd:
-            said = f"the run's money is spent: {run.bill.known_usd:.4f} of {run.limit_usd:.4f} US dollars"
-            return _refusal(403, "permission_error", said)
-        is_asked = request.url.path == self._endpoint.asks
-        if is_asked and run.limit_requests is not None and run.asked.requests >= run.limit_requests:
-            return _refusal(403, "permission_error", f"the run's turns are used: {run.limit_requests}")
         body = await _bounded(request)
         if body is None:
             return _refusal(413, "request_too_large", f"a request may have {REQUEST_MAX_BYTES} bytes")
-        asked = _model(body)
-        if run.limit_usd is not None and self._prices.of(asked) is None:
-            said = f"model {asked[:80]!r} has no price on this node, and the run's money is limited"
-            return _refusal(403, "permission_error", said)
+        asked, is_asked = _model(body), request.url.path == self._endpoint.asks
+        reserved_usd = self._reserved_usd(asked, len(body))
+        why_not = self._why_not(run, asked, is_asked=is_asked)
+        if why_not is not None:
+            return _refusal(403, "permission_error", why_not)
         headers = {key: value for key, value in request.headers.items() if key in _PASSED_ON}
         request_on = self._client.build_request(
             request.method, request.url.path, params=request.query_params, content=body, headers=headers
         )
         request_on.headers.update(self._endpoint.headers())
+        answer: httpx.Response | None = None
+        run.asked.under_way += is_asked
+        run.reserved_usd += reserved_usd
         try:
             answer = await self._client.send(request_on, stream=True)
         except httpx.HTTPError as error:
             _log.warning("egress_unreachable", url=self._endpoint.url, error=str(error) or type(error).__name__)
             run.asked.trouble = HTTPStatus.BAD_GATEWAY
             return _refusal(502, "api_error", f"the endpoint does not answer: {type(error).__name__}")
+        finally:
+            run.asked.under_way -= is_asked
+            if answer is None:
+                run.reserved_usd -= reserved_usd
         if is_asked:
             self._on_answer(answer)  # what else is answered says nothing of a quota
             run.asked.trouble = answer.status_code if answer.is_error else None
             run.asked.requests += answer.is_success
         meter = StreamMeter(is_stream="event-stream" in answer.headers.get("content-type", ""), asked_bytes=len(body))
         if answer.is_success and is_asked:  # a refusal costs nothing
-            run.answers[meter] = asked
+            run.answers[meter] = (asked, reserved_usd)
+        else:
+            run.reserved_usd -= reserved_usd
         return StreamingResponse(self._metered(answer, meter, run), answer.status_code, headers=_headers(answer))
 
     async def _metered(self, answer: httpx.Response, meter: StreamMeter, run: _Run) -> AsyncIterator[bytes]:
@@ -159,11 +175,31 @@ class Egress:
             self._count(meter, run)  # first: who hangs up cancels every wait
             await answer.aclose()
 
+    def _why_not(self, run: _Run, model: str, *, is_asked: bool) -> str | None:
+        """By what the run has used, and may be using now: nothing is awaited from here to its request."""
+        if run.limit_usd is not None:
+            if run.bill.known_usd >= run.limit_usd:
+                return f"the run's money is spent: {run.bill.known_usd:.4f} of {run.limit_usd:.4f} US dollars"
+            if self._prices.of(model) is None:
+                return f"model {model[:80]!r} has no price on this node, and the run's money is limited"
+            if run.bill.known_usd + run.reserved_usd >= run.limit_usd:
+                return f"the run's money is spent: what is under way may take all of {run.limit_usd:.4f} US dollars"
+        if is_asked and run.limit_requests is not None and run.taken >= run.limit_requests:
+            return f"the run's turns are used: {run.limit_requests}"
+        return None
+
+    def _reserved_usd(self, model: str, asked_bytes: int) -> float:
+        """What a request may well cost: the next one beside it is refused where both would not fit."""
+        price = self._prices.of(model)
+        return 0.0 if price is None else price.of(Usage(input=tokens(asked_bytes), output=OUTPUT_TOKENS))
+
     def _count(self, meter: StreamMeter, run: _Run) -> None:
         """Once."""
-        asked = run.answers.pop(meter, None)
-        if asked is None:
+        found = run.answers.pop(meter, None)
+        if found is None:
             return
+        asked, reserved_usd = found
+        run.reserved_usd -= reserved_usd
         answered, usage = meter.total()
         model, price = self._prices.billed(answered, asked)
         run.bill.add(model, usage, None if price is None else price.of(usage))

@@ -134,9 +134,8 @@ class Egress:
         why_not = self._why_not(run, asked, is_asked=is_asked)
         if why_not is not None:
             return _refusal(403, "permission_error", why_not)
-        headers = {key: value for key, value in request.headers.items() if key in _PASSED_ON}
         request_on = self._client.build_request(
-            request.method, request.url.path, params=request.query_params, content=body, headers=headers
+            request.method, request.url.path, params=request.query_params, content=body, headers=_passed_on(request)
         )
         request_on.headers.update(self._endpoint.headers())
         answer: httpx.Response | None = None
@@ -207,6 +206,10 @@ class Egress:
 
 def _token(request: Request) -> str:
     return request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def _passed_on(request: Request) -> dict[str, str]:
+    return {key: value for key, value in request.headers.items() if key in _PASSED_ON}
 
 
 def _model(body: bytes) -> str:

@@ -18,6 +18,7 @@ from anyio.from_thread import start_blocking_portal
 from orchestrator.cli.main import run as run_cli
 from orchestrator.testing.serving import serving
 from tests.contract.claude_binary import BINARY, VERSION
+from tests.contract.confined_rig import forget_groups
 from tests.flow.test_restart import Processes
 from worker.testing.messages_double import MessagesDouble, text, use
 
@@ -98,6 +99,8 @@ def _scene(folder: Path, redis_url: str, **approvals: object) -> Iterator[Scene]
             for process in fleet.running.values():
                 process.kill()
                 process.wait()
+            for home in folder.rglob("sidecars/claude_code"):
+                forget_groups(home)
 
 
 def test_what_is_allowed_runs_though_the_orchestrator_was_killed_in_between(scene: Scene) -> None:

@@ -22,7 +22,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres machines agents vps-image vps-demo test test-live chaos check lint types imports
+.PHONY: help setup servers node postgres machines agents model-server vps-image vps-demo test test-live test-model chaos check lint types imports
 .PHONY: demo agents-demo up bench agents-bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
@@ -38,14 +38,14 @@ $(UV): requirements/uv.txt | .python-is-there
 	@touch $@
 
 # The SDK's wheel brings a whole Claude Code of its own, 365 MB; from its source, which the locks demand, it does
-# not. Its build is hatchling's, which the lock has: uv installs it before what is built with it.
-SDK_FROM_SOURCE := --no-build-isolation-package claude-agent-sdk
+# not. llama.cpp has no wheel. What builds them is in their locks: uv installs it before what is built with it.
+FROM_SOURCE := --no-build-isolation-package claude-agent-sdk --no-build-isolation-package llama-cpp-python
 
 # $(call environment,FOLDER,LOCK): a new virtual environment with what the lock says.
 define environment
 	@$(PYTHON) -m venv --clear --without-pip $(1)
 	@$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --no-deps --require-hashes \
-		$(SDK_FROM_SOURCE) -r $(2) \
+		$(FROM_SOURCE) -r $(2) \
 		|| { echo "uv could not install $(2); asking pip" >&2; $(PIP) --python $(1)/bin/python $(PIP_INSTALL) --require-hashes -r $(2); }
 endef
 
@@ -108,6 +108,18 @@ agents: | machines ## Claude Code, opencode and their sandbox (bubblewrap), for 
 	@mkdir -p .cache/agents
 	@cp deploy/agents/package.json deploy/agents/package-lock.json .cache/agents/
 	@cd .cache/agents && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# From source, minutes of CPU, so it is no part of what `make test` sets up. Only what a model of half a megabyte needs:
+# without vision, without code for large matrices, hardly optimised; and for any processor of this kind, as caches move.
+model-server: .cache/model-server/.setup ## llama.cpp's server, built from source (minutes), for `make test-model`
+
+.cache/model-server/.setup: export CMAKE_ARGS := -DGGML_NATIVE=OFF -DGGML_LLAMAFILE=OFF -DGGML_CPU_REPACK=OFF \
+	-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/deploy/model-server/lean.cmake
+.cache/model-server/.setup: requirements/model-server.txt deploy/model-server/lean.cmake | $(UV)
+	@command -v c++ >/dev/null || { echo "model-server: no C++ compiler (apt-get install g++)" >&2; exit 1; }
+	@echo "model-server: llama.cpp's server into .cache/model-server; some minutes"
+	$(call environment,.cache/model-server,requirements/model-server.txt)
 	@touch $@
 
 # Only what apt can give to root: without it the PostgreSQL half of the ledger's suite is skipped, loudly.
@@ -176,6 +188,9 @@ test: .what-tests-need ## all set-up, then the tests; says at the end what could
 test-live: .what-tests-need ## only what needs more than a plain machine; missing things fail
 	@$(WITH_SERVERS) $(BIN)/python -m pytest -m live --live-required $(ARGS)
 
+test-model: setup model-server ## our chat sidecar against a real small model behind a real server; missing things fail
+	@$(WITH_SERVERS) $(BIN)/python -m pytest -m model --live-required $(ARGS)
+
 check: .what-tests-need lint types imports ## what CI does and more: ruff, mypy, import contracts, tests, coverage
 	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -231,7 +246,7 @@ ansible-tools: .cache/ansible/.setup ## ansible-core, ansible-lint and molecule 
 
 # `make test` has the lint, the syntax and what needs no machine. Molecule boots two machines of its own, and
 # tests/playbooks two more, one of them from the golden image: minutes, root, and what their first lines look for.
-ansible-check: wheelhouse ansible-tools ## the roles: lint, syntax, and every playbook on machines that boot (root, nspawn)
+ansible-check: wheelhouse ansible-tools agents ## the roles: lint, syntax, and every playbook on machines that boot (root, nspawn)
 	@cd ansible && PATH="$(CURDIR)/.cache/ansible/bin:$$PATH" ANSIBLE_HOST_PATTERN_MISMATCH=warning \
 		ansible-lint --offline --profile production
 	@$(MAKE) --no-print-directory .ansible-machines
@@ -283,9 +298,11 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --
 
 lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade takes the newest)
 	@$(LOCK) pyproject.toml --extra postgres -o requirements/runtime.txt
+	@$(LOCK) pyproject.toml --extra postgres --extra agents -c requirements/runtime.txt \
+		--no-binary claude-agent-sdk --emit-build-options -o requirements/machines.txt
 	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --extra libcloud --extra agents --group dev \
 		--no-binary claude-agent-sdk --emit-build-options -o requirements/dev.txt
-	@for group in uv demo-servers bench conformance ansible; do $(LOCK) --group $$group -o requirements/$$group.txt; done
+	@for group in uv demo-servers bench conformance ansible model-server; do $(LOCK) --group $$group -o requirements/$$group.txt; done
 	@if command -v npm >/dev/null; then for folder in deploy/demo deploy/agents tests/conformance; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
 

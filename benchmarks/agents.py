@@ -78,6 +78,27 @@ async def _memory(at: Rig) -> dict[str, object]:
     return found
 
 
+async def _cancels(at: Rig, count: int) -> dict[str, object]:
+    """In the middle of a command: from the word of it until its outcome is there and no process is."""
+    at.model.double.script = NAPS
+    took_s: list[float] = []
+    for _ in range(count):
+        invocation = await at.ask()
+        async with asyncio.timeout(300):
+            while not at.napping():  # noqa: ASYNC110 - of the kernel, which tells nobody
+                await asyncio.sleep(0.1)
+        began_s = time.monotonic()
+        await at.fake.control("cancel", Ref(invocation=invocation, fence=1))
+        async with asyncio.timeout(120):
+            while at.sandboxes() or not at.fake.finished(invocation):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+        took_s.append(time.monotonic() - began_s)
+    at.model.double.script = WORKS
+    median_s, most_s = statistics.median(took_s), max(took_s)
+    _say(f"{count} runs cancelled: median {median_s:.2f} s, longest {most_s:.2f} s; no process was left")
+    return {"runs": count, "took_s": [round(one, 3) for one in took_s]}
+
+
 async def _leaks(at: Rig, runs: int) -> dict[str, object]:
     """The same things counted before and after."""
     for _ in range(WARM):
@@ -107,6 +128,7 @@ async def _all(given: argparse.Namespace) -> int:
             _say(f"limits: {limits}")
             found: dict[str, object] = {"start_up": await _start_up(at, given.pairs), "limits": limits}
             found["memory"] = await _memory(at)
+            found["cancels"] = await _cancels(at, given.cancels)
             found["leaks"] = await _leaks(at, given.runs)
             failed = at.failed
     machine = {
@@ -131,6 +153,7 @@ def main(argv: list[str]) -> int:
     """Run, show, write down; 1 where a run failed."""
     words = argparse.ArgumentParser(prog="make agents-bench ARGS=…", description=__doc__)
     words.add_argument("--pairs", type=int, default=15, help="runs of each side for the start-up")
+    words.add_argument("--cancels", type=int, default=10, help="runs that are cancelled")
     words.add_argument("--runs", type=int, default=200, help="runs before what is left is counted")
     if not BINARY.exists():
         _say("Claude Code is not installed: make agents")

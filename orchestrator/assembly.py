@@ -178,7 +178,7 @@ def core_of(
     proof = Proof(stores.clock)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
     circuits = _circuits(stores, sender, roster, happenings)
-    dispatcher = _dispatcher(stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
+    dispatcher = _dispatcher(settings, stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
@@ -247,6 +247,7 @@ def _circuits(stores: Stores, sender: Publisher, roster: Roster, happenings: Hap
 
 
 def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
+    settings: OrchestratorSettings,
     stores: Stores,
     sender: Publisher,
     terms: Terms,
@@ -259,7 +260,7 @@ def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
 ) -> Dispatcher:
     return Dispatcher(
         books=stores.ledger,
-        outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key),
+        outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key, grace_agents_s=settings.grace_agents_s),
         attempts=attempts,
         affinity=Affinity(),
         build_view=lambda paused: view_of(roster, policies, paused, circuits, stores.clock),

@@ -13,7 +13,8 @@ from orchestrator.dispatch.send import Letter
 from orchestrator.ledger.values import Outstanding, Released
 from orchestrator.registry.roster import Roster
 from tasks.envelope import Delivery, Number, seal
-from tasks.tool import TIMEOUT_TOOLS_S
+from tasks.invocation import Lane
+from tasks.tool import TIMEOUT_TOOLS_S, OnNodeLoss
 
 
 class Sender(Protocol):
@@ -27,8 +28,11 @@ class Sender(Protocol):
 class Outbox:
     """Satisfies the dispatcher's Outbox."""
 
-    def __init__(self, *, roster: Roster, sender: Sender, pool_key: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, *, roster: Roster, sender: Sender, pool_key: Callable[[str], bytes], grace_agents_s: float
+    ) -> None:
         self._roster, self._sender, self._pool_key = roster, sender, pool_key
+        self._grace_agents_s = grace_agents_s
 
     @property
     def down_because(self) -> str | None:
@@ -46,28 +50,30 @@ class Outbox:
         if attempt.node is not None and member is None:
             return
         key = member.delivery_key if member is not None else self._pool_key(attempt.pool)
-        body, mac = seal(_delivery(attempt, released, number), key)
+        body, mac = seal(self._delivery(attempt, released, number), key)
         self._sender.send(Letter(attempt.invocation_id, queue, attempt.tool, attempt.project, body, mac))
 
-
-def _delivery(attempt: Outstanding, released: Released, number: Number) -> Delivery:
-    return Delivery(
-        invocation=attempt.invocation_id,
-        fence=released.fence,
-        node=attempt.node,
-        incarnation=attempt.incarnation,
-        term=attempt.term,
-        tool=released.tool,
-        lane=attempt.lane,
-        timeout_s=released.timeout_s or TIMEOUT_TOOLS_S,
-        arguments_json=None if released.arguments_blob else released.arguments_json or "{}",
-        arguments_blob=released.arguments_blob,
-        project=released.project,
-        expires_at=released.expires_at,
-        trace_id=released.trace_id,
-        meta_json=released.meta_json,
-        tries=released.tries,
-        tenant=released.tenant,
-        capsule=released.capsule,
-        number=number,
-    )
+    def _delivery(self, attempt: Outstanding, released: Released, number: Number) -> Delivery:
+        goes_on = attempt.lane is Lane.AGENTS and attempt.declared.on_node_loss is OnNodeLoss.RESUME
+        return Delivery(
+            invocation=attempt.invocation_id,
+            fence=released.fence,
+            node=attempt.node,
+            incarnation=attempt.incarnation,
+            term=attempt.term,
+            tool=released.tool,
+            lane=attempt.lane,
+            timeout_s=released.timeout_s or TIMEOUT_TOOLS_S,
+            arguments_json=None if released.arguments_blob else released.arguments_json or "{}",
+            arguments_blob=released.arguments_blob,
+            project=released.project,
+            expires_at=released.expires_at,
+            trace_id=released.trace_id,
+            meta_json=released.meta_json,
+            tries=released.tries,
+            tenant=released.tenant,
+            capsule=released.capsule,
+            spent_usd=released.spent_usd,
+            handover_s=self._grace_agents_s if goes_on else None,
+            number=number,
+        )

@@ -6,6 +6,7 @@ project's data may not leave; `pools_scale.py` reads the rest. A key nobody know
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,10 +88,7 @@ def read_pools(
     """
     if path is None:
         return Policies()
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"the pools file {path} cannot be read: {error}") from error
+    document = _document(path)
     root = Place(path)
     check_keys(root, document, TABLES)
     tables = {name: table_of(root.at(name), document.get(name, {})) for name in TABLES}
@@ -117,6 +115,18 @@ def read_pools(
     if "cluster" not in tables["scale"]:
         _check_alone(root, providers)
     return policies
+
+
+def _document(path: Path) -> dict[str, Value]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"there is no pools file {path}; write it, or unset MCPFLEET_POOLS_FILE") from error
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise SettingsError(f"the pools file {path} (MCPFLEET_POOLS_FILE) cannot be read: {why}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"the pools file {path} cannot be read as TOML: {error}") from error
 
 
 def _pool(place: Place, name: str, table: dict[str, Value]) -> PoolPolicy:

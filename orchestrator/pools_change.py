@@ -13,8 +13,8 @@ from orchestrator.pools_scale import read_scale_policy
 from orchestrator.pools_table import Place
 from tasks.errors import InvalidCall, SettingsError
 
-PLACE = Place(Path("changes"))
-"""Stands in messages where the file's name would."""
+PLACE = Place(Path("--set"))
+"""Stands in messages where the file's name would: what the command line calls it."""
 
 
 def change_policy(

@@ -38,6 +38,7 @@ POOL_CHARS_MAX = 30
 PROVISIONS = ("none", "ansible")
 LINODE, LINODE_CLUSTER_MAX = "linode", 33
 """Its tags have 50 characters at most, with `mcpfleet-cluster:`; its labels are the names of machines."""
+RUNGS = '[{ provider = "hetzner", type = "cx33" }]'
 TTL_MIN_S = 600.0
 """A machine that ends itself sooner would not outlive an orchestrator's upgrade."""
 LIMIT_RULES = {"budget_eur_h": POSITIVE, "max_machines": ONE_OR_MORE}
@@ -107,6 +108,7 @@ def read_provider(
         kind=kind,
         options=options,
         state_dir=cloud_dir / name,
+        file=place.file,
         environ={variable: environ[variable] for variable in sorted(named) if variable in environ},
     )
 
@@ -146,8 +148,14 @@ def _check_tables(place: Place, table: dict[str, Value]) -> None:
     triggers = table_of(place.at("triggers"), table.get("triggers", {}))
     check_keys(place.at("triggers"), triggers, names_of(Triggers))
     ladder = table.get("ladder")
-    if not isinstance(ladder, list) or not ladder:
-        place.at("ladder").wrong('is empty: write at least one rung, such as { provider = "hetzner", type = "cx33" }')
+    if "ladder" not in table:
+        place.at("ladder").wrong(f"is missing: write {RUNGS}")
+    if isinstance(ladder, dict):
+        place.at("ladder").wrong(f"is a table: write a list of them, {RUNGS} or [[{place.path}.ladder]]")
+    if not isinstance(ladder, list):
+        place.at("ladder").wrong(f"is {shown(ladder)}: write a list, {RUNGS}")
+    if not ladder:
+        place.at("ladder").wrong(f"is empty: write at least one rung, {RUNGS}")
     for index, rung in enumerate(ladder):
         at = place.at("ladder").at(index)
         check_keys(at, table_of(at, rung), names_of(Rung))

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.wanted import wanted
 from tasks.errors import SettingsError, near
 
 T = TypeVar("T")
@@ -97,7 +98,7 @@ def built(place: Place, kind: type[T], table: Mapping[str, Value], **given: Valu
             place = place.at(key)
         if problem["type"] == "missing":
             place.wrong("is missing: write it")
-        place.wrong(f"is {shown(problem['input'])}: {problem['msg']}")
+        place.wrong(f"is {shown(problem['input'])}: {wanted(problem)}")
 
 
 def check_finite(place: Place, value: Value) -> None:

@@ -67,12 +67,13 @@ def scaling_of(
         return sensing[0]
 
     ansible = policies.ansible
+    nodes = Registry(find=core.roster.find, desk=core.desk, attempts_of=core.attempts.of_node)
     given = Surroundings(
         book=core.claims,
         pools=core.pool_book,
         log=core.stores.ledger,
         clouds=clouds,
-        nodes=Registry(find=core.roster.find, desk=core.desk, attempts_of=core.attempts.of_node),
+        nodes=nodes,
         enroller=core.enroller,
         provisioner=AnsibleProvisioner(ansible.options, environ),
         user_data=UserData(ansible.options.user, ansible.public_key, policies.limits.machine_ttl_s),
@@ -91,6 +92,7 @@ def scaling_of(
         books=core.stores.ledger,
         sight=made.loop,
         change=lambda policy, changes: change_policy(policy, changes, policies.providers),
+        node_state=nodes.state_of,
         clock=clock,
     )
     return Scaling(made.loop, views, sensing[0].begin, clouds)

@@ -88,6 +88,7 @@ class Views:
             projects=self._projects_of(member.name),
             circuits=dict(self._circuits(member.name, member.incarnation)),
             unhealthy=member.unhealthy(),
+            notes=dict(offer.notes),
             mirrors={server: list(projects) for server, projects in offer.mirrors.items()},
         )
 

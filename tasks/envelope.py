@@ -43,6 +43,10 @@ class Delivery:
     tenant: str = "default"
     capsule: str | None = None
     """Digest of what an earlier attempt saved of its session: this one goes on from there."""
+    spent_usd: float | None = None
+    """What earlier attempts have cost, as far as anybody knows a price; with `capsule`."""
+    handover_s: float | None = None
+    """Once its node's lease is over for so long, another one goes on from its capsule; None: none does."""
     number: Number | None = None
     """By it a node knows an old one that it no longer remembers. None: sealed by an orchestrator that gave none."""
 
@@ -73,6 +77,8 @@ def seal(delivery: Delivery, key: bytes) -> tuple[str, str]:
             "tries": delivery.tries,
             "tenant": delivery.tenant,
             "capsule": delivery.capsule,
+            "spent_usd": delivery.spent_usd,
+            "handover_s": delivery.handover_s,
             "number": delivery.number,
         }
     )
@@ -119,6 +125,8 @@ def open_sealed(body: str, mac: str, key: bytes) -> Opened:
                 tries=form["tries"],
                 tenant=form["tenant"],
                 capsule=form.get("capsule"),
+                spent_usd=form.get("spent_usd"),
+                handover_s=form.get("handover_s"),
                 number=_number(form.get("number")),
             ),
             arguments=form["args"],

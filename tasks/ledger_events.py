@@ -68,6 +68,8 @@ class Finished:
     ended_at: float
     started_at: float | None
     outcome: Outcome
+    saved: tuple[int, str] | None = None
+    """Number and blob of its last `Saved`, which is said once, and may be lost where the outcome is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def _form(event: Event) -> dict[str, object]:
                 "b": event.outcome.result_blob,
                 "x": _error_form(event.outcome.error),
                 **_spent_form(event.outcome.spent),
+                **({"c": event.saved} if event.saved is not None else {}),
             }
 
 
@@ -169,7 +172,7 @@ def _error_form(error: ErrorInfo | None) -> dict[str, object] | None:
 def _event(form: dict[str, object]) -> Event:
     kind, invocation, fence = form["t"], str(form["i"]), int(form["f"])  # type: ignore[call-overload]
     if kind == "f":
-        return Finished(invocation, fence, form["at"], form["from"], _outcome(form))  # type: ignore[arg-type]
+        return Finished(invocation, fence, form["at"], form["from"], _outcome(form), _saved(form))  # type: ignore[arg-type]
     if kind == "s":
         return Started(invocation, fence, form["at"])  # type: ignore[arg-type]
     if kind == "p":
@@ -201,6 +204,11 @@ def _outcome(form: dict[str, object]) -> Outcome:
     if isinstance(error, dict):
         info = ErrorInfo(error["c"], error["m"], Failure(error["k"]), error["w"])
     return Outcome(form["how"], form["r"], form["b"], info, _spent(form))  # type: ignore[arg-type]
+
+
+def _saved(form: dict[str, object]) -> tuple[int, str] | None:
+    said = form.get("c")
+    return (int(said[0]), str(said[1])) if isinstance(said, list) else None
 
 
 def _spent(form: dict[str, object]) -> Spent:

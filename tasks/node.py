@@ -105,6 +105,8 @@ class Offer(_Wire):
     unhealthy: dict[str, str] = Field(default_factory=dict)
     """MCP server → why nothing should be placed on it for now, though its tools are offered; `""` stands for
     the whole node. Reasons hold no counts and times: a changed offer is written down."""
+    notes: dict[str, str] = Field(default_factory=dict)
+    """MCP server → what people should know of it, though calls may come; no counts and times, as above."""
     mirrors: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Server of agents → projects whose files it keeps a copy of, by name: a run of them begins sooner there."""
 

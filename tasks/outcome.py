@@ -10,6 +10,9 @@ from enum import StrEnum
 
 from tasks.spend import Spent
 
+SPENT_MIDWAY = "credential_spent_midway"
+"""Code of an agent's run that waits in its middle: it means nothing without what was saved of its session."""
+
 
 class Failure(StrEnum):
     """Classes of failure, by what they allow. Source: docs/adr/0004-retries.md."""

@@ -97,6 +97,11 @@ class PoolSeenView(_Out):
     quota_left: int | None
     missing: list[str]
     has_unmet: bool
+    """Calls wait that no joined node could run, and a machine of this pool could."""
+    is_unknown: bool = False
+    """No node of this pool was ever seen."""
+    refused: list[str] = []
+    """What clouds said to orders of late: no machine came of them."""
 
 
 class OverrideView(_Out):
@@ -119,7 +124,7 @@ class ScalePoolView(_Out):
     target: int | None
     """Of the last decision; None before the first."""
     machines: dict[str, int]
-    """By the state of their claim; what is gone is left out."""
+    """By `standing`; what is gone, or was refused and never made, is left out."""
     others: int
     cost_eur_h: float
     """Of its machines, as far as their prices are known."""
@@ -127,6 +132,8 @@ class ScalePoolView(_Out):
     """Machines whose price nobody knows."""
     override: OverrideView | None
     decision: ScaleDecisionView | None
+    refused: int = 0
+    """Orders that a cloud refused just now; they are no machines."""
 
 
 class ScaleView(_Out):
@@ -167,6 +174,9 @@ class MachineView(_Out):
     reason: str
     failures: int
     error: str
+    standing: str = ""
+    """The claim's state, or what is truer of it now: `refused` (no machine was made), `leaving` (ready, and its node
+    drains by somebody's word or its own), `left` (ready, and its node is not joined)."""
 
 
 class ScaleLogView(_Out):

@@ -332,6 +332,8 @@ class NodeView(_Out):
     """Open circuits: MCP server → why nothing goes there now; `""` stands for the whole node."""
     unhealthy: dict[str, str] = Field(default_factory=dict)
     """What failed its health checks, in the same form."""
+    notes: dict[str, str] = Field(default_factory=dict)
+    """MCP server → what people should know of it, though calls go there."""
     mirrors: dict[str, list[str]] = Field(default_factory=dict)
     """Agents' servers → projects whose files they keep a copy of."""
 

@@ -83,6 +83,10 @@ NEEDS = {
         lambda: claude_binary.why_not() is None,
         "no Claude Code, or no sandbox for it (make agents, on x86-64)",
     ),
+    "model-server": (
+        (ROOT / ".cache/model-server/.setup").exists,
+        "no small model on a real server (make model-server, minutes of CPU)",
+    ),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

@@ -145,14 +145,23 @@ class Runner:
         except asyncio.CancelledError:
             if work.stop is None:
                 raise
-            return outcomes.drained(delivery.tool) if work.stop is Stop.DRAIN else outcomes.CANCELLED
+            return _stopped(delivery.tool, work.stop)
         finally:
             work.is_calling = False
             self.watch.ended(work)
 
     def _keeping(self, work: Work) -> SessionKeeping:
-        left, limit = work.delivery.capsule, self.limits.capsule_bytes
-        return SessionKeeping(self.node, work.ref[1], limit, left, self.blobs, partial(self.watch.saved, work))
+        said = work.delivery
+        return SessionKeeping(
+            node=self.node,
+            fence=said.fence,
+            limit_bytes=self.limits.capsule_bytes,
+            left=said.capsule,
+            spent_usd=said.spent_usd,
+            blobs=self.blobs,
+            tell=partial(self.watch.saved, work),
+            until=said.expires_at,
+        )
 
     def _approver(self, work: Work, limit: asyncio.Timeout, seat: Seat) -> Approver | None:
         if self.approvals is None:
@@ -187,3 +196,13 @@ class Runner:
 def _before_start(why: Stop) -> Outcome | None:
     """Nobody cancelled what a drain cut short."""
     return None if why is Stop.DRAIN else outcomes.CANCELLED
+
+
+def _stopped(tool: str, why: Stop) -> Outcome:
+    match why:
+        case Stop.DRAIN:
+            return outcomes.drained(tool)
+        case Stop.CUT_OFF:
+            return outcomes.cut_off(tool)
+        case _:
+            return outcomes.CANCELLED

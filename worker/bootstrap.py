@@ -232,6 +232,7 @@ class Node:
             version=our_version(),
             url=self.url,
             unhealthy=self.servers.unhealthy() | ({WHOLE_NODE: self._deaf} if self._deaf else {}),
+            notes={one.name: one.note for one in self.servers.status() if one.note is not None},
             mirrors=self.servers.mirrors(),
         )
 

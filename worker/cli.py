@@ -138,13 +138,12 @@ def _upstreams(servers: Path | None, clock: Clock, state: Path) -> Upstreams:
         config = parse_servers('{"mcpServers": {}}', source="no servers file", environ=os.environ)
     client = Implementation(name="mcpfleet-worker", version=our_version())
     upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client)
-    for name, entry in config.sidecars.items():
-        from worker.sidecars.assemble import agent_server  # half a second that only nodes with agents spend
+    if config.sidecars:
+        from worker.sidecars.assemble import agent_server, agent_servers  # half a second that only they spend
         from worker.sidecars.lent import lender
 
-        made = partial(agent_server, name, entry, state=state, projects=config.projects, clock=clock)
-        made = partial(made, lend=lender(upstreams, our_version()))
-        upstreams.add(partial(made, policy_of=config.policy_of))
+        make = partial(agent_server, state=state, projects=config.projects, clock=clock, policy_of=config.policy_of)
+        agent_servers(config.sidecars, upstreams.add, partial(make, lend=lender(upstreams, our_version())))
     return upstreams
 
 

@@ -26,42 +26,13 @@ from worker import outcomes
 from worker.admit import Admission, Ref, Way
 from worker.attempt import Runner
 from worker.journal import Journal, Kept
-from worker.lanes import LaneQueue
+from worker.lanes import LaneQueue, NoPool, PoolGate
 from worker.lease import Lease
 from worker.seats import Seat
 from worker.unsettled import Unsettled
 from worker.work import Stop, Work
 
 _log = structlog.get_logger()
-
-
-class PoolGate(Protocol):
-    """The pool's queue, taken from only while a slot is free (late binding)."""
-
-    def pause(self, lane: Lane) -> None:
-        """Take nothing more."""
-        ...
-
-    def resume(self, lane: Lane) -> None:
-        """A slot is free."""
-        ...
-
-    def put_back(self, body: str, mac: str, lane: Lane) -> None:
-        """For another node."""
-        ...
-
-
-class NoPool:
-    """The gate of a node that consumes no pool's queue."""
-
-    def pause(self, lane: Lane) -> None:
-        """Nothing to pause."""
-
-    def resume(self, lane: Lane) -> None:
-        """Nothing to resume."""
-
-    def put_back(self, body: str, mac: str, lane: Lane) -> None:
-        """Dropped; the ledger releases it again."""
 
 
 class Claims(Protocol):
@@ -249,6 +220,22 @@ class Executor:
             if work.stop is Stop.DRAIN and work.entry is None:
                 self._give_back(work)
 
+    def known(self, inventory: Iterable[Held]) -> None:
+        """The orchestrator has heard that these run."""
+        for held in inventory:
+            work = self._works.get((held.invocation, held.fence))
+            if work is not None and held.phase is Phase.RUNNING:
+                work.is_known = True
+
+    def cut_off(self) -> None:
+        """The orchestrator cannot be reached: end what another node may go on with by now. Called again and again."""
+        over_s = self._clock.mono_s() - self.lease.sent_at_s - self.lease.ttl_s
+        for work in list(self._works.values()):
+            handover_s = work.delivery.handover_s
+            if work.stop is None and handover_s is not None and over_s >= handover_s and work.others_may_begin():
+                _log.warning("cut_off", tool=work.delivery.tool, invocation=work.ref[0], lease_over_s=round(over_s))
+                self._stop(work, Stop.CUT_OFF)
+
     def hand_back(self) -> list[Ref]:
         """Give up everything that waits; it is never started from now on.
 
@@ -378,7 +365,7 @@ class Executor:
             if work.entry is not None:
                 self._journal.forget(work.entry)
             return
-        event = pack([Finished(*work.ref, self._clock.wall_s(), work.started_at, outcome)])
+        event = pack([Finished(*work.ref, self._clock.wall_s(), work.started_at, outcome, work.saved)])
         self._unsettled.keep(work.ref, work.entry, event, lambda: self._works.pop(work.ref, None) is not None)
 
     def _unqueue(self, work: Work) -> bool:

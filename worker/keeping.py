@@ -22,9 +22,11 @@ class SessionKeeping:
     fence: int
     limit_bytes: int
     left: str | None
+    spent_usd: float | None
     blobs: Blobs
     tell: Callable[[int, str], None]
     """Number and digest, to the orchestrator."""
+    until: float | None
 
     async def fetch(self) -> bytes:
         """Raises UpstreamError: NOT_STARTED when the store does not answer, PERMANENT when it has not got it."""

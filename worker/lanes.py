@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+from tasks.invocation import Lane
 
 W = TypeVar("W")
 
@@ -59,3 +61,32 @@ class LaneQueue(Generic[W]):
         except ValueError:
             return False
         return True
+
+
+class PoolGate(Protocol):
+    """The pool's queue, taken from only while a slot is free (late binding)."""
+
+    def pause(self, lane: Lane) -> None:
+        """Take nothing more."""
+        ...
+
+    def resume(self, lane: Lane) -> None:
+        """A slot is free."""
+        ...
+
+    def put_back(self, body: str, mac: str, lane: Lane) -> None:
+        """For another node."""
+        ...
+
+
+class NoPool:
+    """The gate of a node that consumes no pool's queue."""
+
+    def pause(self, lane: Lane) -> None:
+        """Nothing to pause."""
+
+    def resume(self, lane: Lane) -> None:
+        """Nothing to resume."""
+
+    def put_back(self, body: str, mac: str, lane: Lane) -> None:
+        """Dropped; the ledger releases it again."""

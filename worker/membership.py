@@ -99,6 +99,14 @@ class Holder(Protocol):
         """It has heard of these."""
         ...
 
+    def known(self, inventory: Iterable[Held]) -> None:
+        """It was told of these."""
+        ...
+
+    def cut_off(self) -> None:
+        """It could not be reached."""
+        ...
+
     def settled(self, refs: Iterable[RefPair]) -> None:
         """Acknowledged."""
         ...
@@ -220,6 +228,7 @@ class Membership:
             self._executor.void(ref, was_told=ref in told, newest=reply.newest)
         for ref in _pairs(reply.cancel):
             self._executor.cancel(ref)
+        self._executor.known(inventory)
         self._on_answers(reply.answers)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.
         self._executor.renewed(Lease(reply.term, reply.lease_ttl_s, sent_at_s))
@@ -230,6 +239,7 @@ class Membership:
         if self.is_reachable:
             self.is_reachable = False
             _log.warning("renewal_failed", detail=str(error), effect="nothing new starts once the lease is over")
+        self._executor.cut_off()
 
 
 def _pairs(refs: Iterable[Ref]) -> list[RefPair]:

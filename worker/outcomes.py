@@ -80,6 +80,12 @@ def drained(tool: str) -> Outcome:
     return failed(ErrorInfo("node_drained", message, Failure.MAYBE_STARTED))
 
 
+def cut_off(tool: str) -> Outcome:
+    """Its node had lost the fleet for so long that another one may have gone on with it."""
+    message = f"{tool} was stopped: its node had not reached the orchestrator for longer than the grace of agents"
+    return failed(ErrorInfo("node_cut_off", message, Failure.MAYBE_STARTED))
+
+
 def node_error(tool: str, error: BaseException) -> Outcome:
     """A defect of the node itself; its log has the traceback."""
     message = f"the node failed while it ran {tool} ({type(error).__name__}); its log has the traceback"

@@ -49,6 +49,8 @@ class Stream(Protocol):
 class _Sent:
     bare: bytes
     at_s: float
+    batch: int
+    """The write that it goes with."""
     wait_s: float = RESEND_S
 
 
@@ -62,6 +64,10 @@ class Reporter:
         self._clock = clock
         self._outbox: list[bytes] = []
         self._unsettled: dict[Ref, _Sent] = {}
+        self._parting: list[_Sent] = []
+        """Of no more use as outcomes, and never written yet: what they cost is due all the same."""
+        self._taken = self._written = 0
+        """Numbers of writes: begun last, and done last."""
         self._newest_ms = 0
         """Of the stream's entries, by the clock of Redis."""
         self._sent_at_s = 0.0
@@ -79,12 +85,14 @@ class Reporter:
     def finished(self, ref: Ref, packed: bytes) -> None:
         """Send, and again until `settled`. `packed` is what the journal holds: a list of one event."""
         bare = _bare(packed)
-        self._unsettled[ref] = _Sent(bare, self._clock.mono_s())
+        self._unsettled[ref] = _Sent(bare, self._clock.mono_s(), self._taken + 1)
         self._put(bare)
 
     def settled(self, ref: Ref) -> None:
-        """Acknowledged, or superseded: never sent again."""
-        self._unsettled.pop(ref, None)
+        """Acknowledged, or superseded: never sent again once it was written."""
+        sent = self._unsettled.pop(ref, None)
+        if sent is not None and sent.batch > self._written:
+            self._parting.append(sent)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -103,6 +111,7 @@ class Reporter:
 
     def _take(self) -> list[bytes]:
         batch, self._outbox = self._outbox, []
+        self._taken += 1
         return batch
 
     async def _write(self) -> None:
@@ -126,6 +135,8 @@ class Reporter:
                     "XADD", self._stream, "MINID", "~", str(oldest_ms), "*", FIELD, value
                 )
                 self._newest_ms = _millis(added)
+        self._written = self._taken
+        self._parting = [sent for sent in self._parting if sent.batch > self._written]
         if batch and not self.is_redis_up:
             self.is_redis_up = True
             _log.info("redis_is_back", stream=self._stream, unsettled=len(self._unsettled))
@@ -153,9 +164,10 @@ class Reporter:
         now_s = self._clock.mono_s()
         if is_all:
             self._outbox.clear()
-        for sent in self._unsettled.values():
+        for sent in (*self._unsettled.values(), *self._parting):
             if not is_all and now_s - sent.at_s < sent.wait_s:
                 continue
+            sent.batch = self._taken + 1
             sent.at_s, sent.wait_s = now_s, RESEND_S if is_all else min(RESEND_CAP_S, sent.wait_s * 2)
             self._outbox.append(sent.bare)
         if self._outbox:

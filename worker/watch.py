@@ -72,6 +72,7 @@ class Watch:
         """The session of a call is in the blob store. Nobody wants to hear it of one that was told to stop."""
         if work in self._calling:
             self._announce(work)
+            work.saved = (number, blob)
             self._teller.tell(Saved(*work.ref, number, blob))
 
     def _send_progress(self, work: Work, now_s: float) -> None:

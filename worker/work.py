@@ -22,6 +22,8 @@ class Stop(Enum):
     """Superseded: whatever it says is no longer wanted."""
     DRAIN = "drain"
     """The drain's deadline is over."""
+    CUT_OFF = "cut_off"
+    """The fleet has not been reached for so long that another node may have it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,9 +46,13 @@ class Work:
     is_claiming: bool = False
     """Late-bound, and the orchestrator has not said yet whose it is."""
     is_announced: bool = False
+    is_known: bool = False
+    """The orchestrator has heard that it runs."""
     progress: Progress | None = None
     """The newest one that was not sent yet."""
     progress_sent_s: float = 0.0
+    saved: tuple[int, str] | None = None
+    """What it saved last of its session: number and blob."""
     spent: Spent = ()
     """On models, until now. Kept however it ends."""
     spent_told: Spent = ()
@@ -56,3 +62,7 @@ class Work:
     def spend(self, spent: Spent) -> None:
         """It used more: all of it."""
         self.spent = spent
+
+    def others_may_begin(self) -> bool:
+        """After the grace: from what was saved of it, or anew because nobody has heard that it began."""
+        return self.saved is not None or self.delivery.capsule is not None or not self.is_known

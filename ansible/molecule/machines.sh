@@ -38,7 +38,7 @@ image() {
     # Downloaded, not installed: installing is the roles' work, and the machines have no way out.
     chroot "$draft" apt-get -q update >>"$draft.log"
     chroot "$draft" apt-get -q install -y -d --no-install-recommends \
-        nftables prometheus-node-exporter unattended-upgrades python3-venv redis-server >>"$draft.log"
+        nftables prometheus-node-exporter unattended-upgrades python3-venv redis-server bubblewrap git >>"$draft.log"
     mv "$draft" "$folder"
 }
 

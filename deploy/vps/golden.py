@@ -38,7 +38,13 @@ NO_MIRROR = {
     for role in ("node", "release", "firewall", "node_exporter", "unattended_upgrades")
 }  # fmt: skip
 """Machines of ours have no way out, and find in their image what the roles install."""
-OWN = ("etc/mcpfleet/node.env", "etc/mcpfleet/enrol.env", "root/.ssh/authorized_keys", "var/lib/cloud/seed")
+OWN = (
+    "etc/mcpfleet/node.env",
+    "etc/mcpfleet/enrol.env",
+    "etc/mcpfleet/keys",
+    "root/.ssh/authorized_keys",
+    "var/lib/cloud/seed",
+)
 """What one machine has alone, or its operator: in an image it would be everybody's."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.errors import Permanent
+from collections.abc import Sequence
+
+from tasks.errors import NotFound, Permanent, near
 
 
 class ClaimMoveRefused(Permanent):
@@ -16,3 +18,12 @@ class ClaimMoveRefused(Permanent):
             f"the claim {claim} is {state} and cannot become {wanted}; it was moved meanwhile, and is looked at again"
         )
         self.claim, self.state, self.wanted = claim, state, wanted
+
+
+class NotSized(NotFound):
+    """A pool of which the pools file gives no ladder, whether or not nodes are in it."""
+
+    def __init__(self, pool: str, sized: Sequence[str]) -> None:
+        Permanent.__init__(
+            self, f"pool {pool!r} is not sized: it has no ladder{near(pool, sized)}; sized are: {', '.join(sized)}"
+        )

@@ -169,6 +169,7 @@ class MachineSeen:
         has_notice: its provider said that it takes it away.
         paid_left_s: until the next paid period begins; None where it is billed by the second.
         told_to_leave: DRAINING only: it cannot be taken back.
+        refused: what its cloud said to the order, where no machine was made.
     """
 
     claim: str
@@ -183,6 +184,7 @@ class MachineSeen:
     paid_left_s: float | None = None
     failures: int = 0
     told_to_leave: bool = False
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +203,8 @@ class Observation:
         billing_s: its billing step.
         quota_left: machines that its provider still allows; None: not known.
         missing: why this cannot be trusted, e.g. "node b-1 has not reported for 21 s"; empty if it can.
-        has_unmet: calls wait that no joined node could run, and a machine of this pool could; or nobody knows what
-            it could run, because none was ever seen.
-        is_unknown: no node of this pool was ever seen: its first machine is there to learn from.
+        has_unmet: calls wait that no joined node could run, and a machine of this pool could.
+        is_unknown: no node of this pool was ever seen: its first machine is there to learn from, calls or none.
         regions_wanted: patterns of regions that waiting calls are bound to, those of most calls first; calls that
             may run anywhere are not in it.
     """

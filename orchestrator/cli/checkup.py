@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orchestrator.cli.api import Api
+from orchestrator.cli.checkup_pools import check_pools
 from orchestrator.cli.checkup_redis import check_redis
 from orchestrator.cli.checkup_servers import check_servers
 from orchestrator.cli.desk import Desk
@@ -39,6 +40,7 @@ def examine(desk: Desk, servers: Path | None) -> list[Finding]:
         ("state", lambda: _state(desk)),
         ("redis", lambda: check_redis(_redis_url(desk))),
         ("ledger", lambda: _ledger(desk)),
+        ("pools", lambda: check_pools(desk.settings.environ, desk.settings.state_dir)),
         ("orchestrator", lambda: _orchestrator(desk)),
     ]
     if servers is not None:

@@ -58,6 +58,7 @@ def up(
     verbose: VerboseFlag = False,
 ) -> int:
     """Run a whole fleet on this machine until Ctrl-C."""
+    from orchestrator.cli.checkup_pools import read_whole
     from orchestrator.cli.ownership import require
     from orchestrator.cli.up import run_up
     from orchestrator.local.plan import plan_up
@@ -74,6 +75,7 @@ def up(
         ephemeral=ephemeral,
         autoscale=autoscale,
     )
+    read_whole(desk.settings.environ, desk.settings.state_dir)  # before Redis and nodes are started for nothing
     return asyncio.run(run_up(plan, desk.screen, verbose=verbose))
 
 

@@ -7,6 +7,7 @@ for what we did not foresee.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, BinaryIO, TextIO
@@ -21,9 +22,11 @@ from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
 from orchestrator.cli.settings import read_settings
+from orchestrator.wanted import wanted
 from tasks.errors import FleetError
 
 NAME = "mcpfleet"
+_CHOICE = re.compile(r"Invalid value for '(?P<name>[^']*)': (?P<given>'.*') is not one of (?P<known>.*)\.")
 
 _CALLS, _MACHINES, _HERE = "Calls", "Machines", "This machine"
 _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
@@ -104,7 +107,7 @@ def run(
         return Exit.USAGE
     except TyperException as error:
         if message := error.format_message():  # none where the help was printed instead
-            screen.error(f"{message} Try: {_try_help(error)}")
+            screen.error(f"{_plain(message)} Try: {_try_help(error)}")
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
@@ -122,7 +125,17 @@ def main() -> None:
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     where = ".".join(str(step) for step in fault["loc"])
-    return f"{where or error.title}: {fault['msg']} (given: {str(fault['input'])[:80]!r})"
+    return f"{where or error.title} is {str(fault['input'])[:80]!r}: {wanted(fault)}"
+
+
+def _plain(message: str) -> str:
+    """What the parser of the command line said, as a sentence, and a wrong choice as our own checks say it."""
+    message = message.replace("Value error, ", "")
+    found = _CHOICE.fullmatch(message)
+    if found is not None:
+        *most, last = found["known"].replace("'", "").split(", ")
+        return f"{found['name']} is {found['given']}: write {' or '.join([', '.join(most), last] if most else [last])}."
+    return message if message.endswith((".", "?", "!")) else f"{message}."
 
 
 def _try_help(error: TyperException) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from orchestrator.cli import paint
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
 from orchestrator.cli.durations import parse_s, took
+from orchestrator.cli.exits import Exit, Refused, of_error
 from orchestrator.cli.screen import Cell, Column
 from tasks.invocation import Lane
 from tasks.node import NodeState
@@ -60,6 +61,8 @@ def nodes(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         for server, why in [*view.unhealthy.items(), *view.circuits.items()]:
             where = f"server {server} of {view.name}" if server else f"node {view.name}"
             desk.screen.note(f"[yellow]![/] {escape(where)} is passed by: {escape(why)}")
+        for server, said in view.notes.items():
+            desk.screen.note(f"[yellow]![/] server {escape(server)} of {escape(view.name)}: {escape(said)}")
 
 
 @node.command()
@@ -209,7 +212,13 @@ def _pause(ctx: typer.Context, kind: Kind, name: str, *, is_paused: bool, as_jso
 def _set_state(ctx: typer.Context, name: str, state: NodeState, words: str, *, as_json: bool) -> None:
     desk = desk_of(ctx)
     with desk.api() as api:
-        view = api.post(f"/v1/nodes/{name}/state", NodeView, {"state": state})
+        try:
+            view = api.post(f"/v1/nodes/{name}/state", NodeView, {"state": state})
+        except Refused as refused:
+            if of_error(refused) is not Exit.NOT_FOUND:
+                raise
+            known = f"{refused.message}; mcpfleet nodes lists those that are joined"
+            raise Refused(known, status=refused.status, code=refused.problem_code) from refused
     if as_json:
         desk.screen.json(view)
     else:

@@ -30,7 +30,10 @@ _STATES = {
     "booting": ("◌", "yellow"),
     "provisioning": ("◐", "yellow"),
     "ready": ("●", "green"),
+    "leaving": ("⊘", "cyan"),
+    "left": ("◌", "yellow"),
     "draining": ("⊘", "cyan"),
+    "refused": ("✗", "red"),
     "terminating": ("⊘", "dim"),
     "gone": ("✗", "dim"),
 }
@@ -67,12 +70,17 @@ def _pool_row(pool: ScalePoolView) -> list[Cell]:
     return [
         Text(pool.pool, "bold"),
         "hand" if pool.override else pool.strategy,
-        ", ".join(f"{count} {state}" for state, count in pool.machines.items()) or "none",
+        _machines(pool),
         "" if pool.target is None else str(pool.target),
         f"{pool.min_machines}-{pool.max_machines}",
         price,
         "nothing was decided yet" if pool.decision is None else _decisive(pool.decision),
     ]
+
+
+def _machines(pool: ScalePoolView) -> str:
+    there = ", ".join(f"{count} {state}" for state, count in pool.machines.items()) or "none"
+    return f"{there} ({pool.refused} refused)" if pool.refused else there
 
 
 def _note_pool(desk: Desk, pool: ScalePoolView) -> None:
@@ -105,7 +113,7 @@ def show_machines(desk: Desk, found: Sequence[MachineView]) -> None:
         rows.append(
             [
                 Text(view.node, "bold"),
-                _state(view.state),
+                _state(view.standing or view.state),
                 ago(view.state_at, now),
                 _where(view),
                 *([] if is_narrow else more),
@@ -140,6 +148,19 @@ def show_explained(desk: Desk, decision: ScaleDecisionView, seen: PoolSeenView, 
     line()
 
 
+def show_nothing(desk: Desk, pool: str, from_: float, until: float, earlier: float | None) -> None:
+    """No decision in that time: why it was that time, and where there is one."""
+    newest = (
+        f"the one before it is of {when(earlier)}"
+        if earlier is not None
+        else "nothing before it is on record either, which goes back to the first start and a week at most"
+    )
+    desk.screen.note(
+        f"[dim]nothing was decided about {escape(pool)} between {when(from_)} and {when(until)} "
+        f"(without --since one hour is looked through); {newest}[/]"
+    )
+
+
 def _entry(desk: Desk, label: str, text: str) -> None:
     """A rule and its word; on a terminal the word goes on below itself."""
     if not desk.screen.is_person:
@@ -165,6 +186,8 @@ def _seen_lines(seen: PoolSeenView) -> Iterable[tuple[str, str]]:
     parts += [f"the next costs {_money(seen.price_eur_h)} €/h"] if seen.price_eur_h is not None else []
     parts += [f"quota leaves {seen.quota_left}"] if seen.quota_left is not None else []
     yield "machines", ", ".join(parts)
+    for said in seen.refused:
+        yield "refused", said
     if seen.missing:
         yield "unknown", "; ".join(seen.missing)
 

@@ -75,17 +75,20 @@ async def run_fleet(plan: Plan, screen: Screen, body: Body, *, verbose: bool) ->
     fleet = LocalFleet(plan, checklist.report)
     fleet.claim()
     status: int = Exit.OK
+    failed: ChildFailed | None = None
     with signals.caught():
         logs = asyncio.create_task(_stream_logs(fleet, screen)) if verbose else None
         try:
             status = await _until_asked(_run(fleet, checklist, screen, body), signals.asked)
         except ChildFailed as error:
-            _say_failed(screen, error)
-            status = Exit.FAILED
+            failed, status = error, Exit.FAILED
+            _show_tail(screen, error)
         finally:
             if logs is not None:
                 logs.cancel()
             await _stop(fleet, checklist, screen, signals)
+    if failed is not None:  # last: what was stopped for it is no good news
+        screen.error(failed.message)
     return status
 
 
@@ -177,7 +180,6 @@ async def _stream_logs(fleet: LocalFleet, screen: Screen) -> None:
                 screen.log(name, text)
 
 
-def _say_failed(screen: Screen, error: ChildFailed) -> None:
+def _show_tail(screen: Screen, error: ChildFailed) -> None:
     for text in error.tail.splitlines():
         screen.log(error.name, text)
-    screen.error(error.message)

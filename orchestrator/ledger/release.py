@@ -15,6 +15,7 @@ from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.fleet_rows import current_epoch
 from orchestrator.ledger.moves import sources
 from orchestrator.ledger.rows import dumps
+from orchestrator.ledger.spend import spent_usd
 from orchestrator.ledger.tables import ATTEMPTS, INVOCATIONS, is_still
 from orchestrator.ledger.transaction import Found, Hot, Tx
 from orchestrator.ledger.values import Release, Released, Started
@@ -122,9 +123,9 @@ def release(tx: Tx, asked: Sequence[Releases]) -> list[list[Released | None] | F
     found = tx.firsts(
         _RELEASE, [{"p_id": one.invocation_id, "p_fence": one.expected_fence, "p_node": one.node} for one in wanted]
     )
-    pairs = list(zip(wanted, found, strict=True))
-    tx.put(_NEW_ATTEMPT, [_attempt_row(one) for one, row in pairs if row is not None])
-    answers = iter([None if row is None else _released(one, row) for one, row in pairs])
+    pairs = [(one, None if row is None else _released(tx, one, row)) for one, row in zip(wanted, found, strict=True)]
+    tx.put(_NEW_ATTEMPT, [_attempt_row(one) for one, released in pairs if released is not None])
+    answers = iter([released for _, released in pairs])
     return [
         [next(answers) for _ in ask.wanted] if ask.epoch == current else EpochLost(ask.epoch, current) for ask in asked
     ]
@@ -183,7 +184,7 @@ def _attempt_row(one: Release) -> dict[str, object]:
     }
 
 
-def _released(one: Release, row: Found) -> Released:
+def _released(tx: Tx, one: Release, row: Found) -> Released:
     tool, arguments_json, arguments_blob, project, tenant, expires_at, timeout_s, trace_id, meta_json, *rest = row
     tries, capsule = rest
     return Released(
@@ -200,4 +201,5 @@ def _released(one: Release, row: Found) -> Released:
         meta_json=meta_json,
         tries=tries,
         capsule=capsule,
+        spent_usd=None if capsule is None else spent_usd(tx, one.invocation_id),
     )

@@ -47,6 +47,9 @@ _SAID = ("model", *_NUMBERS, "cost_usd", "is_estimated")
 _KEY = ("invocation_id", "fence", "released_at", "model")
 _ATTEMPT = and_(_S.invocation_id == _A.invocation_id, _S.fence == _A.fence, _S.released_at == _A.released_at)
 
+_COST = Hot(
+    select(func.sum(_S.cost_usd)).join_from(ATTEMPTS, SPEND, _ATTEMPT).where(_A.invocation_id == bindparam("p_id"))
+)
 _BEFORE = Hot(
     select(*(_S[name] for name in _SAID))
     .join_from(ATTEMPTS, SPEND, _ATTEMPT)
@@ -106,6 +109,12 @@ _BY: dict[CostsBy, ColumnElement[Any]] = {
 def book(tx: Tx, wanted: Sequence[Booking]) -> list[Spent]:
     """Keep what was spent; for each, what of it nobody had said before."""
     return [_booked(tx, one) for one in wanted]
+
+
+def spent_usd(tx: Tx, invocation_id: str) -> float | None:
+    """By all of its attempts until now; None where nothing has a price."""
+    found: float | None = tx.all(_COST, {"p_id": invocation_id})[0][0]
+    return found
 
 
 def spend_of(reader: Reader, invocation_id: str) -> list[SpendRow]:

@@ -92,6 +92,8 @@ class Released:
     tries: int
     capsule: str | None = None
     """Digest of what was last saved of its session."""
+    spent_usd: float | None = None
+    """With it: what earlier attempts are booked with; None where nothing of them has a price."""
 
 
 @dataclass(frozen=True, slots=True)

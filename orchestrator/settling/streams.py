@@ -20,7 +20,7 @@ from orchestrator.ledger.values import Started as StartedRow
 from orchestrator.redis_client import ANSWER_S
 from tasks.clock import Clock
 from tasks.errors import LedgerDown
-from tasks.invocation import Lane
+from tasks.invocation import Lane, State
 from tasks.ledger_events import FIELD, Asked, Event, Finished, Progress, Resolved, Saved, Started, unpack
 from tasks.node import Control, Ref
 from tasks.queues import BINDINGS, DOORBELL, binding_of, control_stream, events_stream, node_queue
@@ -211,7 +211,7 @@ class NodeStreams:
         if spent:
             await _each_apart(self._settling.spent, spent)
         if self._saved is not None:
-            await _each_apart(self._saved, [(node, event) for node, event in events if isinstance(event, Saved)])
+            await _each_apart(self._saved, [(node, saved) for node, event in events for saved in _saved_in(event)])
         if self._questions is not None:
             asked = [(node, event) for node, event in events if isinstance(event, Asked)]
             await _each_apart(self._questions.asked, asked)
@@ -280,6 +280,15 @@ async def _each_apart(
             return []
         return [taken for event in events for taken in await _each_apart(act, [event])]
     return list(events) if acted is None else acted
+
+
+def _saved_in(event: Event) -> list[Saved]:
+    """What is said of a session; also with a failure, after which another attempt may go on from there."""
+    if isinstance(event, Saved):
+        return [event]
+    if isinstance(event, Finished) and event.saved is not None and event.outcome.ending == State.FAILED.value:
+        return [Saved(event.invocation, event.fence, *event.saved)]
+    return []
 
 
 def _control_fields(control: Control) -> dict[Any, Any]:

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 from orchestrator.ledger.values import Outstanding, Settlement
 from tasks.invocation import State
-from tasks.outcome import ErrorInfo, Failure, Outcome
+from tasks.outcome import SPENT_MIDWAY, ErrorInfo, Failure, Outcome
 from tasks.retry import Again, RetryPolicy, next_attempt
 from tasks.tool import OnNodeLoss
 
 SUCCEEDED = State.SUCCEEDED.value
 POISON_AFTER_DEATHS = 2
-DRAINED = "node_drained"
-LOSSES = frozenset({"node_lost", "node_restarted", "node_replaced", "node_left"})
+HANDED_ON = frozenset({"node_drained", "node_cut_off"})
+"""Error codes of attempts that their node ended so that another one can go on with them."""
+LOSSES = frozenset({"node_lost", "node_restarted", "node_replaced", "node_left", "node_cut_off"})
 """Error codes of attempts that their node was lost with. They use up no retries: the fleet's troubles are
 not the call's."""
 LOSSES_MAX = 10
@@ -77,9 +78,13 @@ def on_finished(
     """The node reported an end."""
     ending = _ENDINGS.get(outcome.ending, State.FAILED)
     if ending is State.FAILED and outcome.error is not None:
-        if outcome.error.code == DRAINED and given.on_node_loss is OnNodeLoss.RESUME and given.has_capsule:
-            return _rerun(attempt, outcome.error, given, node=node)
-        return _failed(attempt, outcome, outcome.error, node=node, started_at=started_at, given=given)
+        error = outcome.error
+        if error.code in HANDED_ON and given.on_node_loss is OnNodeLoss.RESUME and given.has_capsule:
+            return _rerun(attempt, error, given, node=node)
+        if error.code == SPENT_MIDWAY and not given.has_capsule:
+            error = _unsaved(error)
+            outcome = replace(outcome, error=error)
+        return _failed(attempt, outcome, error, node=node, started_at=started_at, given=given)
     return Settlement(
         invocation_id=attempt.invocation_id,
         fence=attempt.fence,
@@ -162,6 +167,12 @@ def _rerun(attempt: Outstanding, error: ErrorInfo, given: Circumstances, *, node
     outcome = Outcome("failed", error=error)
     settled = _failed(attempt, outcome, error, node=node, started_at=attempt.started_at, given=again, counted=False)
     return settled if given.losses else replace(settled, not_before=None)
+
+
+def _unsaved(error: ErrorInfo) -> ErrorInfo:
+    """It would begin anew, and do everything twice: whoever called decides on that."""
+    message = f"{error.message}. But the orchestrator does not have that session; replay the call to begin it anew"
+    return replace(error, message=message, failure=Failure.PERMANENT)
 
 
 def _failed(

@@ -27,7 +27,9 @@ BASE_URL = "http://127.0.0.1:8600"
 STOPS_WITHIN_S = 10.0
 
 
-def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None, money: MemoryMoney | None = None) -> Starlette:
+def fake_app(
+    fleet: FakeFleet, settings: ApiSettings | None = None, money: MemoryMoney | None = None, *, draining: int = 0
+) -> Starlette:
     """The application over fakes only."""
     nodes = FakeNodes()
     enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
@@ -39,7 +41,7 @@ def fake_app(fleet: FakeFleet, settings: ApiSettings | None = None, money: Memor
         verifier,
         settings or ApiSettings(),
         enrolments=enroller,
-        scaling=scale_views(),
+        scaling=scale_views(draining=draining),
         money=money or MemoryMoney(),
         approvals=NoApprovals(),
     )
@@ -62,8 +64,11 @@ async def door(
 
 
 @contextmanager
-def served(settings: ApiSettings | None = None) -> Iterator[str]:
-    """The URL of the application on a free loopback port, in a thread of its own, over a fresh fake fleet."""
+def served(settings: ApiSettings | None = None, *, draining: int = 0) -> Iterator[str]:
+    """The URL of the application on a free loopback port, in a thread of its own, over a fresh fake fleet.
+
+    `draining`: machines of it that are let go.
+    """
     # asyncio switches Nagle's delay (40 ms an answer) off only where the protocol is named
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -73,7 +78,7 @@ def served(settings: ApiSettings | None = None) -> Iterator[str]:
     async def serve() -> None:
         fleet = FakeFleet()
         config = uvicorn.Config(
-            fake_app(fleet, settings), log_level="error", lifespan="off", timeout_graceful_shutdown=1
+            fake_app(fleet, settings, draining=draining), log_level="error", lifespan="off", timeout_graceful_shutdown=1
         )
         server.append(uvicorn.Server(config))
         started.set()

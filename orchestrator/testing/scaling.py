@@ -20,6 +20,7 @@ from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
 from orchestrator.pools_change import change_policy
 from tasks.clock import Clock, SystemClock
 from tasks.invocation import Lane
+from tasks.node import NodeState
 
 POOL = "builders"
 RUNGS = (Rung("hetzner", "cx33", "fsn1", price_eur_h=0.0113), Rung("hetzner", "cx33", "nbg1", price_eur_h=0.0113))
@@ -64,9 +65,16 @@ class MemoryClaims:
 
 
 def scale_views(
-    clock: Clock | None = None, *, policies: dict[str, ScalePolicy] | None = None, is_quiet: bool = False
+    clock: Clock | None = None,
+    *,
+    policies: dict[str, ScalePolicy] | None = None,
+    is_quiet: bool = False,
+    draining: int = 0,
 ) -> ScaleViews:
-    """An hour and a half of a pool that had a burst; with `is_quiet`, a fleet that nothing sizes."""
+    """An hour and a half of a pool that had a burst; with `is_quiet`, a fleet that nothing sizes.
+
+    `draining`: machines besides that are let go.
+    """
     clock, books = clock or SystemClock(), MemoryScaleBooks()
     policies = {} if is_quiet else policies or {POOL: POLICY}
     claims = MemoryClaims()
@@ -74,6 +82,9 @@ def scale_views(
         now = clock.wall_s()
         books.rows.extend(_history(policies[POOL], now))
         claims.claims.extend(_claims(now))
+        claims.claims.extend(
+            replace(claims.claims[0], id=f"draining-{number}", state=ClaimState.DRAINING) for number in range(draining)
+        )
     providers = {"hetzner": ProviderConfig("hetzner", "hetzner", {}, state_dir=Path("cloud"))}
     return ScaleViews(
         policies=policies,
@@ -83,6 +94,7 @@ def scale_views(
         books=books,
         sight=LogOnly(),
         change=lambda policy, changes: change_policy(policy, changes, providers),
+        node_state=lambda _node: NodeState.ACTIVE,
         clock=clock,
     )
 

@@ -31,6 +31,8 @@ from tasks.mcp_direct import DirectContext, envelope
 from tasks.tool import ToolSpec
 
 SERVER = "fixture"
+INLINE_WINDOW_S = 0.5
+"""The suite expects tasks of tools that take a second, and answers of those that take none."""
 TOKEN = "fixture-token"
 SUITE_PATH = "/mcp"
 EMPTY = {"type": "object", "properties": {}}
@@ -98,7 +100,13 @@ async def inprocess_fleet() -> AsyncIterator[InProcessFleet]:
 
 def make_app(fleet: Fleet, *, legacy_sessions: bool = True) -> Starlette:
     """The whole app."""
-    settings = FrontSettings(name="mcpfleet-fixture", path=SUITE_PATH, legacy_sessions=legacy_sessions, bare_names=True)
+    settings = FrontSettings(
+        name="mcpfleet-fixture",
+        path=SUITE_PATH,
+        inline_window_s=INLINE_WINDOW_S,
+        legacy_sessions=legacy_sessions,
+        bare_names=True,
+    )
     front = McpFront(fleet, OneToken(), settings)
     _add_lists(front)
     _wrap_tools(front)

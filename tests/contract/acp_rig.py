@@ -20,7 +20,7 @@ from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.chat_double import ChatDouble, Step
-from worker.upstreams.upstream import Ask
+from worker.upstreams.upstream import Approver, Ask
 from worker.workspaces.names import Project
 
 KEY = "not-a-secret"
@@ -40,12 +40,14 @@ class AcpBench:
     model: ChatDouble
     folder: Path
     lines: list[str] = field(default_factory=list)
+    approver: Approver | None = None
 
     async def call(
         self, prompt: str = "do it", *, invocation: str = "inv-1", project: str | None = None, **more: Any
     ) -> dict[str, Any]:
         """One run; the CallToolResult."""
-        ask = Ask(invocation, None, None, lambda _done, _total, line: self.lines.append(line or ""), project)
+        tell = lambda _done, _total, line: self.lines.append(line or "")  # noqa: E731 - as the others have it
+        ask = Ask(invocation, None, None, tell, project, approver=self.approver)
         async with asyncio.timeout(WAIT_S):
             answer: dict[str, Any] = orjson.loads(await self.server.call("run", {"prompt": prompt, **more}, ask))
         return answer
@@ -106,6 +108,7 @@ async def bench(
 @asynccontextmanager
 async def scripted(folder: Path, steps: Sequence[Mapping[str, Any]] = (), **more: Any) -> AsyncIterator[AcpBench]:
     """An agent that does these steps for its prompt. `agent`: what else its script says; `script`: the model's."""
+    projects = more.pop("projects", None)
     about = {"steps": list(steps)} | more.pop("agent", {})
     given = folder / "agent"
     given.mkdir(exist_ok=True)
@@ -117,7 +120,7 @@ async def scripted(folder: Path, steps: Sequence[Mapping[str, Any]] = (), **more
         "environ": {"MODEL_URL": "{base_url}", "MODEL_KEY": "{token}"},
         "sessions": [".scripted"],
     }
-    async with bench(folder, entry | more, more.pop("script", ())) as made:
+    async with bench(folder, entry | more, more.pop("script", ()), projects) as made:
         yield made
 
 

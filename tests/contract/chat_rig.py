@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 
 from tasks.clock import SystemClock
 from tasks.retry import RetryPolicy
+from worker.sidecars import openai_chat_session
 from worker.sidecars.guard import guarded
 from worker.sidecars.openai_chat import OpenAIChat
 from worker.sidecars.openai_chat_backend import ChatBackend, ChatEndpoint
 from worker.sidecars.sidecar import AgentTask, Event, Result, RunLimits
 from worker.sidecars.spend import Price, Prices
+from worker.sidecars.transcripts import Transcripts
 from worker.testing.chat_double import ChatDouble
 from worker.testing.upstreams_kit import served
 
@@ -42,11 +46,18 @@ async def endpoint(double: ChatDouble, **more: Any) -> AsyncIterator[ChatEndpoin
             await made.close()
 
 
+def chat_of(made: ChatEndpoint, kept: Path) -> OpenAIChat:
+    """Not started; its sessions are kept in that folder."""
+    return OpenAIChat(made, Transcripts(kept, openai_chat_session.path_of("{}")))
+
+
 @asynccontextmanager
 async def sidecar(double: ChatDouble, **more: Any) -> AsyncIterator[OpenAIChat]:
     """Started."""
-    async with endpoint(double, **more) as made:
-        started = OpenAIChat(made)
+    async with contextlib.AsyncExitStack() as stack:
+        kept = stack.enter_context(tempfile.TemporaryDirectory(prefix="mcpfleet-chats-"))
+        made = await stack.enter_async_context(endpoint(double, **more))
+        started = chat_of(made, Path(kept))
         assert (await started.start()).is_ready
         try:
             yield started

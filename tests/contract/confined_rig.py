@@ -1,30 +1,15 @@
-"""A chat sidecar whose runs are limited, and whether this machine lets anybody limit them."""
+"""Runs that are limited: what uses too much, and whether this machine lets anybody limit them."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
-from orchestrator.testing.serving import serving
-from tasks.clock import SystemClock
-from tasks.tool import ToolPolicy
-from tests.contract.agents import lends_nothing
 from worker.confines.groups import family, family_name
 from worker.confines.hierarchies import Hierarchy, found
-from worker.sidecars.agent_server import AgentServer
-from worker.sidecars.assemble import agent_server
-from worker.sidecars.sidecars_file import parse_sidecars
-from worker.testing.chat_double import ChatDouble
-from worker.upstreams.upstream import Ask
 
-WAIT_S = 90.0
 MEMORY_BYTES = 512 * 2**20
 BOMB = "bomb() { bomb | bomb & }; bomb; sleep 1; sleep 1; ls"
 """The classic; what comes after it wants processes too."""
@@ -62,33 +47,3 @@ def forget_groups(home: Path) -> None:
         for base in list(each.root.rglob(family_name(home))):
             for group in [path for path in base.iterdir() if path.is_dir()] + [base]:
                 group.rmdir()
-
-
-@asynccontextmanager
-async def glm(folder: Path, model: ChatDouble, **more: Any) -> AsyncIterator[AgentServer]:
-    """Started. `more` goes into its lines of the servers file."""
-    async with serving(model.app) as url:
-        said = {"kind": "openai_chat", "url": f"{url}/v1", "model": "glm-5"} | more
-        server = agent_server(
-            "glm",
-            parse_sidecars({"glm": said}, "test")["glm"],
-            lambda: None,
-            state=folder / "state",
-            projects={},
-            policy_of=lambda _: ToolPolicy(),
-            clock=SystemClock(),
-            lend=lends_nothing,
-        )
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.close()
-
-
-async def run(server: AgentServer, *, invocation: str = "inv-1", **arguments: Any) -> dict[str, Any]:
-    """One; the CallToolResult."""
-    ask = Ask(invocation, None, None, lambda *_: None)
-    async with asyncio.timeout(WAIT_S):
-        answer: dict[str, Any] = orjson.loads(await server.call("run", {"prompt": "do it", **arguments}, ask))
-    return answer

@@ -15,8 +15,9 @@ import pytest
 
 from orchestrator.testing.serving import serving
 from tasks.invocation import Lane
+from tests.contract.chat_node import glm
 from tests.contract.claude_binary import BINARY, VERSION
-from tests.contract.confined_rig import forget_groups, glm, groups_of, needs_groups
+from tests.contract.confined_rig import forget_groups, groups_of, needs_groups
 from worker.confines.confines import Confines
 from worker.confines.groups import Allowance
 from worker.confines.janitor import Janitor

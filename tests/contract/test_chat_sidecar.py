@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
-from orchestrator.testing.serving import serving
-from tasks.clock import SystemClock
 from tasks.errors import SettingsError
 from tasks.outcome import Failure
-from tasks.tool import ToolPolicy
-from tests.contract.agents import lends_nothing
-from worker.sidecars.agent_server import AgentServer
-from worker.sidecars.assemble import agent_server
+from tests.contract.chat_node import KEY, called, glm
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.chat_double import ChatDouble, Step, Trouble, use
 from worker.upstreams.errors import UpstreamError
-from worker.upstreams.upstream import Ask
-
-KEY = "not-a-secret"
-
-
-@asynccontextmanager
-async def glm(folder: Path, model: ChatDouble) -> AsyncIterator[AgentServer]:
-    """Started, with its key in a file."""
-    (folder / "key").write_text(KEY)
-    async with serving(model.app) as url:
-        said = {"kind": "openai_chat", "url": f"{url}/v1", "model": "glm-5", "key_file": str(folder / "key")}
-        entry = parse_sidecars({"glm": said}, "test")["glm"]
-        server = agent_server(
-            "glm",
-            entry,
-            lambda: None,
-            state=folder / "state",
-            projects={},
-            policy_of=lambda _: ToolPolicy(),
-            clock=SystemClock(),
-            lend=lends_nothing,
-        )
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.close()
-
-
-async def _call(server: AgentServer, tool: str, **arguments: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = orjson.loads(await server.call(tool, arguments, Ask("inv-1", None, None, lambda *_: None)))
-    return answer
 
 
 async def test_four_tools_are_offered_and_answer(tmp_path: Path) -> None:
@@ -61,13 +21,13 @@ async def test_four_tools_are_offered_and_answer(tmp_path: Path) -> None:
     model = ChatDouble([Step("it is 4")], models=("glm-5", "glm-5-air"))
     async with glm(tmp_path, model) as server:
         assert [spec.name for spec in server.tools()] == ["glm.run", "glm.chat", "glm.generate_code", "glm.models"]
-        assert (await _call(server, "chat", prompt="2 + 2?"))["content"][0]["text"] == "it is 4"
-        assert (await _call(server, "models"))["structuredContent"]["models"] == ["glm-5", "glm-5-air"]
+        assert (await called(server, "chat", prompt="2 + 2?"))["content"][0]["text"] == "it is 4"
+        assert (await called(server, "models"))["structuredContent"]["models"] == ["glm-5", "glm-5-air"]
         model.script = [Step(files)]
-        made = await _call(server, "generate_code", prompt="a file")
+        made = await called(server, "generate_code", prompt="a file")
         assert made["structuredContent"]["files"] == [{"path": "a.py", "content": "a = 1"}]
         model.script = [Step(calls=(use("write_file", path="b.txt", content="b"),)), Step("written")]
-        run = await _call(server, "run", prompt="write b.txt")
+        run = await called(server, "run", prompt="write b.txt")
         assert (run["isError"], run["content"][0]["text"]) == (False, "written")
     assert {headers["authorization"] for headers in model.headers} == {f"Bearer {KEY}"}
 
@@ -78,14 +38,14 @@ async def test_a_spent_quota_waits_for_its_reset(tmp_path: Path) -> None:
     async with glm(tmp_path, model) as server:
         model.always = Trouble(status=429, headers={"retry-after": "900"})
         with pytest.raises(UpstreamError) as spent:
-            await _call(server, "chat", prompt="2 + 2?")
+            await called(server, "chat", prompt="2 + 2?")
         assert (spent.value.info.failure, spent.value.info.retry_after_s) == (
             Failure.WAIT_UNTIL,
             pytest.approx(900, abs=30),
         )
         asked = len(model.requests)
         with pytest.raises(UpstreamError, match="is spent for another"):
-            await _call(server, "run", prompt="anything")
+            await called(server, "run", prompt="anything")
         assert len(model.requests) == asked
 
 
@@ -95,13 +55,13 @@ async def test_a_refused_key_marks_the_node(tmp_path: Path) -> None:
     async with glm(tmp_path, model) as server:
         model.always = Trouble(status=401)
         with pytest.raises(UpstreamError) as refused:
-            await _call(server, "chat", prompt="2 + 2?")
+            await called(server, "chat", prompt="2 + 2?")
         assert refused.value.info.failure is Failure.NOT_STARTED
         assert "is refused" in str(server.status().unhealthy)
         model.always = None
         (tmp_path / "key").write_text("another-one")
         assert server.status().unhealthy is None
-        assert (await _call(server, "chat", prompt="2 + 2?"))["content"][0]["text"] == "well again"
+        assert (await called(server, "chat", prompt="2 + 2?"))["content"][0]["text"] == "well again"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +80,7 @@ async def test_wrong_arguments_are_named(tmp_path: Path, tool: str, arguments: d
     model = ChatDouble([])
     async with glm(tmp_path, model) as server:
         with pytest.raises(UpstreamError, match=named) as wrong:
-            await _call(server, tool, **arguments)
+            await called(server, tool, **arguments)
     assert (wrong.value.info.code, wrong.value.info.failure) == ("invalid_arguments", Failure.PERMANENT)
     assert model.requests == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 
 from tasks.outcome import Failure
 from tasks.tool import OnNodeLoss
-from tests.contract.agents import WAIT_S, bench
+from tests.contract.agents import bench
+from tests.contract.capsule_store import Store
 from tests.contract.workspace_rig import Rig
 from worker.sidecars.capsule import CapsuleBroken
 from worker.testing.messages_double import INPUT_TOKENS, OUTPUT_TOKENS, text, use
@@ -24,32 +24,6 @@ STEPS = [[use("Bash", command=f"echo {step} >> made.txt")] for step in range(20)
 TOOLS: dict[str, Any] = {"allowed_tools": ["Bash"]}
 
 
-@dataclass
-class Store:
-    """What both nodes reach."""
-
-    node: str = "a1"
-    fence: int = 1
-    limit_bytes: int = 10**7
-    left: str | None = None
-    data: bytes = b""
-    saved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def fetch(self) -> bytes:
-        """What was saved."""
-        return self.data
-
-    async def save(self, number: int, data: bytes) -> None:
-        """The newest."""
-        self.data = data
-        if number >= 1:
-            self.saved.set()
-
-    def of_the_next(self) -> Store:
-        """As the next attempt finds it."""
-        return Store("b1", 2, self.limit_bytes, "digest", self.data)
-
-
 async def _cut_off(folder: Path, rig: Rig, **more: Any) -> Store:
     """A run that did one thing and is gone."""
     folder.mkdir()
@@ -57,8 +31,7 @@ async def _cut_off(folder: Path, rig: Rig, **more: Any) -> Store:
     async with bench(folder, STEPS, {"shop": rig.project}) as at:
         at.model.holds.add(1)
         running = asyncio.create_task(at.call(project="shop", keeping=store, **TOOLS, **more))
-        async with asyncio.timeout(WAIT_S):
-            await store.saved.wait()
+        await store.until_turn(1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     return store.of_the_next()
@@ -95,7 +68,7 @@ async def test_what_does_not_fit_starts_nothing(tmp_path: Path, rig: Rig) -> Non
         assert at.server.tools()[0].on_node_loss is OnNodeLoss.ASK
         with pytest.raises(UpstreamError) as unfit:
             await at.call(project="shop", keeping=store, **TOOLS)
-        assert (unfit.value.info.code, unfit.value.info.failure) == ("capsule_unfit", Failure.NOT_STARTED)
+        assert (unfit.value.info.code, unfit.value.info.failure) == ("capsule_unfit", Failure.WAIT_UNTIL)
     async with bench(tmp_path / "b", [[text("never")]], {"shop": rig.project}) as at:
         assert at.server.tools()[0].on_node_loss is OnNodeLoss.RESUME
         with pytest.raises(UpstreamError) as broken:

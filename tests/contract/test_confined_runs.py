@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.agents import bench
-from tests.contract.confined_rig import BOMB, HOG, MEMORY_BYTES, glm, groups_of, needs_groups, run
+from tests.contract.chat_node import glm, run
+from tests.contract.confined_rig import BOMB, HOG, MEMORY_BYTES, groups_of, needs_groups
 from worker.testing import messages_double
 from worker.testing.chat_double import ChatDouble, Step, use
 

@@ -164,7 +164,7 @@ def test_an_order_becomes_a_request_with_what_the_operator_says() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "regions is wrong: Field required"),
+        ({}, "regions is missing: write it"),
         ({"regions": []}, "regions is empty"),
         ({"regions": ["eu-central-1"], "access_key_env": "A"}, "only one of access_key and secret_key"),
         ({"regions": ["eu-central-1"], "secret_key": "x"}, "secret_key is a secret and does not belong into a file"),

@@ -181,8 +181,10 @@ async def test_the_limit_is_a_quota(opened: Open) -> None:
     cloud = opened(max_machines=1)
     await cloud.create(ORDER)
     await cloud.create(ORDER)
-    with pytest.raises(QuotaReached, match="max_machines = 1"):
+    with pytest.raises(QuotaReached, match=r"by \[providers\..*raise the limit there") as refused:
         await cloud.create(replace(ORDER, claim="b", name="pool-b"))
+    assert "max_machines = 1" in refused.value.message
+    assert "ask the provider" not in refused.value.message
 
 
 async def test_a_command_that_is_not_there_is_an_order_refused(opened: Open) -> None:

@@ -138,7 +138,7 @@ async def test_models_are_listed_and_a_refusal_is_said() -> None:
         assert await models(glm) == ("glm-4.7", "glm-5")
         for fault, trouble in (
             (Fault.AUTH, chat_double.Trouble(401)),
-            (Fault.OVERLOADED, chat_double.Trouble(500)),
+            (Fault.PROVIDER_FAILED, chat_double.Trouble(500)),
             (Fault.PROTOCOL, chat_double.Trouble(is_page=True)),
         ):
             double.always = trouble

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.clock import SystemClock
-from tests.contract.chat_rig import KEY, backend, endpoint, events_of, result_of, sidecar, task_in
-from worker.sidecars.openai_chat import OpenAIChat
+from tests.contract.chat_rig import KEY, backend, chat_of, endpoint, events_of, result_of, sidecar, task_in
 from worker.sidecars.openai_chat_backend import ChatEndpoint
 from worker.sidecars.sidecar import AgentTask, Ending, Fault, Result, Retrying
 from worker.testing.chat_double import COMPLETION_TOKENS, ChatDouble, Step, Trouble
@@ -33,20 +32,23 @@ FAULTS = [
     ("too-long", Trouble(400, code="context_length_exceeded"), Fault.CONTEXT, "give it less", 1),
     ("too-long-llama", Trouble(400, message="exceeds the available context size"), Fault.CONTEXT, "give it less", 1),
     ("too-long-glm", Trouble(400, code="1261", message="Prompt 超长"), Fault.CONTEXT, "give it less", 1),
+    ("too-long-in-silence", Trouble(says_nothing=True, code="context_length_exceeded"), Fault.CONTEXT, "less", 2),
     ("413", Trouble(413), Fault.CONTEXT, "give it less", 1),
     ("429-long", Trouble(429, {"retry-after": "3600"}), Fault.QUOTA, "again in 3600 s", 1),
     ("429", Trouble(429, {"retry-after": "0"}), Fault.QUOTA, "nothing left for now", 3),
     ("429-no-money-glm", Trouble(429, code="1113"), Fault.AUTH, "top it up", 1),
     ("429-busy-glm", Trouble(429, code="1305"), Fault.OVERLOADED, "call again later", 3),
-    ("500", Trouble(500), Fault.OVERLOADED, "look at its log", 3),
-    ("503", Trouble(503, {"retry-after": "nonsense"}), Fault.OVERLOADED, "call again later", 3),
+    ("500", Trouble(500), Fault.PROVIDER_FAILED, "look at its log", 3),
+    ("503", Trouble(503, {"retry-after": "nonsense"}), Fault.PROVIDER_FAILED, "call again later", 3),
+    ("503-named", Trouble(503, {"retry-after": "0"}), Fault.OVERLOADED, "call again later", 3),
+    ("529", Trouble(529), Fault.OVERLOADED, "call again later", 3),
     ("garbage", Trouble(garbage="{not json"), Fault.PROTOCOL, "no chat completion", 3),
     ("garbage-list", Trouble(garbage='["a"]'), Fault.PROTOCOL, "no chat completion", 3),
     ("garbage-choices", Trouble(garbage='{"choices": [{"delta": "x"}]}'), Fault.PROTOCOL, "no chat completion", 3),
     ("endless", Trouble(endless=True), Fault.PROTOCOL, "without an end", 3),
     ("breaks", Trouble(breaks=True), Fault.UNREACHABLE, "does not answer", 3),
     ("ends-early", Trouble(ends_early=True), Fault.PROTOCOL, "broke off", 3),
-    ("error-inside", Trouble(error_inside=True), Fault.OVERLOADED, "broke off", 3),
+    ("error-inside", Trouble(error_inside=True), Fault.PROVIDER_FAILED, "broke off", 3),
     ("a-page", Trouble(is_page=True), Fault.PROTOCOL, "base_url", 1),
 ]
 
@@ -68,7 +70,7 @@ async def test_a_failure_says_whose_it_is_and_what_to_do(
     assert says in result.text
     assert KEY not in result.text
     assert len(double.requests) == requests
-    assert sum(isinstance(event, Retrying) for event in events) == requests - 1
+    assert sum(isinstance(event, Retrying) for event in events) == (0 if trouble.says_nothing else requests - 1)
     if "retry-after" in trouble.headers and fault is Fault.QUOTA:
         assert result.retry_after_s == float(trouble.headers["retry-after"])
 
@@ -83,6 +85,17 @@ async def test_an_endpoint_that_falls_silent_is_given_up(task: Callable[..., Age
     assert (result.ending, result.fault) == (Ending.FAILED, Fault.UNREACHABLE)
     assert "said nothing for 0.5 s" in result.text
     assert len(double.requests) == 3
+
+
+async def test_what_an_endpoint_that_streams_nothing_answers_is_paid(task: Callable[..., AgentTask]) -> None:
+    """It is asked why, without a stream, and answers: that costs, though nobody can use it."""
+    double = ChatDouble([Step("never")])
+    async with sidecar(double) as chat:
+        double.always = Trouble(says_nothing=True)
+        result = await result_of(chat, task())
+    asked = sum(not request.get("stream") for request in double.requests)
+    assert (result.fault, result.usage.output) == (Fault.PROTOCOL, asked * COMPLETION_TOKENS)
+    assert asked > 0
 
 
 async def test_a_failure_that_passes_is_no_failure(task: Callable[..., AgentTask]) -> None:
@@ -128,13 +141,13 @@ async def test_more_than_the_model_reads_is_not_sent(task: Callable[..., AgentTa
     assert len(double.requests) == 1
 
 
-async def test_an_endpoint_that_is_not_there_is_not_ready(task: Callable[..., AgentTask]) -> None:
+async def test_an_endpoint_that_is_not_there_is_not_ready(task: Callable[..., AgentTask], tmp_path: Path) -> None:
     """Nobody listens, or the key is refused: the node does not offer the tool, and says why."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
         gone = ChatEndpoint(backend(url), SystemClock())
-        chat = OpenAIChat(gone)
+        chat = chat_of(gone, tmp_path)
         health = await chat.start()
         result = await result_of(chat, task())
         await chat.close()
@@ -144,17 +157,17 @@ async def test_an_endpoint_that_is_not_there_is_not_ready(task: Callable[..., Ag
     double = ChatDouble([])
     double.always = Trouble(401)
     async with endpoint(double) as made:
-        assert "401" in ((await OpenAIChat(made).start()).why_not or "")
+        assert "401" in ((await chat_of(made, tmp_path).start()).why_not or "")
     double.always = Trouble(500)
     async with endpoint(double) as made:
-        assert (await OpenAIChat(made).start()).is_ready, "some servers have no list of models"
+        assert (await chat_of(made, tmp_path).start()).is_ready, "some servers have no list of models"
 
 
-async def test_an_endpoint_that_goes_away_is_unreachable(task: Callable[..., AgentTask]) -> None:
+async def test_an_endpoint_that_goes_away_is_unreachable(task: Callable[..., AgentTask], tmp_path: Path) -> None:
     """Refused connections are no defect of the run."""
     async with served(ChatDouble([]).app) as port:
         made = ChatEndpoint(backend(f"http://127.0.0.1:{port}/v1"), SystemClock(), draw=lambda: 0.5)
-        chat = OpenAIChat(made)
+        chat = chat_of(made, tmp_path)
         assert (await chat.start()).is_ready
     result = await result_of(chat, task())
     await chat.close()

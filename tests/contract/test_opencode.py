@@ -15,8 +15,11 @@ import pytest
 
 from tests.contract.acp_rig import KEY, ONE_ANSWER_USD, ROOT, AcpBench, bench
 from tests.contract.claude_binary import OPENCODE, OPENCODE_VERSION
+from tests.contract.person import NO, YES, Person
+from tests.contract.reach_rig import NAME, tls_server
 from worker.testing.chat_double import Step, Trouble, use
 from worker.upstreams.errors import UpstreamError
+from worker.workspaces.destinations import Destination
 from worker.workspaces.names import Project
 
 pytestmark = pytest.mark.live("opencode")
@@ -34,6 +37,7 @@ async def opencode(
     assert said is not None
     entry = orjson.loads(said[1])["opencode"]
     entry = {name: entry[name] for name in OURS} | {"read_only": {str(OPENCODE.parent): "/opt/opencode"}}
+    entry["environ"] |= more.pop("more_environ", {})
     async with bench(folder, entry | more, script, projects) as made:
         yield made
 
@@ -46,16 +50,17 @@ def _git(*words: str, at: Path) -> str:
     return ran.stdout.strip()
 
 
-def _shop(folder: Path) -> dict[str, Project]:
+def _shop(folder: Path, destinations: tuple[Destination, ...] = (), **files: str) -> dict[str, Project]:
     """A project with one commit on main."""
     source, remote = folder / "source", folder / "shop.git"
     source.mkdir()
     _git("init", "-q", "-b", "main", at=source)
-    (source / "total.py").write_text("total = 1\n")
+    for name, text in {"total.py": "total = 1\n", **files}.items():
+        (source / name).write_text(text)
     _git("add", ".", at=source)
     _git("commit", "-qm", "Begin", at=source)
     _git("clone", "-q", "--bare", str(source), str(remote), at=folder)
-    return {"shop": Project.of("shop", str(remote))}
+    return {"shop": Project.of("shop", str(remote), (), destinations)}
 
 
 def test_the_page_has_the_pinned_version() -> None:
@@ -141,3 +146,58 @@ async def test_a_refused_key_is_the_nodes_matter(tmp_path: Path) -> None:
         with pytest.raises(UpstreamError) as refused:
             await at.call()
     assert refused.value.info.code == "agent_auth"
+
+
+async def test_a_person_allows_one_edit_and_denies_a_command(tmp_path: Path) -> None:
+    """Each is shown as it will be done, and only what was allowed is; what the caller named asks nobody."""
+    person = Person(YES, NO)
+    todo = {"content": "mend it", "status": "pending", "priority": "high"}
+    script = [
+        Step("", (use("todowrite", todos=[todo]),)),
+        Step("", (use("edit", filePath="/workspace/total.py", oldString="total = 1", newString="total = 2"),)),
+        Step("", (use("bash", command="echo ran > proof", description="a proof"),)),
+        Step("Done."),
+    ]
+    async with opencode(tmp_path, script, _shop(tmp_path)) as at:
+        at.approver = person
+        answer = await at.call(project="shop", permission_mode="ask", allowed_tools=["todowrite"])
+    edit, bash = (orjson.loads(question.arguments_json) for question in person.asked)
+    assert (edit["kind"], edit["input"]["newString"]) == ("edit", "total = 2")
+    assert "+total = 2" in edit["rawInput"]["diff"]
+    assert (bash["kind"], bash["rawInput"]) == ("execute", {"command": "echo ran > proof"})
+    structured = answer["structuredContent"]
+    assert (answer["isError"], structured["files"], structured["denials"]) == (False, 1, ["bash"])
+    assert "proof" not in structured["patch"]
+    assert answer["content"][0]["text"] == "Done."
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_a_project_cannot_allow_itself_anything(tmp_path: Path, is_closed: bool) -> None:
+    """Its settings are not read where the page says how; else what it allowed itself ends the run."""
+    rules = orjson.dumps({"permission": {"bash": "allow"}, "agent": {"build": {"permission": {"bash": "allow"}}}})
+    projects = _shop(tmp_path, **{"opencode.json": rules.decode()})
+    script = [Step("", (use("bash", command="echo it-ran", description="a proof"),)), Step("Done.")]
+    more = {"OPENCODE_DISABLE_PROJECT_CONFIG": "1"} if is_closed else {}
+    person = Person(NO)
+    async with opencode(tmp_path, script, projects, more_environ=more) as at:
+        at.approver = person
+        answer = await at.call(project="shop", permission_mode="ask")
+    assert [question.tool for question in person.asked] == (["bash"] if is_closed else [])
+    assert answer["structuredContent"]["fault"] == (None if is_closed else "protocol")
+    assert is_closed or "used bash without asking" in answer["content"][0]["text"]
+
+
+async def test_its_commands_reach_what_the_project_lists(tmp_path: Path) -> None:
+    """By the variables; its own requests to its model go past the proxy."""
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "hello.txt").write_text("hello")
+    with tls_server(served) as server:
+        command = f"curl -sS -k {server.url}/hello.txt; curl -sS https://example.org/"
+        script = [Step("", (use("bash", command=command, description="look"),)), Step("Done.")]
+        async with opencode(tmp_path, script, _shop(tmp_path, (server.listed,))) as at:
+            answer = await at.call(project="shop", allowed_tools=["bash"])
+    assert answer["content"][0]["text"] == "Done."
+    assert "hello" in at.model.results()[0]
+    assert list(answer["structuredContent"]["reached"]) == [f"{NAME}:{server.port}"]
+    assert "example.org:443" in answer["structuredContent"]["not_reached"]  # it asks for packages of its own too

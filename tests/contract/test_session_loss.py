@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from orchestrator.settling.capsules import Capsules
-from orchestrator.settling.verdict import DRAINED
+from orchestrator.settling.verdict import HANDED_ON
 from orchestrator.testing.protocol import UNSAFE, endings
 from tasks.capsule import head_of
 from tasks.errors import NotFound
 from tasks.invocation import Lane, State
-from tasks.ledger_events import Finished, Saved
+from tasks.ledger_events import Finished, Progress, Saved
 from tasks.node import LEASE_TTL_S
-from tasks.outcome import ErrorInfo, Failure, Outcome
+from tasks.outcome import SPENT_MIDWAY, ErrorInfo, Failure, Outcome
+from tasks.spend import Spend
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
 
 if TYPE_CHECKING:
@@ -141,16 +144,72 @@ async def test_another_node_cannot_save_for_it(story: Story) -> None:
     assert (await story.get(first.invocation)).capsule is None
 
 
-async def test_a_drained_session_goes_on_at_once(story: Story) -> None:
-    """Its node says itself that it stopped: nobody has to wait for a grace."""
+@pytest.mark.parametrize("code", sorted(HANDED_ON))
+async def test_a_session_that_its_node_ended_goes_on_at_once(story: Story, code: str) -> None:
+    """The node says itself that it stopped, drained or cut off: nobody has to wait for a grace."""
     first = await _begun(story)
     saved = await _saves(story, first, 1)
     await story.join("b1", tools=AGENT)
-    drained = Outcome("failed", error=ErrorInfo(DRAINED, "the node had to stop", Failure.MAYBE_STARTED))
+    stopped = Outcome("failed", error=ErrorInfo(code, "the node had to stop", Failure.MAYBE_STARTED))
     at = story.clock.wall_s()
-    await story.core.settler.finished([("a1", Finished(first.invocation, first.fence, at, at, drained))])
+    await story.core.settler.finished([("a1", Finished(first.invocation, first.fence, at, at, stopped))])
     (second,) = await story.release()
     assert (second.fence, second.capsule) == (2, saved)
+
+
+async def test_who_goes_on_knows_what_was_spent_and_when_to_stop(story: Story) -> None:
+    """All that the lost attempt is booked with counts against its limit, also what it spent after its last capsule."""
+    first = await _begun(story)
+    assert (first.handover_s, first.spent_usd) == (GRACE_S, None)
+    await _saves(story, first, 1)
+    spent = Progress(first.invocation, first.fence, 0.0, spent=(Spend("glm-5", 2, 10, 5, cost_usd=0.25),))
+    await story.core.settler.spent([("a1", spent)])
+    await _dies(story)
+    await story.join("b1", tools=AGENT)
+    (second,) = await story.release()
+    assert (second.capsule is not None, second.spent_usd) == (True, 0.25)
+
+
+async def test_nobody_is_told_to_stop_what_nobody_else_would_have(story: Story) -> None:
+    """A tool without sessions may run on while its node is cut off: its outcome is still wanted."""
+    await story.join("a1")
+    await story.accept(UNSAFE)
+    (delivery,) = await story.release()
+    assert delivery.handover_s is None
+
+
+def _midway(story: Story, delivery: Delivery) -> Finished:
+    """It met a quota when it had begun to do things."""
+    error = ErrorInfo(SPENT_MIDWAY, "spent for another 60 s", Failure.WAIT_UNTIL, 60.0)
+    at = story.clock.wall_s()
+    return Finished(delivery.invocation, delivery.fence, at, at, Outcome("failed", error=error))
+
+
+async def test_a_session_that_waits_for_a_quota_goes_on_when_it_is_over(story: Story) -> None:
+    """Not sooner, with what was saved, and at no cost in tries, however often."""
+    delivery, saved = await _begun(story), ""
+    for fence in range(1, 12):
+        saved = await _saves(story, delivery, fence)
+        await story.core.settler.finished([("a1", _midway(story, delivery))])
+        assert await story.release() == []
+        story.clock.advance(60.1)
+        await story.join("a1", tools=AGENT)
+        (delivery,) = await story.release()
+        assert (delivery.fence, delivery.capsule) == (fence + 1, saved)
+    view = await story.get(delivery.invocation)
+    assert (view.state, view.tries) == (State.RELEASED, 0)
+
+
+async def test_a_session_that_waits_and_that_nobody_has_is_not_begun_anew(story: Story) -> None:
+    """All that it did would be done twice: the call fails, and says so."""
+    delivery = await _begun(story)
+    await story.core.settler.finished([("a1", _midway(story, delivery))])
+    ended = await story.get(delivery.invocation)
+    assert ended.state is State.FAILED
+    assert ended.outcome is not None
+    assert ended.outcome.error is not None
+    assert (ended.outcome.error.code, ended.outcome.error.failure) == (SPENT_MIDWAY, Failure.PERMANENT)
+    assert "replay the call" in ended.outcome.error.message
 
 
 async def _has(story: Story, digest: str) -> bool:

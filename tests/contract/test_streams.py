@@ -13,9 +13,9 @@ from orchestrator.redis_client import redis_of
 from orchestrator.settling.streams import NodeStreams
 from tasks.clock import SystemClock
 from tasks.errors import LedgerDown
-from tasks.ledger_events import FIELD, Finished, pack
+from tasks.ledger_events import FIELD, Finished, Saved, pack
 from tasks.node import Control
-from tasks.outcome import Outcome
+from tasks.outcome import SPENT_MIDWAY, ErrorInfo, Failure, Outcome
 from tasks.queues import control_stream, events_stream
 
 if TYPE_CHECKING:
@@ -113,6 +113,36 @@ async def test_a_ledger_that_is_away_loses_nothing(redis: Redis) -> None:
     judge.is_down_for = 1
     assert await _settled(redis, judge, ("a1", "one"), ("b1", "two")) == [("a1", "one"), ("b1", "two")]
     assert sorted(judge.settled) == ["one", "two"]
+
+
+async def test_what_was_saved_of_a_session_is_noted_before_its_attempt_is_settled(redis: Redis) -> None:
+    """Said once by itself, and again with the failure: one of the two may be lost. An answer needs none."""
+    judge, noted = Judge(), list[tuple[str, tuple[str, ...]]]()
+
+    async def saved(events: Sequence[tuple[str, Saved]]) -> None:
+        noted.extend((event.blob, tuple(judge.settled)) for _, event in events)
+
+    waits = Outcome("failed", error=ErrorInfo(SPENT_MIDWAY, "spent", Failure.WAIT_UNTIL, 60.0))
+    for event in (Finished("one", 1, 2.0, 1.0, waits, (3, "digest")), Finished("two", 1, 2.0, 1.0, DONE, (1, "none"))):
+        await redis.xadd(events_stream("a1"), {FIELD: pack([event])})
+    streams = NodeStreams(
+        redis,
+        settling=judge,
+        nodes=lambda: ["a1"],
+        tell=lambda _: None,
+        clock=SystemClock(),
+        leads=lambda: True,
+        saved=saved,
+    )
+    reading = asyncio.create_task(streams.run())
+    try:
+        async with asyncio.timeout(20):
+            await judge.until(2)
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+    assert noted == [("digest", ())]
 
 
 async def test_a_master_whose_clock_is_behind_is_heard(redis: Redis) -> None:

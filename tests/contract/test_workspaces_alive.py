@@ -76,3 +76,11 @@ async def test_more_than_may_be_read_is_refused(rig: Rig) -> None:
             file.truncate(100_000)
         with pytest.raises(PatchTooLarge):
             await workspace.patch_alive(1000)
+
+
+async def test_a_look_that_was_cut_off_spoils_no_other(rig: Rig) -> None:
+    """Git was ended while it wrote: what it held must not cost the run its patch."""
+    async with rig.workspaces().open(rig.project, None, "run-1") as workspace:
+        (workspace.path / "made.txt").write_text("made\n")
+        (workspace.path.with_name("host.git") / "index.now.lock").touch()
+        assert b"+made" in (await workspace.patch(LIMIT_BYTES)).data

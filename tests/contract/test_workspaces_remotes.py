@@ -114,10 +114,7 @@ async def test_a_token_of_the_address_reaches_the_server_and_nobody_else(rig: Ri
 async def _command_lines(seen: list[bytes]) -> None:
     """Of all git processes, as anybody on the machine can read them."""
     while True:
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdecimal() and b"git" in (line := (entry / "cmdline").read_bytes()):
-                    seen.append(line)
+        seen += [line for line in _running() if b"git" in line]
         await asyncio.sleep(0)
 
 
@@ -143,12 +140,16 @@ async def test_a_server_that_never_answers_is_given_up(rig: Rig) -> None:
         error = await _fails(rig, f"http://{address}/shop.git")
         assert type(error) is GitTooSlow
         assert isinstance(error, Retryable)
-        lines: list[bytes] = [path.read_bytes() for path in _processes() if path.exists()]
-        assert not [line for line in lines if address.encode() in line]
+        assert not [line for line in _running() if address.encode() in line]
 
 
-def _processes() -> list[Path]:
-    return [entry / "cmdline" for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+def _running() -> list[bytes]:
+    """The command line of every process, those left out that end meanwhile."""
+    lines = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            lines += [(entry / "cmdline").read_bytes()] if entry.name.isdecimal() else []
+    return lines
 
 
 async def test_nobody_at_the_address_is_retryable(rig: Rig) -> None:

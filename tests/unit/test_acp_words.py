@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
+from worker.sidecars import acp_words
 from worker.sidecars.acp_permissions import Policy
 from worker.sidecars.acp_words import Hearing, ended, refused
 from worker.sidecars.sidecar import Ending, Event, Fault, Said, Thought, ToolBegan, ToolEnded
@@ -92,7 +94,121 @@ def test_a_denied_tool_that_was_used_is_noticed() -> None:
     heard(of, tool("failed", kind="execute"))
     assert of.overstepped is None
     heard(of, tool("completed", kind="execute", toolCallId="2"))
-    assert of.overstepped == "execute"
+    assert of.overstepped == "execute, which the call denied"
+
+
+def test_in_the_mode_ask_no_use_goes_uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not kept account of could be used without a question."""
+    monkeypatch.setattr(acp_words, "USES_MAX", 2)
+    of = Hearing(Policy.of((), (), "ask"))
+    of.is_listening = True
+    heard(of, *(tool("completed", kind="read", toolCallId=str(number)) for number in range(2)))
+    assert of.overstepped is None
+    heard(of, tool("completed", kind="read", toolCallId="2"))
+    assert "more than 2 tools" in str(of.overstepped)
+
+
+def test_questions_are_counted_like_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that asks for ever for something new fills no memory; in the mode `ask` its run ends."""
+    monkeypatch.setattr(acp_words, "USES_MAX", 2)
+    for mode in (None, "ask"):
+        of = Hearing(Policy.of((), (), mode))
+        of.is_listening = True
+        told = [of.asked({"toolCallId": str(number), "kind": "execute"})[1] for number in range(3)]
+        of.answered("2", is_allowed=False)
+        assert [len(events) for events in told] == [1, 1, 0]
+        assert ("more than 2 tools" in str(of.overstepped)) == (mode == "ask")
+        assert heard(of, tool("completed", toolCallId="2")) == []
+
+
+def test_an_id_is_kept_in_a_bounded_length() -> None:
+    """Two long ones are told apart all the same, and what was denied is noticed."""
+    of = hearing("execute")
+    begun = heard(of, *(tool("in_progress", kind="execute", toolCallId="x" * 1000 + end) for end in "ab"))
+    names = {event.id for event in begun if isinstance(event, ToolBegan)}
+    assert len(names) == 2
+    assert max(map(len, names)) <= acp_words.NAME_MAX_CHARS
+    heard(of, tool("completed", toolCallId="x" * 1000 + "b"))
+    assert of.overstepped == "execute, which the call denied"
+
+
+def asking() -> Hearing:
+    """In the mode `ask`, of a tool that is nobody's but a person's to allow."""
+    of = Hearing(Policy.of((), (), "ask"))
+    of.is_listening = True
+    heard(of, tool("pending", kind="execute"))
+    return of
+
+
+LS, RM, OTHER = ({"rawInput": {"command": command}} for command in ("ls", "rm -rf .", "make"))
+ANOTHER = "execute with another input than it had asked for"
+
+
+@pytest.mark.parametrize(
+    ("before", "question", "while_open", "after", "wrong"),
+    [
+        (LS, {}, {}, LS, None),
+        (LS, {}, RM, {}, ANOTHER),
+        (LS, {}, RM, LS, ANOTHER),
+        (LS, {}, {}, RM, ANOTHER),
+        ({}, LS, {}, LS, None),
+        ({}, LS, {}, RM, ANOTHER),
+        (LS, OTHER, {}, LS, None),
+        (LS, OTHER, {}, OTHER, None),
+        (LS, OTHER, {}, RM, ANOTHER),
+        ({}, {}, {}, {}, None),
+        ({}, {}, {}, RM, ANOTHER),
+        ({"rawInput": "ls"}, {}, {}, {"rawInput": "rm"}, ANOTHER),
+        ({"rawInput": {"a": 1, "b": 2}}, {}, {}, {"rawInput": {"b": 2, "a": 1}}, None),
+    ],
+)
+def test_a_yes_is_for_what_was_shown(
+    before: dict[str, Any],
+    question: dict[str, Any],
+    while_open: dict[str, Any],
+    after: dict[str, Any],
+    wrong: str | None,
+) -> None:
+    """Not for what came while the person looked or later; an input where none was shown is another."""
+    of = asking()
+    heard(of, tool("pending", **before))
+    of.asked({"toolCallId": "1", **question})
+    heard(of, tool("in_progress", **while_open))
+    of.answered("1", is_allowed=True)
+    heard(of, tool("in_progress", **after), tool("completed"))
+    assert of.overstepped == wrong
+
+
+def test_an_input_that_was_no_longer_kept_was_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that is too large; a second question that shows it makes up for that."""
+    monkeypatch.setattr(acp_words, "INPUTS_MAX", 1)
+    for is_shown_later in (False, True):
+        of = asking()
+        heard(of, tool("pending", **LS), tool("pending", toolCallId="2", kind="read", **OTHER))
+        assert of.input_of("1") is None
+        of.asked({"toolCallId": "1"})
+        of.answered("1", is_allowed=True)
+        if is_shown_later:
+            of.asked({"toolCallId": "1", **LS})
+            of.answered("1", is_allowed=True)
+        heard(of, tool("completed"))
+        assert of.overstepped == (None if is_shown_later else ANOTHER)
+
+
+@pytest.mark.parametrize("strange", ["\ud800", 2**64, orjson.loads("[" * 300 + "]" * 300)])
+def test_an_input_that_cannot_be_written_hides_nothing(strange: object) -> None:
+    """Half a character, a number too large, too deep: that a tool was used is told, and its input was not shown."""
+    of = hearing("execute")
+    told = heard(of, tool("completed", kind="execute", rawInput={"strange": strange}))
+    assert ToolEnded("1", is_error=False) in told
+    assert of.overstepped == "execute, which the call denied"
+    for question in ({}, {"rawInput": {"strange": strange}}):
+        of = asking()
+        heard(of, tool("pending", rawInput={"strange": strange}))
+        of.asked({"toolCallId": "1", **question})
+        of.answered("1", is_allowed=True)
+        heard(of, tool("completed"))
+        assert of.overstepped == ANOTHER
 
 
 @pytest.mark.parametrize(
@@ -104,7 +220,7 @@ def test_a_denied_tool_that_was_used_is_noticed() -> None:
         ("no", 401, Ending.FAILED, Fault.AUTH),
         ("no", 429, Ending.FAILED, Fault.QUOTA),
         ("no", 529, Ending.FAILED, Fault.OVERLOADED),
-        ("no", 500, Ending.FAILED, Fault.OVERLOADED),
+        ("no", 500, Ending.FAILED, Fault.PROVIDER_FAILED),
         ("no", 502, Ending.FAILED, Fault.UNREACHABLE),
         ("no", 404, Ending.FAILED, Fault.REFUSED),
         ("no", None, Ending.FAILED, Fault.PROTOCOL),

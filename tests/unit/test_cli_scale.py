@@ -114,6 +114,29 @@ def test_a_size_by_hand_holds_until_it_expires_or_is_taken_back(cli: Cli) -> Non
     assert json.loads(cli("--json")[1])["pools"][0]["override"] is None
 
 
+def test_a_size_beyond_the_limits_says_what_it_means(cli: Cli) -> None:
+    """Nobody waits for a seventh machine that max_machines does not allow; nor is an undo said that undid nothing."""
+    assert "max_machines is 6: that is what builders gets" in cli("set", "builders", "9", "--for", "1h")[2]
+    assert "min_machines is 1: that is what builders gets" in cli("set", "builders", "0", "--for", "1h")[2]
+    assert "machines is" not in cli("set", "builders", "2", "--for", "1h")[2]
+    assert "decides again" in cli("unset", "builders")[2]
+    assert "had no size by hand" in cli("unset", "builders")[2]
+
+
+def test_since_is_one_grammar(cli: Cli) -> None:
+    """A date, a time of day or how long ago, as `mcpfleet cost --since` takes them."""
+    for since in ("2026-01-01", "2h", "2h ago"):
+        assert cli("explain", "builders", "--since", since)[0] == 0, since
+        assert cli("replay", "builders", "--since", since)[0] == 0, since
+
+
+def test_where_nothing_was_decided_it_says_where_to_look(cli: Cli) -> None:
+    """Which time was looked through, and what there is before it."""
+    said = cli("explain", "builders", "--at", "2020-01-01T12:00")[2]
+    assert "between 2020-01-01 11:00:00 and 2020-01-01 12:00:00 (without --since one hour is looked through)" in said
+    assert "nothing before it is on record either, which goes back to the first start and a week at most" in said
+
+
 def test_a_dry_run_is_said_wherever_it_matters(cli: Cli) -> None:
     """Nobody wonders why nothing is ordered."""
     assert "undo: mcpfleet scale dry-run off" in cli("dry-run", "on")[2].replace("\n", " ")
@@ -121,6 +144,14 @@ def test_a_dry_run_is_said_wherever_it_matters(cli: Cli) -> None:
     assert "(dry run: not carried out)" in cli("plan")[1]
     assert "carried out" in cli("dry-run", "off")[2]
     assert "dry run" not in cli()[2]
+
+
+def test_a_dry_run_says_which_machines_drain_on(tmp_path: Path) -> None:
+    """Calls may wait beside them: nobody thinks that a dry run gave them back."""
+    with served(draining=2) as address:
+        cli = Cli(address, tmp_path)
+        assert "2 machines are draining and stay so" in cli("dry-run", "on")[2].replace("\n", " ")
+        assert "drain" not in cli("dry-run", "off")[2]
 
 
 def test_scripts_get_the_wire_models(cli: Cli) -> None:
@@ -148,13 +179,23 @@ def test_scripts_get_the_wire_models(cli: Cli) -> None:
         (("plan", "--set", "min_machines=9"), 2, "max_machines is only 6"),
         (("plan", "--set", "triggers.cpu=7"), 2, "a share"),
         (("plan", "--set", "target_wait_s"), 2, "is not KEY=VALUE"),
-        (("plan", "--strategy", "guess"), 2, "strategy"),
-        (("replay", "builders", "--since", "soon"), 2, "is not a duration"),
+        (("plan", "--set", "max_machines=many"), 2, "--set: max_machines is 'many': write a whole number"),
+        (("plan", "--strategy", "guess"), 2, "--strategy is 'guess': write slo or threshold. Try: mcpfleet scale plan"),
+        (("replay", "builders", "--since", "soon"), 2, "is not a time"),
+        (("replay", "builders", "--since", "0s"), 2, "--since is '0s', which is not in the past: write 2h"),
+        (("explain", "builders", "--since", "0s"), 2, "--since is '0s', which is not in the past: write 2h"),
+        (("explain", "other"), 3, "pool 'other' is not sized: it has no ladder; sized are: builders"),
+        (("replay", "other"), 3, "sized are: builders"),
+        (("unset", "other"), 3, "sized are: builders"),
+        (("set", "other", "1", "--for", "1h"), 3, "sized are: builders"),
+        (("set", "builders", "3", "--for", "0s"), 2, "--for is '0s': write more than 0s and at most 30d"),
+        (("set", "builders", "3", "--for", "99999d"), 2, "--for is '99999d': write more than 0s and at most 30d"),
         (("explain", "builders", "--at", "tea"), 2, "is not a time"),
         (("explain", "builders", "--at", "1h", "--since", "1h"), 2, "not both"),
         (("set", "builders", "3"), 2, "--for"),
-        (("set", "builders", "-1", "--for", "1h"), 2, ""),
-        (("dry-run", "maybe"), 2, "maybe"),
+        (("set", "builders", "3", "--fro", "1h"), 2, "--fro"),
+        (("set", "builders", "-1", "--for", "1h"), 2, "N is -1: write 0 machines or more"),
+        (("dry-run", "maybe"), 2, "is 'maybe': write on or off. Try: mcpfleet scale dry-run --help"),
     ],
 )
 def test_bad_words_are_one_line_and_a_status(cli: Cli, words: Sequence[str], status: int, hint: str) -> None:

@@ -32,7 +32,7 @@ def config(
     [
         ("hetzer", {}, r"mine\] is of kind 'hetzer'.*did you mean 'hetzner'\?; there are .*static"),
         ("static", {"host": ["192.0.2.1"]}, r"mine\] host is not an option of 'static', did you mean 'hosts'\?"),
-        ("static", {}, r"mine\] hosts is wrong: Field required"),
+        ("static", {}, r"mine\] hosts is missing: write it"),
         ("static", {"hosts": []}, r"hosts is empty"),
         ("static", {"hosts": ["192.0.2.1", {"address": "192.0.2.1"}]}, r"hosts names 192\.0\.2\.1 more than once"),
         ("hetzner", {}, r"token_env is missing; it, or token_file"),
@@ -43,9 +43,16 @@ def config(
         ("digitalocean", {}, r"token_env is missing; it, or token_file"),
         ("linode", {"token": TOKEN}, r"token is a secret and does not belong into a file; .*token_env"),
         ("vultr", {"token_env": "A", "firewal": "x"}, r"is not an option of 'vultr', did you mean 'firewall'\?"),
-        ("linode", {"token_env": "A", "firewall": "x"}, r"firewall is wrong: Input should be a valid integer"),
+        ("local-process", {"max_machines": 0}, r"mine\] max_machines is 0: write 1 or more"),
+        ("local-process", {"stop_s": -1}, r"mine\] stop_s is -1: write more than 0"),
+        ("local-process", {"stop_s": float("nan")}, r"mine\] stop_s is nan: "),
+        ("static", {"hosts": [{"address": "a", "price_eur_h": -1}]}, r"price_eur_h is -1: write 0 or more"),
+        ("hetzner", {"token_env": "A", "answer_within_s": 0}, r"answer_within_s is 0: write more than 0"),
+        ("vultr", {"token_env": "A", "answer_within_s": -3}, r"answer_within_s is -3: write more than 0"),
+        ("ec2", {"regions": ["x"], "spot_max_usd_h": 0}, r"spot_max_usd_h is 0: write more than 0"),
+        ("linode", {"token_env": "A", "firewall": "x"}, r"firewall is wrong: write a whole number"),
         ("digitalocean", {"token_env": "A", "eur_per_usd": 0}, r"eur_per_usd is 0; write how many euros a dollar"),
-        ("hetzner", {"token_env": "A", "networks": [TOKEN]}, r"networks\.0 is wrong: Input should be a valid integer"),
+        ("hetzner", {"token_env": "A", "networks": [TOKEN]}, r"networks\.0 is wrong: write a whole number"),
     ],
 )
 def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, kind: str, options: dict[str, object], says: str) -> None:

@@ -46,7 +46,15 @@ events = st.one_of(
         spends,
     ),
     st.builds(Saved, texts, fences, fences, texts),
-    st.builds(Finished, texts, fences, times, st.one_of(st.none(), times), outcomes),
+    st.builds(
+        Finished,
+        texts,
+        fences,
+        times,
+        st.one_of(st.none(), times),
+        outcomes,
+        st.one_of(st.none(), st.tuples(fences, texts)),
+    ),
 )
 
 

@@ -249,14 +249,14 @@ async def test_what_can_be_had_is_what_the_file_says(host: FakeHost, state_dir: 
         ({"subnet": "8.8.8.0/24"}, "private"),
         ({"subnet": "10.1.0.0/24", "bridge": "br0"}, "not both"),
         ({"types": {}}, "types"),
-        ({"max_machines": 0}, "max_machines"),
+        ({"max_machines": 0}, "max_machines is 0: write 1 or more"),
     ],
 )
 def test_a_wrong_option_is_named(table: dict[str, object], said: str) -> None:
-    """At the start, with its provider."""
+    """At the start, with its file and provider."""
     with pytest.raises(SettingsError, match=said) as caught:
-        read("here", table)
-    assert "[providers.here]" in str(caught.value)
+        read("pools.toml: [providers.here]", table)
+    assert str(caught.value).startswith("pools.toml: [providers.here] ")
 
 
 def test_control_groups_are_found_in_either_version() -> None:

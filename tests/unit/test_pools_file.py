@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.autoscaler.cloud.plugins import open_provider
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScaleStrategy
 from orchestrator.autoscaler.values import Rung
 from orchestrator.pools import Policies, read_pools
@@ -107,9 +108,9 @@ def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
         ("pools = 3", "pools is 3: write a table"),
         ("[pools.B]", "pools.B is named 'B'"),
         ("[pools.b]\nstratgy = 'late'", "pools.b.stratgy is not a setting, did you mean 'strategy'?"),
-        ("[pools.b]\nstrategy = 'latest'", "pools.b.strategy is 'latest'"),
+        ("[pools.b]\nstrategy = 'latest'", "pools.b.strategy is 'latest': write "),
         ("[pools.b]\nprefetch = -1", "pools.b.prefetch is -1: write 0 or more"),
-        ("[pools.b]\nprefetch = '2'", "pools.b.prefetch is '2'"),
+        ("[pools.b]\nprefetch = '2'", "pools.b.prefetch is '2': write a whole number"),
         ("[pools.b]\nname = 'c'", "pools.b.name is not a setting"),
         ("[pools.b]\naffinity_ttl_s = inf", "pools.b.affinity_ttl_s is inf: write a number"),
         ("[pools.b]\naffinity_ttl_s = 2020-01-01", "pools.b.affinity_ttl_s is '2020-01-01'"),
@@ -121,7 +122,9 @@ def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
         ("[providers.'../p']", "providers.../p is named '../p'"),
         ("[providers.p]\nlimit = nan", "providers.p.limit is nan: write a number"),
         ("[pools.b.scale]\nladder = []", "pools.b.scale.ladder is empty: write at least one rung"),
-        ("[pools.b.scale]", "pools.b.scale.ladder is empty"),
+        ("[pools.b.scale]", "pools.b.scale.ladder is missing: write ["),
+        ("[pools.b.scale]\nladder = { provider = 'p' }", "pools.b.scale.ladder is a table: write a list of them, [{"),
+        ("[pools.b.scale]\nladder = 'p'", "pools.b.scale.ladder is 'p': write a list"),
         ("[pools.b.scale]\nladder = ['p']", "pools.b.scale.ladder[0] is 'p': write a table"),
         ("[pools.b.scale]\nladder = [{ typ = 'x' }]", "ladder[0].typ is not a setting, did you mean 'type'?"),
         ("[pools.b.scale]\nladder = [{ type = 'x' }]", "pools.b.scale.ladder[0].provider is missing"),
@@ -129,7 +132,7 @@ def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
         (SCALED.replace('"p"', '"pp"').replace("[providers.p]", "[providers.ppp]"), "did you mean 'ppp'?"),
         (SCALED + "max_machine = 3", "pools.b.scale.max_machine is not a setting, did you mean 'max_machines'"),
         (SCALED + "pool = 'c'", "pools.b.scale.pool is not a setting"),
-        (SCALED + "max_machines = 'ten'", "pools.b.scale.max_machines is 'ten'"),
+        (SCALED + "max_machines = 'ten'", "pools.b.scale.max_machines is 'ten': write a whole number"),
         (SCALED + "min_machines = 3\nmax_machines = 2", "min_machines is 3: max_machines is only 2"),
         (SCALED + "max_machines = 0", "pools.b.scale.max_machines is 0: write 1 or more"),
         (SCALED + "down_step = 1.5", "pools.b.scale.down_step is 1.5: write a share"),
@@ -157,9 +160,9 @@ def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
         ("[projects.shop]", "projects.shop.regions is missing"),
         ("[projects.shop]\nregion = ['eu']", "projects.shop.region is not a setting, did you mean 'regions'?"),
         ("[projects.shop]\nregions = []", "projects.shop.regions is empty"),
-        ("[projects.shop]\nregions = 'eu'", "projects.shop.regions is 'eu'"),
+        ("[projects.shop]\nregions = 'eu'", "projects.shop.regions is 'eu': write a list"),
         ("[projects.shop]\nregions = ['eu', ' ']", "projects.shop.regions[1] is ' '"),
-        ("[pools", "cannot be read"),
+        ("[pools", "pools.toml cannot be read as TOML: "),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -168,3 +171,24 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
         _read(tmp_path, text)
     assert said in refused.value.message
     assert str(tmp_path / "pools.toml") in refused.value.message
+
+
+def test_a_wrong_option_of_a_provider_names_the_file(tmp_path: Path) -> None:
+    """Only its plugin knows that it is wrong; the operator mends it in the same file as the rest."""
+    config = _read(tmp_path, "[providers.local-process]\nmax_machines = 0").providers["local-process"]
+    with pytest.raises(SettingsError) as raised:
+        open_provider(config)
+    assert (
+        raised.value.message
+        == f"{tmp_path / 'pools.toml'}: [providers.local-process] max_machines is 0: write 1 or more"
+    )
+
+
+def test_a_pools_file_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    """With the variable that names it, and without a number that only the kernel knows."""
+    with pytest.raises(SettingsError) as raised:
+        read_pools(tmp_path / "none.toml")
+    said = raised.value.message
+    assert said == f"there is no pools file {tmp_path / 'none.toml'}; write it, or unset MCPFLEET_POOLS_FILE"
+    with pytest.raises(SettingsError, match=r"\(MCPFLEET_POOLS_FILE\) cannot be read: Is a directory"):
+        read_pools(tmp_path)

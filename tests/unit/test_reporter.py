@@ -91,3 +91,25 @@ async def test_redis_that_was_away_hears_everything_at_once(redis: Redis) -> Non
     reporter.resend(is_all=True)
     await reporter.flush()
     assert await _said(redis) == ["one", "two"]
+
+
+class _Away:
+    """Redis, until it is there."""
+
+    async def execute_command(self, *args: bytes | str) -> object:
+        """Nobody answers."""
+        raise OSError(args[0])
+
+
+async def test_what_was_superseded_before_it_was_ever_said_is_said_once(redis: Redis) -> None:
+    """Nobody wants the outcome of a node that was cut off; what it spent since is on no other bill."""
+    reporter = Reporter(_Away(), STREAM, FakeClock())
+    reporter.finished(("i", 1), _outcome("i"))
+    with pytest.raises(OSError, match="XADD"):
+        await reporter.flush()
+    reporter.settled(("i", 1))
+    reporter._redis = redis
+    for _ in range(2):
+        reporter.resend(is_all=True)
+        await reporter.flush()
+    assert await _said(redis) == ["i"]

@@ -43,6 +43,18 @@ def test_a_pool_at_zero_gets_one_machine_for_a_call() -> None:
         assert decide(seen, policy, History()).target == 1
 
 
+def test_a_first_machine_says_what_it_is_for() -> None:
+    """Calls that wait, or a pool that nobody knows: who made no call is not told of calls."""
+    policy = replace(POLICY, min_machines=0)
+    said = (
+        (Observation("p", AT, has_unmet=True), "calls wait that no node could run and there is no machine: one"),
+        (Observation("p", AT, is_unknown=True), "nobody knows yet what this pool offers: one to learn it from"),
+    )
+    for seen, text in said:
+        decision = decide(seen, policy, History())
+        assert (decision.target, decision.reasons[-1].rule, decision.reasons[-1].text) == (1, "from-zero", text)
+
+
 def test_the_last_machine_goes_after_a_long_silence_only() -> None:
     """With `idle_to_zero_s` of nothing it goes; before that it stays, and the decision says for how long."""
     policy = replace(POLICY, min_machines=0)

@@ -339,10 +339,10 @@ def test_an_unmet_need_is_one_that_no_node_that_is_up_could_serve() -> None:
 
 
 def test_a_pool_that_was_never_seen_needs_a_machine_to_learn_from() -> None:
-    """Nobody could call its tools before: they are not known."""
+    """Nobody could call its tools before: they are not known. That is no call that waits."""
     fleet = SensedFleet()
     fleet.slots = None
-    assert (fleet.look().is_unknown, fleet.look().has_unmet) == (True, True)
+    assert (fleet.look().is_unknown, fleet.look().has_unmet) == (True, False)
     fleet.slots = {Lane.TOOLS: 1}
     assert (fleet.look().is_unknown, fleet.look().has_unmet) == (False, False)
 

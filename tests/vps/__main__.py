@@ -42,7 +42,7 @@ SPARE = 2
 """Machines that an account may have beyond what the pool may: those that are being ended count too."""
 ACTS = (
     Act("golden image", "golden", is_from_zero=True),
-    Act("golden image, a spot machine is taken away", "golden", "ec2", machines=2, kills=True),
+    Act("golden image, a spot machine is taken away", "golden", "ec2", machines=2, call_s=4.0, kills=True),
     Act("plain image and Ansible", "plain", machines=2, is_golden=False, joins_within_s=1200.0),
 )
 

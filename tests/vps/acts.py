@@ -7,6 +7,7 @@ in the kernel, on the disk, and in the books of the cloud's API.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from tests.vps.pools import POOL
 from tests.vps.seen import Story, Watcher
 
 Say = Callable[[str], None]
+
+
+GIVEN_BACK_WITHIN_S = 20.0
+"""From a machine that nobody lists any more to the last of its files."""
 
 
 class NotSeen(Exception):
@@ -82,6 +87,8 @@ async def play(act: Act, hall: Hall, api: Api, say: Say) -> Played:
         say("every machine is gone")
         await _until("every claim is gone", lambda: _is_closed(hall), act.empty_within_s, api.centre)
         say("every claim is gone")
+    with contextlib.suppress(TimeoutError):  # what is there then is said below
+        await until(lambda: not api.centre.left(), GIVEN_BACK_WITHIN_S)
     await watcher.look()
     claims = await hall.claims()
     stories = _told(load, watcher, claims)
@@ -136,16 +143,24 @@ async def _worked(act: Act, load: Load, api: Api, say: Say) -> str:
 
 async def _taken_away(api: Api, load: Load) -> str:
     """As a spot market does it, behind everybody's back: the machine on which the most calls run now."""
-    await until(lambda: _runs_somewhere(load))
-    running = [view["attempts"][-1]["node"] for view in load.views if view["state"] == "running" and view["attempts"]]
-    busiest = max((machine.name for machine in await api.centre.machines()), key=running.count)
+    running = await until(lambda: _running(load))
+    nodes = list(running.values())
+    busiest = max((machine.name for machine in await api.centre.machines()), key=nodes.count)
+    await until(lambda: _begun(load, busiest, running))  # not a moment before its end
     await api.takes(busiest)
     return busiest
 
 
-async def _runs_somewhere(load: Load) -> bool:
+async def _running(load: Load) -> dict[str, str]:
+    """Calls that run now, and where."""
     await load.look()
-    return any(view["state"] == "running" for view in load.views)
+    views = [view for view in load.views if view["state"] == "running" and view["attempts"]]
+    return {view["id"]: view["attempts"][-1]["node"] for view in views}
+
+
+async def _begun(load: Load, node: str, before: Mapping[str, str]) -> bool:
+    now = await _running(load)
+    return any(where == node and call not in before for call, where in now.items())
 
 
 async def _is_empty(centre: DataCentre) -> bool:

@@ -81,7 +81,7 @@ class DataCentre:
     def __init__(self, state_dir: Path, images: Mapping[str, Path], wire: Wire, most: int) -> None:
         named = {name: str(folder) for name, folder in images.items()}
         table = {"images": named, "bridge": wire.bridge, "stop_s": STOP_S, "max_machines": most}
-        options = nspawn_options.read(NAME, table)
+        options = nspawn_options.read(f"[providers.{NAME}]", table)
         self._records = Records(state_dir)
         self._host = PlacedHost(options, self._records, Cgroups(mounted(MOUNTS.read_text())), secrets.randbelow)
         self._cloud = LocalVps(NAME, options, self._records, self._host, time.time)

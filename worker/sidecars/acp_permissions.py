@@ -1,7 +1,7 @@
 """What an ACP agent may do of what it asks for, by what the caller said of the run. Pure.
 
 An agent asks only where its own configuration makes it ask: this answers, and cannot make it. Everything that
-nobody allowed is denied.
+nobody allowed is denied, or, in the mode `ask`, is a person's to say.
 Source: Agent Client Protocol v1, tool calls: kinds of tools, kinds of options.
 """
 
@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from worker.sidecars.sidecar import ASK
 
 KINDS = frozenset({"read", "edit", "delete", "move", "search", "execute", "think", "fetch", "switch_mode", "other"})
 _LOOKING = frozenset({"read", "search", "think"})
@@ -56,6 +58,14 @@ class Policy:
         """The caller said no, whatever else is said."""
         return _names(tool, self.denied)
 
+    def leaves_open(self, tool: Tool) -> bool:
+        """A person is to say: the mode is `ask`, and the caller named it neither way."""
+        return self.mode == ASK and not _names(tool, self.allowed | self.denied)
+
+    def may_not_ask(self, tool: Tool) -> bool:
+        """It is used without a question, and that is well: no agent asks for all that only looks."""
+        return not self.leaves_open(tool) or tool.kind in _LOOKING
+
     def allows(self, tool: Tool) -> bool:
         """The answer to a question."""
         if self.denies(tool):
@@ -78,13 +88,17 @@ def tool_of(said: Mapping[str, Any], before: Tool | None = None) -> Tool:
     return Tool(kind if isinstance(kind, str) and kind in KINDS else known.kind, named)
 
 
-def option_of(options: Iterable[Any], *, is_allowed: bool) -> str | None:
-    """The id of the option that says so, for this once where there is a choice; None where none does."""
+def option_of(options: Iterable[Any], *, is_allowed: bool, only_once: bool = False) -> str | None:
+    """The id of the option that says so, for this once where there is a choice; None where none does.
+
+    `only_once`: a yes that is for ever is none.
+    """
     by_kind: dict[str, str] = {}
     for option in options:
         if isinstance(option, dict) and isinstance(option.get("optionId"), str):
             by_kind.setdefault(str(option.get("kind")), option["optionId"])
-    return next((by_kind[kind] for kind in (_ALLOWING if is_allowed else _REJECTING) if kind in by_kind), None)
+    kinds = _ALLOWING if is_allowed else _REJECTING
+    return next((by_kind[kind] for kind in (kinds[:1] if is_allowed and only_once else kinds) if kind in by_kind), None)
 
 
 def _names(tool: Tool, entries: frozenset[str]) -> bool:
@@ -97,4 +111,4 @@ def _own_name(said: Mapping[str, Any]) -> str | None:
     meta = said.get("_meta")
     inner = meta.get("claudeCode") if isinstance(meta, dict) else None
     name = inner.get("toolName") if isinstance(inner, dict) else None
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else None

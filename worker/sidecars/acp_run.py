@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from worker.sidecars import acp_words
+from worker.sidecars import acp_words, way_out
+from worker.sidecars.acp_asks import Questions, arguments_of
 from worker.sidecars.acp_config import VARIABLE, AcpSettings, Filled, filled
-from worker.sidecars.acp_permissions import Policy, option_of
+from worker.sidecars.acp_permissions import Policy
 from worker.sidecars.acp_process import AcpProcess, Found
 from worker.sidecars.bill import Bill
 from worker.sidecars.egress import Egress
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from acp.connection import Connection
 
 PROTOCOL = 1
-INSIDE = "/opt/inside.py"
 STARTS_WITHIN_S = 90.0
 """To `initialize` and to the session, each: some load half a package registry first."""
 CANCEL_S = 1.0
@@ -62,8 +62,8 @@ class AcpRun:
         self._bill = task.bill or Bill()
         self._token = egress.admit(task.limits.cost_usd, self._bill, task.limits.turns)
         self._asked = egress.asked(self._token)
-        self._policy = Policy.of(task.allowed_tools, task.denied_tools, task.permission_mode)
-        self._hearing = acp_words.Hearing(self._policy)
+        policy = Policy.of(task.allowed_tools, task.denied_tools, task.permission_mode)
+        self._hearing, self._questions = acp_words.Hearing(policy), Questions(policy, task.ask)
         self._denials: list[str] = []
         self._process: AcpProcess | None = None
         self._connection: Connection | None = None
@@ -216,8 +216,8 @@ class AcpRun:
             if self._asked.trouble in _HOPELESS and quiet_s >= QUIET_S and not self._hearing.has_open_tools:
                 return self._judged(*acp_words.refused("it waited for the provider", self._asked.trouble))
         if self._hearing.overstepped is not None:
-            why = f"the agent used {self._hearing.overstepped}, which the call denied, without asking: "
-            return self._judged(Ending.FAILED, Fault.PROTOCOL, f"{why}its configuration on the node must make it ask")
+            why = f"the agent used {self._hearing.overstepped}: its configuration on the node must make it ask"
+            return self._judged(Ending.FAILED, Fault.PROTOCOL, why)
         try:
             answer = prompting.result()
         except RequestError as error:
@@ -242,27 +242,32 @@ class AcpRun:
                     self._events.put_nowait(event)
             return None
         if method == "session/request_permission":
-            return {"outcome": self._permitted(said)}
+            return {"outcome": await self._permitted(said)}
         if is_notification:
             return None
         raise RequestError.method_not_found(method)
 
-    def _permitted(self, said: Mapping[str, Any]) -> dict[str, str]:
-        """By the policy; nothing any more once the run is to end."""
+    async def _permitted(self, said: Mapping[str, Any]) -> dict[str, str]:
+        """By the policy, or by a person; nothing any more once the run is to end."""
         call, options = said.get("toolCall"), said.get("options")
         if self._is_cancelled or not isinstance(call, dict) or not isinstance(options, list):
             return {"outcome": "cancelled"}
         tool, events = self._hearing.asked(call)
         for event in events:
             self._events.put_nowait(event)
-        is_allowed = self._policy.allows(tool)
-        if not is_allowed and len(self._denials) < DENIALS_MAX:
+        if self._hearing.overstepped is not None:
+            return {"outcome": "cancelled"}
+        name = acp_words.name_of(call)
+        is_allowed = await self._questions.allowed(tool, arguments_of(call, self._hearing.input_of(name)), options)
+        if is_allowed is not None:
+            self._hearing.answered(name, is_allowed=is_allowed)
+        if is_allowed is False and len(self._denials) < DENIALS_MAX:
             self._denials.append(tool.called)
-        chosen = option_of(options, is_allowed=is_allowed)
-        return {"outcome": "cancelled"} if chosen is None else {"outcome": "selected", "optionId": chosen}
+        return self._questions.outcome(options, is_allowed=is_allowed)
 
     async def _ask_to_stop(self) -> None:
         """As far as it listens: one that reads nothing is not waited for."""
+        self._questions.withdraw()
         if self._connection is None or not self._is_prompted:
             return
         with contextlib.suppress(OSError, TimeoutError):
@@ -309,17 +314,17 @@ class AcpRun:
     # ---------------------------------------------------------------- its world
 
     def _command(self, ours: Filled) -> tuple[str, ...]:
-        return (self._found.interpreter, "-I", "-S", INSIDE, sandbox.EGRESS, VARIABLE, *ours.command)
+        return way_out.led(self._found.interpreter, ours.command, model=VARIABLE, reach=self._task.reach)
 
     def _world(self, ours: Filled) -> tuple[str, sandbox.Sandbox]:
-        program = {Path(__file__).with_name("inside.py"): INSIDE}
         world = sandbox.Sandbox(
             workspace=self._task.workspace,
             home=self._task.home,
             egress=self._settings.egress,
-            read_only={**self._task.read_only, **self._settings.read_only, **program},
-            environ=ours.environ,
+            read_only={**self._task.read_only, **self._settings.read_only, **way_out.SCRIPT},
+            environ={**ours.environ, **way_out.environ(self._task.reach)},
             entering=self._task.entering,
+            reach=self._task.reach,
         )
         return self._found.bwrap, world
 

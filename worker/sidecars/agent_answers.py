@@ -14,6 +14,7 @@ import orjson
 
 from tasks.approval import shown_line
 from tasks.errors import FleetError, Permanent
+from worker.sidecars.capsule import Capsule
 from worker.sidecars.places import Place
 from worker.sidecars.run_arguments import RunArguments
 from worker.sidecars.sidecar import Answered, Asked, Began, Ending, Event, Result, Retrying, Said, ToolBegan
@@ -37,8 +38,12 @@ STRUCTURED = {
         "files": {"type": "integer", "description": "How many it changed."},
         "patch": {"type": "string", "description": "For git apply, on top of base."},
         "branch": {"type": "string", "description": "Where it was pushed."},
-        "resumed": {"type": "integer", "description": "How often it went on on another node, its own being lost."},
-        "resumed_from": {"type": "array", "items": {"type": "string"}, "description": "Those nodes."},
+        "reached": {"type": "object", "description": "By destination: tunnels, and bytes each way."},
+        "not_reached": {"type": "object", "description": "Destinations that it asked for in vain, and why."},
+        "resumed": {"type": "integer", "description": "How often it was interrupted, and went on."},
+        "resumed_from": {"type": "array", "items": {"type": "string"}, "description": "The nodes it was on then."},
+        "ran_by": {"type": "string", "description": "The sidecar that ran it: its session goes on there."},
+        "fell_back": {"type": "string", "description": "Why that is not the one that was called."},
     },
 }
 
@@ -67,6 +72,16 @@ def line_of(event: Event) -> str | None:
     if isinstance(event, Retrying):
         return f"the provider answered {event.status or 'nothing'}; try {event.attempt + 1} in {event.after_s:.1f} s"
     return None
+
+
+def of_run(sidecar: str, left: Capsule | None, why: str | None) -> dict[str, Any]:
+    """Whose work it was, why not that of the one that was called, and how often it was interrupted."""
+    said: dict[str, Any] = {"ran_by": sidecar}
+    if why is not None:
+        said["fell_back"] = why
+    if left is not None:
+        said |= {"resumed": len(left.was_on), "resumed_from": list(left.was_on)}
+    return said
 
 
 async def kept(place: Place, *, push: bool) -> dict[str, Any]:

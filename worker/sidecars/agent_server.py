@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,19 +21,19 @@ import structlog
 from tasks.clock import Clock
 from tasks.errors import FleetError
 from tasks.invocation import Lane
-from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
 from worker.confines import janitor
 from worker.confines.confines import Confined, Confines, MemorySpent
 from worker.confines.janitor import Janitor
 from worker.sidecars import capsules as sessions
-from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, numbered, of_workspace
+from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, numbered, of_run, of_workspace
 from worker.sidecars.asking import Terms, UnderTerms
 from worker.sidecars.bill import Bill, agreed
 from worker.sidecars.capsule import Capsule
 from worker.sidecars.capsules import Capsules, Saver
 from worker.sidecars.chat_tools import Applied
-from worker.sidecars.credential import DEFAULT_PAUSE_S, Credential
+from worker.sidecars.credential import Credential
+from worker.sidecars.falling_back import Asked, FallsBack, Left
 from worker.sidecars.guard import guarded
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.places import Place, Places
@@ -49,8 +48,9 @@ from worker.sidecars.sidecar import (
     Sidecar,
     ToolBegan,
 )
+from worker.sidecars.standing import Ran, Standing, is_midway
 from worker.sidecars.watching import watched
-from worker.upstreams.errors import UpstreamError, not_started, unavailable, unknown_tool
+from worker.upstreams.errors import unavailable, unknown_tool
 from worker.upstreams.upstream import Ask, ServerStatus
 
 _log = structlog.get_logger()
@@ -100,12 +100,15 @@ class AgentServer:
         learns: bool = True,
         capsules: Capsules | None = None,
         terms: Terms | None = None,
+        falls_back: FallsBack | None = None,
     ) -> None:
         """`learns`: what a run's end says of the credential is believed. Not where an egress hears it itself.
 
         Without `capsules` no session is saved, and a run that is lost with this node is lost.
         """
-        self.name, self._sidecar, self._limits, self._credential = name, sidecar, limits, credential
+        self.name, self.tool, self.wall_s = name, f"{name}.{RUN}", limits.wall_s
+        self._sidecar, self._limits, self._falls_back = sidecar, limits, falls_back
+        self._standing = Standing(name, credential, on_change, learns=learns)
         self._places, self._serving, self._on_change, self._clock = places, serving, on_change, clock
         self._policy_of, self._extras, self._learns, self._capsules = policy_of, extras, learns, capsules
         self._confines, self._janitor = confines, janitor
@@ -114,7 +117,6 @@ class AgentServer:
         self._health = Health(is_ready=False)
         self._exits = contextlib.AsyncExitStack()
         self._last_success_s: float | None = None
-        self._was_broken: str | None = None
         self._is_open = False
         self._tending: asyncio.Task[None] | None = None
         self._mirrors: tuple[str, ...] = ()
@@ -180,12 +182,16 @@ class AgentServer:
         return tuple(self._spec(definition) for definition in self._definitions)
 
     def _spec(self, definition: dict[str, Any]) -> ToolSpec:
-        ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._limits.wall_s + AROUND_S)
+        ours = ToolPolicy(lane=Lane.AGENTS, timeout_s=self._most_s() + AROUND_S)
         if not definition["annotations"]["idempotentHint"]:
             goes_on = self._capsules is not None and definition["name"] == RUN
             ours = ours.model_copy(update={"on_node_loss": OnNodeLoss.RESUME if goes_on else OnNodeLoss.ASK})
         said = self._policy_of(f"{self.name}.{definition['name']}").model_dump(exclude_none=True)
         return ToolSpec(server=self.name, definition=definition, policy=ours.model_copy(update=said))
+
+    def _most_s(self) -> float:
+        """The longest run of its own, or of the one that it falls back to."""
+        return max(self.wall_s, self._falls_back.to.wall_s if self._falls_back is not None else 0.0)
 
     def quiet_s(self) -> float | None:
         """Each run has its own limit of silence."""
@@ -193,6 +199,9 @@ class AgentServer:
 
     def status(self) -> ServerStatus:
         """For people, and for whoever places calls."""
+        trouble, note = self._standing.trouble(), None
+        if trouble is not None and self._falls_back is not None and self._falls_back.is_due(self._standing):
+            trouble, note = None, f"{trouble}; runs fall back to {self._falls_back.to.name}"
         return ServerStatus(
             name=self.name,
             kind="sidecar",
@@ -201,7 +210,8 @@ class AgentServer:
             error=self._health.why_not,
             protocol=self._health.version,
             last_success_s=self._last_success_s,
-            unhealthy=self._credential.broken() or self._credential.spent(),
+            unhealthy=trouble,
+            note=note,
             mirrors=self._mirrors,
             limits=self._confines.means.text(),
             leaks=dict(self._janitor.found),
@@ -219,39 +229,59 @@ class AgentServer:
             return await self._extra(self._extras, tool, arguments, ask)
         if tool != RUN:
             raise unknown_tool(f"{self.name}.{tool}")
-        said = parsed(RunArguments, arguments, f"{self.name}.{tool}")
-        self._check_credential()
-        run, ask = f"{self.name}-{ask.invocation}", numbered(ask)
+        said, bill = parsed(RunArguments, arguments, self.tool), Bill(ask.on_spend)
+        asked = Asked(said, arguments, numbered(ask), bill, left=Left(said.max_s or self._most_s()))
+        if self._falls_back is None:
+            return await self._here(asked)
+        return await self._falls_back.either(self._here, asked, self._standing, self.tool)
+
+    def is_able(self) -> bool:
+        """See `StandIn`."""
+        return self._health.is_ready and self._standing.trouble() is None
+
+    async def stand_in(self, asked: Asked) -> str:
+        """See `StandIn`."""
+        if not self._health.is_ready:
+            raise unavailable(self.name, "not ready", self._health.why_not)
+        return await self._here(asked)
+
+    async def _here(self, asked: Asked) -> str:
+        said, ask, bill = asked.said, asked.ask, asked.bill
+        self._standing.check()
+        run = f"{self.name}-{ask.invocation}"
         done: dict[str, Any] = {}
         try:
-            left = await self._left(said, arguments, ask)
-            if left is not None and ask.keeping is not None:
+            left = await self._left(asked)
+            if ask.keeping is not None and ask.keeping.fence > 1:
                 run = f"{run}-{ask.keeping.fence}"  # and its branch: the lost node may yet push its own
             ref = said.ref if left is None or left.base is None else left.base
             async with self._places.open(run, ask.project, ref) as place:
                 await self._look_at_mirrors()
-                bill = Bill(ask.on_spend)
                 async with self._confines.around(run, place.workspace.parent) as confined:
-                    task = self._task(run, said, ask, place=place, entering=confined.entering, bill=bill)
-                    result, used_tools = await self._run_or_go_on(task, (place, confined), arguments, ask, left)
-                result = agreed(result, bill, said.model or self.name, is_counted=not self._learns)
-                self._learn(result.fault, result.retry_after_s)
-                no_answer = self._no_answer(result, used_tools=used_tools, is_resumed=left is not None)
-                if no_answer is None and (left is not None or used_tools or result.ending is not Ending.FAILED):
+                    began_s = self._clock.mono_s()
+                    task = self._task(run, asked, place=place, entering=confined.entering)
+                    ran = await self._run_or_go_on(task, (place, confined), asked, left)
+                    asked.left.s -= self._clock.mono_s() - began_s
+                result = agreed(ran.result, bill, said.model or self.name, is_counted=not self._learns)
+                self._standing.learn(result.fault, result.retry_after_s)
+                no_answer = self._standing.no_answer(dataclasses.replace(ran, result=result))
+                if no_answer is None and (left is not None or ran.used_tools or result.ending is not Ending.FAILED):
                     done = await kept(place, push=said.push)
         except FleetError as error:
             raise of_workspace(error) from error
+        if no_answer is not None:
+            if ran.is_saved:
+                ask.on_progress(0.0, None, no_answer.info.message)
+            raise no_answer
         if left is not None:
             result = sessions.in_all(result, left)
-            done |= {"resumed": len(left.was_on), "resumed_from": list(left.was_on)}
-        if no_answer is not None:
-            raise no_answer
         self._last_success_s = self._clock.mono_s()
-        return answered(result, done)
+        why = None if asked.instead is None else asked.instead.why
+        return answered(result, done | of_run(self.name, left, why))
 
     async def _extra(self, extras: Extras, tool: str, arguments: dict[str, Any], ask: Ask) -> str:
         applied = extras.wants_a_place(tool, arguments)
-        self._check_credential()
+        self._standing.check()
         done: dict[str, Any] = {}
         bill = Bill(ask.on_spend)
         try:
@@ -266,36 +296,29 @@ class AgentServer:
         except FleetError as error:
             raise of_workspace(error) from error
         if isinstance(answer, Trouble):
-            self._learn(answer.fault, answer.retry_after_s)
+            self._standing.learn(answer.fault, answer.retry_after_s)
             failed = Result(Ending.FAILED, answer.message, answer.fault, retry_after_s=answer.retry_after_s)
-            no_answer = self._no_answer(failed, used_tools=False, is_resumed=False)
+            no_answer = self._standing.no_answer(Ran(failed, used_tools=False))
             if no_answer is not None:
                 raise no_answer
             return answered(failed, done)
-        self._learn(None, None)
+        self._standing.learn(None, None)
         self._last_success_s = self._clock.mono_s()
         answer["structuredContent"] |= done
         return orjson.dumps(answer).decode()
 
-    def _task(
-        self, run: str, said: RunArguments, ask: Ask, *, place: Place, entering: tuple[str, ...], bill: Bill
-    ) -> AgentTask:
-        ours = self._limits
-        limits = RunLimits(
-            wall_s=min(ours.wall_s, said.max_s or ours.wall_s),
-            silence_s=ours.silence_s,
-            turns=said.max_turns or ours.turns,
-            cost_usd=min((limit for limit in (ours.cost_usd, said.max_cost_usd) if limit is not None), default=None),
-        )
+    def _task(self, run: str, asked: Asked, *, place: Place, entering: tuple[str, ...]) -> AgentTask:
+        said, ask = asked.said, asked.ask
         return AgentTask(
             run=run,
             prompt=said.prompt,
             workspace=place.workspace,
             home=place.home,
-            limits=limits,
+            limits=said.within(self._limits, asked.left.s),
             project=ask.project,
             servers=self._places.servers(ask.project),
             read_only=place.read_only,
+            reach=place.reach,
             entering=entering,
             session=said.how_it_begins(),
             model=said.model,
@@ -303,30 +326,40 @@ class AgentServer:
             denied_tools=said.denied_tools,
             permission_mode=said.permission_mode,
             output_schema=said.output_schema,
-            bill=bill,
+            bill=asked.bill,
         )
 
-    async def _left(self, said: RunArguments, arguments: dict[str, Any], ask: Ask) -> Capsule | None:
+    async def _left(self, asked: Asked) -> Capsule | None:
         if self._capsules is not None:
-            return await self._capsules.left(arguments, said.model, ask)
-        if ask.keeping is not None and ask.keeping.left is not None:
-            raise not_started("capsule_unfit", f"{self.name}: no session goes on on this node; see capsule_every_s")
+            return await self._capsules.left(asked.arguments, asked.said.model, asked.ask)
+        if asked.ask.keeping is not None and asked.ask.keeping.left is not None:
+            raise sessions.unfit(f"{self.name}: no session goes on on this node; see capsule_every_s")
         return None
 
     async def _run_or_go_on(
-        self, task: AgentTask, within: tuple[Place, Confined], arguments: dict[str, Any], ask: Ask, left: Capsule | None
-    ) -> tuple[Result, bool]:
+        self, task: AgentTask, within: tuple[Place, Confined], asked: Asked, left: Capsule | None
+    ) -> Ran:
         """From the beginning, or from where an earlier attempt was."""
+        ask = asked.ask
         if left is not None:
             await within[0].restore(left.patch)
             over, task = sessions.used_up(task, left), sessions.going_on(task, left)
             ask.on_progress(0.0, None, f"goes on after {left.used.turns} turns on {', '.join(left.was_on)}")
             if over is not None:
-                return over, False
+                return Ran(over, used_tools=False, is_resumed=True)
         if self._capsules is None:
-            return await self._watched(task, within, ask, None)
-        async with self._capsules.saving(task, within[0], arguments, ask, left) as saver:
-            return await self._watched(task, within, ask, saver)
+            return Ran(*await self._watched(task, within, ask, None))
+        of = None if asked.instead is None else asked.instead.of
+        async with self._capsules.saving(task, within[0], asked.arguments, ask, left, instead_of=of) as saver:
+            ran = Ran(*await self._watched(task, within, ask, saver), is_resumed=left is not None)
+            if saver is not None and is_midway(ran) and self._is_in_time(ran.result, ask):
+                ran = dataclasses.replace(ran, is_saved=await saver.last())
+        return ran
+
+    def _is_in_time(self, result: Result, ask: Ask) -> bool:
+        """The wait is over before the call is: else what it did until now is worth more."""
+        until = None if ask.keeping is None else ask.keeping.until
+        return until is None or self._clock.wall_s() + self._standing.wait_s(result) < until
 
     async def _watched(
         self, task: AgentTask, within: tuple[Place, Confined], ask: Ask, saver: Saver | None
@@ -357,42 +390,3 @@ class AgentServer:
                 if line is not None:
                     ask.on_progress(0.0, None, line)
         raise AssertionError("guarded() ends with a Result")
-
-    def _check_credential(self) -> None:
-        broken = self._credential.broken()
-        if broken is not None:
-            self._tell_of_change()
-            raise not_started("credential_refused", f"{self.name}: {broken}")
-        wait_s = self._credential.wait_s()
-        if wait_s > 0:
-            raise self._wait(wait_s)
-
-    def _wait(self, wait_s: float) -> UpstreamError:
-        message = f"{self.name}: credential {self._credential.name} is spent for another {wait_s:.0f} s"
-        return UpstreamError(ErrorInfo("credential_spent", message, Failure.WAIT_UNTIL, wait_s))
-
-    def _no_answer(self, result: Result, *, used_tools: bool, is_resumed: bool) -> UpstreamError | None:
-        """A failure that another try, another node or another day may not see, and that costs nobody any work."""
-        if result.ending is not Ending.FAILED:
-            return None
-        if result.fault in (Fault.QUOTA, Fault.OVERLOADED) and not used_tools:
-            return self._wait(self._credential.wait_s() or result.retry_after_s or DEFAULT_PAUSE_S)
-        is_untouched = not (used_tools or is_resumed)
-        if result.fault is Fault.SETUP or (result.fault in (Fault.AUTH, Fault.UNREACHABLE) and is_untouched):
-            return not_started(f"agent_{result.fault}", f"{self.name}: {result.text}")
-        return None
-
-    def _learn(self, fault: Fault | None, retry_after_s: float | None) -> None:
-        """What a run's end says of the credential."""
-        if self._learns and fault is Fault.AUTH:
-            self._credential.heard(HTTPStatus.UNAUTHORIZED, {})
-        elif self._learns and fault in (Fault.QUOTA, Fault.OVERLOADED) and retry_after_s is not None:
-            self._credential.heard(HTTPStatus.TOO_MANY_REQUESTS, {"retry-after": str(retry_after_s)})
-        self._tell_of_change()
-
-    def _tell_of_change(self) -> None:
-        """The fleet should know at once that this node's credential broke, or is whole again."""
-        broken = self._credential.broken() or self._credential.spent()
-        if broken != self._was_broken:
-            self._was_broken = broken
-            self._on_change()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,26 +25,34 @@ from worker.sidecars.acp_sessions import SessionFiles
 from worker.sidecars.agent_answers import RUN
 from worker.sidecars.agent_server import AgentServer, Extras
 from worker.sidecars.asking import Terms
+from worker.sidecars.bounded_http import BACKLOG, BoundedHttp
 from worker.sidecars.capsules import Capsules
 from worker.sidecars.chat_tools import ChatTools
 from worker.sidecars.claude_code import ClaudeCode, ClaudeSettings
 from worker.sidecars.credential import Credential
 from worker.sidecars.egress import Egress, Endpoint
+from worker.sidecars.falling_back import FallsBack
 from worker.sidecars.lent import Lend
 from worker.sidecars.openai_chat import OpenAIChat
 from worker.sidecars.openai_chat_backend import ChatBackend, ChatEndpoint
 from worker.sidecars.places import Places
 from worker.sidecars.sidecar import RunLimits, Sidecar
-from worker.sidecars.sidecars_file import AcpEntry, ClaudeCodeEntry, OpenAIChatEntry, SidecarEntry
+from worker.sidecars.sidecars_file import (
+    AcpEntry,
+    ClaudeCodeEntry,
+    OpenAIChatEntry,
+    SidecarEntry,
+    policy_of_fall,
+)
 from worker.sidecars.spend import Price, Prices
 from worker.sidecars.transcripts import Transcripts
+from worker.sidecars.unix_socket import listening
 from worker.workspaces.names import Project
 from worker.workspaces.quota import WorkspaceLimits
 
 KEY_MAX_BYTES = 10_000
 CLAUDE_SESSION = ".claude/projects/-workspace/{}.jsonl"
 """Where Claude Code has a session of the working directory /workspace."""
-CHAT_SESSION = f"{openai_chat_session.FOLDER}/{{}}.json"
 CHAT = "/chat/completions"
 """Below the address of an OpenAI-compatible endpoint."""
 NO_KEY = "none"
@@ -64,6 +70,7 @@ def agent_server(
     policy_of: Callable[[str], ToolPolicy],
     clock: Clock,
     lend: Lend,
+    falls_back: FallsBack | None = None,
 ) -> AgentServer:
     """The sidecar as an upstream. `state` is this node's own folder."""
     home = state / "sidecars" / name
@@ -95,7 +102,21 @@ def agent_server(
         learns=behind.learns,
         capsules=behind.capsules,
         terms=_terms(entry),
+        falls_back=falls_back,
     )
+
+
+def agent_servers(
+    entries: Mapping[str, SidecarEntry],
+    add: Callable[[Callable[[Callable[[], None]], AgentServer]], AgentServer],
+    make: Callable[..., AgentServer],
+) -> None:
+    """All of one node: who is fallen back on before who falls back. `make` is `agent_server` with the rest said."""
+    made: dict[str, AgentServer] = {}
+    for name, entry in sorted(entries.items(), key=lambda item: policy_of_fall(item[1]) is not None):
+        policy = policy_of_fall(entry)
+        falls_back = None if policy is None else FallsBack(made[policy.to], policy.after_wait_s)
+        made[name] = add(partial(make, name, entry, falls_back=falls_back))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +131,6 @@ class _Behind:
 
 
 def _terms(entry: SidecarEntry) -> Terms:
-    if isinstance(entry, AcpEntry):
-        return Terms()  # what such an agent asks is answered by the call
     return Terms(entry.approvals.wait_s, entry.approvals.mode == "free")
 
 
@@ -178,8 +197,11 @@ def _openai_chat(entry: OpenAIChatEntry, home: Path, credential: Credential, pri
         stall_s=entry.stall_s,
     )
     endpoint = ChatEndpoint(backend, clock)
-    sidecar = OpenAIChat(endpoint, Transcripts(home / "sessions", CHAT_SESSION))
-    return _Behind(sidecar, _nothing_served, ChatTools(endpoint))
+    sidecar = OpenAIChat(endpoint, Transcripts(home / "sessions", openai_chat_session.path_of("{}")))
+    saves = (
+        Capsules(sidecar, f"{credential.name}.{RUN}", clock, entry.capsule_every_s) if entry.capsule_every_s else None
+    )
+    return _Behind(sidecar, _nothing_served, ChatTools(endpoint), capsules=saves)
 
 
 @contextlib.asynccontextmanager
@@ -188,30 +210,18 @@ async def _nothing_served() -> AsyncIterator[None]:
     yield
 
 
-@contextlib.contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """A unix socket that nobody but this node's user may open."""
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            listening.bind(f"/proc/self/fd/{folder}/{path.name}")  # a socket's own path has 107 bytes at most
-        finally:
-            os.close(folder)
-        path.chmod(0o600)
-        yield listening
-    path.unlink(missing_ok=True)
-
-
 @contextlib.asynccontextmanager
 async def _served(egress: Egress, at: Path, *runs: Path) -> AsyncIterator[None]:
     """The egress, while the node runs; what a killed node left of its runs is removed first."""
     for folder in runs:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         await asyncio.to_thread(folder.mkdir, mode=0o700)
-    with _listening(at) as listening:
-        server = _Server(uvicorn.Config(egress.app, log_level="warning", access_log=False, lifespan="off"))
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
+    with listening(at) as listener:
+        config = uvicorn.Config(
+            egress.app, http=BoundedHttp, backlog=BACKLOG, log_level="warning", access_log=False, lifespan="off"
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             async with asyncio.timeout(STARTS_WITHIN_S):
                 while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn offers no event

@@ -40,6 +40,9 @@ class Environment(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     tool: str
+    """Of the sidecar that runs it."""
+    instead_of: str | None = None
+    """The tool that was called, where its own sidecar could not."""
     project: str | None
     runtime: str
     """Its kind and version: transcripts are its own format."""

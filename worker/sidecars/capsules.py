@@ -19,6 +19,7 @@ import structlog
 
 from tasks.clock import Clock
 from tasks.errors import FleetError, OrchestratorDown
+from tasks.outcome import ErrorInfo, Failure
 from worker.sidecars.capsule import PATCH_MAX_BYTES, Capsule, CapsuleBroken, Environment, Used, opened, sealed
 from worker.sidecars.places import Change, Place
 from worker.sidecars.sidecar import (
@@ -34,7 +35,7 @@ from worker.sidecars.sidecar import (
     ToolEnded,
     Usage,
 )
-from worker.upstreams.errors import not_started
+from worker.upstreams.errors import UpstreamError
 from worker.upstreams.upstream import Ask, Keeping
 from worker.workspaces.errors import PatchTooLarge
 
@@ -43,10 +44,12 @@ SETTLES_S = 5.0
 LOOK_EVERY_S = 0.05
 AGAIN_S = 5.0
 """After the store did not answer, at the least."""
+UNFIT_S = 60.0
+"""Until a run that this node cannot go on with is placed again."""
 GOES_ON = (
-    "You were interrupted: the machine that you worked on was lost, and you are on another one now. Your files are as "
-    "they were when the last of your tools ended, except for what git ignores; they may not be committed any more. "
-    "Processes that you had started are gone. Go on with the task where you stopped."
+    "You were interrupted, and some time has passed; you may be on another machine now. Your files are as they were "
+    "when the last of your tools ended, except for what git ignores; they may not be committed any more. Processes "
+    "that you had started are gone. Go on with the task where you stopped."
 )
 _log = structlog.get_logger()
 
@@ -93,35 +96,45 @@ class Capsules:
             return None
         capsule = await asyncio.to_thread(opened, await ask.keeping.fetch(), ask.invocation)
         was, here = capsule.environment, self._environment(arguments, model, ask.project)
+        if was.instead_of == here.tool:
+            why = f"this run fell back to {was.tool}, and {here.tool} of this node does not"
+            raise unfit(why)
         for name in ("tool", "project", "arguments"):
             if getattr(was, name) != getattr(here, name):
                 raise CapsuleBroken(f"its {name} is not that of this call")
         if was.runtime != here.runtime:
-            raise not_started("capsule_unfit", f"this run began with {was.runtime}; this node has {here.runtime}")
+            raise unfit(f"this run began with {was.runtime}; this node has {here.runtime}")
         if was.model != here.model:
             ask.on_progress(0.0, None, f"goes on with the model {here.model}; it began with {was.model}")
-        return capsule
+        return _as_booked(capsule, ask.keeping.spent_usd)
 
     @contextlib.asynccontextmanager
     async def saving(
-        self, task: AgentTask, place: Place, arguments: dict[str, Any], ask: Ask, left: Capsule | None
+        self,
+        task: AgentTask,
+        place: Place,
+        arguments: dict[str, Any],
+        ask: Ask,
+        left: Capsule | None,
+        *,
+        instead_of: str | None = None,
     ) -> AsyncIterator[Saver | None]:
         """Who is to hear the run's events; None where the fleet takes no capsules, or the run cannot go on elsewhere.
 
-        Without a project its files would not come along; and what the node's own servers did for it since the last
-        capsule would be done again.
+        `instead_of` is the tool that was called, where that is another sidecar's. Without a project its files would
+        not come along; and what the node's own servers did for it since the last capsule would be done again.
         """
         if ask.keeping is None or not ask.keeping.limit_bytes or task.project is None or task.servers:
             yield None
             return
         environment = self._environment(arguments, task.model, task.project)
+        environment = environment.model_copy(update={"instead_of": instead_of})
         saver = Saver(self._portable, task, place, ask.keeping, environment, left, self._every_s, self._clock, ask)
-        saving = asyncio.create_task(saver.run())
+        saver.start()
         try:
             yield saver
         finally:
-            saving.cancel()
-            await asyncio.gather(saving, return_exceptions=True)
+            await saver.stop()
 
     def _environment(self, arguments: dict[str, Any], model: str | None, project: str | None) -> Environment:
         said = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
@@ -132,6 +145,23 @@ class Capsules:
             model=self._portable.model_of(model),
             arguments=hashlib.sha256(said).hexdigest(),
         )
+
+
+def unfit(why: str) -> UpstreamError:
+    """Another node may go on with it, or this one once it was mended.
+
+    At no cost in tries: nothing keeps the call from coming here again, and with the last try its session is lost.
+    """
+    said = f"{why}; it waits for a node that can go on with it. To begin anew, cancel it and replay it"
+    return UpstreamError(ErrorInfo("capsule_unfit", said, Failure.WAIT_UNTIL, UNFIT_S))
+
+
+def _as_booked(capsule: Capsule, booked_usd: float | None) -> Capsule:
+    """What was spent after it was sealed counts too, as far as the node could still tell."""
+    known_usd = capsule.used.cost_usd
+    if known_usd is None or booked_usd is None or booked_usd <= known_usd:
+        return capsule
+    return dataclasses.replace(capsule, used=capsule.used.model_copy(update={"cost_usd": booked_usd}))
 
 
 def going_on(task: AgentTask, left: Capsule) -> AgentTask:
@@ -191,8 +221,37 @@ class Saver:
         self._motions = 0
         """Grows when a tool begins: from then on the files may change."""
         self._quiet = asyncio.Event()
+        self._kept: int | None = None
+        """How much it had moved when it was saved last."""
         self._due_s = clock.mono_s()
         self._is_told = False
+        self._saving: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Save in the background, until `stop` or `last`."""
+        self._saving = asyncio.create_task(self.run())
+
+    async def stop(self) -> None:
+        """What is being read now is not saved; nothing of it goes on afterwards."""
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.gather(self._saving, return_exceptions=True)
+
+    async def last(self) -> bool:
+        """The runtime has ended: save what is there now. Whether that is so; never where a tool had not ended."""
+        await self.stop()
+        if self._open:
+            return False
+        try:
+            await self._take()
+        except PatchTooLarge as error:
+            self._tell_once(error.message)
+        except (FleetError, OSError) as error:
+            _log.warning("capsule_not_saved", run=self._task.run, error=str(error), effect="the run does not wait")
+        except Exception:  # noqa: BLE001 - the run is over: what it did is not to be lost for want of a capsule
+            _log.exception("capsule_broke", run=self._task.run, effect="the run does not wait")
+            return False
+        return self._kept == self._motions
 
     def heard(self, event: Event) -> None:
         """One event of the run."""
@@ -237,7 +296,7 @@ class Saver:
         transcript = await self._settled(session, motions)
         if session is None or transcript is None:
             return
-        change = await self._place.change(min(PATCH_MAX_BYTES, self._keeping.limit_bytes))
+        change = await self._change()
         if not await self._is_still(session, motions, transcript):
             return
         self._number += 1
@@ -247,7 +306,17 @@ class Saver:
             self._tell_once(f"it has {len(data)} bytes of at most {self._keeping.limit_bytes}")
             return
         await self._keeping.save(self._number, data)
+        self._kept = motions
         _log.info("capsule_saved", run=self._task.run, number=self._number, bytes=len(data), turns=used.turns)
+
+    async def _change(self) -> Change:
+        """Read to its end, also where nobody wants it any more: half of it would be in the way of the next one."""
+        reading = asyncio.ensure_future(self._place.change(min(PATCH_MAX_BYTES, self._keeping.limit_bytes)))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            await asyncio.gather(reading, return_exceptions=True)
+            raise
 
     async def _settled(self, session: str | None, motions: int) -> str | None:
         """The transcript, once it has what the turn's tools answered."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import shlex
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import orjson
 import structlog
 
 from tasks.errors import SettingsError
-from worker.sidecars import claude_permissions, claude_words
+from worker.sidecars import claude_permissions, claude_words, way_out
 from worker.sidecars.bill import Bill
 from worker.sidecars.egress import Egress
 from worker.sidecars.lent import Lend
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, McpSdkServerConfig
 
 BINARY = "/opt/claude"
-INSIDE = "/opt/inside.py"
 MANAGED = "/etc/claude-code/managed-settings.json"
 INTERRUPT_S = 5.0
 """From asking it to stop to ending its world."""
@@ -171,6 +171,7 @@ class ClaudeCode:
             await asyncio.to_thread(importlib.import_module, "claude_agent_sdk")  # seconds: not in a run's time
         except ImportError as error:
             return Health(is_ready=False, why_not=f"{error}; install mcpfleet with its extra: mcpfleet[agents]")
+        logging.getLogger("claude_agent_sdk").setLevel(logging.CRITICAL)  # it calls each run that we end a fatal error
         try:
             self._bwrap = sandbox.find_bwrap()
             self._interpreter = sandbox.find_python()
@@ -295,15 +296,17 @@ class _Run:
         The SDK hands on the node's whole environment, and bubblewrap's own can be read inside: so all of it is
         dropped first, and what the run needs comes from a file that nobody else may read.
         """
-        inside = (self._interpreter, "-I", "-S", INSIDE, sandbox.EGRESS, "ANTHROPIC_BASE_URL", BINARY)
-        ours = {self._settings.binary: BINARY, Path(__file__).with_name("inside.py"): INSIDE}
+        reach = self._task.reach
+        inside = way_out.led(self._interpreter, (BINARY,), model="ANTHROPIC_BASE_URL", reach=reach)
+        ours = {self._settings.binary: BINARY, **way_out.SCRIPT}
         world = sandbox.Sandbox(
             workspace=self._task.workspace,
             home=self._task.home,
             egress=self._settings.egress,
             read_only={**self._task.read_only, **ours, self._managed(): MANAGED},
-            environ=ENVIRON | dict(self._settings.environ) | {"ANTHROPIC_API_KEY": self._token},
+            environ={**ENVIRON, **self._settings.environ, **way_out.environ(reach), "ANTHROPIC_API_KEY": self._token},
             entering=self._task.entering,
+            reach=reach,
         )
         outer, inner = self._wrappers()
         words = shlex.join(sandbox.command(self._bwrap, world, inside))

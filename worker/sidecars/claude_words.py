@@ -127,12 +127,13 @@ def _judged(message: Any, *, cancelled: bool) -> tuple[Ending, Fault | None, str
         return Ending.LIMIT, fault, said
     if not message.is_error and message.subtype == "success":
         return Ending.SUCCEEDED, None, message.result or ""
-    fault, said = _fault_of(message.api_error_status, text)
+    fault, said = fault_of(message.api_error_status, text)
     ending = Ending.LIMIT if fault is Fault.MONEY else Ending.FAILED
     return ending, fault, f"{said}: {text[:500]}"
 
 
-def _fault_of(status: int | None, text: str) -> tuple[Fault, str]:
+def fault_of(status: int | None, text: str) -> tuple[Fault, str]:
+    """Of a request that was refused; `status` None where nobody answered."""
     if "mcpfleet: the run's money is spent" in text:
         return Fault.MONEY, "the run's money is spent"
     if any(word in text.lower() for word in _TOO_LONG):
@@ -142,7 +143,7 @@ def _fault_of(status: int | None, text: str) -> tuple[Fault, str]:
     if status in (None, HTTPStatus.BAD_GATEWAY):
         return Fault.UNREACHABLE, "the model's endpoint does not answer"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Fault.OVERLOADED, f"the provider failed ({status})"
+        return Fault.PROVIDER_FAILED, f"the provider failed ({status})"
     return Fault.REFUSED, f"the provider refused the request ({status})"
 
 

@@ -23,6 +23,8 @@ OVERLOADED = 529
 """Not a status of HTTP's own: the Messages API's."""
 LONGEST_S = 8 * 86_400.0
 """A reset farther away is not believed: weekly limits are the longest there are."""
+SAME_S = 60.0
+"""Trouble that comes so soon after the end of the last is the same: nothing went well in between."""
 _RESETS = (
     "anthropic-ratelimit-unified-reset",
     "anthropic-ratelimit-tokens-reset",
@@ -42,6 +44,8 @@ class Credential:
         """On the monotonic clock."""
         self._spent_until = ""
         """The same for people."""
+        self._spent_since_s: float | None = None
+        """On the monotonic clock; None once a request went well."""
 
     def secret(self) -> str:
         """The key itself. Raises OSError where its file is gone."""
@@ -52,16 +56,23 @@ class Credential:
         if status == HTTPStatus.UNAUTHORIZED:  # a 403 may be of one model, or one request
             self._refused, self._refused_secret = f"the provider answered {status}", self._current()
         elif status in _PAUSES_S:
-            pause_s = self._pause_s(headers, _PAUSES_S[status])
-            self._spent_until_s = self._clock.mono_s() + pause_s
+            pause_s, now_s = self._pause_s(headers, _PAUSES_S[status]), self._clock.mono_s()
+            if self._spent_since_s is None or now_s > self._spent_until_s + SAME_S:
+                self._spent_since_s = now_s
+            self._spent_until_s = now_s + pause_s
             until = datetime.fromtimestamp(self._clock.wall_s() + pause_s, UTC)
             self._spent_until = f"{until + timedelta(seconds=59):%Y-%m-%d %H:%M} UTC"
         elif status < HTTPStatus.BAD_REQUEST:
-            self._refused, self._spent_until_s = None, 0.0
+            self._refused, self._spent_until_s, self._spent_since_s = None, 0.0, None
 
     def wait_s(self) -> float:
         """Seconds until it may be used again; 0 now."""
         return max(0.0, self._spent_until_s - self._clock.mono_s())
+
+    def out_s(self) -> float:
+        """Seconds from when it began to be spent, or its provider overloaded, to when it may be used again; 0 now."""
+        since_s = self._spent_since_s
+        return self._spent_until_s - since_s if since_s is not None and self.wait_s() > 0 else 0.0
 
     def spent(self) -> str | None:
         """That it is, and until when: to the minute, so that what it says is stable while it is said."""

@@ -2,17 +2,18 @@
 
 Owns which runs there are, and how one is ended. The conversation is `openai_chat_run`, the endpoint
 `openai_chat_backend`. The loop runs in the node, which therefore holds the key; what the model may touch is
-the run's workspace, and its commands run in a sandbox that has neither key nor network.
+the run's workspace, and its commands run in a sandbox that has no key, and of the network what its project lists.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
 import structlog
 
 from tasks.errors import SettingsError
+from worker.sidecars import openai_chat_session
 from worker.sidecars.openai_chat_backend import ChatEndpoint
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_run import ChatRun
@@ -28,8 +29,7 @@ _log = structlog.get_logger()
 class OpenAIChat:
     """The sidecar. The endpoint is closed with it."""
 
-    def __init__(self, endpoint: ChatEndpoint, transcripts: Transcripts | None = None) -> None:
-        """`transcripts` None: sessions are where the task's HOME is, and nowhere else."""
+    def __init__(self, endpoint: ChatEndpoint, transcripts: Transcripts) -> None:
         self._endpoint, self._transcripts = endpoint, transcripts
         self._running: dict[str, _Running] = {}
         self._health = Health(is_ready=False, why_not="not started")
@@ -59,17 +59,42 @@ class OpenAIChat:
             why = f"{self._endpoint.backend.name} cannot run here: {self._health.why_not}"
             yield Result(Ending.FAILED, why, Fault.SETUP)
             return
-        if self._transcripts is not None and task.session.id is not None:
-            await asyncio.to_thread(self._transcripts.put, task.session.id, task)
+        if task.session.id is not None:
+            await asyncio.to_thread(self._put, task.session.id, task)
         running = self._running[task.run] = _Running(ChatRun(task, self._endpoint, self._bwrap))
         try:
             async for event in running.events():
-                if isinstance(event, Result) and event.session_id is not None and self._transcripts is not None:
+                if isinstance(event, Result) and event.session_id is not None:
                     await asyncio.to_thread(self._transcripts.keep, event.session_id, task)
                 yield event
         finally:
             del self._running[task.run]
             await running.end()
+
+    def runtime(self) -> str:
+        """See `Portable`: the loop is ours, so the form of what it keeps is all that matters."""
+        return f"openai_chat {openai_chat_session.FORMAT}"
+
+    def model_of(self, asked: str | None) -> str | None:
+        """The caller's, or the endpoint's."""
+        return asked or self._endpoint.backend.model
+
+    def session_now(self, session: str, task: AgentTask) -> str | None:
+        """Written as soon as every tool of an answer has ended."""
+        return self._transcripts.now(session, task)
+
+    def has_answers(self, transcript: str, tools: Iterable[str]) -> bool:
+        """See `Portable`."""
+        return openai_chat_session.has_answers(transcript, tools)
+
+    def begins_a_tool(self, transcript: str) -> bool:
+        """See `Portable`."""
+        return openai_chat_session.begins_a_tool(transcript)
+
+    def _put(self, session: str, task: AgentTask) -> bool:
+        if task.brought is not None:
+            return self._transcripts.place(session, task.brought, task)
+        return self._transcripts.put(session, task)
 
     async def cancel(self, run: str) -> None:
         """At once: a request is dropped, a command ended."""

@@ -165,11 +165,21 @@ class ChatEndpoint:
 
     async def _chunks(self, ask: Ask) -> AsyncGenerator[object, None]:
         """As plain JSON: the library checks nothing, so neither do its types hold."""
-        client = await self._opened()
-        stream: AsyncStream[ChatCompletionChunk] = await client.chat.completions.create(**self._words(ask))
+        client, words = await self._opened(), self._words(ask)
+        stream: AsyncStream[ChatCompletionChunk] = await client.chat.completions.create(**words)
+        is_begun, is_stream = False, "event-stream" in stream.response.headers.get("content-type", "")
         async with stream:
             async for chunk in stream:
+                is_begun = True
                 yield chunk.to_dict(warnings=False) if hasattr(chunk, "to_dict") else chunk
+        if is_stream and not is_begun:
+            # llama-cpp-python 0.3.36 streams nothing where it refuses, as a prompt that is too long; so asked, it says
+            # why. Once more where that fails: it has closed the connection too, which the client may not know yet.
+            words.pop("stream_options", None)
+            again = client.with_options(max_retries=1)
+            answer = await again.chat.completions.create(**words | {"stream": False, "max_tokens": 1})
+            said = answer.to_dict(warnings=False)
+            yield {"model": said.get("model"), "choices": [], "usage": said.get("usage")}  # of no use, and paid
 
     def _words(self, ask: Ask) -> dict[str, Any]:
         words: dict[str, Any] = {"model": ask.model, "messages": list(ask.messages), "stream": True}
@@ -235,7 +245,9 @@ class ChatEndpoint:
 _ENDED_BADLY = {
     "content_filter": Trouble(Fault.REFUSED, "the provider holds the content back (content_filter): ask otherwise"),
     "sensitive": Trouble(Fault.REFUSED, "the provider holds the content back (sensitive): ask otherwise"),
-    "network_error": Trouble(Fault.OVERLOADED, "the provider broke off its own work (network_error)", may_pass=True),
+    "network_error": Trouble(
+        Fault.PROVIDER_FAILED, "the provider broke off its own work (network_error)", may_pass=True
+    ),
     "model_context_window_exceeded": Trouble(
         Fault.CONTEXT, "this is more than the model reads at once: give it less, or begin a new session"
     ),

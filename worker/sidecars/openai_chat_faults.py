@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
+from worker.sidecars.credential import OVERLOADED
 from worker.sidecars.sidecar import Fault
 
 SAID_CHARS = 500
@@ -99,8 +100,10 @@ def of_status(status: int, said: str, url: str, retry_after_s: float | None = No
         said = f"the key has nothing left for now {at}: again {when}: {said}"
         return Trouble(Fault.QUOTA, said, status, retry_after_s, may_pass=True)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _TRANSIENT or code in _BUSY:
+        is_busy = status == OVERLOADED or code in _BUSY or retry_after_s is not None
+        fault = Fault.OVERLOADED if is_busy else Fault.PROVIDER_FAILED
         said = f"failed or overloaded {at}: call again later, or look at its log: {said}"
-        return Trouble(Fault.OVERLOADED, said, status, retry_after_s, may_pass=True)
+        return Trouble(fault, said, status, retry_after_s, may_pass=True)
     return Trouble(Fault.REFUSED, f"the request was refused {at}: {said}", status)
 
 
@@ -117,7 +120,7 @@ def _in_stream(said: str, url: str) -> Trouble:
     status = int(code) if code.isdecimal() and int(code) in _STATUSES else 0
     if status or code in _CREDENTIAL | _OWNER | _BUSY:
         return of_status(status or HTTPStatus.TOO_MANY_REQUESTS, said, url)
-    return Trouble(Fault.OVERLOADED, f"{url} broke off its answer: call again later: {said}", may_pass=True)
+    return Trouble(Fault.PROVIDER_FAILED, f"{url} broke off its answer: call again later: {said}", may_pass=True)
 
 
 def _said(body: object, message: str) -> str:

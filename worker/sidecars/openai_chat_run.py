@@ -53,7 +53,11 @@ class ChatRun(Listener):
         self._model = task.model or endpoint.backend.model
         self._price = endpoint.backend.prices.of(self._model)
         self._tools = WorkspaceTools(
-            *(task.workspace, task.home, bwrap), only=_given(task), read_only=task.read_only, entering=task.entering
+            *(task.workspace, task.home, bwrap),
+            only=_given(task),
+            read_only=task.read_only,
+            entering=task.entering,
+            reach=task.reach,
         )
         self._tell: Callable[[Event], None] = lambda _: None
         self._bill, self._turns = task.bill or Bill(), 0
@@ -166,15 +170,16 @@ class ChatRun(Listener):
     def _affordable(self, limit_usd: float, asked: int) -> int:
         """Tokens of an answer that what is left can pay."""
         assert self._price is not None
-        left_usd = limit_usd - self._bill.known_usd - self._price.of(Usage(input=asked))
+        left_usd = limit_usd - self._task.spent_usd - self._bill.known_usd - self._price.of(Usage(input=asked))
         if not self._price.output:
             return 1 if left_usd > 0 else 0
         return int(left_usd * PER_TOKENS / self._price.output)
 
     async def _use(self, answer: Answer) -> None:
         """Every call gets its answer, one after the other: they may build on each other."""
-        for call in answer.calls:
+        for call in answer.calls:  # all at once: until the last has its answer, nothing of this turn is kept
             self._tell(ToolBegan(call.id, call.name, about(call)))
+        for call in answer.calls:
             if answer.finish == "length" and call is answer.calls[-1]:
                 told = Told(f"not done: {_CUT}", is_error=True)
             else:
@@ -238,7 +243,8 @@ class ChatRun(Listener):
         return self._failed(trouble.fault, trouble.message, retry_after_s=trouble.retry_after_s)
 
     def _no_money(self, text: str = "") -> Result:
-        said = f"the run's money is spent ({self._cost_usd() or 0:.4f} of {self._task.limits.cost_usd:.4f} US dollars)"
+        spent_usd = self._task.spent_usd + (self._cost_usd() or 0.0)
+        said = f"the run's money is spent ({spent_usd:.4f} of {self._task.limits.cost_usd:.4f} US dollars)"
         return self._ended(Ending.LIMIT, f"{said}: {text}" if text else said, Fault.MONEY)
 
     def _failed(self, fault: Fault, text: str, *, retry_after_s: float | None = None) -> Result:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.errors import SettingsError
+from worker.sidecars import way_out
 from worker.sidecars.openai_chat_stream import ToolCall
 from worker.workspaces import sandbox
 from worker.workspaces.tree import NotThere, Tree
@@ -57,7 +59,11 @@ _ALL = (
         old="The text as it is, with enough around it to be found once.",
         new="The text as it is to be.",
     ),
-    _tool("run_command", "Run a shell command in the workspace, without a network.", command="For /bin/sh."),
+    _tool(
+        "run_command",
+        "Run a shell command in the workspace. It has no network but what HTTPS_PROXY leads to, where that is set.",
+        command="For /bin/sh.",
+    ),
 )
 
 
@@ -73,9 +79,12 @@ class WorkspaceTools:
         only: Collection[str] | None = None,
         read_only: Mapping[Path, str] | None = None,
         entering: tuple[str, ...] = (),
+        reach: Path | None = None,
     ) -> None:
         self._tree = Tree(workspace, inside=sandbox.WORKSPACE)
-        self._world = sandbox.Sandbox(workspace, home, egress=None, read_only=read_only or {}, entering=entering)
+        shown = {**(read_only or {}), **({} if reach is None else way_out.SCRIPT)}
+        environ = way_out.environ(reach)
+        self._world = sandbox.Sandbox(workspace, home, None, shown, environ, entering, reach)
         self._bwrap = bwrap
         names = {_name(tool) for tool in _ALL if bwrap is not None or _name(tool) != "run_command"}
         self._given = names if only is None else names & set(only)
@@ -131,8 +140,11 @@ class WorkspaceTools:
     async def _run(self, shell: str) -> Told:
         if "\0" in shell:
             return Told("a command has no NUL", is_error=True)
-        words = sandbox.command(str(self._bwrap), self._world, ("/bin/sh", "-c", shell))
+        program: tuple[str, ...] = ("/bin/sh", "-c", shell)
         try:
+            if self._world.reach is not None:
+                program = way_out.led(sandbox.find_python(), program, model=None, reach=self._world.reach)
+            words = sandbox.command(str(self._bwrap), self._world, program)
             process = await asyncio.create_subprocess_exec(
                 *words,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -140,6 +152,8 @@ class WorkspaceTools:
                 stderr=asyncio.subprocess.STDOUT,
                 env=sandbox.environ(self._world),
             )
+        except SettingsError as error:
+            return Told(f"the command could not be started: {error}", is_error=True)
         except OSError as error:  # a command longer than the kernel takes, no process left
             return Told(f"the command could not be started: {error.strerror or error}", is_error=True)
         output = _Output()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tasks.clock import Clock
 from tasks.errors import FleetError, Retryable
+from worker.sidecars.reach import Reach, reaching
 from worker.workspaces import quota
 from worker.workspaces.errors import WorkspaceTooLarge
 from worker.workspaces.names import Project
@@ -23,6 +24,7 @@ from worker.workspaces.scratch import Scratch, ScratchPlaces
 from worker.workspaces.workspaces import Workspace, Workspaces
 
 PATCH_MAX_BYTES = 4_000_000
+REACH = "reach.sock"
 
 
 class ProjectUnknown(Retryable):
@@ -61,6 +63,11 @@ class Place(Protocol):
     @property
     def read_only(self) -> Mapping[Path, str]:
         """What else it may read, and where that is inside."""
+        ...
+
+    @property
+    def reach(self) -> Path | None:
+        """The unix socket that leads to what the project lists; None where it lists nothing."""
         ...
 
     async def watch(self) -> None:
@@ -126,8 +133,11 @@ class Places:
             return
         if self._workspaces is None or project not in self._projects:
             raise ProjectUnknown(project)
-        async with self._workspaces.open(self._projects[project], ref, run) as workspace:
-            yield _Clone(workspace)
+        known = self._projects[project]
+        async with self._workspaces.open(known, ref, run) as workspace:
+            at = workspace.path.parent / REACH
+            async with reaching(at, run, known) as reach:
+                yield _Clone(workspace, None if reach is None else (at, reach))
 
 
 class _Empty:
@@ -137,6 +147,7 @@ class _Empty:
         self._folder, self._limits = scratch.folder, limits
         self.workspace, self.home = scratch.workspace, scratch.home
         self.read_only: Mapping[Path, str] = {}
+        self.reach: Path | None = None
 
     async def watch(self) -> None:
         """As a project's is."""
@@ -165,18 +176,27 @@ class _Empty:
 class _Clone:
     """A project's files, on a branch of the run's own."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, reach: tuple[Path, Reach] | None) -> None:
         self._workspace = workspace
         self.workspace, self.home, self.read_only = workspace.path, workspace.home, workspace.read_only
+        self.reach: Path | None = None if reach is None else reach[0]
+        self._reach = None if reach is None else reach[1]
 
     async def watch(self) -> None:
         """See `Workspace.watch`."""
         await self._workspace.watch()
 
     async def results(self, *, push: bool) -> dict[str, Any]:
-        """`base`, `files`, `patch` (or `patch_base64`), and `branch` and `commit` where it was pushed."""
+        """`base`, `files`, `patch` (or `patch_base64`), and `branch` and `commit` where it was pushed.
+
+        With what it reached, if its project lists anything: the run is over, so its tunnels are.
+        """
+        said: dict[str, Any] = {}
+        if self._reach is not None:
+            await self._reach.close()
+            said |= self._reach.told()
         patch = await self._workspace.patch(PATCH_MAX_BYTES)
-        said: dict[str, Any] = {"base": patch.base, "files": patch.files}
+        said |= {"base": patch.base, "files": patch.files}
         try:
             said["patch"] = patch.data.decode()
         except UnicodeDecodeError:

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from worker.sidecars.sidecar import Session, SessionMode
+from worker.sidecars.sidecar import RunLimits, Session, SessionMode
 from worker.upstreams.errors import permanent
 
 PROMPT_MAX_CHARS = 1_000_000
+LEAST_S = 0.001
+"""Of a time that is over: 0 is no limit."""
 F = TypeVar("F", bound=BaseModel)
 
 
@@ -43,6 +45,9 @@ class RunArguments(BaseModel):
     output_schema: dict[str, Any] | None = Field(default=None, description="JSON schema that the answer is to fit.")
     ref: Text | None = Field(default=None, description="Branch, tag or commit to begin from; the default branch.")
     push: bool = Field(default=False, description="Push the work as the branch agent/<run>, beside the patch.")
+    fallback: bool = Field(
+        default=True, description="It may fall back to another provider, where the node's operator says so."
+    )
     max_turns: int | None = Field(default=None, ge=1, le=1000, description="Requests to the model.")
     max_cost_usd: float | None = Field(default=None, gt=0, description="US dollars.")
     max_s: float | None = Field(default=None, gt=0, description="Seconds from start to end.")
@@ -52,6 +57,12 @@ class RunArguments(BaseModel):
         if self.fork and self.session is None:
             raise ValueError("fork needs a session to fork from")
         return self
+
+    def within(self, ours: RunLimits, left_s: float) -> RunLimits:
+        """The narrower of a sidecar's limits and these, where it may run for another `left_s`."""
+        cost_usd = min((limit for limit in (ours.cost_usd, self.max_cost_usd) if limit is not None), default=None)
+        wall_s = max(LEAST_S, min(ours.wall_s, left_s))
+        return RunLimits(wall_s, ours.silence_s, self.max_turns or ours.turns, cost_usd)
 
     def how_it_begins(self) -> Session:
         """New, resumed or forked."""

@@ -90,6 +90,8 @@ class AgentTask:
     """Where every request to a model is counted; the Result's usage and cost are its."""
     ask: Ask | None = None
     """Asked for a tool that is neither allowed nor denied; None where the permission mode alone decides."""
+    reach: Path | None = None
+    """The unix socket that leads to what its project lists; None where it lists nothing. See `way_out.py`."""
 
 
 # ---------------------------------------------------------------- events
@@ -185,7 +187,9 @@ class Fault(StrEnum):
     QUOTA = "quota"
     """The credential has nothing left until a named time."""
     OVERLOADED = "overloaded"
-    """The provider cannot now."""
+    """The provider says that it cannot now, and that asking later helps."""
+    PROVIDER_FAILED = "provider_failed"
+    """A server error that says nothing of the credential, nor that it passes."""
     UNREACHABLE = "unreachable"
     """Nobody answers at the endpoint."""
     CONTEXT = "context"

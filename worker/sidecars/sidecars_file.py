@@ -14,9 +14,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import FleetError, SettingsError
+from worker.workspaces.destinations import Destination, destination_of
 from worker.workspaces.names import Project
 
 Positive = Annotated[float, Field(gt=0)]
@@ -73,6 +74,16 @@ class ApprovalsEntry(BaseModel):
     """Then it is denied."""
 
 
+class FallsBackEntry(BaseModel):
+    """Where a run goes that this sidecar's credential cannot pay for. See docs/adr/0016-falling-back.md."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    to: str
+    """Another sidecar of this node."""
+    after_wait_s: float = Field(default=300.0, ge=0, allow_inf_nan=False)
+    """A shorter wait for the provider is waited for. A refused key has no end, and is never waited for."""
+
+
 class ClaudeCodeEntry(RunShare):
     """Claude Code beside this node."""
 
@@ -101,6 +112,7 @@ class ClaudeCodeEntry(RunShare):
     capsule_every_s: float = Field(default=30.0, ge=0)
     """Between two saves of a run's session; 0: none, and a run that loses its machine is lost."""
     approvals: ApprovalsEntry = ApprovalsEntry()
+    falls_back: FallsBackEntry | None = None
 
 
 class OpenAIChatEntry(RunShare):
@@ -126,6 +138,8 @@ class OpenAIChatEntry(RunShare):
     wall_s: Positive = 3600.0
     silence_s: Positive = 600.0
     cost_usd: Positive | None = None
+    capsule_every_s: float = Field(default=30.0, ge=0)
+    """As of `claude_code`."""
     approvals: ApprovalsEntry = ApprovalsEntry()
 
 
@@ -162,6 +176,7 @@ class AcpEntry(RunShare):
     wall_s: Positive = 3600.0
     silence_s: Positive = 600.0
     cost_usd: Positive | None = None
+    approvals: ApprovalsEntry = ApprovalsEntry()
 
 
 SidecarEntry = ClaudeCodeEntry | OpenAIChatEntry | AcpEntry
@@ -178,7 +193,37 @@ def parse_sidecars(listed: Mapping[str, Any], where: str) -> dict[str, SidecarEn
     Raises:
         SettingsError: anything in it is wrong; the sidecar and the key are named.
     """
-    return {name: _entry(value, f"{where}: {name}") for name, value in listed.items()}
+    entries = {name: _entry(value, f"{where}: {name}") for name, value in listed.items()}
+    for name, entry in entries.items():
+        why_not = _why_no_fall(name, entry, entries)
+        if why_not is not None:
+            raise SettingsError(f"{where}: {name}: falls_back: {why_not}")
+    return entries
+
+
+def policy_of_fall(entry: SidecarEntry) -> FallsBackEntry | None:
+    """Whether and when its runs go to another one."""
+    return entry.falls_back if isinstance(entry, ClaudeCodeEntry) else None
+
+
+def _why_no_fall(name: str, entry: SidecarEntry, entries: Mapping[str, SidecarEntry]) -> str | None:
+    """No chain, so no loop; and nobody is asked what it has no words, no model or no price for."""
+    policy = policy_of_fall(entry)
+    if policy is None:
+        return None
+    to, said = entries.get(policy.to), repr(policy.to)
+    if policy.to == name or to is None:
+        others = ", ".join(sorted(set(entries) - {name})) or "none"
+        return f"to: {said} is no other sidecar of this node; known are {others}"
+    if not isinstance(to, ClaudeCodeEntry):
+        return f"to: {said} is of the kind {to.kind}, which does not take all that a run of claude_code may be told"
+    if to.falls_back is not None:
+        return f"to: {said} falls back itself, to {to.falls_back.to!r}; name one that does not"
+    if to.model is None:
+        return f"to: {said} names no model: it would be asked for one of Claude's"
+    if not any(to.model.startswith(model) for model in to.prices):
+        return f"to: {said} has no price for its model {to.model!r}: runs with a limit of money would be refused there"
+    return None
 
 
 def _entry(value: object, where: str) -> SidecarEntry:
@@ -196,6 +241,32 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
+class DestinationEntry(BaseModel):
+    """Where runs of a project may go: `"packages.example.net"`, `"*.example.org:8443"`, or with more said."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    host: str
+    """A name, or one address, with a port if it is not 443; `*.` before a name: all names below it."""
+    private: bool = False
+    """It may be on the machine itself or in a private network. Metadata services of clouds it never is."""
+    address: str | None = None
+    """Where it is, in place of what its name resolves to."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, said: object) -> object:
+        return {"host": said} if isinstance(said, str) else said
+
+    @model_validator(mode="after")
+    def _is_a_destination(self) -> DestinationEntry:
+        self.made()
+        return self
+
+    def made(self) -> Destination:
+        """Raises ValueError: in no form that is allowed."""
+        return destination_of(self.host, is_private=self.private, address=self.address)
+
+
 class ProjectEntry(BaseModel):
     """One project of this node."""
 
@@ -204,6 +275,8 @@ class ProjectEntry(BaseModel):
     """Where its files come from."""
     servers: tuple[str, ...] = ()
     """Of `mcpServers` here: its agents may use them, where the call allows their tools."""
+    destinations: tuple[DestinationEntry, ...] = ()
+    """What its runs reach of the network, beside their model; nothing where this is empty."""
 
 
 def parse_projects(listed: Mapping[str, Any], where: str, servers: Collection[str]) -> dict[str, Project]:
@@ -223,7 +296,8 @@ def parse_projects(listed: Mapping[str, Any], where: str, servers: Collection[st
             why = f"{unknown!r} is no MCP server of this node; known are {', '.join(sorted(servers)) or 'none'}"
             raise SettingsError(f"{where}: {name}: servers: {why}")
         try:
-            projects[name] = Project.of(name, entry.git, entry.servers)
+            reached = tuple(each.made() for each in entry.destinations)
+            projects[name] = Project.of(name, entry.git, entry.servers, reached)
         except FleetError as error:
             raise SettingsError(f"{where}: {name}: {error.message}") from error
     return projects

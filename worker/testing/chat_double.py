@@ -77,6 +77,8 @@ class Trouble:
     """200, and then an event with an error."""
     endless: bool = False
     """One event that ends only so that who waits for it does not fill the machine."""
+    says_nothing: bool = False
+    """A stream of no events; unless it is to be streamed, the error `code`, as llama-cpp-python, or an answer."""
     is_page: bool = False
     """200, and a page for people: the wrong address."""
 
@@ -131,6 +133,10 @@ class ChatDouble:
             return _error(fault)
         if fault.is_page:
             return _page()
+        if fault.says_nothing:
+            if asked.get("stream"):
+                return Response(media_type="text/event-stream")
+            return _answer() if fault.code is None else _error(Trouble(400, message=fault.message, code=fault.code))
         if wrong := _wrong(asked):
             return _error(Trouble(400, message=wrong))
         return StreamingResponse(self._streamed(asked, self._step(asked), fault), media_type="text/event-stream")
@@ -159,6 +165,13 @@ class ChatDouble:
         if self.tells_usage and asked.get("stream_options", {}).get("include_usage"):
             yield _event(_chunk(model) | {"choices": [], "usage": usage()})
         yield b"data: [DONE]\n\n"
+
+
+def _answer() -> Response:
+    message = {"role": "assistant", "content": "o"}
+    choice = {"index": 0, "message": message, "finish_reason": "length"}
+    said = {"id": "1", "object": "chat.completion", "created": 0, "model": "glm-5", "choices": [choice]}
+    return JSONResponse(said | {"usage": usage()})
 
 
 def usage() -> dict[str, Any]:

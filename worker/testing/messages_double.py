@@ -60,6 +60,8 @@ class MessagesDouble:
         self.troubles: list[Trouble] = []
         """Each is used for one request, in order; then all is well."""
         self.always: Trouble | None = None
+        self.at_step: dict[int, Trouble] = {}
+        """Used for every request for that step, while it stands here."""
         self.holds: set[int] = set()
         """Steps whose answer does not come while they stand here."""
         self.requests: list[dict[str, Any]] = []
@@ -89,7 +91,8 @@ class MessagesDouble:
         asked = await request.json()
         self.requests.append(asked)
         self.headers.append(dict(request.headers))
-        fault = self.always or (self.troubles.pop(0) if self.troubles else Trouble())
+        of_step = self.at_step.get(_done(asked)) if asked.get("tools") else None
+        fault = self.always or of_step or (self.troubles.pop(0) if self.troubles else Trouble())
         if fault.hangs:
             await asyncio.Event().wait()
         while asked.get("tools") and _done(asked) in self.holds:  # noqa: ASYNC110 - a set that a test changes

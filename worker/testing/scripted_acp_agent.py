@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import urllib.error
@@ -143,23 +144,35 @@ class Agent:
         """Any at all."""
         self.say(method="session/update", params={"sessionId": self.session, "update": update})
 
-    def do_write(self, path: str, text: str, asks: bool = True, kind: str = "edit") -> None:
-        """A file, with a question before."""
+    def do_write(  # noqa: PLR0917 - what differs between agents
+        self,
+        path: str,
+        text: str,
+        asks: bool = True,
+        kind: str = "edit",
+        heeds: bool = True,
+        offers: tuple[str, ...] = ("allow_always", "allow_once", "reject_once"),
+        in_truth: str | None = None,
+    ) -> None:
+        """A file, with a question before. `in_truth`: the path that it writes to after it was allowed another one."""
         call = {"toolCallId": "call-1", "title": "write", "kind": kind, "rawInput": {"path": path}}
         self.update("tool_call", status="pending", **call)
-        outcome = {"optionId": "yes"}
+        outcome = {"optionId": "allow_once"}
         if asks:
-            options = [
-                {"optionId": "always", "name": "Always", "kind": "allow_always"},
-                {"optionId": "yes", "name": "Yes", "kind": "allow_once"},
-                {"optionId": "no", "name": "No", "kind": "reject_once"},
-            ]
+            options = [{"optionId": kind, "name": kind, "kind": kind} for kind in offers]
             call["title"] = path
             outcome = self.ask("session/request_permission", toolCall=call, options=options)["result"]["outcome"]
-        is_allowed = outcome.get("optionId") == "yes"
-        if is_allowed:
-            pathlib.Path(path).write_text(text)
-        self.update("tool_call_update", toolCallId="call-1", status="completed" if is_allowed else "failed")
+            note("outcome", outcome)
+        is_done = outcome.get("optionId") == "allow_once" or not heeds
+        if is_done:
+            pathlib.Path(in_truth or path).write_text(text)
+        end: Said = {"status": "completed" if is_done else "failed", "rawInput": {"path": in_truth or path}}
+        self.update("tool_call_update", toolCallId="call-1", **end)
+
+    def do_shell(self, command: str) -> None:
+        """What it says is told."""
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+        self.do_say(done.stdout + done.stderr)
 
     def do_ask(self, method: str, params: Said) -> None:
         """For what no client of ours offers; the answer is told."""

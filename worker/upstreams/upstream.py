@@ -61,6 +61,16 @@ class Keeping(Protocol):
         """Digest of what an earlier attempt saved: this one goes on from there."""
         ...
 
+    @property
+    def spent_usd(self) -> float | None:
+        """What earlier attempts have cost, as far as anybody knows: never less than what they saved says."""
+        ...
+
+    @property
+    def until(self) -> float | None:
+        """The call's deadline, wall clock; None where it has none."""
+        ...
+
     async def fetch(self) -> bytes:
         """That. Raises UpstreamError."""
         ...
@@ -135,6 +145,8 @@ class ServerStatus:
     """Monotonic time of its last answer."""
     unhealthy: str | None = None
     """Why no new calls should come for now, though it may be there: see docs/adr/0008-health.md."""
+    note: str | None = None
+    """What people should know of it, though calls may come."""
     mirrors: tuple[str, ...] = ()
     """Projects whose files it keeps a copy of, by name."""
     limits: str | None = None

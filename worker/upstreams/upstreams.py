@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from mcp.server import Server
@@ -38,6 +38,7 @@ from worker.upstreams.upstream import (
 )
 
 log = structlog.get_logger()
+U = TypeVar("U", bound=Upstream)
 
 START_WAIT_S = 15.0
 """A node does not wait longer for its servers before it joins; what comes later is offered later."""
@@ -73,10 +74,11 @@ class Upstreams:
         """An MCP server object as one more upstream; before `start`."""
         self._servers[name] = self._in_process(name, lambda: server)
 
-    def add(self, make: Callable[[Callable[[], None]], Upstream]) -> None:
+    def add(self, make: Callable[[Callable[[], None]], U]) -> U:
         """One more upstream, made with whom it tells of changes; before `start`."""
         upstream = make(self._changed)
         self._servers[upstream.name] = upstream
+        return upstream
 
     async def start(self) -> None:
         """Start all at once; returns when each has started or failed, or when the wait is over."""

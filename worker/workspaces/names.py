@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tasks.errors import InvalidProject
 from tasks.invocation import PROJECT_PATTERN
+from worker.workspaces.destinations import Destination
 from worker.workspaces.errors import InvalidRef, InvalidRemote
 
 RUN_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){0,99}(?<!\.)(?<!\.lock)")
@@ -54,9 +55,13 @@ class Project:
     remote: Remote
     servers: tuple[str, ...] = ()
     """The node's MCP servers that its agents may use."""
+    destinations: tuple[Destination, ...] = ()
+    """What its runs reach of the network, beside their model."""
 
     @classmethod
-    def of(cls, name: str, remote: str, servers: tuple[str, ...] = ()) -> Project:
+    def of(
+        cls, name: str, remote: str, servers: tuple[str, ...] = (), destinations: tuple[Destination, ...] = ()
+    ) -> Project:
         """Checked.
 
         Raises:
@@ -64,7 +69,7 @@ class Project:
         """
         if not PROJECT_PATTERN.fullmatch(name):
             raise InvalidProject(name)
-        return cls(name, remote_of(remote), servers)
+        return cls(name, remote_of(remote), servers, destinations)
 
 
 def remote_of(text: str) -> Remote:

@@ -154,6 +154,7 @@ class Results:
     async def _change(self, add: Callable[[Repository, Sequence[bytes]], Awaitable[None]]) -> _Change:
         async with self._one_by_one:
             index = self._clone.host / "index.now"
+            index.with_name("index.now.lock").unlink(missing_ok=True)  # of a git that was ended in the middle
             shutil.copy2(self._clone.host / "index", index)
             at = Repository(self._clone.host, self._clone.work, index)
             gone, changed = self._sorted(await self._git.run("diff-files", "-z", "--name-status", *_SAFE, at=at))

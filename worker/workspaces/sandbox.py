@@ -16,6 +16,7 @@ from tasks.errors import SettingsError
 WORKSPACE = "/workspace"
 HOME = str(Path("/", "home", "agent"))
 EGRESS = "/run/mcpfleet/egress.sock"
+REACH = "/run/mcpfleet/reach.sock"
 USER_ID = 1000
 """Inside. Outside it is whoever runs the node: files that a run leaves belong to the node."""
 
@@ -31,13 +32,15 @@ class Sandbox:
     workspace: Path
     home: Path
     egress: Path | None
-    """The unix socket that leads out; None where nothing does."""
+    """The unix socket that leads to the model; None where nothing does."""
     read_only: Mapping[Path, str] = field(default_factory=dict)
     """Of the host, to where it is inside."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Beside HOME, PATH, USER and LANG."""
     entering: tuple[str, ...] = ()
     """Words before all others: what puts it under its run's limits. See `worker/confines`."""
+    reach: Path | None = None
+    """The unix socket that leads to the destinations of its project; None where it lists none."""
 
 
 def find_bwrap() -> str:
@@ -96,6 +99,8 @@ def command(bwrap: str, sandbox: Sandbox, program: tuple[str, ...]) -> list[str]
     words += ["--bind", str(sandbox.home), HOME, "--bind", str(sandbox.workspace), WORKSPACE]
     if sandbox.egress is not None:
         words += ["--bind", str(sandbox.egress), EGRESS]
+    if sandbox.reach is not None:
+        words += ["--bind", str(sandbox.reach), REACH]
     return [*words, "--chdir", WORKSPACE, "--", *program]
 
 

@@ -27,6 +27,8 @@ PASSED_BY_MAX_S = 3600.0
 PERMANENT = frozenset({CredentialsRefused.code, OrderRefused.code})
 """Passed by for `PASSED_BY_MAX_S` at once, and an operator is told."""
 REFUSALS = PERMANENT | PASSED_BY_S.keys()
+NEVER_MADE = REFUSALS - {CloudDown.code}
+"""The cloud said no. Where it said nothing, the machine may be there all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,11 @@ def passed_by(policy: ScalePolicy, claims: Sequence[NodeClaim], now: float, *, r
     """Rungs of a policy that are not tried now, and why."""
     found = (_refused(rung, claims, read_at) for rung in allowed(policy))
     return [each for each in found if each is not None and each.until > now]
+
+
+def was_refused(claim: NodeClaim) -> bool:
+    """Its cloud refused the order: no machine was made for it."""
+    return claim.machine_id is None and claim.failed_with in NEVER_MADE
 
 
 def rounds_of(failed: Iterable[NodeClaim]) -> int:

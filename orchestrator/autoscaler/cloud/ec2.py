@@ -270,7 +270,7 @@ def open_ec2(config: ProviderConfig) -> CloudProvider:
     """Kind `ec2`."""
     options = read_options(Ec2Options, config)
     if not options.regions:
-        raise SettingsError(f"[providers.{config.name}] regions is empty; name at least one")
+        raise SettingsError(f"{config.place} regions is empty; name at least one")
     keys = Keys(
         secret(config, "access_key", variable=options.access_key_env, file=options.access_key_file),
         secret(config, "secret_key", variable=options.secret_key_env, file=options.secret_key_file),
@@ -278,7 +278,7 @@ def open_ec2(config: ProviderConfig) -> CloudProvider:
         options.profile,
     )
     if (keys.access_key is None) != (keys.secret_key is None):
-        raise SettingsError(f"[providers.{config.name}] names only one of access_key and secret_key; it needs both")
+        raise SettingsError(f"{config.place} names only one of access_key and secret_key; it needs both")
     vendor(config, "boto3", extra="ec2")
     return Ec2Provider(config.name, options, keys, SystemClock())
 

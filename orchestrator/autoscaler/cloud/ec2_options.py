@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.autoscaler.cloud import tags
+from orchestrator.autoscaler.cloud.options import Price, Span
 from orchestrator.autoscaler.cloud.provider import Order
 from orchestrator.autoscaler.cloud.threads import READ_S
 
@@ -44,15 +45,15 @@ class Ec2Options:
     endpoint_url: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
     types: tuple[str, ...] = ()
-    prices: Mapping[str, float] = field(default_factory=dict)
-    eur_per_usd: float | None = None
-    spot_max_usd_h: float | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    eur_per_usd: Span | None = None
+    spot_max_usd_h: Span | None = None
     key_name: str = ""
     subnets: Mapping[str, str] = field(default_factory=dict)
     security_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     instance_profile: str = ""
     address: Literal["public", "private"] = "public"
-    answer_within_s: float = READ_S
+    answer_within_s: Span = READ_S
 
     def all_types(self) -> list[str]:
         """Of the catalogue."""

@@ -25,15 +25,15 @@ class OutOfCapacity(Retryable):
 
 
 class QuotaReached(Retryable):
-    """The account may have no more."""
+    """The account may have no more. `is_ours`: not the provider says so, but its table in the pools file."""
 
     code = "quota_reached"
 
-    def __init__(self, provider: str, detail: str) -> None:
-        super().__init__(
-            f"the account at {provider!r} may have no more machines ({detail}); the next rung of the ladder is tried, "
-            "ask the provider for a higher limit"
-        )
+    def __init__(self, provider: str, detail: str, *, is_ours: bool = False) -> None:
+        table = f"[providers.{provider}] of the pools file"
+        who = f"by {table}, {provider!r}" if is_ours else f"the account at {provider!r}"
+        mend = "raise the limit there for more" if is_ours else "ask the provider for a higher limit"
+        super().__init__(f"{who} may have no more machines ({detail}); the next rung of the ladder is tried, {mend}")
 
 
 class CredentialsRefused(Permanent):

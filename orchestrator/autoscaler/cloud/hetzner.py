@@ -7,15 +7,15 @@ the name is looked up; its label says whether it is of the same claim. Hetzner h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from orchestrator.autoscaler.cloud import tags
 from orchestrator.autoscaler.cloud.blocking import BlockingProvider
 from orchestrator.autoscaler.cloud.errors import CloudDown, OrderRefused
 from orchestrator.autoscaler.cloud.hetzner_wire import HetznerWire
-from orchestrator.autoscaler.cloud.options import needed, read_options, secret, vendor
+from orchestrator.autoscaler.cloud.options import Span, needed, read_options, secret, vendor
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, Product, ProviderConfig
 from orchestrator.autoscaler.cloud.threads import READ_S
 
@@ -68,8 +68,8 @@ class HetznerOptions:
     has_ipv6: bool = True
     address: Literal["public", "private"] = "public"
     price: Literal["net", "gross"] = "gross"
-    billing_s: Annotated[float, Field(gt=0)] = BILLING_S
-    answer_within_s: float = READ_S
+    billing_s: Span = BILLING_S
+    answer_within_s: Span = READ_S
 
 
 class HetznerProvider(BlockingProvider):

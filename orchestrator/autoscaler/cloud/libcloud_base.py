@@ -24,7 +24,7 @@ from orchestrator.autoscaler.cloud.errors import (
 )
 from orchestrator.autoscaler.cloud.intents import Intent, Intents
 from orchestrator.autoscaler.cloud.libcloud_wire import Declined, Dialect, Form, LibcloudWire, Taken
-from orchestrator.autoscaler.cloud.options import needed, read_options, secret
+from orchestrator.autoscaler.cloud.options import Span, needed, read_options, secret
 from orchestrator.autoscaler.cloud.options import vendor as library_of
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Product, ProviderConfig
 from orchestrator.autoscaler.cloud.threads import READ_S
@@ -59,7 +59,7 @@ class LibcloudOptions:
     ssh_keys: tuple[str, ...] = ()
     address: Literal["public", "private"] = "public"
     eur_per_usd: float | None = None
-    answer_within_s: float = READ_S
+    answer_within_s: Span = READ_S
 
 
 Options = TypeVar("Options", bound=LibcloudOptions)
@@ -277,7 +277,7 @@ def open_libcloud(config: ProviderConfig, form: type[Options], made: Callable[[O
     token = needed(config, "token", secret(config, "token", variable=options.token_env, file=options.token_file))
     if options.eur_per_usd is not None and not options.eur_per_usd > 0:
         raise SettingsError(
-            f"[providers.{config.name}] eur_per_usd is {options.eur_per_usd:g}; write how many euros a dollar costs"
+            f"{config.place} eur_per_usd is {options.eur_per_usd:g}; write how many euros a dollar costs"
         )
     library_of(config, "libcloud", extra="libcloud")
     clock = SystemClock()

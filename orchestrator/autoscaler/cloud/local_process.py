@@ -20,7 +20,7 @@ import psutil
 from orchestrator.autoscaler.cloud import minder, processes
 from orchestrator.autoscaler.cloud.blocking import BlockingProvider
 from orchestrator.autoscaler.cloud.errors import OrderRefused, OutOfCapacity, QuotaReached
-from orchestrator.autoscaler.cloud.options import read_options
+from orchestrator.autoscaler.cloud.options import Count, Span, read_options
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, Product, ProviderConfig
 from orchestrator.autoscaler.cloud.records import Kept, RecordFolder, kept_of
 from tasks.clock import Clock, SystemClock
@@ -57,8 +57,8 @@ class LocalProcessOptions:
     command: tuple[str, ...] = WORKER
     environ: Mapping[str, str] = field(default_factory=dict)
     inherit: tuple[str, ...] = ()
-    max_machines: int | None = None
-    stop_s: float = 60.0
+    max_machines: Count | None = None
+    stop_s: Span = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class LocalProcessProvider(BlockingProvider):
             if started is None:
                 limit = self._options.max_machines
                 if limit is not None and len(known) >= limit:
-                    raise QuotaReached(self._name, f"max_machines = {limit}")
+                    raise QuotaReached(self._name, f"max_machines = {limit}", is_ours=True)
                 started = self._start(order)
             return _machine(started)
 

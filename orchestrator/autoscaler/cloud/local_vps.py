@@ -214,7 +214,7 @@ class LocalVps:
     def _check_room(self, kind: str) -> None:
         """Raises QuotaReached, OutOfCapacity."""
         if len(self._records.all()) >= self._options.max_machines:
-            raise QuotaReached(self._name, f"max_machines = {self._options.max_machines}")
+            raise QuotaReached(self._name, f"max_machines = {self._options.max_machines}", is_ours=True)
         needed, free = self._types()[kind].memory_bytes, _free_memory_bytes(MEMINFO.read_text())
         if needed > free:
             raise OutOfCapacity(self._name, f"{kind!r}", f"it needs {needed} bytes of memory, {free} are free")
@@ -222,7 +222,7 @@ class LocalVps:
     def _record(self, order: Order, image: Path, wire: Wire) -> Record:
         address = wire.free_address([record.address for record in self._records.all()])
         if address is None:
-            raise QuotaReached(self._name, f"every address of {wire.gateway.network} is taken")
+            raise QuotaReached(self._name, f"every address of {wire.gateway.network} is taken", is_ours=True)
         return Record(
             id=self._records.id_of(order.cluster, order.claim),
             claim=order.claim,
@@ -244,10 +244,10 @@ def open_local_vps(config: ProviderConfig) -> LocalVps:
     Raises:
         SettingsError: an option is wrong, this is not root, or a program is missing; it says which.
     """
-    options = nspawn_options.read(config.name, config.options)
+    options = nspawn_options.read(config.place, config.options)
     lack = nspawn_host.lacks()
     if lack is not None:
-        raise SettingsError(f"[providers.{config.name}] of the pools file: {lack}")
+        raise SettingsError(f"{config.place} {lack}")
     state_dir = config.state_dir.resolve()
     if nspawn_options.UNSAFE & set(str(state_dir)):
         raise SettingsError(f"state directory {state_dir}: an overlay cannot have ',', ':' or '\\' in its path")

@@ -11,11 +11,12 @@ import traceback
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
 from orchestrator.autoscaler.cloud.provider import ProviderConfig
+from orchestrator.wanted import wanted
 from tasks.errors import SettingsError, near
 
 
@@ -25,6 +26,11 @@ class Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
+Count = Annotated[int, Field(ge=1)]
+"""Of machines, as a limit."""
+Span = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""Seconds, or a rate, that cannot be nothing."""
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Form = TypeVar("Form", bound=Dataclass)
 BY_VARIABLE, BY_FILE = "_env", "_file"
 
@@ -50,9 +56,18 @@ def read_options(form: type[Form], config: ProviderConfig) -> Form:
     try:
         return TypeAdapter(form).validate_python(dict(config.options))
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _wrong(config, where, f"is wrong: {first['msg']}") from None  # the cause would show the value
+        raise _wrong(config, *fault(error)) from None  # the cause would show the value
+
+
+def fault(error: ValidationError) -> tuple[str, str]:
+    """The option that is wrong, and what to write. Only a number is repeated: a text may be a secret."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return where, "is missing: write it"
+    given = first["input"]
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return where, f"is {given:g}: {wanted(first)}" if is_number else f"is wrong: {wanted(first)}"
 
 
 def secret(config: ProviderConfig, name: str, *, variable: str, file: str) -> SecretStr | None:
@@ -101,7 +116,7 @@ def vendor(config: ProviderConfig, module: str, *, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"[providers.{config.name}] is of kind {config.kind!r}, which needs the library {error.name}: "
+            f"{config.place} is of kind {config.kind!r}, which needs the library {error.name}: "
             f"pip install 'mcpfleet[{extra}]'"
         ) from error
 
@@ -122,4 +137,4 @@ def place_of(error: Exception) -> str:
 
 
 def _wrong(config: ProviderConfig, option: str, what: str) -> SettingsError:
-    return SettingsError(f"[providers.{config.name}] {option} {what}")
+    return SettingsError(f"{config.place} {option} {what}")

@@ -29,12 +29,12 @@ def open_provider(config: ProviderConfig, installed: Sequence[EntryPoint] | None
     if not of_kind:
         known = sorted({point.name for point in points})
         raise SettingsError(
-            f"[providers.{config.name}] is of kind {config.kind!r}, which nothing installed provides"
+            f"{config.place} is of kind {config.kind!r}, which nothing installed provides"
             f"{near(config.kind, known)}; there are {', '.join(known) or 'none'}"
         )
     if len(of_kind) > 1:
         raise SettingsError(
-            f"[providers.{config.name}] is of kind {config.kind!r}, which several plugins provide "
+            f"{config.place} is of kind {config.kind!r}, which several plugins provide "
             f"({', '.join(sorted(of_kind))}); uninstall all but one"
         )
     return _loaded(config, next(iter(of_kind.values())))(config)
@@ -45,7 +45,7 @@ def _loaded(config: ProviderConfig, point: EntryPoint) -> OpenProvider:
         opener: OpenProvider = point.load()
     except (ImportError, AttributeError) as error:
         raise SettingsError(
-            f"[providers.{config.name}] is of kind {config.kind!r}, whose plugin {point.value} cannot be loaded "
+            f"{config.place} is of kind {config.kind!r}, whose plugin {point.value} cannot be loaded "
             f"({error}); install what it needs"
         ) from error
     return opener

@@ -137,6 +137,7 @@ class ProviderConfig:
         options: the rest of the table; a plugin refuses what it does not know.
         state_dir: a folder of its own, for providers whose machines are on this host.
         environ: for secrets by reference: an option `token_env = "HCLOUD_TOKEN"` or `token_file = "…"`.
+        file: that holds the table, for messages.
     """
 
     name: str
@@ -144,6 +145,12 @@ class ProviderConfig:
     options: Mapping[str, object]
     state_dir: Path
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    file: Path | None = None
+
+    @property
+    def place(self) -> str:
+        """The table, for messages."""
+        return f"{self.file}: [providers.{self.name}]" if self.file else f"[providers.{self.name}]"
 
 
 class OpenProvider(Protocol):

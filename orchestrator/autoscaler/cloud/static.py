@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 
 from orchestrator.autoscaler.cloud.errors import OrderRefused, OutOfCapacity
-from orchestrator.autoscaler.cloud.options import read_options
+from orchestrator.autoscaler.cloud.options import Price, read_options
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Notice, Order, Power, Product, ProviderConfig
 from orchestrator.autoscaler.cloud.records import Kept, RecordFolder, kept_of
 from orchestrator.autoscaler.cloud.threads import VendorThreads
@@ -25,7 +25,7 @@ class Host:
     address: str
     type: str = ""
     region: str = ""
-    price_eur_h: float | None = None
+    price_eur_h: Price | None = None
     cpus: int = 0
     memory_bytes: int = 0
 
@@ -134,7 +134,7 @@ def open_static(config: ProviderConfig) -> CloudProvider:
     twice = sorted({host.address for host in hosts if sum(other.key == host.key for other in hosts) > 1})
     if twice or not hosts:
         what = f"names {', '.join(twice)} more than once" if twice else "is empty; name at least one host"
-        raise SettingsError(f"[providers.{config.name}] hosts {what}")
+        raise SettingsError(f"{config.place} hosts {what}")
     return StaticProvider(config.name, hosts, RecordFolder(config.name, config.state_dir, Taken), SystemClock())
 
 

@@ -74,16 +74,9 @@ def _wished(seen: Observation, policy: ScalePolicy, history: History, stock: Sto
 
 def _at_zero(wish: Wish, seen: Observation, policy: ScalePolicy, history: History, kept: int) -> Wish:
     """The way to nothing is long, the way back short."""
-    waiting = sum(lane.depth for lane in seen.lanes.values())
     if not kept:
-        if seen.has_unmet or (waiting and not seen.others):
-            what = f"{waiting} calls wait" if waiting else "calls wait that no node could run"
-            return replace(
-                wish,
-                machines=1,
-                reasons=(*wish.reasons, Reason("from-zero", f"{what} and there is no machine: one", 1)),
-            )
-        return wish
+        why = _why_one(seen)
+        return wish if why is None else replace(wish, machines=1, reasons=(*wish.reasons, Reason("from-zero", why, 1)))
     idle_s = history.idle_s(seen.at) if signs.is_idle(seen) else 0.0
     if idle_s >= policy.idle_to_zero_s:
         return replace(
@@ -91,6 +84,16 @@ def _at_zero(wish: Wish, seen: Observation, policy: ScalePolicy, history: Histor
         )
     text = f"the last machine stays until nothing has happened for {policy.idle_to_zero_s:g} s, now {idle_s:.0f} s"
     return replace(wish, machines=1, reasons=(*wish.reasons, Reason("to-zero", text, 1)))
+
+
+def _why_one(seen: Observation) -> str | None:
+    """Why a pool without a machine gets one; None where it needs none."""
+    waiting = sum(lane.depth for lane in seen.lanes.values())
+    if waiting and (seen.has_unmet or seen.is_unknown or not seen.others):
+        return f"{waiting} calls wait and there is no machine: one"
+    if seen.has_unmet:
+        return "calls wait that no node could run and there is no machine: one"
+    return "nobody knows yet what this pool offers: one to learn it from" if seen.is_unknown else None
 
 
 def _lost(stock: Stock) -> list[Reason]:

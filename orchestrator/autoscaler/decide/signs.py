@@ -33,9 +33,10 @@ def utilisation(seen: Observation) -> float:
 
 
 def is_idle(seen: Observation) -> bool:
-    """Nothing arrives, waits or runs."""
-    lanes = seen.lanes.values()
-    return not seen.has_unmet and not any(lane.depth or lane.running or lane.arrivals_per_s > 0.0 for lane in lanes)
+    """Nothing arrives, waits or runs, and nothing is to be learned."""
+    if seen.has_unmet or seen.is_unknown:
+        return False
+    return not any(lane.depth or lane.running or lane.arrivals_per_s > 0.0 for lane in seen.lanes.values())
 
 
 def holding(seen: Observation, policy: ScalePolicy) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from orchestrator.autoscaler.act.ladder import was_refused
 from orchestrator.autoscaler.observe.attribution import Demand, owner
 from orchestrator.autoscaler.observe.lane_sensor import Capacity, LaneSensor
 from orchestrator.autoscaler.observe.trust import Node, is_fresh, missing
@@ -216,7 +217,7 @@ class Sensors:
                 leads=self._leads(),
                 broker_down=self._broker_down(),
             ),
-            has_unmet=self._is_unknown(pool) or any(not one.up for one in demand),
+            has_unmet=any(not one.up for one in demand),
             is_unknown=self._is_unknown(pool),
             regions_wanted=_regions(demand),
         )
@@ -266,6 +267,7 @@ class Sensors:
             paid_left_s=claim.billing_s - age_s % claim.billing_s if claim.billing_s > BY_THE_SECOND_S else None,
             failures=claim.failures,
             told_to_leave=claim.told_to_leave,
+            refused=claim.error if was_refused(claim) else "",
         )
 
     def _forget(self, now: _Now) -> None:

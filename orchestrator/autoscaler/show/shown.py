@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from orchestrator.autoscaler.book.scale_log import ROUND_S, SAME_EVERY_S
-from orchestrator.autoscaler.values import ClaimState, Decision, LaneSeen, NodeClaim, Observation, Override
+from orchestrator.autoscaler.show.standing import by_word
+from orchestrator.autoscaler.values import Decision, LaneSeen, NodeClaim, Observation, Override
 from tasks.invocation import Lane
 from tasks.scale_wire import (
     LaneSeenView,
@@ -49,7 +49,7 @@ def seen_view(seen: Observation) -> PoolSeenView:
     return PoolSeenView(
         at=seen.at,
         lanes={lane.value: _lane(seen.lanes[lane]) for lane in Lane if lane in seen.lanes},
-        machines=by_state(machine.state for machine in seen.machines),
+        machines=by_word(one.state.value for one in seen.machines if not one.refused),
         others=seen.others,
         cpu=seen.cpu,
         memory=seen.memory,
@@ -58,6 +58,8 @@ def seen_view(seen: Observation) -> PoolSeenView:
         quota_left=seen.quota_left,
         missing=list(seen.missing),
         has_unmet=seen.has_unmet,
+        is_unknown=seen.is_unknown,
+        refused=list(dict.fromkeys(one.refused for one in seen.machines if one.refused)),
     )
 
 
@@ -81,8 +83,8 @@ def override_view(override: Override | None) -> OverrideView | None:
     return None if override is None else OverrideView(target=override.target, until=override.until, by=override.by)
 
 
-def machine_view(claim: NodeClaim) -> MachineView:
-    """One machine."""
+def machine_view(claim: NodeClaim, standing: str) -> MachineView:
+    """One machine; `standing` is the word that it is shown by."""
     return MachineView(
         claim=claim.id,
         node=claim.node,
@@ -103,13 +105,8 @@ def machine_view(claim: NodeClaim) -> MachineView:
         reason=claim.reason,
         failures=claim.failures,
         error=claim.error,
+        standing=standing,
     )
-
-
-def by_state(states: Iterable[ClaimState]) -> dict[str, int]:
-    """How many in each, in the order of a claim's life; none that is gone."""
-    counted = Counter(states)
-    return {state.value: counted[state] for state in ClaimState if counted[state] and state is not ClaimState.GONE}
 
 
 def replayed(

@@ -19,12 +19,15 @@ from orchestrator.autoscaler.book.wire import UnreadableRecord, loads
 from orchestrator.autoscaler.decide.decision import decide
 from orchestrator.autoscaler.decide.limits import fit, not_scaled
 from orchestrator.autoscaler.decide.replay import replay
+from orchestrator.autoscaler.errors import NotSized
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.show import shown
+from orchestrator.autoscaler.show.standing import REFUSED, by_word, standing
 from orchestrator.autoscaler.values import ClaimState, Decision, NodeClaim, Observation, Override
 from orchestrator.ledger.values import ScaleLogRow
 from tasks.clock import Clock
 from tasks.errors import InvalidCall, NotFound
+from tasks.node import NodeState
 from tasks.scale_wire import (
     OVERRIDE_MAX_S,
     MachineView,
@@ -101,11 +104,12 @@ class ScaleViews:
         books: Books,
         sight: Sight,
         change: Change,
+        node_state: Callable[[str], NodeState | None],
         clock: Clock,
     ) -> None:
         self._policies, self._limits, self._claims = policies, limits, claims
         self._pools, self._books = pools, books
-        self._sight, self._change, self._clock = sight, change, clock
+        self._sight, self._change, self._node_state, self._clock = sight, change, node_state, clock
 
     async def scale(self) -> ScaleView:
         """All pools that are sized, and what the fleet costs."""
@@ -124,7 +128,8 @@ class ScaleViews:
         """Machines that were ordered, newest first; those that are gone for a while."""
         since = self._clock.wall_s() - RECENT_S
         kept = [c for c in self._claims.all() if c.state is not ClaimState.GONE or c.state_at >= since]
-        return [shown.machine_view(claim) for claim in sorted(kept, key=lambda c: c.created_at, reverse=True)]
+        newest_first = sorted(kept, key=lambda claim: claim.created_at, reverse=True)
+        return [shown.machine_view(claim, self._standing(claim)) for claim in newest_first]
 
     async def log(self, pool: str | None, since: float | None, until: float | None, limit: int) -> list[ScaleLogView]:
         """Decisions of the past, oldest first, the newest `limit` of them.
@@ -227,7 +232,7 @@ class ScaleViews:
         if policy is None:
             if not self._policies:
                 raise InvalidCall(f"pool {pool[:80]!r} is not sized: {NO_LADDER}")
-            raise NotFound("pool with a ladder", pool[:80], list(self._policies))
+            raise NotSized(pool[:80], list(self._policies))
         return policy
 
     async def _pool(self, policy: ScalePolicy) -> ScalePoolView:
@@ -235,7 +240,8 @@ class ScaleViews:
         seen, decision = self._sight.observations.get(policy.pool), self._sight.decisions.get(policy.pool)
         if decision is None:
             seen, decision = await self._logged(policy.pool)
-        standing = [claim for claim in claims if claim.state is not ClaimState.GONE]
+        there = [claim for claim in claims if claim.state is not ClaimState.GONE]
+        words = {claim.id: self._standing(claim) for claim in there}
         return ScalePoolView(
             pool=policy.pool,
             strategy=policy.strategy,
@@ -244,13 +250,17 @@ class ScaleViews:
             priority=policy.priority,
             budget_eur_h=policy.budget_eur_h,
             target=None if decision is None else decision.target,
-            machines=shown.by_state(claim.state for claim in standing),
+            machines=by_word(words.values()),
+            refused=sum(1 for word in words.values() if word == REFUSED),
             others=0 if seen is None else seen.others,
-            cost_eur_h=cost_eur_h(standing),
-            unpriced=sum(1 for claim in standing if claim.price_eur_h is None),
+            cost_eur_h=cost_eur_h(there),
+            unpriced=sum(1 for claim in there if claim.price_eur_h is None and words[claim.id] != REFUSED),
             override=shown.override_view(self._pools.override(policy.pool)),
             decision=None if decision is None else shown.decision_view(decision),
         )
+
+    def _standing(self, claim: NodeClaim) -> str:
+        return standing(claim, self._node_state(claim.node))
 
     async def _seen(self, pool: str) -> Observation | None:
         return self._sight.observations.get(pool) or (await self._logged(pool))[0]

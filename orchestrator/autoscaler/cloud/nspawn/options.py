@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tasks.errors import SettingsError
+from orchestrator.wanted import Problem, wanted
+from tasks.errors import SettingsError, near
 
 MIB = 1024 * 1024
 PREFIXES = range(16, 30)
@@ -72,8 +73,8 @@ class Options(BaseModel):
         return Path(self.images.get(wanted, wanted))
 
 
-def read(provider: str, table: Mapping[str, object]) -> Options:
-    """The table as options.
+def read(place: str, table: Mapping[str, object]) -> Options:
+    """The table as options; `place` is it in messages.
 
     Raises:
         SettingsError: one is unknown or wrong.
@@ -81,5 +82,11 @@ def read(provider: str, table: Mapping[str, object]) -> Options:
     try:
         return Options.model_validate(dict(table))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'table'}: {each['msg']}" for each in error.errors())
-        raise SettingsError(f"[providers.{provider}] of the pools file: {wrong}") from None
+        raise SettingsError(f"{place} {'; '.join(_said(each) for each in error.errors())}") from None
+
+
+def _said(problem: Problem) -> str:
+    option = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"{option} is not an option of 'local-vps'{near(option, list(Options.model_fields))}"
+    return f"{option} is {repr(problem['input'])[:80]}: {wanted(problem)}" if option else wanted(problem)

@@ -44,6 +44,18 @@ class MemorySpent(Retryable):
         )
 
 
+class ProcessesSpent(Retryable):
+    """A run had all the processes that it may, and its agent could not go on without another."""
+
+    code = "run_processes_spent"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the run ended: it had all of its {limit} processes and threads, and its agent broke for want of another; "
+            "give it a task that starts fewer, or raise processes of the sidecar in the servers file"
+        )
+
+
 class NoGroup(Retryable):
     """No control group can be made for a run just now."""
 
@@ -79,6 +91,10 @@ class Confined:
     def memory_spent(self) -> MemorySpent | None:
         """Whether part of it was ended for want of memory."""
         return MemorySpent(self._allowance.memory_bytes or 0) if self.met().killed else None
+
+    def processes_spent(self) -> ProcessesSpent | None:
+        """Whether it was refused a process or thread, which by itself ends nothing."""
+        return ProcessesSpent(self._allowance.processes or 0) if self.met().forks_refused else None
 
     async def watch(self) -> NoReturn:
         """Ends only by raising MemorySpent."""

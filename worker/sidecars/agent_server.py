@@ -23,7 +23,7 @@ from tasks.errors import FleetError
 from tasks.invocation import Lane
 from tasks.tool import OnNodeLoss, ToolPolicy, ToolSpec
 from worker.confines import janitor
-from worker.confines.confines import Confined, Confines, MemorySpent
+from worker.confines.confines import Confined, Confines, MemorySpent, ProcessesSpent
 from worker.confines.janitor import Janitor
 from worker.sidecars import capsules as sessions
 from worker.sidecars.agent_answers import RUN, answered, definition, kept, line_of, numbered, of_run, of_workspace
@@ -59,6 +59,7 @@ AROUND_S = 900.0
 """For fetching before a run, and for patch and push after it: its own limit is to be the one that ends it."""
 LOOK_AGAIN_S = 30.0
 TIDY_EVERY_S = 3600.0
+FAULT_OF: dict[type[Exception], Fault] = {MemorySpent: Fault.MEMORY, ProcessesSpent: Fault.PROCESSES}
 
 
 class Extras(Protocol):
@@ -370,8 +371,10 @@ class AgentServer:
             result, used_tools = await self._run(task, ask, saver)
         # Asked once more: it may have ended by itself, well or badly, before the watch looked.
         error = trouble() or confined.memory_spent()
+        if error is None and result.fault is Fault.PROTOCOL:
+            error = confined.processes_spent()  # the agent itself is one of those that got no thread
         if error is not None:
-            fault = Fault.MEMORY if isinstance(error, MemorySpent) else Fault.ROOM
+            fault = FAULT_OF.get(type(error), Fault.ROOM)
             said = f"{error.message}\n\n{result.text}" if result.ending is Ending.SUCCEEDED else error.message
             result = dataclasses.replace(result, ending=Ending.LIMIT, fault=fault, text=said)
         return result, used_tools

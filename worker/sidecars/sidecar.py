@@ -210,6 +210,8 @@ class Fault(StrEnum):
     """Its files take more of the disk than they may."""
     MEMORY = "memory"
     """Its processes wanted more memory than they may have together."""
+    PROCESSES = "processes"
+    """It had as many as it may, and its agent broke for want of another."""
 
 
 @dataclass(frozen=True, slots=True)

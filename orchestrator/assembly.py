@@ -30,6 +30,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
+from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.intake.check import Intake, Limits
@@ -107,14 +108,14 @@ async def build(
     leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    tokens = _tokens(settings, core)
-    front = _front(settings, core, fleet, tokens)
+    doors = Authenticators([_tokens(settings, core)])
+    front = _front(settings, core, fleet, doors)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
         core.stores.blobs,
-        tokens,
+        doors,
         api_settings(settings),
         enrolments=core.enroller,
         scaling=scaling.views,
@@ -135,9 +136,9 @@ async def build(
     return Orchestrator(app, fleet, core, leadership, leave)
 
 
-def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, tokens: Tokens) -> McpFront:
+def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
     clock = core.stores.clock
-    return McpFront(fleet, tokens, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
+    return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:

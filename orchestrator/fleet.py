@@ -24,6 +24,7 @@ from tasks.invocation import OUTSTANDING, TERMINAL, Attempt, Call, Invocation, P
 from tasks.node import NodeState
 from tasks.outcome import Outcome
 from tasks.queues import node_queue, pool_queue
+from tasks.scopes import Scope, require
 from tasks.tool import ToolSpec
 from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
 
@@ -134,8 +135,9 @@ class Fleet:
             One Invocation per call, in order; for a repeated idempotency key, the earlier one.
 
         Raises:
-            InvalidCall, BacklogFull, LedgerDown: nothing was accepted.
+            InvalidCall, BacklogFull, LedgerDown, ScopeMissing: nothing was accepted.
         """
+        require(principal, Scope.INVOCATIONS_WRITE)
         rows = [await self._intake.admit(call, principal) for call in calls]
         return await self._write(rows, principal)
 
@@ -181,6 +183,7 @@ class Fleet:
 
     async def cancel(self, invocation_id: str, principal: Principal) -> Invocation:
         """End a waiting Invocation, or ask the node that runs it to stop. Ended ones stay as they are."""
+        require(principal, Scope.INVOCATIONS_WRITE)
         now_s = self._clock.wall_s()
         cancelled = await self._books.cancel(invocation_id, principal.tenant, now_s)
         if cancelled.was is State.WAITING and cancelled.state is State.CANCELLED:

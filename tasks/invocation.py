@@ -16,6 +16,9 @@ from tasks.retry import RetryPolicy
 PROJECT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}")
 TOOL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9_./-]{1,128}")
+FLEET_TENANT = "default"
+"""The tenant that the fleet belongs to: its operators run what all tenants share."""
+TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 PRIORITY_MIN, PRIORITY_DEFAULT, PRIORITY_MAX = 0, 5, 9
 """Higher is sooner, as in AMQP. 0 to 9 are the levels Celery's callers know."""
 
@@ -62,8 +65,14 @@ class Principal:
     """Who calls, and for whom. Every Invocation has one."""
 
     id: str
-    tenant: str = "default"
+    tenant: str = FLEET_TENANT
     roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] | None = None
+    """What its credential was narrowed to; None: all that its roles allow."""
+    groups: frozenset[str] = frozenset()
+    """As its issuer says, for policies."""
+    credential: str = ""
+    """What it showed, by name: `key:<id>`, `jwt:<jti>`, `static`, `node`. Never the credential itself."""
 
 
 @dataclass(frozen=True, slots=True)

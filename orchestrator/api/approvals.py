@@ -12,6 +12,7 @@ from orchestrator.ledger.approval_values import ApprovalRow
 from tasks.approval import ApprovalState
 from tasks.approval_wire import AnswerRequest, ApprovalView
 from tasks.clock import Clock
+from tasks.scopes import Scope
 from tasks.wire import Page
 
 
@@ -34,11 +35,14 @@ class ApprovalDoor:
         """Their declarations."""
         one = Answer("as it stands", ApprovalView)
         return (
-            Operation("GET", "/v1/approvals", "approvals", "List what runs ask of people, newest first", self.list,
+            Operation("GET", "/v1/approvals", "approvals", Scope.APPROVALS_READ,
+                      "List what runs ask of people, newest first", self.list,
                       {200: Answer("one page", Page[ApprovalView])}, query=ApprovalQuery, tag="approvals"),
-            Operation("GET", "/v1/approvals/{id}", "approval", "Show one, with its exact arguments", self.show,
+            Operation("GET", "/v1/approvals/{id}", "approval", Scope.APPROVALS_READ,
+                      "Show one, with its exact arguments", self.show,
                       {200: one}, errors=(404,), tag="approvals"),
-            Operation("POST", "/v1/approvals/{id}", "answer_approval", "Allow or deny it, for just these arguments",
+            Operation("POST", "/v1/approvals/{id}", "answer_approval", Scope.APPROVALS_WRITE,
+                      "Allow or deny it, for just these arguments",
                       self.answer, {200: one}, body=AnswerRequest, errors=(404, 409, 410), tag="approvals"),
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from orchestrator.api.reply import Reply, model
 from orchestrator.ledger.values import Cost, CostsBy, CostsQuery, SpendRow
 from tasks.clock import Clock
 from tasks.invocation import PROJECT_PATTERN
+from tasks.scopes import Scope
 from tasks.wire import CostsView, CostView
 
 DAY_S = 86_400.0
@@ -44,7 +45,8 @@ class CostsDoor:
     def operations(self) -> tuple[Operation, ...]:
         """Its declaration."""
         return (
-            Operation("GET", "/v1/costs", "costs", "What agents and models cost", self.costs,
+            Operation("GET", "/v1/costs", "costs", Scope.COSTS_READ,
+                      "What agents and models cost", self.costs,
                       {200: Answer("sums, the dearest first; days in their order", CostsView)}, query=CostsAsk,
                       tag="costs"),
         )  # fmt: skip

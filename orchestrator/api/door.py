@@ -13,13 +13,15 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.api.operation import NOBODY, Ask, Operation, bearer_of, read_query
+from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
 from orchestrator.api.ports import Verifier
 from orchestrator.api.problems import NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
 from orchestrator.api.reply import Reply, Stream
 from orchestrator.api.strict_json import parse
+from orchestrator.presented import Presented, presented
 from tasks.errors import FleetError, NotAllowed, PayloadTooLarge
 from tasks.invocation import Principal
+from tasks.scopes import require
 
 log = structlog.get_logger("mcpfleet.api")
 
@@ -69,8 +71,9 @@ class Door:
         operation = self._operations.get(scope["method"])
         if operation is None:
             raise WrongMethod(scope["method"], sorted(self._operations))
-        principal = self._admit(operation, headers, scope["path_params"])
-        ask = Ask(principal, trace_id, scope["path_params"], headers)
+        shown = presented(scope)
+        principal = await self._admit(operation, shown, scope["path_params"])
+        ask = Ask(principal, trace_id, scope["path_params"], headers, presented=shown)
         ask._query = read_query(scope["query_string"], operation.query)  # noqa: SLF001 - filled here only
         if operation.takes_stream:
             ask.chunks = _chunks(receive)
@@ -78,19 +81,15 @@ class Door:
             ask._body = await self._read(operation.body, headers, receive)  # noqa: SLF001
         return await operation.handler(ask)
 
-    def _admit(self, operation: Operation, headers: Mapping[bytes, bytes], path: Mapping[str, str]) -> Principal:
-        if not operation.roles:
+    async def _admit(self, operation: Operation, shown: Presented, path: Mapping[str, str]) -> Principal:
+        if operation.scope is None:
             return NOBODY
-        token = bearer_of(headers)
-        if not token:
+        if not shown.token:
             raise NotAllowed("this needs a token: send `Authorization: Bearer …` (MCPFLEET_TOKEN)")
-        principal = self._verifier.verify(token)
+        principal = await self._verifier.verify(shown)
         if principal is None:
             raise NotAllowed("this token is not known here; check MCPFLEET_TOKEN")
-        if operation.roles.isdisjoint(principal.roles):
-            raise NotYours(
-                f"{principal.id!r} may not do this; it needs the role {' or '.join(sorted(operation.roles))}"
-            )
+        require(principal, operation.scope)
         if operation.is_for_itself and principal.id != path["name"]:
             raise NotYours(f"the token of node {principal.id!r} does not speak for {path['name']!r}")
         return principal

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.api.operation import ADMINS, ENROLLERS, Answer, Ask, Operation
+from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Enrolments
 from orchestrator.api.reply import Reply, model
 from orchestrator.identity.tokens import digest
 from tasks.node import EnrolReply, EnrolRequest
 from tasks.scale_wire import EnrolmentRequest, EnrolmentView
+from tasks.scopes import Scope
 
 
 class EnrolmentDoor:
@@ -19,15 +20,17 @@ class EnrolmentDoor:
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
         return (
-            Operation("POST", "/v1/enrolments", "issue_enrolment", "A one-time token for one node", self.issue,
-                      {201: Answer("the token; it is shown once", EnrolmentView)}, roles=ADMINS,
+            Operation("POST", "/v1/enrolments", "issue_enrolment", Scope.FLEET_WRITE,
+                      "A one-time token for one node", self.issue,
+                      {201: Answer("the token; it is shown once", EnrolmentView)},
                       body=EnrolmentRequest, errors=(409,), tag="enrolment"),
-            Operation("POST", "/v1/enrolments/{name}", "enrol", "Trade the token for a credential of the node's own",
-                      self.enrol, {200: Answer("the credential may join", EnrolReply)}, roles=ENROLLERS,
+            Operation("POST", "/v1/enrolments/{name}", "enrol", Scope.NODE_ENROL,
+                      "Trade the token for a credential of the node's own",
+                      self.enrol, {200: Answer("the credential may join", EnrolReply)},
                       body=EnrolRequest, is_for_itself=True, errors=(409,), tag="enrolment"),
-            Operation("DELETE", "/v1/enrolments/{name}", "revoke_enrolment",
+            Operation("DELETE", "/v1/enrolments/{name}", "revoke_enrolment", Scope.FLEET_WRITE,
                       "Void a node's token and credential, and end what is joined under its name", self.revoke,
-                      {204: Answer("void")}, roles=ADMINS, errors=(404,), tag="enrolment"),
+                      {204: Answer("void")}, errors=(404,), tag="enrolment"),
         )  # fmt: skip
 
     async def issue(self, ask: Ask) -> Reply:
@@ -38,7 +41,7 @@ class EnrolmentDoor:
     async def enrol(self, ask: Ask) -> Reply:
         """POST /v1/enrolments/{name}."""
         credential = ask.body(EnrolRequest).credential_digest
-        return model(await self._enrolments.enrol(ask.path["name"], digest(ask.bearer()), credential))
+        return model(await self._enrolments.enrol(ask.path["name"], digest(ask.presented.token), credential))
 
     async def revoke(self, ask: Ask) -> Reply:
         """DELETE /v1/enrolments/{name}."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api import views
-from orchestrator.api.operation import ADMINS, Answer, Ask, Operation
+from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Graveyard
 from orchestrator.api.ports import Operations as Steering
 from orchestrator.api.reply import Reply, listing, model
 from tasks.errors import NotFound
+from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
     DeadLetterView,
@@ -45,23 +46,31 @@ class FleetViews:
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
         return (
-            Operation("GET", "/v1/tools", "list_tools", "The fleet's tools", self.tools,
+            Operation("GET", "/v1/tools", "list_tools", Scope.TOOLS_READ,
+                      "The fleet's tools", self.tools,
                       {200: Answer("all of them", Page[ToolView])}, tag="fleet"),
-            Operation("GET", "/v1/tools/{name:path}", "show_tool", "One tool, with its schema", self.tool,
+            Operation("GET", "/v1/tools/{name:path}", "show_tool", Scope.TOOLS_READ,
+                      "One tool, with its schema", self.tool,
                       {200: Answer("the tool", ToolView)}, errors=(404,), tag="fleet"),
-            Operation("GET", "/v1/nodes", "list_nodes", "Nodes, their leases and load", self.nodes,
+            Operation("GET", "/v1/nodes", "list_nodes", Scope.FLEET_READ,
+                      "Nodes, their leases and load", self.nodes,
                       {200: Answer("all of them", Page[NodeView])}, tag="fleet"),
-            Operation("POST", "/v1/nodes/{name}/state", "set_node_state", "Cordon, uncordon or drain a node",
-                      self.set_node_state, {200: Answer("the node", NodeView)}, roles=ADMINS, body=NodeStateRequest,
+            Operation("POST", "/v1/nodes/{name}/state", "set_node_state", Scope.FLEET_WRITE,
+                      "Cordon, uncordon or drain a node",
+                      self.set_node_state, {200: Answer("the node", NodeView)}, body=NodeStateRequest,
                       errors=(404, 409), tag="fleet"),
-            Operation("GET", "/v1/pools", "list_pools", "Pools", self.pools,
+            Operation("GET", "/v1/pools", "list_pools", Scope.FLEET_READ,
+                      "Pools", self.pools,
                       {200: Answer("all of them", Page[PoolView])}, tag="fleet"),
-            Operation("GET", "/v1/queues", "list_queues", "Celery queues and what waits in them", self.queues,
+            Operation("GET", "/v1/queues", "list_queues", Scope.FLEET_READ,
+                      "Celery queues and what waits in them", self.queues,
                       {200: Answer("all of them", Page[QueueView])}, tag="fleet"),
-            Operation("GET", "/v1/backlog", "backlog", "What waits in the ledger", self.backlog,
+            Operation("GET", "/v1/backlog", "backlog", Scope.FLEET_READ,
+                      "What waits in the ledger", self.backlog,
                       {200: Answer("the backlog", BacklogView)}, tag="fleet"),
-            Operation("POST", "/v1/pauses", "pause", "Pause or resume a queue, pool or project", self.pause,
-                      {204: Answer("done")}, roles=ADMINS, body=PauseRequest, errors=(404,), tag="fleet"),
+            Operation("POST", "/v1/pauses", "pause", Scope.FLEET_WRITE,
+                      "Pause or resume a queue, pool or project", self.pause,
+                      {204: Answer("done")}, body=PauseRequest, errors=(404,), tag="fleet"),
         )  # fmt: skip
 
     async def tools(self, ask: Ask) -> Reply:
@@ -112,12 +121,15 @@ class DeadLetters:
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
         return (
-            Operation("GET", "/v1/dead-letters", "list_dead", "Dead letters, newest first", self.list,
+            Operation("GET", "/v1/dead-letters", "list_dead", Scope.INVOCATIONS_READ,
+                      "Dead letters, newest first", self.list,
                       {200: Answer("one page", Page[DeadLetterView])}, query=DeadQuery, tag="dead letters"),
-            Operation("POST", "/v1/dead-letters:replay", "replay_dead", "Make new Invocations of dead letters",
+            Operation("POST", "/v1/dead-letters:replay", "replay_dead", Scope.INVOCATIONS_WRITE,
+                      "Make new Invocations of dead letters",
                       self.replay, {202: Answer("the new ones", Page[InvocationView])}, body=ReplayRequest,
                       errors=(404, 409), tag="dead letters"),
-            Operation("POST", "/v1/dead-letters:discard", "discard_dead", "Forget dead letters", self.discard,
+            Operation("POST", "/v1/dead-letters:discard", "discard_dead", Scope.INVOCATIONS_WRITE,
+                      "Forget dead letters", self.discard,
                       {200: Answer("how many", DiscardView)}, body=DiscardRequest, tag="dead letters"),
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from orchestrator.api.stream import event_stream
 from orchestrator.ledger.values import Filter
 from tasks.clock import Clock
 from tasks.invocation import TERMINAL, Invocation, Lane, State
+from tasks.scopes import Scope
 from tasks.wire import BatchRequest, CallRequest, ExplainView, InvocationView, Page
 
 KEY_MAX_CHARS = 255
@@ -57,23 +58,31 @@ class Invocations:
         accepted = Answer("accepted, and durable", InvocationView, headers=("Location",))
         many = Answer("accepted, in the order given", Page[InvocationView])
         return (
-            Operation("POST", "/v1/invocations", "call", "Accept a call; with ?wait= answer when it ended",
+            Operation("POST", "/v1/invocations", "call", Scope.INVOCATIONS_WRITE,
+                      "Accept a call; with ?wait= answer when it ended",
                       self.call, {202: accepted, 200: ended}, query=WaitQuery, body=CallRequest,
                       errors=(404, 409), headers=KEY_HEADER),
-            Operation("GET", "/v1/invocations", "list", "List Invocations, newest first", self.list,
+            Operation("GET", "/v1/invocations", "list", Scope.INVOCATIONS_READ,
+                      "List Invocations, newest first", self.list,
                       {200: Answer("one page, without results", Page[InvocationView])}, query=ListQuery),
-            Operation("GET", path, "show", "Show one; with ?wait= when it ended", self.show, {200: one},
+            Operation("GET", path, "show", Scope.INVOCATIONS_READ,
+                      "Show one; with ?wait= when it ended", self.show, {200: one},
                       query=WaitQuery, errors=(404,)),
-            Operation("POST", "/v1/invocations:batch", "call_many", "Accept up to 1,000 calls: all or none",
+            Operation("POST", "/v1/invocations:batch", "call_many", Scope.INVOCATIONS_WRITE,
+                      "Accept up to 1,000 calls: all or none",
                       self.call_many, {202: many}, body=BatchRequest, errors=(404, 409), headers=KEY_HEADER),
-            Operation("GET", path + "/events", "watch", "Its events so far, then live, until it ended", self.watch,
+            Operation("GET", path + "/events", "watch", Scope.INVOCATIONS_READ,
+                      "Its events so far, then live, until it ended", self.watch,
                       {200: Answer("server-sent events, each an EventView", media_type="text/event-stream")},
                       errors=(404,), headers=SEEN_HEADER),
-            Operation("GET", path + "/why", "explain", "Why it waits, or why it is where it is", self.explain,
+            Operation("GET", path + "/why", "explain", Scope.INVOCATIONS_READ,
+                      "Why it waits, or why it is where it is", self.explain,
                       {200: Answer("the reasons", ExplainView)}, errors=(404,)),
-            Operation("POST", path + "/cancel", "cancel", "End it, wherever it is", self.cancel, {200: one},
+            Operation("POST", path + "/cancel", "cancel", Scope.INVOCATIONS_WRITE,
+                      "End it, wherever it is", self.cancel, {200: one},
                       errors=(404,)),
-            Operation("POST", path + "/replay", "replay", "Make a new Invocation of one that ended", self.replay,
+            Operation("POST", path + "/replay", "replay", Scope.INVOCATIONS_WRITE,
+                      "Make a new Invocation of one that ended", self.replay,
                       {202: accepted}, errors=(404, 409)),
         )  # fmt: skip
 

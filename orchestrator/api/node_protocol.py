@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from orchestrator.api.operation import ADMIN, JOINERS, NODE, NODES, Answer, Ask, Operation
+from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Blobs, Enrolments, Nodes
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.reply import Reply, Stream, model
 from tasks.errors import NotAllowed
 from tasks.node import ClaimReply, ClaimRequest, JoinReply, JoinRequest, LeaveRequest, RenewReply, RenewRequest
+from tasks.scopes import Scope
 from tasks.wire import BlobView
 
 DIGEST_CHARS = 64
 HEX = frozenset("0123456789abcdef")
-BLOB_ROLES = frozenset({NODE, ADMIN})
 MEDIA_TYPE = "application/octet-stream"
 
 
@@ -28,17 +28,21 @@ class NodeProtocol:
         """Their declarations."""
         path = "/v1/nodes/{name}"
         return (
-            Operation("POST", path + "/renewals", "renew", "Renew a node's lease, with its inventory", self.renew,
-                      {200: Answer("the lease", RenewReply)}, roles=NODES, body=RenewRequest, is_for_itself=True,
+            Operation("POST", path + "/renewals", "renew", Scope.NODE,
+                      "Renew a node's lease, with its inventory", self.renew,
+                      {200: Answer("the lease", RenewReply)}, body=RenewRequest, is_for_itself=True,
                       tag="node protocol"),
-            Operation("POST", path + "/claims", "claim", "Claim deliveries taken from the pool's queue", self.claim,
-                      {200: Answer("what was granted", ClaimReply)}, roles=NODES, body=ClaimRequest,
+            Operation("POST", path + "/claims", "claim", Scope.NODE,
+                      "Claim deliveries taken from the pool's queue", self.claim,
+                      {200: Answer("what was granted", ClaimReply)}, body=ClaimRequest,
                       is_for_itself=True, tag="node protocol"),
-            Operation("POST", "/v1/nodes", "join", "Join the fleet", self.join,
-                      {200: Answer("everything a node needs", JoinReply)}, roles=JOINERS, body=JoinRequest,
+            Operation("POST", "/v1/nodes", "join", Scope.NODE_JOIN,
+                      "Join the fleet", self.join,
+                      {200: Answer("everything a node needs", JoinReply)}, body=JoinRequest,
                       errors=(409,), tag="node protocol"),
-            Operation("POST", path + "/leave", "leave", "Leave the fleet", self.leave, {204: Answer("gone")},
-                      roles=NODES, body=LeaveRequest, is_for_itself=True, errors=(404, 409), tag="node protocol"),
+            Operation("POST", path + "/leave", "leave", Scope.NODE,
+                      "Leave the fleet", self.leave, {204: Answer("gone")}, body=LeaveRequest, is_for_itself=True,
+                      errors=(404, 409), tag="node protocol"),
         )  # fmt: skip
 
     async def join(self, ask: Ask) -> Reply:
@@ -70,10 +74,12 @@ class BlobDoor:
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
         return (
-            Operation("PUT", "/v1/blobs/{sha256}", "put_blob", "Keep a blob under its own digest", self.put,
-                      {201: Answer("stored, durably", BlobView)}, roles=BLOB_ROLES, takes_stream=True, tag="blobs"),
-            Operation("GET", "/v1/blobs/{sha256}", "get_blob", "Fetch a blob", self.get,
-                      {200: Answer("its bytes", media_type=MEDIA_TYPE)}, roles=BLOB_ROLES, errors=(404,), tag="blobs"),
+            Operation("PUT", "/v1/blobs/{sha256}", "put_blob", Scope.BLOBS,
+                      "Keep a blob under its own digest", self.put,
+                      {201: Answer("stored, durably", BlobView)}, takes_stream=True, tag="blobs"),
+            Operation("GET", "/v1/blobs/{sha256}", "get_blob", Scope.BLOBS,
+                      "Fetch a blob", self.get,
+                      {200: Answer("its bytes", media_type=MEDIA_TYPE)}, errors=(404,), tag="blobs"),
         )  # fmt: skip
 
     async def put(self, ask: Ask) -> Reply:

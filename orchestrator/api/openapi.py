@@ -76,10 +76,10 @@ def _operation(operation: Operation, ref_of: Refs) -> dict[str, Any]:
             **{str(status): _answer(answer, ref_of) for status, answer in operation.answers.items()},
             **_problems(operation, ref_of),
         },
-        "security": [{"token": []}] if operation.roles else [],
+        "security": [] if operation.scope is None else [{"token": []}],
     }
-    if operation.roles:
-        form["x-roles"] = sorted(operation.roles)
+    if operation.scope is not None:
+        form["x-scope"] = operation.scope
     if operation.body is not None:
         content = {"application/json": {"schema": ref_of["validation", operation.body]}}
         form["requestBody"] = {"required": True, "content": content}
@@ -102,7 +102,7 @@ def _answer(answer: Answer, ref_of: Refs) -> dict[str, Any]:
 def _problems(operation: Operation, ref_of: Refs) -> dict[str, Any]:
     has_body = operation.body is not None or operation.takes_stream
     words = {status: word for status, word in ALWAYS.items() if has_body or status not in WITH_BODY}
-    words |= GUARDED if operation.roles else {}
+    words |= GUARDED if operation.scope is not None else {}
     words |= {status: SOMETIMES[status] for status in operation.errors}
     content = {"application/problem+json": {"schema": ref_of["serialization", Problem]}}
     retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}

@@ -6,7 +6,7 @@ Owns `Operation` and what a handler is given (`Ask`). Refuses to know any path.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -14,16 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.api.problems import InvalidBody, invalid
 from orchestrator.api.reply import Reply, Stream
+from orchestrator.presented import Presented
 from tasks.invocation import Principal
+from tasks.scopes import Scope
 
-CLIENT, ADMIN, JOIN, NODE, ENROL = "client", "admin", "join", "node", "enrol"
-"""Roles of a Principal, as orchestrator/identity gives them."""
-ANYBODY: frozenset[str] = frozenset()
-CALLERS = frozenset({CLIENT, ADMIN})
-ADMINS = frozenset({ADMIN})
-JOINERS = frozenset({JOIN})
-ENROLLERS = frozenset({ENROL})
-NODES = frozenset({NODE})
 NOBODY = Principal(id="anonymous")
 
 M = TypeVar("M", bound=BaseModel)
@@ -41,6 +35,8 @@ class Ask:
     _query: BaseModel | None = None
     chunks: AsyncIterator[bytes] | None = None
     """The raw body, of an operation that takes a stream."""
+    presented: Presented = field(default_factory=lambda: Presented(""))
+    """The credentials themselves, for an operation that trades them for others."""
 
     def body(self, model: type[M]) -> M:
         """The body, of the model the operation declares."""
@@ -56,16 +52,6 @@ class Ask:
         """A header's text; None when absent."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
-
-    def bearer(self) -> str:
-        """The token it came with; empty without one."""
-        return bearer_of(self.headers)
-
-
-def bearer_of(headers: Mapping[bytes, bytes]) -> str:
-    """The token of `Authorization: Bearer …`; empty without one."""
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 Handler = Callable[[Ask], Awaitable[Reply | Stream]]
@@ -95,7 +81,7 @@ class Operation:
     """A method on a path.
 
     Attributes:
-        roles: any one of these is enough; empty needs no token.
+        scope: what its caller must be allowed; None: anybody is, without a token.
         body: the JSON body's model.
         takes_stream: the body is raw bytes, handed over as they come.
         is_for_itself: the caller's id must be the path's `name` (a node speaks for itself only).
@@ -106,10 +92,10 @@ class Operation:
     method: str
     path: str
     name: str
+    scope: Scope | None
     summary: str
     handler: Handler
     answers: Mapping[int, Answer]
-    roles: frozenset[str] = CALLERS
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     takes_stream: bool = False

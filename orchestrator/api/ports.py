@@ -10,6 +10,7 @@ from typing import Protocol
 
 from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
+from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import (
@@ -161,6 +162,6 @@ class Blobs(Protocol):
 
 
 class Verifier(Protocol):
-    """Who a bearer token stands for."""
+    """Who sent a request."""
 
-    def verify(self, token: str) -> Principal | None: ...
+    async def verify(self, presented: Presented) -> Principal | None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api.operation import ADMINS, Answer, Ask, Operation
+from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Scaling
 from orchestrator.api.reply import Reply, listing, model
 from tasks.clock import Clock
@@ -20,6 +20,7 @@ from tasks.scale_wire import (
     ScaleReplayView,
     ScaleView,
 )
+from tasks.scopes import Scope
 from tasks.wire import Page
 
 
@@ -49,28 +50,37 @@ class ScaleDoor:
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
         return (
-            Operation("GET", "/v1/scale", "scale", "Pools that are sized: machines, cost, decision", self.scale,
+            Operation("GET", "/v1/scale", "scale", Scope.FLEET_READ,
+                      "Pools that are sized: machines, cost, decision", self.scale,
                       {200: Answer("the fleet's size", ScaleView)}, tag="scale"),
-            Operation("GET", "/v1/scale/claims", "list_machines", "Machines that were ordered, newest first",
+            Operation("GET", "/v1/scale/claims", "list_machines", Scope.FLEET_READ,
+                      "Machines that were ordered, newest first",
                       self.machines, {200: Answer("all of them", Page[MachineView])}, tag="scale"),
-            Operation("GET", "/v1/scale/log", "scale_log", "Decisions, and what they were made of", self.log,
+            Operation("GET", "/v1/scale/log", "scale_log", Scope.FLEET_READ,
+                      "Decisions, and what they were made of", self.log,
                       {200: Answer("oldest first", Page[ScaleLogView])}, query=LogQuery, errors=(404,), tag="scale"),
-            Operation("POST", "/v1/scale/plan", "plan_scale", "What would be decided now; changes nothing", self.plan,
+            Operation("POST", "/v1/scale/plan", "plan_scale", Scope.FLEET_READ,
+                      "What would be decided now; changes nothing", self.plan,
                       {200: Answer("one per pool", Page[ScalePlanView])}, body=ScalePlanRequest, errors=(404,),
                       tag="scale"),
-            Operation("POST", "/v1/scale/replay", "replay_scale", "What would have been decided; changes nothing",
+            Operation("POST", "/v1/scale/replay", "replay_scale", Scope.FLEET_READ,
+                      "What would have been decided; changes nothing",
                       self.replay, {200: Answer("moment by moment", ScaleReplayView)}, body=ScaleReplayRequest,
                       errors=(404,), tag="scale"),
-            Operation("PUT", "/v1/scale/override", "set_override", "A pool's size by hand, until it expires",
-                      self.set_override, {200: Answer("it holds", OverrideView)}, roles=ADMINS, body=OverrideRequest,
+            Operation("PUT", "/v1/scale/override", "set_override", Scope.FLEET_WRITE,
+                      "A pool's size by hand, until it expires",
+                      self.set_override, {200: Answer("it holds", OverrideView)}, body=OverrideRequest,
                       errors=(404,), tag="scale"),
-            Operation("DELETE", "/v1/scale/override", "clear_override", "Let the policy decide again",
-                      self.clear_override, {204: Answer("done")}, roles=ADMINS, query=OverrideQuery, errors=(404,),
+            Operation("DELETE", "/v1/scale/override", "clear_override", Scope.FLEET_WRITE,
+                      "Let the policy decide again",
+                      self.clear_override, {204: Answer("done")}, query=OverrideQuery, errors=(404,),
                       tag="scale"),
-            Operation("POST", "/v1/scale/dry-run", "set_dry_run", "Decide without acting, or act again",
-                      self.set_dry, {204: Answer("done")}, roles=ADMINS, body=DryRunRequest, tag="scale"),
-            Operation("POST", "/v1/scale/wind-down", "wind_down", "The fleet stops: let all machines go, order none",
-                      self.wind_down, {204: Answer("done")}, roles=ADMINS, tag="scale"),
+            Operation("POST", "/v1/scale/dry-run", "set_dry_run", Scope.FLEET_WRITE,
+                      "Decide without acting, or act again",
+                      self.set_dry, {204: Answer("done")}, body=DryRunRequest, tag="scale"),
+            Operation("POST", "/v1/scale/wind-down", "wind_down", Scope.FLEET_WRITE,
+                      "The fleet stops: let all machines go, order none",
+                      self.wind_down, {204: Answer("done")}, tag="scale"),
         )  # fmt: skip
 
     async def scale(self, _ask: Ask) -> Reply:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from orchestrator.api.operation import ANYBODY, CALLERS, Answer, Ask, Operation
+from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.reply import Reply, model
 from orchestrator.api.settings import ApiSettings
+from tasks.scopes import Scope
 from tasks.wire import HealthView
 
 
@@ -20,13 +21,13 @@ class Service:
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
-        readers = ANYBODY if self._settings.is_metrics_open else CALLERS
+        readers = None if self._settings.is_metrics_open else Scope.METRICS_READ
         return (
-            Operation("GET", "/health", "health", "The orchestrator answers", self.health,
-                      {200: Answer("it does", HealthView)}, roles=ANYBODY, tag="service"),
-            Operation("GET", "/metrics", "metrics", "Prometheus metrics", self.metrics,
-                      {200: Answer("text exposition", media_type="text/plain")}, roles=readers, tag="service"),
-            Operation("GET", "/openapi.json", "openapi", "This API, as OpenAPI 3.1", self.openapi,
+            Operation("GET", "/health", "health", None, "The orchestrator answers", self.health,
+                      {200: Answer("it does", HealthView)}, tag="service"),
+            Operation("GET", "/metrics", "metrics", readers, "Prometheus metrics", self.metrics,
+                      {200: Answer("text exposition", media_type="text/plain")}, tag="service"),
+            Operation("GET", "/openapi.json", "openapi", Scope.TOOLS_READ, "This API, as OpenAPI 3.1", self.openapi,
                       {200: Answer("the document")}, tag="service"),
         )  # fmt: skip
 

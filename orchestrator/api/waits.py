@@ -18,6 +18,7 @@ from orchestrator.api.reply import Reply
 from orchestrator.api.settings import ApiSettings
 from tasks.errors import NotFound
 from tasks.invocation import TERMINAL, Invocation, Principal, State
+from tasks.scopes import Scope
 from tasks.wire import Until, WaitRequest, WaitView
 
 GRACE_S = 2.0
@@ -58,7 +59,8 @@ class Waits:
     def operations(self) -> tuple[Operation, ...]:
         """Its declaration."""
         return (
-            Operation("POST", "/v1/invocations:wait", "wait_for_many", "Wait for several Invocations at once",
+            Operation("POST", "/v1/invocations:wait", "wait_for_many", Scope.INVOCATIONS_READ,
+                      "Wait for several Invocations at once",
                       self.wait, {200: Answer("what ended, and what did not", WaitView)}, body=WaitRequest),
         )  # fmt: skip
 

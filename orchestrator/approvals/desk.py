@@ -19,6 +19,7 @@ from tasks.clock import Clock
 from tasks.invocation import Principal
 from tasks.ledger_events import Asked, Resolved
 from tasks.node import ApprovalAnswer, Control
+from tasks.scopes import Scope, require
 
 SUPERSEDED = "this attempt was given up by the fleet"
 log = structlog.get_logger("mcpfleet.approvals")
@@ -132,8 +133,9 @@ class Approvals:
         """What a person says; durable when it returns, and on its way.
 
         Raises:
-            NotFound, OtherArguments, AlreadyAnswered, ApprovalOver
+            NotFound, OtherArguments, AlreadyAnswered, ApprovalOver, ScopeMissing
         """
+        require(principal, Scope.APPROVALS_WRITE)
         now_s = self._clock.wall_s()
         said = NewAnswer(verdict, arguments_sha256, principal.id, now_s, reason)
         row, is_first = await self._books.answer_approval(approval_id, principal.tenant, said)

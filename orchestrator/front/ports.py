@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from orchestrator.presented import Presented
 from tasks.invocation import Call, Invocation, Principal
 from tasks.tool import ToolSpec
 from tasks.wire import EventView, ExplainView, ToolView
@@ -56,8 +57,12 @@ class Fleet(Protocol):
 
 
 class Verifier(Protocol):
-    """Who a bearer token stands for."""
+    """Who sent a request."""
 
-    def verify(self, token: str) -> Principal | None:
-        """None for a token nobody issued."""
+    async def verify(self, presented: Presented) -> Principal | None:
+        """None for a token nobody issued.
+
+        Raises:
+            NotAllowed: saying why one that somebody issued is not good.
+        """
         ...

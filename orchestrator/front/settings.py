@@ -26,8 +26,6 @@ class FrontSettings:
     """`Origin` values answered; others get 403. Requests without one are not from a browser."""
     body_limit_bytes: int = 4 * 1024 * 1024
     """Larger requests get 413 before they are parsed."""
-    roles: frozenset[str] = frozenset({"client", "admin"})
-    """A principal with none of these gets 403: a node's token opens no door."""
     legacy_sessions: bool = False
     """Keep sessions for clients of the handshake era: they can then be asked for input and told of
     new tools, but must reach the replica that holds the session. Off, any replica serves any call."""

@@ -14,13 +14,14 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.identity.tokens import ANY_NODE, ENROL, JOIN, digest, new_token
+from orchestrator.identity.tokens import ANY_NODE, digest, new_token
 from orchestrator.ledger.values import EnrolmentRow
 from tasks.clock import Clock
 from tasks.errors import NotAllowed, NotFound, Permanent
 from tasks.invocation import Principal
 from tasks.node import EnrolReply
 from tasks.scale_wire import EnrolmentView
+from tasks.scopes import Role
 
 log = structlog.get_logger("mcpfleet.enrolment")
 ENROLMENTS_MAX = 10_000
@@ -149,7 +150,7 @@ class Enroller:
                 raise OtherPool(name, before.pool, pool)
             if before is None and len(self._rows) >= ENROLMENTS_MAX:
                 raise TooManyEnrolments
-            token, expires_at = new_token(ENROL), self._clock.wall_s() + ttl_s
+            token, expires_at = new_token("enrol"), self._clock.wall_s() + ttl_s
             earlier = [] if before is None or before.pool != pool else _tokens(before)
             if voids_earlier:
                 earlier = [one for one in earlier if one.startswith(SPENT)]
@@ -214,9 +215,11 @@ class Enroller:
     def principal(self, seen: str) -> Principal | None:
         """Who a bearer with this digest is: a node that enrols, or one that may join under its name."""
         if name := self._by_token.get(seen):
-            return Principal(id=name, roles=frozenset({ENROL}))
+            return Principal(id=name, roles=frozenset({Role.ENROL}), credential="enrolment token")
         name = self._by_credential.get(seen)
-        return None if name is None or name in self._voiding else Principal(id=name, roles=frozenset({JOIN}))
+        if name is None or name in self._voiding:
+            return None
+        return Principal(id=name, roles=frozenset({Role.JOIN}), credential="node")
 
     def check(self, principal: Principal, name: str, pool: str) -> None:
         """Whether this bearer of the role `join` may join so.

@@ -11,9 +11,10 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.presented import Presented
 from tasks.invocation import Principal
+from tasks.scopes import Role
 
-CLIENT, ADMIN, JOIN, NODE, ENROL = "client", "admin", "join", "node", "enrol"
 ANY_NODE = "join token"
 """Id of the fleet-wide join token's bearer. No node can have this name: it has a space."""
 
@@ -37,7 +38,7 @@ class Known:
 
 
 class Tokens:
-    """Satisfies the doors' Verifier: token → Principal, or None."""
+    """An Authenticator: the fleet's own opaque tokens."""
 
     def __init__(
         self,
@@ -47,19 +48,21 @@ class Tokens:
     ) -> None:
         self._known, self._node_of, self._enrolled = known, node_of, enrolled
 
-    def verify(self, token: str) -> Principal | None:
+    async def principal(self, presented: Presented) -> Principal | None:
         """Who this is, or None for a token nobody issued."""
-        seen = digest(token)
+        seen = digest(presented.token)
         for entry in self._known:
             if hmac.compare_digest(entry.digest, seen):
                 return entry.principal
         node = self._node_of(seen)
-        return self._enrolled(seen) if node is None else Principal(id=node, roles=frozenset({NODE}))
+        if node is None:
+            return self._enrolled(seen)
+        return Principal(id=node, roles=frozenset({Role.NODE}), credential="node")
 
 
 def static(fleet_token: str, join_token: str) -> tuple[Known, ...]:
     """The two tokens of a fleet: one for its doors, one for joining nodes."""
     return (
-        Known(digest(fleet_token), Principal(id="operator", roles=frozenset({CLIENT, ADMIN}))),
-        Known(digest(join_token), Principal(id=ANY_NODE, roles=frozenset({JOIN}))),
+        Known(digest(fleet_token), Principal(id="operator", roles=frozenset({Role.ADMIN}), credential="static")),
+        Known(digest(join_token), Principal(id=ANY_NODE, roles=frozenset({Role.JOIN}), credential="join token")),
     )

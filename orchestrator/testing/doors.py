@@ -7,6 +7,7 @@ from collections.abc import Callable
 from orchestrator.identity.tokens import ANY_NODE, digest
 from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.values import EnrolmentRow
+from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
 from tasks.errors import NotFound
 from tasks.invocation import Principal
@@ -19,6 +20,7 @@ from tasks.node import (
     RenewReply,
     RenewRequest,
 )
+from tasks.scopes import Role
 
 OPERATOR_TOKEN, CLIENT_TOKEN, OTHER_TOKEN = "token-operator", "token-client", "token-other-tenant"
 JOIN_TOKEN, NODE_TOKEN = "token-join", "token-node-a"
@@ -31,16 +33,16 @@ class FakeVerifier:
     def __init__(self, enrolled: Callable[[str], Principal | None] = lambda _digest: None) -> None:
         self._enrolled = enrolled
         self._known = {
-            OPERATOR_TOKEN: Principal("operator", roles=frozenset({"client", "admin"})),
-            CLIENT_TOKEN: Principal("alice", roles=frozenset({"client"})),
-            OTHER_TOKEN: Principal("bob", tenant="other", roles=frozenset({"client"})),
-            JOIN_TOKEN: Principal(ANY_NODE, roles=frozenset({"join"})),
-            NODE_TOKEN: Principal(NODE_NAME, roles=frozenset({"node"})),
+            OPERATOR_TOKEN: Principal("operator", roles=frozenset({Role.ADMIN})),
+            CLIENT_TOKEN: Principal("alice", roles=frozenset({Role.DEVELOPER})),
+            OTHER_TOKEN: Principal("bob", tenant="other", roles=frozenset({Role.DEVELOPER})),
+            JOIN_TOKEN: Principal(ANY_NODE, roles=frozenset({Role.JOIN})),
+            NODE_TOKEN: Principal(NODE_NAME, roles=frozenset({Role.NODE})),
         }
 
-    def verify(self, token: str) -> Principal | None:
+    async def verify(self, presented: Presented) -> Principal | None:
         """Who this is."""
-        return self._known.get(token) or self._enrolled(digest(token))
+        return self._known.get(presented.token) or self._enrolled(digest(presented.token))
 
 
 class FakeNodes:

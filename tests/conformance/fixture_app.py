@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from orchestrator.front.app import McpFront
 from orchestrator.front.ports import Fleet
 from orchestrator.front.settings import FrontSettings
+from orchestrator.presented import Presented
 from orchestrator.testing.inprocess_fleet import InProcessFleet, Progress, ToolFailed
 from tasks.invocation import Call, Principal
 from tasks.mcp_direct import DirectContext, envelope
@@ -63,9 +64,9 @@ CACHE = {"resultType": "complete", "ttlMs": 1000, "cacheScope": "private"}
 class OneToken:
     """The suite sends no token: the app adds this one, and the guard checks it as ever."""
 
-    def verify(self, token: str) -> Principal | None:
+    async def verify(self, presented: Presented) -> Principal | None:
         """The suite's principal."""
-        return Principal("suite", roles=frozenset({"client"})) if token == TOKEN else None
+        return Principal("suite", roles=frozenset({"developer"})) if presented.token == TOKEN else None
 
 
 def specs() -> list[ToolSpec]:

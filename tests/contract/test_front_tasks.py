@@ -25,7 +25,7 @@ from tasks.tool import ToolSpec
 WITHIN_S = 20.0
 CAPABILITIES = {**TASKS, "elicitation": {}}
 UNKNOWN, UNDECLARED, MISMATCH, NO_METHOD = -32602, -32021, -32020, -32601
-ALICE = Principal("alice", roles=frozenset({"client"}))
+ALICE = Principal("alice", roles=frozenset({"developer"}))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from orchestrator.testing.http import door
 from tasks.invocation import Call, Principal
 from tasks.wire import EventView, InvocationView, Page, WaitView
 
-ALICE = Principal("alice", roles=frozenset({"client"}))
+ALICE = Principal("alice", roles=frozenset({"developer"}))
 ECHO: dict[str, Any] = {"tool": "probe.echo", "arguments": {"text": "hello"}}
 SLEEP: dict[str, Any] = {"tool": "probe.sleep", "arguments": {"seconds": 60}}
 WITHIN_S = 10

@@ -195,8 +195,8 @@ async def test_a_body_over_the_limit_is_refused() -> None:
     [
         (None, 401, 'Bearer realm="mcpfleet"'),
         ("nobody", 401, 'Bearer realm="mcpfleet", error="invalid_token"'),
-        (NODE_TOKEN, 403, 'Bearer realm="mcpfleet", error="insufficient_scope"'),
-        (JOIN_TOKEN, 403, 'Bearer realm="mcpfleet", error="insufficient_scope"'),
+        (NODE_TOKEN, 403, 'Bearer realm="mcpfleet", error="insufficient_scope", scope="tools:read"'),
+        (JOIN_TOKEN, 403, 'Bearer realm="mcpfleet", error="insufficient_scope", scope="tools:read"'),
         (CLIENT_TOKEN, 200, None),
     ],
 )

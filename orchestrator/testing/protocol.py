@@ -28,12 +28,13 @@ from tasks.invocation import Call, Invocation, Lane, Principal
 from tasks.ledger_events import Finished
 from tasks.node import Held, JoinReply, JoinRequest, Offer, Phase, RenewReply, RenewRequest
 from tasks.outcome import Outcome
+from tasks.scopes import Role
 from tasks.testing.clock import FakeClock
 from tasks.tool import ToolSpec
 
 SAFE, UNSAFE = "files.read", "files.write"
 NOWHERE = "redis://127.0.0.1:1/0"
-WHO = Principal("tester")
+WHO = Principal("tester", roles=frozenset({Role.DEVELOPER}))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
 from orchestrator.happenings import ApprovalAnswered, ApprovalAsked, Happening
+from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.protocol import UNSAFE, PlayedNode, Story, held
 from orchestrator.testing.scaling import scale_views
@@ -84,7 +85,8 @@ class Scene:
 async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
     """The HTTP API of this leader."""
     core = story.core
-    tokens = Tokens(static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    own = Tokens(static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    tokens = Authenticators([own])
     app = create_app(
         fleet_of(core, views_of(core)),
         core.desk,

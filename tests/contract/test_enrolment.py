@@ -17,6 +17,7 @@ import pytest
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
+from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.protocol import SAFE, Story
 from orchestrator.testing.scaling import scale_views
@@ -85,7 +86,8 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
     """A leader on the ledger of this folder, and its HTTP API on a free port."""
     story = await Story.begin(folder, clock)
     core = story.core
-    tokens = Tokens(static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    own = Tokens(static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    tokens = Authenticators([own])
     app = create_app(
         fleet_of(core, views_of(core)),
         core.desk,

@@ -19,6 +19,7 @@ from orchestrator.assembly import fleet_of, views_of
 from orchestrator.front.app import McpFront
 from orchestrator.front.questions import State
 from orchestrator.front.settings import FrontSettings
+from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.front import modern
 from orchestrator.testing.protocol import PlayedNode, Story, held
@@ -30,9 +31,11 @@ from tasks.invocation import State as Standing
 from tasks.ledger_events import Asked, Resolved
 from tasks.node import ApprovalAnswer, Control, Phase
 from tasks.outcome import Outcome
+from tasks.scopes import Role
 from tasks.tool import ToolPolicy, ToolSpec
 
 TOKEN = "operator-token"
+ANN = Principal("ann", roles=frozenset({Role.DEVELOPER}))
 RUN = "agent.run"
 TOOLS = tuple(
     ToolSpec(
@@ -97,7 +100,8 @@ async def node(story: Story) -> AsyncIterator[Node]:
     played = Node(story, await story.join("a1", tools=TOOLS))
     core = story.core
     core.approvals.voice = played
-    tokens = Tokens(static(TOKEN, "join-token"), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    own = Tokens(static(TOKEN, "join-token"), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    tokens = Authenticators([own])
     front = McpFront(
         fleet_of(core, views_of(core)), tokens, FrontSettings(legacy_sessions=True), approvals=core.approvals
     )
@@ -173,7 +177,7 @@ async def test_a_user_who_leaves_it_open_leaves_it_to_others(node: Node, mode: s
         await user.is_asked.wait()
         done, _ = await asyncio.wait({calling}, timeout=1.0)
         assert not done
-        await node.story.core.approvals.answer("q-0001", Verdict.ALLOW, digest(TEXT), "", Principal("ann"))
+        await node.story.core.approvals.answer("q-0001", Verdict.ALLOW, digest(TEXT), "", ANN)
         assert (await node.told(run)).verdict is Verdict.ALLOW
         await node.finish(run, "done")
         async with asyncio.timeout(WITHIN_S):
@@ -189,7 +193,7 @@ async def test_a_session_is_not_asked_on_when_somebody_else_was_quicker(node: No
         run = await node.released()
         await node.ask(run, "q-0001")
         await user.is_asked.wait()
-        await node.story.core.approvals.answer("q-0001", Verdict.DENY, digest(TEXT), "", Principal("ann"))
+        await node.story.core.approvals.answer("q-0001", Verdict.DENY, digest(TEXT), "", ANN)
         await node.told(run)
         async with asyncio.timeout(WITHIN_S):
             await user.is_left.wait()
@@ -207,7 +211,7 @@ async def test_a_client_without_a_user_waits_for_others(node: Node, mode: str) -
         await node.ask(run, "q-0001")
         done, _ = await asyncio.wait({calling}, timeout=0.3)
         assert not done
-        await node.story.core.approvals.answer("q-0001", Verdict.ALLOW, digest(TEXT), "", Principal("ann"))
+        await node.story.core.approvals.answer("q-0001", Verdict.ALLOW, digest(TEXT), "", ANN)
         await node.told(run)
         await node.finish(run, "done")
         async with asyncio.timeout(WITHIN_S):
@@ -241,7 +245,7 @@ async def test_a_state_opens_no_other_call_and_no_other_arguments(node: Node) ->
     forged = await again(RUN, State(invocation=accepted.id, asked={"q-0001": digest("{}")}).sealed())
     assert list(forged["result"]["inputRequests"]) == ["q-0001"]
     assert node.heard.empty()
-    assert (await node.story.core.approvals.get("q-0001", Principal("ann"))).answer is None
+    assert (await node.story.core.approvals.get("q-0001", ANN)).answer is None
 
 
 async def test_a_task_asks_and_is_answered(node: Node) -> None:

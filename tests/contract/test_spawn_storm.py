@@ -13,10 +13,11 @@ from orchestrator.testing.blobs import MemoryBlobs
 from tasks.errors import FleetError, NotFound, SpawnLimit
 from tasks.invocation import Call, Invocation, Principal
 from tasks.outcome import Outcome
+from tasks.scopes import Role
 from tasks.testing.clock import FakeClock
 from tasks.tool import ToolSpec
 
-ANN = Principal("ann", "acme")
+ANN = Principal("ann", "acme", frozenset({Role.DEVELOPER}))
 SPEC = ToolSpec(server="a", definition={"name": "run", "inputSchema": {"type": "object"}})
 
 

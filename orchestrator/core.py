@@ -16,6 +16,7 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.enrolment import Enroller
+from orchestrator.identity.keys import Keys
 from orchestrator.intake.check import Intake
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Proof
@@ -62,3 +63,4 @@ class Core:
     claims: ClaimBook
     pool_book: PoolBook
     approvals: Approvals
+    keys: Keys

@@ -24,11 +24,23 @@ from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
 from orchestrator.api.hosts import HostGuard
 from orchestrator.api.invocations import Invocations
+from orchestrator.api.keys import KeyDoor
 from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Approvals, Blobs, Enrolments, Fleet, Money, Nodes, Scaling, Verifier
+from orchestrator.api.ports import (
+    Approvals,
+    Blobs,
+    Challenges,
+    Enrolments,
+    Fleet,
+    Keys,
+    Money,
+    Nodes,
+    Scaling,
+    Verifier,
+)
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
 from orchestrator.api.scale_views import ScaleDoor
@@ -52,6 +64,8 @@ def create_app(
     scaling: Scaling,
     money: Money,
     approvals: Approvals,
+    keys: Keys,
+    challenges: Challenges,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -74,6 +88,7 @@ def create_app(
         *DeadLetters(fleet).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
+        *KeyDoor(keys, challenges).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *service.operations(),
     )

@@ -7,9 +7,9 @@ the writer (`commit.py`) or a question to the readers (`readers.py`). docs/ledge
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger import cancel as ends
@@ -22,6 +22,7 @@ from orchestrator.ledger.purge import purge
 from orchestrator.ledger.readers import Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
 from orchestrator.ledger.settle import settle
+from orchestrator.ledger.shelves import Shelf
 from orchestrator.ledger.transaction import Tx
 from orchestrator.ledger.values import (
     Accepted,
@@ -335,6 +336,18 @@ class Ledger:
     async def forget_enrolment(self, name: str) -> None:
         """Its token and its credential are void."""
         await self._small(lambda tx: scale_rows.forget_enrolment(tx, name))
+
+    async def keep(self, shelf: Shelf, row: Mapping[str, Any]) -> None:
+        """Keep one row of a small table, replacing what was known under its key."""
+        await self._small(lambda tx: shelf.keep(tx, row))
+
+    async def drop(self, shelf: Shelf, key: str) -> None:
+        """Delete one."""
+        await self._small(lambda tx: shelf.drop(tx, key))
+
+    async def kept(self, shelf: Shelf) -> list[dict[str, Any]]:
+        """Every row of a small table."""
+        return await self._readers.run(shelf.read)
 
     async def scale_pools(self) -> list[ScalePoolRow]:
         """What is remembered of pools beside their policy."""

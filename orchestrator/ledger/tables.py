@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0007"
+SCHEMA = "0008"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -245,6 +245,18 @@ ENROLMENTS = Table(
     Column("expires_at", Double, nullable=False),
     Column("credential_digest", Text),
     Column("used_at", Double),
+)
+
+KEYS = Table(
+    "mcpfleet_keys",
+    META,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("name", "tenant", "principal", "roles", "groups", "networks")),
+    *(Column(name, Text) for name in ("scopes", "digest", "public_key")),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    *(Column(name, Double) for name in ("expires_at", "lifetime_s", "used_at")),
+    *(Column(name, Text) for name in ("succeeds", "used_from")),
 )
 
 SCALE_POOLS = Table(

@@ -20,7 +20,6 @@ from orchestrator.api.app import create_app
 from orchestrator.approvals.desk import Approvals
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
-from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -28,26 +27,27 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
+from orchestrator.gates import gates_of
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
-from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
-from orchestrator.identity.tokens import Tokens, static
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
-from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.guest import Guest
 from orchestrator.ledger.shelves import KeyRows
+from orchestrator.ledger.values import Waiting
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
+from orchestrator.policy.desk import PolicyDesk
 from orchestrator.pools import Policies, read_pools
-from orchestrator.redis_client import ANSWER_S, redis_of
+from orchestrator.redis_client import ANSWER_S
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
@@ -61,7 +61,6 @@ from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.waiting import as_waiting
 from orchestrator.views import Views
-from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
 from tasks.redis_clients import sync_client
@@ -111,22 +110,22 @@ async def build(
     leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    doors = Authenticators([core.keys, challenges, _tokens(settings, core)])
-    front = _front(settings, core, fleet, doors)
+    gates = gates_of(settings, core)
+    front = _front(settings, core, fleet, gates.doors)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
         core.stores.blobs,
-        doors,
+        gates.doors,
         api_settings(settings),
         enrolments=core.enroller,
         scaling=scaling.views,
         money=core.stores.ledger,
         approvals=core.approvals,
         keys=core.keys,
-        challenges=challenges,
+        challenges=gates.challenges,
+        policies=gates.policies,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -145,14 +144,6 @@ async def build(
 def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
     clock = core.stores.clock
     return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
-
-
-def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
-    return Tokens(
-        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
-        node_of=core.desk.node_of,
-        enrolled=core.enroller.principal,
-    )
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
@@ -185,7 +176,10 @@ def core_of(
     proof = Proof(stores.clock)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
     circuits = _circuits(stores, sender, roster, happenings)
-    dispatcher = _dispatcher(settings, stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
+    policy = PolicyDesk(folder=settings.policy_dir, books=stores.ledger, clock=stores.clock)
+    dispatcher = _dispatcher(
+        settings, stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings, policy.guest_of
+    )
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
@@ -205,15 +199,17 @@ def core_of(
         newest=dispatcher.newest,
         answers=approvals.answers_for,
     )
-    doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
+    doubts.backlog, circuits.on_change, policy.on_change = (
+        dispatcher,
+        dispatcher.fleet_changed,
+        dispatcher.fleet_changed,
+    )
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
-        ClaimBook(
-            books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
-        ),
+        ClaimBook(books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
-        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock),
+        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), policy,
     )  # fmt: skip
 
 
@@ -264,6 +260,7 @@ def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
     circuits: Circuits,
     doubts: Doubts,
     happenings: Happenings,
+    guest_of: Callable[[Waiting], Guest | None],
 ) -> Dispatcher:
     return Dispatcher(
         books=stores.ledger,
@@ -276,6 +273,7 @@ def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
         doubt=doubts.note,
         placed=circuits.placed,
         declared=roster.declared,
+        guest_of=guest_of,
     )
 
 
@@ -362,6 +360,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         tell=core.happenings.tell,
         as_waiting=as_waiting,
         doubt=core.doubts.note,
+        gate=core.policy,
     )
 
 

@@ -21,6 +21,7 @@ from orchestrator.intake.check import Intake
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Proof
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.policy.desk import PolicyDesk
 from orchestrator.pools import Policies
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
@@ -64,3 +65,4 @@ class Core:
     pool_book: PoolBook
     approvals: Approvals
     keys: Keys
+    policy: PolicyDesk

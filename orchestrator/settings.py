@@ -41,6 +41,12 @@ class OrchestratorSettings(BaseModel):
     """Bearer token with which nodes join."""
     pool_secret: SecretStr | None = None
     """Keys of late-bound deliveries are derived from it; from `join_token` when absent."""
+    policy_dir: Path | None = None
+    """Folder of Cedar policies and limits, see docs/policy.md. Without one, scopes and tenants alone decide."""
+    trusted_networks: str = ""
+    """CIDR, separated by commas: for policies, whoever connects from there has trust 70, others 50."""
+    trust_loopback: bool = True
+    """Whoever connects over loopback has trust 90. Off where a reverse proxy runs on this machine."""
     pools_file: Path | None = None
     """TOML: pools, how the fleet sizes itself, where projects may run. See docs/adr/0012-autoscaler.md."""
     cloud_dir: Path = Path("cloud")

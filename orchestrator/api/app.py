@@ -29,6 +29,7 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
+from orchestrator.api.policy import PolicyDoor
 from orchestrator.api.ports import (
     Approvals,
     Blobs,
@@ -38,6 +39,7 @@ from orchestrator.api.ports import (
     Keys,
     Money,
     Nodes,
+    Policies,
     Scaling,
     Verifier,
 )
@@ -66,6 +68,7 @@ def create_app(
     approvals: Approvals,
     keys: Keys,
     challenges: Challenges,
+    policies: Policies,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -89,6 +92,7 @@ def create_app(
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *KeyDoor(keys, challenges).operations(),
+        *PolicyDoor(policies).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *service.operations(),
     )

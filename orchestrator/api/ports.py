@@ -25,6 +25,7 @@ from tasks.node import (
     RenewReply,
     RenewRequest,
 )
+from tasks.policy_wire import PolicyView
 from tasks.scale_wire import (
     EnrolmentView,
     MachineView,
@@ -130,6 +131,25 @@ class Challenges(Protocol):
 
     def challenge(self, key_id: str) -> tuple[str, float]: ...
     def session(self, key_id: str, nonce: str, signature: str, *, server: str, peer: str | None) -> Session: ...
+
+
+class PolicyAnswer(Protocol):
+    """What policies answer."""
+
+    @property
+    def is_allowed(self) -> bool: ...
+    @property
+    def rules(self) -> tuple[str, ...]: ...
+    @property
+    def errors(self) -> tuple[str, ...]: ...
+    def why(self) -> str: ...
+
+
+class Policies(Protocol):
+    """The policies in force."""
+
+    def show(self) -> PolicyView: ...
+    def explain(self, principal: Principal, action: str, name: str, project: str | None) -> PolicyAnswer: ...
 
 
 class Approvals(Protocol):

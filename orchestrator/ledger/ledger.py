@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
+from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend, usage
 from orchestrator.ledger import cancel as ends
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
@@ -49,6 +49,7 @@ from orchestrator.ledger.values import (
     Settlement,
     SpendRow,
     Started,
+    UsedRow,
     Waiting,
 )
 from tasks.approval import ApprovalState, Taken
@@ -388,6 +389,10 @@ class Ledger:
     async def forget_spend(self, before: float, limit: int) -> int:
         """Forget about `limit` rows of spend older than that wall clock; how many."""
         return await self._small(lambda tx: spend.forget_spend(tx, before, limit))
+
+    async def used(self, since: float) -> list[UsedRow]:
+        """What tenants used since that wall clock, by project."""
+        return await self._readers.run(partial(usage.used, since=since))
 
     async def _small(self, operation: Callable[[Tx], T]) -> T:
         return cast("T", await self._writer.submit(_SMALL, operation))

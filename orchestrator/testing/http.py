@@ -20,7 +20,15 @@ from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
 from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeTokens, MemoryEnrolments, MemoryKeys, NoApprovals
+from orchestrator.testing.doors import (
+    CLIENT_TOKEN,
+    FakeNodes,
+    FakeTokens,
+    MemoryEnrolments,
+    MemoryKeys,
+    NoApprovals,
+    NoPolicies,
+)
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
@@ -51,6 +59,7 @@ def fake_app(
         approvals=NoApprovals(),
         keys=keys,
         challenges=challenges,
+        policies=NoPolicies(),
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
+from orchestrator.gates import policy_views
 from orchestrator.happenings import ApprovalAnswered, ApprovalAsked, Happening
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
@@ -98,6 +99,7 @@ async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
         scaling=scale_views(story.clock),
         approvals=core.approvals,
         keys=core.keys,
+        policies=policy_views(core),
         challenges=Challenges(keys=core.keys, clock=core.stores.clock),
         money=core.stores.ledger,
         clock=story.clock,

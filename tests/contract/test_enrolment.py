@@ -17,6 +17,7 @@ import pytest
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
+from orchestrator.gates import policy_views
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
@@ -100,6 +101,7 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
         money=core.stores.ledger,
         approvals=core.approvals,
         keys=core.keys,
+        policies=policy_views(core),
         challenges=Challenges(keys=core.keys, clock=core.stores.clock),
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}

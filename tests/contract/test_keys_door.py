@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
+from orchestrator.gates import policy_views
 from orchestrator.identity.challenges import Challenges, signed
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
@@ -44,6 +45,7 @@ async def opened(folder: Path, clock: FakeClock) -> AsyncIterator[httpx.AsyncCli
         money=core.stores.ledger,
         approvals=core.approvals,
         keys=core.keys,
+        policies=policy_views(core),
         challenges=challenges,
         clock=clock,
     )

@@ -17,6 +17,7 @@ SHARED_WORDS = (
     "orchestrator.ledger.approval_values",
     "orchestrator.ledger.key_values",
     "orchestrator.ledger.errors",
+    "orchestrator.ledger.guest",
     "orchestrator.identity.tokens",
 )
 """Words the domains speak among themselves: what the ledger takes and gives, without SQL, and what a token is."""

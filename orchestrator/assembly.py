@@ -20,6 +20,7 @@ from orchestrator.api.app import create_app
 from orchestrator.approvals.desk import Approvals
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
+from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -38,6 +39,7 @@ from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
 from orchestrator.ledger.guest import Guest
+from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.shelves import KeyRows
 from orchestrator.ledger.values import Waiting
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
@@ -47,7 +49,7 @@ from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
 from orchestrator.policy.desk import PolicyDesk
 from orchestrator.pools import Policies, read_pools
-from orchestrator.redis_client import ANSWER_S
+from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
@@ -61,6 +63,7 @@ from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.waiting import as_waiting
 from orchestrator.views import Views
+from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
 from tasks.redis_clients import sync_client
@@ -207,10 +210,16 @@ def core_of(
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
+        *_machines(stores, policies), approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), policy,
+    )  # fmt: skip
+
+
+def _machines(stores: Stores, policies: Policies) -> tuple[ClaimBook, PoolBook]:
+    """What is remembered of machines that were ordered, and of pools' sizes."""
+    return (
         ClaimBook(books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
-        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), policy,
-    )  # fmt: skip
+    )
 
 
 def _speech(  # noqa: PLR0917 - two parts that know each other, and everything they need

@@ -50,6 +50,7 @@ from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
 from orchestrator.registry.terms import Terms
 from orchestrator.scaling import scaling_of
+from orchestrator.sealing import keys_of, secrets_of
 from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.capsules import Capsules
@@ -121,6 +122,7 @@ async def build(
         scaling=scaling.views,
         money=core.stores.ledger,
         approvals=core.approvals,
+        secrets=core.secrets,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -184,6 +186,7 @@ def core_of(
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
     approvals.on_room = dispatcher.credit_returned
+    secrets_desk = secrets_of(settings, keys_of(settings), stores.ledger, roster.pool_of, stores.clock)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -198,6 +201,7 @@ def core_of(
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
         newest=dispatcher.newest,
         answers=approvals.answers_for,
+        secrets_mark=secrets_desk.mark,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
@@ -208,6 +212,7 @@ def core_of(
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
         approvals,
+        secrets_desk,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.pools import Policies
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
+from orchestrator.secrets.desk import Secrets
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
@@ -62,3 +63,4 @@ class Core:
     claims: ClaimBook
     pool_book: PoolBook
     approvals: Approvals
+    secrets: Secrets

@@ -25,6 +25,13 @@ class OrchestratorSettings(BaseModel):
     """The same Redis as the nodes reach it; `redis_url` when absent."""
     blob_dir: Path = Path("blobs")
     """Where payloads over the inline limit are kept."""
+    key_file: Path | None = None
+    """The keys that secrets, and stored payloads where that is asked for, are sealed under; see docs/secrets.md.
+    None: nothing is sealed, and no secret can be kept here. `mcpfleet up` makes one for its own fleet."""
+    secrets_dir: Path | None = None
+    """Secrets as files, `<owner>.<name>` each: Docker's /run/secrets, systemd's credentials directory."""
+    secrets_look_s: float = Field(default=60.0, ge=1)
+    """Sources that tell nobody of changes are looked at this often, for secrets that nodes were given."""
     host: str = "127.0.0.1"
     """Loopback: a fleet is not exposed by accident."""
     port: int = Field(default=8700, ge=0, le=65535)

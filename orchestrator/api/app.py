@@ -28,10 +28,11 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Approvals, Blobs, Enrolments, Fleet, Money, Nodes, Scaling, Verifier
+from orchestrator.api.ports import Approvals, Blobs, Enrolments, Fleet, Money, Nodes, Scaling, Secrets, Verifier
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
 from orchestrator.api.scale_views import ScaleDoor
+from orchestrator.api.secrets import SecretDoor
 from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.waits import Waits
@@ -52,6 +53,7 @@ def create_app(
     scaling: Scaling,
     money: Money,
     approvals: Approvals,
+    secrets: Secrets,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -74,6 +76,7 @@ def create_app(
         *DeadLetters(fleet).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
+        *SecretDoor(secrets).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *service.operations(),
     )

@@ -33,6 +33,7 @@ from tasks.scale_wire import (
     ScaleReplayView,
     ScaleView,
 )
+from tasks.secret_wire import SecretRequest, SecretsReply, SecretView
 from tasks.wire import (
     BacklogView,
     EventView,
@@ -115,6 +116,17 @@ class Approvals(Protocol):
     async def answer(
         self, approval_id: str, verdict: Verdict, arguments_sha256: str, reason: str, principal: Principal
     ) -> ApprovalRow: ...
+
+
+class Secrets(Protocol):
+    """Secrets by reference. No method but `give` answers with a value."""
+
+    async def put(self, owner: str, name: str, wanted: SecretRequest, principal: Principal) -> SecretView: ...
+    async def show(self, owner: str, name: str, principal: Principal) -> SecretView: ...
+    async def listing(self, principal: Principal) -> list[SecretView]: ...
+    async def delete(self, owner: str, name: str, principal: Principal) -> None: ...
+    async def rewrap(self) -> tuple[str, int]: ...
+    async def give(self, node: str, server: str, refs: Sequence[str], *, with_values: bool) -> SecretsReply: ...
 
 
 class Scaling(Protocol):

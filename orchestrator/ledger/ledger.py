@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar, cast
 
-from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
+from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, secret_rows, spend
 from orchestrator.ledger import cancel as ends
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
@@ -21,6 +21,7 @@ from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.purge import purge
 from orchestrator.ledger.readers import Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
+from orchestrator.ledger.secret_rows import SecretRow
 from orchestrator.ledger.settle import settle
 from orchestrator.ledger.transaction import Tx
 from orchestrator.ledger.values import (
@@ -375,6 +376,21 @@ class Ledger:
     async def forget_spend(self, before: float, limit: int) -> int:
         """Forget about `limit` rows of spend older than that wall clock; how many."""
         return await self._small(lambda tx: spend.forget_spend(tx, before, limit))
+
+    async def secrets(
+        self, tenant: str | None = None, owner: str | None = None, name: str | None = None
+    ) -> list[SecretRow]:
+        """Sealed secrets; None does not narrow."""
+        return await self._readers.run(partial(secret_rows.secrets, tenant=tenant, owner=owner, name=name))
+
+    async def save_secrets(self, rows: Sequence[SecretRow]) -> None:
+        """Keep them, replacing what was under those names."""
+        wanted = tuple(rows)
+        await self._small(lambda tx: secret_rows.save_secrets(tx, wanted))
+
+    async def forget_secret(self, tenant: str, owner: str, name: str) -> bool:
+        """Delete one; whether it was there."""
+        return await self._small(lambda tx: secret_rows.forget_secret(tx, tenant, owner, name))
 
     async def _small(self, operation: Callable[[Tx], T]) -> T:
         return cast("T", await self._writer.submit(_SMALL, operation))

@@ -21,6 +21,7 @@ from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, Me
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
+from orchestrator.testing.secrets import memory_secrets
 from tasks.clock import SystemClock
 
 BASE_URL = "http://127.0.0.1:8600"
@@ -44,6 +45,7 @@ def fake_app(
         scaling=scale_views(draining=draining),
         money=money or MemoryMoney(),
         approvals=NoApprovals(),
+        secrets=memory_secrets(),
     )
 
 

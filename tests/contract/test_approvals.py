@@ -96,6 +96,7 @@ async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
         enrolments=core.enroller,
         scaling=scale_views(story.clock),
         approvals=core.approvals,
+        secrets=core.secrets,
         money=core.stores.ledger,
         clock=story.clock,
     )

@@ -98,6 +98,7 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
         scaling=scale_views(clock),
         money=core.stores.ledger,
         approvals=core.approvals,
+        secrets=core.secrets,
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:

@@ -1,0 +1,65 @@
+"""Secrets as the ledger keeps them: sealed by whoever asks, opened by nobody here.
+
+Rare beside calls, so each is one small operation. Refuses to interpret any of it: `orchestrator/secrets` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from orchestrator.ledger.readers import Reader
+from orchestrator.ledger.tables import SECRETS
+from orchestrator.ledger.transaction import Hot, Tx
+
+_S = SECRETS.c
+_NAMES = tuple(column.name for column in SECRETS.columns)
+_KEY = ("tenant", "owner", "name")
+_THIS = (_S.tenant == bindparam("p_tenant"), _S.owner == bindparam("p_owner"), _S.name == bindparam("p_name"))
+_new = insert(SECRETS)
+_SAVE = Hot(
+    _new.on_conflict_do_update(
+        index_elements=list(_KEY), set_={name: _new.excluded[name] for name in _NAMES if name not in _KEY}
+    ).inline(),
+    _NAMES,
+)
+_FORGET = Hot(delete(SECRETS).where(*_THIS))
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRow:
+    """The newest version of one secret."""
+
+    tenant: str
+    owner: str
+    name: str
+    version: int
+    source: str
+    nodes: str
+    """Names with spaces between them; `pools` too."""
+    pools: str
+    created_at: float
+    changed_at: float
+    changed_by: str
+    sealed: str | None = field(repr=False)
+
+
+def save_secrets(tx: Tx, rows: Sequence[SecretRow]) -> None:
+    """Insert or replace; all or none."""
+    tx.put(_SAVE, [asdict(row) for row in rows])
+
+
+def forget_secret(tx: Tx, tenant: str, owner: str, name: str) -> bool:
+    """Delete one; whether it was there."""
+    return bool(tx.counts(_FORGET, [{"p_tenant": tenant, "p_owner": owner, "p_name": name}])[0])
+
+
+def secrets(reader: Reader, tenant: str | None, owner: str | None, name: str | None) -> list[SecretRow]:
+    """Those of a tenant, of an owner, of a name; None does not narrow."""
+    query = select(SECRETS).order_by(*(SECRETS.c[part] for part in _KEY))
+    for column, wanted in ((_S.tenant, tenant), (_S.owner, owner), (_S.name, name)):
+        query = query if wanted is None else query.where(column == wanted)
+    return [SecretRow(**row) for row in reader.core.execute(query).mappings()]

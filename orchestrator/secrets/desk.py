@@ -137,8 +137,8 @@ class Secrets:
             except (Permanent, SecretUnavailable) as error:  # of one secret: the others are given all the same
                 withheld.append(SecretWithheld(ref=text, why=error.message))
         event = "secrets_given" if with_values else "secrets_compared"
-        log.info(event, node=node, pool=pool, server=server,
-                 given=[f"{one.ref} {one.version}" for one in given], withheld=[one.ref for one in withheld])  # fmt: skip
+        names, not_given = [f"{one.ref} {one.version}" for one in given], [one.ref for one in withheld]
+        log.info(event, node=node, pool=pool, server=server, given=names, withheld=not_given)
         return SecretsReply(given=tuple(given), withheld=tuple(withheld))
 
     async def look(self) -> None:

@@ -177,7 +177,7 @@ async def test_a_new_version_restarts_the_server_between_calls(tmp_path: Path) -
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         running = asyncio.create_task(node.call("s.hold", {"pipe": str(pipe), "text": "x"}))
-        await until(lambda: (tmp_path / "pipe.held").exists())
+        await until((tmp_path / "pipe.held").exists)
         new = node.door.rotate()
         node.own.marked("2")
         await until(lambda: len(node.door.asked) >= 2 and not node.door.asked[-1].with_values)

@@ -5,9 +5,10 @@ Owns forms. Refuses to answer with a value to anybody but the node that the secr
 
 from __future__ import annotations
 
-from orchestrator.api.operation import ADMINS, NODES, Answer, Ask, Operation
+from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Secrets
 from orchestrator.api.reply import Reply, listing, model
+from tasks.scopes import Scope
 from tasks.secret_wire import RewrapView, SecretRequest, SecretsReply, SecretsRequest, SecretView
 
 ONE = "/v1/secrets/{owner}/{name}"
@@ -23,20 +24,24 @@ class SecretDoor:
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
         return (
-            Operation("GET", "/v1/secrets", "list_secrets", "Secrets, without their values", self.all,
-                      {200: Answer("by owner and name", SecretView)}, roles=ADMINS, tag=TAG),
-            Operation("GET", ONE, "show_secret", "What is known of a secret, but its value", self.show,
-                      {200: Answer("the secret", SecretView)}, roles=ADMINS, errors=(404,), tag=TAG),
-            Operation("PUT", ONE, "set_secret", "Set a secret, or a new version of one", self.put,
-                      {200: Answer("as it is now", SecretView)}, roles=ADMINS, body=SecretRequest, errors=(409,),
-                      tag=TAG),
-            Operation("DELETE", ONE, "delete_secret", "Forget a secret", self.delete, {204: Answer("gone")},
-                      roles=ADMINS, errors=(404,), tag=TAG),
-            Operation("POST", "/v1/secret-rewraps", "rewrap_secrets", "Seal every secret under the newest key",
-                      self.rewrap, {200: Answer("how many", RewrapView)}, roles=ADMINS, errors=(409,), tag=TAG),
-            Operation("POST", "/v1/nodes/{name}/secrets", "give_secrets", "Secrets of a server that the node starts",
-                      self.give, {200: Answer("those that it may have", SecretsReply)}, roles=NODES,
-                      body=SecretsRequest, is_for_itself=True, tag="node protocol"),
+            Operation("GET", "/v1/secrets", "list_secrets", Scope.SECRETS_READ,
+                      "Secrets, without their values", self.all,
+                      {200: Answer("by owner and name", SecretView)}, tag=TAG),
+            Operation("GET", ONE, "show_secret", Scope.SECRETS_READ,
+                      "What is known of a secret, but its value", self.show,
+                      {200: Answer("the secret", SecretView)}, errors=(404,), tag=TAG),
+            Operation("PUT", ONE, "set_secret", Scope.SECRETS_WRITE,
+                      "Set a secret, or a new version of one", self.put,
+                      {200: Answer("as it is now", SecretView)}, body=SecretRequest, errors=(409,), tag=TAG),
+            Operation("DELETE", ONE, "delete_secret", Scope.SECRETS_WRITE, "Forget a secret", self.delete,
+                      {204: Answer("gone")}, errors=(404,), tag=TAG),
+            Operation("POST", "/v1/secret-rewraps", "rewrap_secrets", Scope.FLEET_WRITE,
+                      "Seal every secret under the newest key", self.rewrap,
+                      {200: Answer("how many", RewrapView)}, errors=(409,), tag=TAG),
+            Operation("POST", "/v1/nodes/{name}/secrets", "give_secrets", Scope.NODE,
+                      "Secrets of a server that the node starts", self.give,
+                      {200: Answer("those that it may have", SecretsReply)}, body=SecretsRequest, is_for_itself=True,
+                      tag="node protocol"),
         )  # fmt: skip
 
     async def all(self, ask: Ask) -> Reply:

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
+from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, digest, static
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.secrets.desk import Secrets
@@ -232,7 +233,8 @@ OPERATOR, JOIN, NODE = "o" * 40, "j" * 40, "n" * 40
 @pytest.fixture
 async def api(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     """The HTTP API over this desk; the token NODE is node n1's."""
-    tokens = Tokens(static(OPERATOR, JOIN), node_of={digest(NODE): "n1"}.get, enrolled=lambda _: None)
+    own = Tokens(static(OPERATOR, JOIN), node_of={digest(NODE): "n1"}.get, enrolled=lambda _: None)
+    tokens = Authenticators([own])
     app = create_app(
         FakeFleet(), FakeNodes(), MemoryBlobs(), tokens, ApiSettings(), enrolments=None,  # type: ignore[arg-type]
         scaling=scale_views(), money=MemoryMoney(), approvals=NoApprovals(), secrets=desk.of,

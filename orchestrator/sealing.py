@@ -11,10 +11,16 @@ from orchestrator.secrets.keyring import KeyRing
 from orchestrator.secrets.sources import FileSource, ValueSource
 from orchestrator.settings import OrchestratorSettings
 from tasks.clock import Clock
+from tasks.errors import SettingsError
 
 
 def keys_of(settings: OrchestratorSettings) -> KeyRing | None:
     """The key ring; None where no file is named. Raises SettingsError."""
+    if settings.seal_payloads and settings.key_file is None:
+        raise SettingsError(
+            "MCPFLEET_SEAL_PAYLOADS needs keys to seal with: make a file of them with `mcpfleet secrets new-key FILE`, "
+            "and set MCPFLEET_KEY_FILE to it"
+        )
     return None if settings.key_file is None else read_keys(settings.key_file)
 
 

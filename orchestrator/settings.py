@@ -28,6 +28,8 @@ class OrchestratorSettings(BaseModel):
     key_file: Path | None = None
     """The keys that secrets, and stored payloads where that is asked for, are sealed under; see docs/secrets.md.
     None: nothing is sealed, and no secret can be kept here. `mcpfleet up` makes one for its own fleet."""
+    seal_payloads: bool = False
+    """Seal arguments, results, blobs and capsules too, with the keys of `key_file`. The cost: docs/secrets.md."""
     secrets_dir: Path | None = None
     """Secrets as files, `<owner>.<name>` each: Docker's /run/secrets, systemd's credentials directory."""
     secrets_look_s: float = Field(default=60.0, ge=1)

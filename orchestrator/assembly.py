@@ -37,7 +37,6 @@ from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
-from orchestrator.ledger.ledger import Ledger
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
@@ -50,7 +49,7 @@ from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
 from orchestrator.registry.terms import Terms
 from orchestrator.scaling import scaling_of
-from orchestrator.sealing import keys_of, secrets_of
+from orchestrator.sealing import keys_of, ledger_of, secrets_of
 from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.capsules import Capsules
@@ -153,12 +152,14 @@ def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     url = settings.redis_url.get_secret_value()
+    keys = keys_of(settings)
     return Stores(
-        ledger=await Ledger.open(settings.database_url, clock=clock),
+        ledger=await ledger_of(settings, keys, clock),
         redis=redis_of(url),
         celery=make_app(url),
-        blobs=DiskBlobs(settings.blob_dir),
+        blobs=DiskBlobs(settings.blob_dir, keys, seals=settings.seal_payloads),
         clock=clock,
+        keys=keys,
     )
 
 
@@ -186,7 +187,7 @@ def core_of(
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
     approvals.on_room = dispatcher.credit_returned
-    secrets_desk = secrets_of(settings, keys_of(settings), stores.ledger, roster.pool_of, stores.clock)
+    secrets_desk = secrets_of(settings, stores, roster.pool_of)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,

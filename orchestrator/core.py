@@ -24,6 +24,7 @@ from orchestrator.pools import Policies
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.secrets.desk import Secrets
+from orchestrator.secrets.keyring import KeyRing
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
@@ -39,6 +40,7 @@ class Stores:
     celery: Celery
     blobs: DiskBlobs
     clock: Clock
+    keys: KeyRing | None = None
 
 
 @dataclass(frozen=True, slots=True)

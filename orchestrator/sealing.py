@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchestrator.core import Stores
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.sealed import SealedLedger
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyfile import read_keys
 from orchestrator.secrets.keyring import KeyRing
@@ -24,15 +26,28 @@ def keys_of(settings: OrchestratorSettings) -> KeyRing | None:
     return None if settings.key_file is None else read_keys(settings.key_file)
 
 
-def secrets_of(
-    settings: OrchestratorSettings,
-    keys: KeyRing | None,
-    ledger: Ledger,
-    pool_of: Callable[[str], str | None],
-    clock: Clock,
-) -> Secrets:
+async def ledger_of(settings: OrchestratorSettings, keys: KeyRing | None, clock: Clock) -> Ledger:
+    """The ledger; with keys, one that opens what was sealed, and seals where that is asked for.
+
+    Raises:
+        LedgerDown, SettingsError, SchemaTooNew: as `Ledger.open`.
+    """
+    if keys is None:
+        return await Ledger.open(settings.database_url, clock=clock)
+    ledger = await SealedLedger.open(settings.database_url, clock=clock)
+    return ledger.with_keys(keys, seals=settings.seal_payloads)
+
+
+def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable[[str], str | None]) -> Secrets:
     """The desk of secrets, with every source that has a setting."""
     sources: dict[str, ValueSource] = {}
     if settings.secrets_dir is not None:
         sources["file"] = FileSource(settings.secrets_dir)
-    return Secrets(books=ledger, keys=keys, sources=sources, pool_of=pool_of, clock=clock)
+    return Secrets(
+        books=stores.ledger,
+        keys=stores.keys,
+        sources=sources,
+        pool_of=pool_of,
+        clock=stores.clock,
+        blobs=stores.blobs,
+    )

@@ -101,3 +101,5 @@ class RewrapView(_Wire):
     key: str
     secrets: int
     """How many were under an older one."""
+    blobs: int = 0
+    """Sealed payloads on disk, the same."""

@@ -64,8 +64,8 @@ class SecretDoor:
 
     async def rewrap(self, _ask: Ask) -> Reply:
         """POST /v1/secret-rewraps."""
-        key, count = await self._secrets.rewrap()
-        return model(RewrapView(key=key, secrets=count))
+        key, secrets, blobs = await self._secrets.rewrap()
+        return model(RewrapView(key=key, secrets=secrets, blobs=blobs))
 
     async def give(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/secrets."""

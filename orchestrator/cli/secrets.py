@@ -110,7 +110,10 @@ def rotate_key(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     if as_json:
         desk.screen.json(view)
     else:
-        desk.screen.note(f"[green]✓[/] {view.secrets} sealed anew, under the key [bold]{escape(view.key)}[/]")
+        desk.screen.note(
+            f"[green]✓[/] {view.secrets} secrets and {view.blobs} blobs sealed anew under [bold]{escape(view.key)}[/]; "
+            "keep the older keys in the file until calls of their time are forgotten (MCPFLEET_RETENTION_DAYS)"
+        )
 
 
 @secrets.command("new-key")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, secret_rows, spend
 from orchestrator.ledger import cancel as ends
@@ -100,7 +100,7 @@ class Ledger:
         self._clock = clock
 
     @classmethod
-    async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Ledger:
+    async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
         """Connect, bring the schema to its newest version, start the writer.
 
         Args:

@@ -45,6 +45,12 @@ class Books(Protocol):
     async def forget_secret(self, tenant: str, owner: str, name: str) -> bool: ...
 
 
+class Blobs(Protocol):
+    """The blob store."""
+
+    async def rewrap(self, rewrapped: Callable[[str, bytes], str | None]) -> int: ...
+
+
 class Secrets:
     """Made once; used on the event loop."""
 
@@ -56,7 +62,9 @@ class Secrets:
         sources: Mapping[str, ValueSource],
         pool_of: Callable[[str], str | None],
         clock: Clock,
+        blobs: Blobs | None = None,
     ) -> None:
+        self._blobs = blobs
         self._books, self._keys, self._sources = books, keys, dict(sources)
         self._pool_of, self._clock = pool_of, clock
         self._turn = asyncio.Lock()
@@ -106,8 +114,10 @@ class Secrets:
             self._mark = new_id()
         log.info("secret_deleted", ref=str(ref), by=principal.id)
 
-    async def rewrap(self) -> tuple[str, int]:
-        """Seal every data key under the newest KEK; its kid, and how many were under an older one.
+    async def rewrap(self) -> tuple[str, int, int]:
+        """Seal the data keys of secrets and blobs under the newest KEK; its kid, and how many of each were not yet.
+
+        Rows of calls are left: they go when their days are over, and until then older keys are needed.
 
         Raises:
             NoKeys, KeyMissing, NotAsSealed: nothing was changed.
@@ -118,8 +128,13 @@ class Secrets:
             await self._books.save_secrets(
                 [replace(row, sealed=keys.rewrap(row.sealed or "", aad=_aad(row))) for row in rows]
             )
-        log.info("secrets_rewrapped", key=keys.newest, secrets=len(rows))
-        return keys.newest, len(rows)
+
+        def again(wrapped: str, aad: bytes) -> str | None:
+            return None if kid_of(wrapped) == keys.newest else keys.wrap(keys.unwrap(wrapped, aad=aad), aad=aad)
+
+        blobs = 0 if self._blobs is None else await self._blobs.rewrap(again)
+        log.info("secrets_rewrapped", key=keys.newest, secrets=len(rows), blobs=blobs)
+        return keys.newest, len(rows), blobs
 
     # -- nodes
 

@@ -162,8 +162,8 @@ async def test_keys_rotate_and_the_old_one_can_go(desk: Desk) -> None:
     both, only = KeyRing({"k2": new, "k1": desk.key}, newest="k2"), KeyRing({"k2": new}, newest="k2")
     desk.of = desk.with_keys(both)
     assert await desk.value_at("n1") == VALUE
-    assert await desk.of.rewrap() == ("k2", 1)
-    assert await desk.of.rewrap() == ("k2", 0)
+    assert await desk.of.rewrap() == ("k2", 1, 0)
+    assert await desk.of.rewrap() == ("k2", 0, 0)
     desk.of = desk.with_keys(only)
     assert await desk.value_at("n1") == VALUE
 

@@ -187,7 +187,7 @@ def core_of(
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
     approvals.on_room = dispatcher.credit_returned
-    secrets_desk = secrets_of(settings, stores, roster.pool_of)
+    given = secrets_of(settings, stores, roster.pool_of)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -202,7 +202,7 @@ def core_of(
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
         newest=dispatcher.newest,
         answers=approvals.answers_for,
-        secrets_mark=secrets_desk.mark,
+        secrets_mark=given.mark,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
@@ -212,8 +212,7 @@ def core_of(
             books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
-        approvals,
-        secrets_desk,
+        approvals, given,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.purge import purge
 from orchestrator.ledger.readers import Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
-from orchestrator.ledger.secret_rows import SecretRow
+from orchestrator.ledger.secret_values import SecretRow
 from orchestrator.ledger.settle import settle
 from orchestrator.ledger.transaction import Tx
 from orchestrator.ledger.values import (

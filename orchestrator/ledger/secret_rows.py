@@ -6,12 +6,13 @@ Rare beside calls, so each is one small operation. Refuses to interpret any of i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orchestrator.ledger.readers import Reader
+from orchestrator.ledger.secret_values import SecretRow
 from orchestrator.ledger.tables import SECRETS
 from orchestrator.ledger.transaction import Hot, Tx
 
@@ -27,24 +28,6 @@ _SAVE = Hot(
     _NAMES,
 )
 _FORGET = Hot(delete(SECRETS).where(*_THIS))
-
-
-@dataclass(frozen=True, slots=True)
-class SecretRow:
-    """The newest version of one secret."""
-
-    tenant: str
-    owner: str
-    name: str
-    version: int
-    source: str
-    nodes: str
-    """Names with spaces between them; `pools` too."""
-    pools: str
-    created_at: float
-    changed_at: float
-    changed_by: str
-    sealed: str | None = field(repr=False)
 
 
 def save_secrets(tx: Tx, rows: Sequence[SecretRow]) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol, get_args
 
 import structlog
 
-from orchestrator.ledger.secret_rows import SecretRow
+from orchestrator.ledger.secret_values import SecretRow
 from orchestrator.secrets.keyring import KeyRing, NoKeys, aad_of, kid_of
 from orchestrator.secrets.sources import SecretMisplaced, SecretUnavailable, ValueSource, usable
 from tasks.clock import Clock

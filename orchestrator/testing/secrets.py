@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator.ledger.secret_rows import SecretRow
+from orchestrator.ledger.secret_values import SecretRow
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyring import KEY_BYTES, KeyRing
 from orchestrator.secrets.sources import ValueSource

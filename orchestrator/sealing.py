@@ -11,6 +11,7 @@ from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyfile import read_keys
 from orchestrator.secrets.keyring import KeyRing
 from orchestrator.secrets.sources import FileSource, ValueSource
+from orchestrator.secrets.vault import VaultPlace, VaultSource
 from orchestrator.settings import OrchestratorSettings
 from tasks.clock import Clock
 from tasks.errors import SettingsError
@@ -43,6 +44,8 @@ def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable
     sources: dict[str, ValueSource] = {}
     if settings.secrets_dir is not None:
         sources["file"] = FileSource(settings.secrets_dir)
+    if settings.vault_url:
+        sources["vault"] = VaultSource(_vault_place(settings))
     return Secrets(
         books=stores.ledger,
         keys=stores.keys,
@@ -50,4 +53,17 @@ def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable
         pool_of=pool_of,
         clock=stores.clock,
         blobs=stores.blobs,
+    )
+
+
+def _vault_place(settings: OrchestratorSettings) -> VaultPlace:
+    return VaultPlace(
+        settings.vault_url,
+        settings.vault_mount,
+        settings.vault_prefix,
+        settings.vault_namespace,
+        settings.vault_token_file,
+        settings.vault_role_id,
+        settings.vault_secret_id_file,
+        settings.vault_ca_file,
     )

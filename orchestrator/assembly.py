@@ -122,6 +122,7 @@ async def build(
         money=core.stores.ledger,
         approvals=core.approvals,
         secrets=core.secrets,
+        erasure=core.erasure(),
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),

@@ -13,6 +13,7 @@ from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
+from orchestrator.erasure import Erasure
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.enrolment import Enroller
@@ -66,3 +67,8 @@ class Core:
     pool_book: PoolBook
     approvals: Approvals
     secrets: Secrets
+
+    def erasure(self) -> Erasure:
+        """What forgets a project."""
+        stores = self.stores
+        return Erasure(books=stores.ledger, blobs=stores.blobs, secrets=self.secrets, clock=stores.clock)

@@ -28,8 +28,20 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
-from orchestrator.api.ports import Approvals, Blobs, Enrolments, Fleet, Money, Nodes, Scaling, Secrets, Verifier
+from orchestrator.api.ports import (
+    Approvals,
+    Blobs,
+    Enrolments,
+    Erasure,
+    Fleet,
+    Money,
+    Nodes,
+    Scaling,
+    Secrets,
+    Verifier,
+)
 from orchestrator.api.problems import NoSuchPath, internal, problem
+from orchestrator.api.projects import ProjectDoor
 from orchestrator.api.reply import Reply
 from orchestrator.api.scale_views import ScaleDoor
 from orchestrator.api.secrets import SecretDoor
@@ -54,6 +66,7 @@ def create_app(
     money: Money,
     approvals: Approvals,
     secrets: Secrets,
+    erasure: Erasure,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -77,6 +90,7 @@ def create_app(
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *SecretDoor(secrets).operations(),
+        *ProjectDoor(erasure).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *service.operations(),
     )

@@ -36,6 +36,7 @@ from tasks.scale_wire import (
 from tasks.secret_wire import SecretRequest, SecretsReply, SecretView
 from tasks.wire import (
     BacklogView,
+    ErasureView,
     EventView,
     ExplainView,
     NodeView,
@@ -127,6 +128,12 @@ class Secrets(Protocol):
     async def delete(self, owner: str, name: str, principal: Principal) -> None: ...
     async def rewrap(self) -> tuple[str, int, int]: ...
     async def give(self, node: str, server: str, refs: Sequence[str], *, with_values: bool) -> SecretsReply: ...
+
+
+class Erasure(Protocol):
+    """Forgetting a project."""
+
+    async def erase(self, project: str, principal: Principal) -> ErasureView: ...
 
 
 class Scaling(Protocol):

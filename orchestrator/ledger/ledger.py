@@ -17,6 +17,7 @@ from orchestrator.ledger.accept import accept
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
+from orchestrator.ledger.erase import Erased, erase
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.purge import purge
 from orchestrator.ledger.readers import Readers
@@ -242,6 +243,10 @@ class Ledger:
         """Forget a slice of what ended long ago, with attempts and dead letters."""
         return await self._small(lambda tx: purge(tx, wanted))
 
+    async def erase(self, tenant: str, project: str, after: int, limit: int) -> Erased:
+        """Delete a slice of a project's ended calls."""
+        return await self._small(lambda tx: erase(tx, tenant, project, after, limit))
+
     async def blob_references(self, *, after: int, limit: int) -> tuple[list[str], int | None]:
         """Digests that rows refer to, after the row with number `after`; and where the next page begins."""
         return await self._readers.run(partial(reads.blob_references, after=after, limit=limit))
@@ -377,11 +382,9 @@ class Ledger:
         """Forget about `limit` rows of spend older than that wall clock; how many."""
         return await self._small(lambda tx: spend.forget_spend(tx, before, limit))
 
-    async def secrets(
-        self, tenant: str | None = None, owner: str | None = None, name: str | None = None
-    ) -> list[SecretRow]:
-        """Sealed secrets; None does not narrow."""
-        return await self._readers.run(partial(secret_rows.secrets, tenant=tenant, owner=owner, name=name))
+    async def secrets(self, *named: str | None) -> list[SecretRow]:
+        """Sealed secrets of a tenant, an owner, a name; what is None or left out does not narrow."""
+        return await self._readers.run(lambda reader: secret_rows.secrets(reader, *named))
 
     async def save_secrets(self, rows: Sequence[SecretRow]) -> None:
         """Keep them, replacing what was under those names."""

@@ -40,9 +40,9 @@ def forget_secret(tx: Tx, tenant: str, owner: str, name: str) -> bool:
     return bool(tx.counts(_FORGET, [{"p_tenant": tenant, "p_owner": owner, "p_name": name}])[0])
 
 
-def secrets(reader: Reader, tenant: str | None, owner: str | None, name: str | None) -> list[SecretRow]:
-    """Those of a tenant, of an owner, of a name; None does not narrow."""
+def secrets(reader: Reader, *named: str | None) -> list[SecretRow]:
+    """Those of a tenant, of an owner, of a name; what is None or left out does not narrow."""
     query = select(SECRETS).order_by(*(SECRETS.c[part] for part in _KEY))
-    for column, wanted in ((_S.tenant, tenant), (_S.owner, owner), (_S.name, name)):
+    for column, wanted in zip((_S.tenant, _S.owner, _S.name), named, strict=False):
         query = query if wanted is None else query.where(column == wanted)
     return [SecretRow(**row) for row in reader.core.execute(query).mappings()]

@@ -21,7 +21,7 @@ from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, Me
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
-from orchestrator.testing.secrets import memory_secrets
+from orchestrator.testing.secrets import NoErasure, memory_secrets
 from tasks.clock import SystemClock
 
 BASE_URL = "http://127.0.0.1:8600"
@@ -46,6 +46,7 @@ def fake_app(
         money=money or MemoryMoney(),
         approvals=NoApprovals(),
         secrets=memory_secrets(),
+        erasure=NoErasure(),
     )
 
 

@@ -10,6 +10,8 @@ from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyring import KEY_BYTES, KeyRing
 from orchestrator.secrets.sources import ValueSource
 from tasks.clock import Clock, SystemClock
+from tasks.invocation import Principal
+from tasks.wire import ErasureView
 
 Key = tuple[str, str, str]
 
@@ -20,12 +22,9 @@ class MemorySecretBooks:
     def __init__(self) -> None:
         self.rows: dict[Key, SecretRow] = {}
 
-    async def secrets(
-        self, tenant: str | None = None, owner: str | None = None, name: str | None = None
-    ) -> list[SecretRow]:
+    async def secrets(self, *named: str | None) -> list[SecretRow]:
         """Those of a tenant, an owner, a name."""
-        wanted = (tenant, owner, name)
-        keys = [key for key in sorted(self.rows) if all(w in (None, k) for w, k in zip(wanted, key, strict=True))]
+        keys = [key for key in sorted(self.rows) if all(w in (None, k) for w, k in zip(named, key, strict=False))]
         return [self.rows[key] for key in keys]
 
     async def save_secrets(self, rows: Sequence[SecretRow]) -> None:
@@ -35,6 +34,14 @@ class MemorySecretBooks:
     async def forget_secret(self, tenant: str, owner: str, name: str) -> bool:
         """Whether it was there."""
         return self.rows.pop((tenant, owner, name), None) is not None
+
+
+class NoErasure:
+    """Nothing is kept of any project."""
+
+    async def erase(self, project: str, principal: Principal) -> ErasureView:  # noqa: ARG002 - the port's
+        """Nothing is gone."""
+        return ErasureView(project=project, calls=0, blobs=0, secrets=0, still_open=0, kept=())
 
 
 def new_ring(*kids: str) -> KeyRing:

@@ -97,6 +97,7 @@ async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
         scaling=scale_views(story.clock),
         approvals=core.approvals,
         secrets=core.secrets,
+        erasure=core.erasure(),
         money=core.stores.ledger,
         clock=story.clock,
     )

@@ -99,6 +99,7 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
         money=core.stores.ledger,
         approvals=core.approvals,
         secrets=core.secrets,
+        erasure=core.erasure(),
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:

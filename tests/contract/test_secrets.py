@@ -25,7 +25,7 @@ from orchestrator.testing.doors import FakeNodes, NoApprovals
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
-from orchestrator.testing.secrets import new_ring
+from orchestrator.testing.secrets import NoErasure, new_ring
 from tasks.clock import SystemClock
 from tasks.errors import InvalidCall, NotFound
 from tasks.invocation import Principal
@@ -238,6 +238,7 @@ async def api(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(
         FakeFleet(), FakeNodes(), MemoryBlobs(), tokens, ApiSettings(), enrolments=None,  # type: ignore[arg-type]
         scaling=scale_views(), money=MemoryMoney(), approvals=NoApprovals(), secrets=desk.of,
+        erasure=NoErasure(),
     )  # fmt: skip
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     transport = httpx.ASGITransport(app)

@@ -30,13 +30,16 @@ from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
+from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
+from orchestrator.identity.keys import Keys
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
+from orchestrator.ledger.shelves import KeyRows
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
@@ -108,7 +111,8 @@ async def build(
     leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    doors = Authenticators([_tokens(settings, core)])
+    challenges = Challenges(keys=core.keys, clock=core.stores.clock)
+    doors = Authenticators([core.keys, challenges, _tokens(settings, core)])
     front = _front(settings, core, fleet, doors)
     feed = _flower_feed(settings, core, views)
     app = create_app(
@@ -123,6 +127,8 @@ async def build(
         approvals=core.approvals,
         secrets=core.secrets,
         erasure=core.erasure(),
+        keys=core.keys,
+        challenges=challenges,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -213,7 +219,7 @@ def core_of(
             books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
-        approvals, given,
+        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), given,
     )  # fmt: skip
 
 

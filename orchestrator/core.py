@@ -17,9 +17,11 @@ from orchestrator.erasure import Erasure
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.enrolment import Enroller
+from orchestrator.identity.keys import Keys
 from orchestrator.intake.check import Intake
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Proof
+from orchestrator.ledger.erase import ErasedRows
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.pools import Policies
 from orchestrator.registry.desk import NodeDesk
@@ -66,9 +68,10 @@ class Core:
     claims: ClaimBook
     pool_book: PoolBook
     approvals: Approvals
+    keys: Keys
     secrets: Secrets
 
     def erasure(self) -> Erasure:
         """What forgets a project."""
         stores = self.stores
-        return Erasure(books=stores.ledger, blobs=stores.blobs, secrets=self.secrets, clock=stores.clock)
+        return Erasure(books=ErasedRows(stores.ledger), blobs=stores.blobs, secrets=self.secrets, clock=stores.clock)

@@ -14,10 +14,10 @@ import structlog
 
 from orchestrator.ledger.erase import Erased
 from tasks.clock import Clock
+from tasks.erasure_wire import ErasureView
 from tasks.errors import InvalidProject
 from tasks.invocation import PROJECT_PATTERN, Principal
 from tasks.secret_wire import SecretView
-from tasks.wire import ErasureView
 
 log = structlog.get_logger("mcpfleet.erasure")
 SLICE_ROWS = 200

@@ -19,6 +19,7 @@ from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.send import Sender
 from orchestrator.front.app import McpFront
 from orchestrator.leader import Leadership, Loop, every
+from orchestrator.ledger.shelves import KeyRows
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.scaling import Scaling
 from orchestrator.settings import OrchestratorSettings
@@ -32,6 +33,8 @@ LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
 AUDIT_EVERY_S = 5.0
+USES_EVERY_S = 60.0
+"""When a key was used last is written down so often."""
 WAITING_PAGE = 5000
 
 
@@ -65,6 +68,7 @@ def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int]
         ledger, roster = core.stores.ledger, core.roster
         core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
         core.enroller.restore(await ledger.enrolments())
+        core.keys.restore(await KeyRows(ledger).all())
         await core.claims.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         await core.pool_book.load()
@@ -120,6 +124,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(SWEEP_EVERY_S, save_shapes, "pool shapes"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
+        every(USES_EVERY_S, core.keys.save_uses, "uses of keys"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
         *upkeep(settings, core),
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from orchestrator.core import Stores
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.sealed import SealedLedger
+from orchestrator.ledger.secret_rows import SecretRows
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyfile import read_keys
 from orchestrator.secrets.keyring import KeyRing
@@ -47,7 +48,7 @@ def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable
     if settings.vault_url:
         sources["vault"] = VaultSource(_vault_place(settings))
     return Secrets(
-        books=stores.ledger,
+        books=SecretRows(stores.ledger),
         keys=stores.keys,
         sources=sources,
         pool_of=pool_of,

@@ -393,17 +393,3 @@ class EventView(_Out):
     """accepted, released, running, progress, asked, answered, retry, ended."""
     at: float
     data: dict[str, Any] = Field(default_factory=dict)
-
-
-class ErasureView(BaseModel):
-    """What became of a project that was erased."""
-
-    model_config = ConfigDict(frozen=True)
-    project: str
-    calls: int
-    blobs: int
-    secrets: int
-    still_open: int
-    """Calls that have not ended, and are left."""
-    kept: tuple[str, ...]
-    """What is left, and why."""

@@ -24,6 +24,7 @@ from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
 from orchestrator.api.hosts import HostGuard
 from orchestrator.api.invocations import Invocations
+from orchestrator.api.keys import KeyDoor
 from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
@@ -31,9 +32,11 @@ from orchestrator.api.operation import Operation
 from orchestrator.api.ports import (
     Approvals,
     Blobs,
+    Challenges,
     Enrolments,
     Erasure,
     Fleet,
+    Keys,
     Money,
     Nodes,
     Scaling,
@@ -67,6 +70,8 @@ def create_app(
     approvals: Approvals,
     secrets: Secrets,
     erasure: Erasure,
+    keys: Keys,
+    challenges: Challenges,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -91,6 +96,7 @@ def create_app(
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *SecretDoor(secrets).operations(),
         *ProjectDoor(erasure).operations(),
+        *KeyDoor(keys, challenges).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *service.operations(),
     )

@@ -103,7 +103,7 @@ def _problems(operation: Operation, ref_of: Refs) -> dict[str, Any]:
     has_body = operation.body is not None or operation.takes_stream
     words = {status: word for status, word in ALWAYS.items() if has_body or status not in WITH_BODY}
     words |= GUARDED if operation.scope is not None else {}
-    words |= {status: SOMETIMES[status] for status in operation.errors}
+    words |= {status: (SOMETIMES | GUARDED)[status] for status in operation.errors}
     content = {"application/problem+json": {"schema": ref_of["serialization", Problem]}}
     retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
     return {

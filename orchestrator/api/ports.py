@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import Protocol
 
 from orchestrator.ledger.approval_values import ApprovalRow
+from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
 from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
 from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
+from tasks.erasure_wire import ErasureView
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import (
     ClaimReply,
@@ -36,7 +38,6 @@ from tasks.scale_wire import (
 from tasks.secret_wire import SecretRequest, SecretsReply, SecretView
 from tasks.wire import (
     BacklogView,
-    ErasureView,
     EventView,
     ExplainView,
     NodeView,
@@ -105,6 +106,32 @@ class Enrolments(Protocol):
     def require(self, name: str) -> None: ...
     async def revoke(self, name: str) -> None: ...
     def check(self, principal: Principal, name: str, pool: str) -> None: ...
+
+
+class Keys(Protocol):
+    """API keys."""
+
+    def listing(self, by: Principal) -> list[KeyRow]: ...
+    def get(self, key_id: str, by: Principal) -> KeyRow: ...
+    async def issue(self, wanted: WantedKey, by: Principal) -> IssuedKey: ...
+    async def rotate(self, key_id: str, by: Principal, *, is_own: bool = False) -> IssuedKey: ...
+    async def revoke(self, key_id: str, by: Principal) -> KeyRow: ...
+
+
+class Session(Protocol):
+    """A bearer token for minutes."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def expires_at(self) -> float: ...
+
+
+class Challenges(Protocol):
+    """Nonces, and what a signed one is traded for."""
+
+    def challenge(self, key_id: str) -> tuple[str, float]: ...
+    def session(self, key_id: str, nonce: str, signature: str, *, server: str, peer: str | None) -> Session: ...
 
 
 class Approvals(Protocol):

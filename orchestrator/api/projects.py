@@ -5,8 +5,8 @@ from __future__ import annotations
 from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Erasure
 from orchestrator.api.reply import Reply, model
+from tasks.erasure_wire import ErasureView
 from tasks.scopes import Scope
-from tasks.wire import ErasureView
 
 
 class ProjectDoor:

@@ -165,8 +165,10 @@ def _problem(answer: httpx.Response) -> FleetError:
         detail, code = str(form["detail"]), str(form.get("code", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         detail, code = f"{answer.request.url.path} answered {answer.status_code} {answer.reason_phrase}", ""
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
         return NotAllowed(f"{detail}; check MCPFLEET_TOKEN")
+    if answer.status_code == httpx.codes.FORBIDDEN:
+        return NotAllowed(detail)
     return Refused(detail, status=answer.status_code, code=code)
 
 

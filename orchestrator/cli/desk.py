@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, BinaryIO
 
 import httpx
@@ -39,13 +39,13 @@ class Desk:
     now: Callable[[], float] = field(default=time.time)
     sleep: Callable[[float], None] = field(default=time.sleep)
 
-    def target(self) -> Target:
-        """The fleet that is meant."""
-        return find_target(self.settings)
+    def target(self, token: str | None = None) -> Target:
+        """The fleet that is meant; `token` instead of the one that was set."""
+        return find_target(self.settings if token is None else replace(self.settings, token=token))
 
-    def api(self) -> Api:
+    def api(self, token: str | None = None) -> Api:
         """A connection to it; close it."""
-        target = self.target()
+        target = self.target(token)
         return Api(target.url, target.token, self.transport)
 
 

@@ -18,7 +18,7 @@ from orchestrator.cli.exits import Exit
 
 DISTRIBUTION = "mcpfleet"
 UNINSTALLED = "0+source"
-NOT_OURS = ("MCPFLEET_NODE_", "MCPFLEET_URL", "MCPFLEET_STATE_DIR")
+NOT_OURS = ("MCPFLEET_NODE_", "MCPFLEET_URL", "MCPFLEET_TOKEN_FILE", "MCPFLEET_STATE_DIR")
 """Settings of nodes and of the command line, which the orchestrator leaves alone."""
 
 PortOption = Annotated[

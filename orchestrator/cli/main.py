@@ -17,7 +17,20 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from orchestrator.cli import approvals, call, cost, dead, fleet, invocations, nodes, projects, scale, secrets, tools
+from orchestrator.cli import (
+    approvals,
+    call,
+    cost,
+    dead,
+    fleet,
+    invocations,
+    keys,
+    nodes,
+    projects,
+    scale,
+    secrets,
+    tools,
+)
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
@@ -28,7 +41,7 @@ from tasks.errors import FleetError
 NAME = "mcpfleet"
 _CHOICE = re.compile(r"Invalid value for '(?P<name>[^']*)': (?P<given>'.*') is not one of (?P<known>.*)\.")
 
-_CALLS, _MACHINES, _HERE = "Calls", "Machines", "This machine"
+_CALLS, _MACHINES, _DOORS, _HERE = "Calls", "Machines", "Who may come in", "This machine"
 _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
     _CALLS: (
         tools.tools,
@@ -44,6 +57,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         approvals.deny,
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
+    _DOORS: (keys.whoami,),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, fleet.version),
 }
 
@@ -67,6 +81,7 @@ def build() -> typer.Typer:
     app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)
     app.add_typer(secrets.secrets, name="secrets", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
+    app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
     return app
 
 

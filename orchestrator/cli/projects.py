@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from orchestrator.cli.desk import JsonFlag, desk_of
 from orchestrator.cli.exits import BadInput
-from tasks.wire import ErasureView
+from tasks.erasure_wire import ErasureView
 
 project = typer.Typer(no_args_is_help=True, help="What the fleet keeps of a project.")
 

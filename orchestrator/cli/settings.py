@@ -1,6 +1,6 @@
 """Where the command line finds its fleet. The only place of the CLI that reads the environment.
 
-Owns `MCPFLEET_URL`, `MCPFLEET_TOKEN` and `MCPFLEET_STATE_DIR`; the orchestrator's own settings are
+Owns `MCPFLEET_URL`, `MCPFLEET_TOKEN`, `MCPFLEET_TOKEN_FILE` and `MCPFLEET_STATE_DIR`; the orchestrator's own are
 in `orchestrator/settings.py`.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.local.statefile import FleetFile, read_fleet_file
+from tasks.client.settings import token_in
 from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 
 DEFAULT_URL = "http://127.0.0.1:8700"
@@ -47,9 +48,7 @@ def read_settings(environ: Mapping[str, str]) -> CliSettings:
     url = environ.get("MCPFLEET_URL") or None
     if url is not None and not url.startswith(("http://", "https://")):
         raise SettingsError(f"MCPFLEET_URL is {url!r}, but must begin with http:// or https://")
-    return CliSettings(
-        state_dir=state_dir(environ), url=url, token=environ.get("MCPFLEET_TOKEN") or None, environ=environ
-    )
+    return CliSettings(state_dir=state_dir(environ), url=url, token=token_in(environ), environ=environ)
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:
@@ -78,7 +77,7 @@ def find_target(settings: CliSettings) -> Target:
         raise OrchestratorDown(DEFAULT_URL, "MCPFLEET_URL is not set and no local fleet runs")
     token = settings.token or _token_of(local, settings.url)
     if token is None:
-        raise NotAllowed(f"no token for {settings.url}; set MCPFLEET_TOKEN")
+        raise NotAllowed(f"no token for {settings.url}; set MCPFLEET_TOKEN, or MCPFLEET_TOKEN_FILE to a file with it")
     return Target(settings.url.rstrip("/"), token, "MCPFLEET_URL")
 
 

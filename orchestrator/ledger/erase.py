@@ -6,7 +6,9 @@ does, for others may have the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Integer, bindparam, literal_column, select
 
@@ -14,6 +16,7 @@ from orchestrator.ledger.purge import WITH_IT
 from orchestrator.ledger.tables import INVOCATIONS
 from orchestrator.ledger.transaction import Hot, Tx
 
+T = TypeVar("T")
 _C = INVOCATIONS.c
 _SLICE = Hot(
     select(_C.seq, _C.id, _C.ended_at, _C.arguments_blob, _C.result_blob, _C.capsule_blob)
@@ -46,3 +49,25 @@ def erase(tx: Tx, tenant: str, project: str, after: int, limit: int) -> Erased:
             tx.put(statement, [{"p_id": row[1]} for row in gone])
     blobs = frozenset(digest for row in gone for digest in row[3:] if digest is not None)
     return Erased(len(gone), len(found) - len(gone), blobs, int(found[-1][0]) if len(found) == limit else None)
+
+
+class Books(Protocol):
+    """The ledger."""
+
+    async def write(self, operation: Callable[[Tx], T]) -> T: ...
+    async def blob_references(self, *, after: int, limit: int) -> tuple[list[str], int | None]: ...
+
+
+class ErasedRows:
+    """Projects of a ledger, as far as they are erased."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    async def erase(self, tenant: str, project: str, after: int, limit: int) -> Erased:
+        """Delete the next slice of what ended."""
+        return await self._books.write(lambda tx: erase(tx, tenant, project, after, limit))
+
+    async def blob_references(self, *, after: int, limit: int) -> tuple[list[str], int | None]:
+        """As the ledger's."""
+        return await self._books.blob_references(after=after, limit=limit)

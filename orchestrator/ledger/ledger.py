@@ -7,23 +7,22 @@ the writer (`commit.py`) or a question to the readers (`readers.py`). docs/ledge
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
-from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, secret_rows, spend
+from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger import cancel as ends
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
-from orchestrator.ledger.erase import Erased, erase
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.purge import purge
-from orchestrator.ledger.readers import Readers
+from orchestrator.ledger.readers import Reader, Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
-from orchestrator.ledger.secret_values import SecretRow
 from orchestrator.ledger.settle import settle
+from orchestrator.ledger.shelves import Shelf
 from orchestrator.ledger.transaction import Tx
 from orchestrator.ledger.values import (
     Accepted,
@@ -243,10 +242,6 @@ class Ledger:
         """Forget a slice of what ended long ago, with attempts and dead letters."""
         return await self._small(lambda tx: purge(tx, wanted))
 
-    async def erase(self, tenant: str, project: str, after: int, limit: int) -> Erased:
-        """Delete a slice of a project's ended calls."""
-        return await self._small(lambda tx: erase(tx, tenant, project, after, limit))
-
     async def blob_references(self, *, after: int, limit: int) -> tuple[list[str], int | None]:
         """Digests that rows refer to, after the row with number `after`; and where the next page begins."""
         return await self._readers.run(partial(reads.blob_references, after=after, limit=limit))
@@ -342,6 +337,18 @@ class Ledger:
         """Its token and its credential are void."""
         await self._small(lambda tx: scale_rows.forget_enrolment(tx, name))
 
+    async def keep(self, shelf: Shelf, row: Mapping[str, Any]) -> None:
+        """Keep one row of a small table, replacing what was known under its key."""
+        await self._small(lambda tx: shelf.keep(tx, row))
+
+    async def drop(self, shelf: Shelf, key: str) -> None:
+        """Delete one."""
+        await self._small(lambda tx: shelf.drop(tx, key))
+
+    async def kept(self, shelf: Shelf) -> list[dict[str, Any]]:
+        """Every row of a small table."""
+        return await self._readers.run(shelf.read)
+
     async def scale_pools(self) -> list[ScalePoolRow]:
         """What is remembered of pools beside their policy."""
         return await self._readers.run(scale_rows.scale_pools)
@@ -382,18 +389,12 @@ class Ledger:
         """Forget about `limit` rows of spend older than that wall clock; how many."""
         return await self._small(lambda tx: spend.forget_spend(tx, before, limit))
 
-    async def secrets(self, *named: str | None) -> list[SecretRow]:
-        """Sealed secrets of a tenant, an owner, a name; what is None or left out does not narrow."""
-        return await self._readers.run(lambda reader: secret_rows.secrets(reader, *named))
+    async def read(self, question: Callable[[Reader], T]) -> T:
+        """One question, beside the writer."""
+        return await self._readers.run(question)
 
-    async def save_secrets(self, rows: Sequence[SecretRow]) -> None:
-        """Keep them, replacing what was under those names."""
-        wanted = tuple(rows)
-        await self._small(lambda tx: secret_rows.save_secrets(tx, wanted))
-
-    async def forget_secret(self, tenant: str, owner: str, name: str) -> bool:
-        """Delete one; whether it was there."""
-        return await self._small(lambda tx: secret_rows.forget_secret(tx, tenant, owner, name))
-
-    async def _small(self, operation: Callable[[Tx], T]) -> T:
+    async def write(self, operation: Callable[[Tx], T]) -> T:
+        """One rare operation, in the writer's order; it may refuse only before it wrote."""
         return cast("T", await self._writer.submit(_SMALL, operation))
+
+    _small = write

@@ -247,6 +247,18 @@ ENROLMENTS = Table(
     Column("used_at", Double),
 )
 
+KEYS = Table(
+    "mcpfleet_keys",
+    META,
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("name", "tenant", "principal", "roles", "groups", "networks")),
+    *(Column(name, Text) for name in ("scopes", "digest", "public_key")),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    *(Column(name, Double) for name in ("expires_at", "lifetime_s", "used_at")),
+    *(Column(name, Text) for name in ("succeeds", "used_from")),
+)
+
 SCALE_POOLS = Table(
     "mcpfleet_scale_pools",
     META,

@@ -13,7 +13,9 @@ from orchestrator.local.servers import Installed, discover, search_path
 from tasks.errors import SettingsError
 
 _OURS = re.compile(r"MCPFLEET_")
-CLIENT_ONLY = frozenset({"MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_STATE_DIR", "MCPFLEET_JOIN_TOKEN"})
+CLIENT_ONLY = frozenset(
+    {"MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_TOKEN_FILE", "MCPFLEET_STATE_DIR", "MCPFLEET_JOIN_TOKEN"}
+)
 """Of whoever typed the command; the children get their own."""
 NODE_PREFIX, POOLS_FILE = "MCPFLEET_NODE_", "MCPFLEET_POOLS_FILE"
 NODES_MAX = 32

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from orchestrator.identity.tokens import ANY_NODE, digest
 from orchestrator.ledger.approval_values import ApprovalRow
+from orchestrator.ledger.key_values import KeyRow
 from orchestrator.ledger.values import EnrolmentRow
 from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
@@ -27,7 +28,7 @@ JOIN_TOKEN, NODE_TOKEN = "token-join", "token-node-a"
 NODE_NAME = "a"
 
 
-class FakeVerifier:
+class FakeTokens:
     """Five tokens: an operator, a client, a client of another tenant, a joining node, the node `a`."""
 
     def __init__(self, enrolled: Callable[[str], Principal | None] = lambda _digest: None) -> None:
@@ -40,7 +41,7 @@ class FakeVerifier:
             NODE_TOKEN: Principal(NODE_NAME, roles=frozenset({Role.NODE})),
         }
 
-    async def verify(self, presented: Presented) -> Principal | None:
+    async def principal(self, presented: Presented) -> Principal | None:
         """Who this is."""
         return self._known.get(presented.token) or self._enrolled(digest(presented.token))
 
@@ -102,6 +103,21 @@ class MemoryEnrolments:
     async def forget_enrolment(self, name: str) -> None:
         """Forget it."""
         self.rows.pop(name, None)
+
+
+class MemoryKeys:
+    """The ledger's table of API keys."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, KeyRow] = {}
+
+    async def save(self, row: KeyRow) -> None:
+        """Keep it."""
+        self.rows[row.id] = row
+
+    async def forget(self, key_id: str) -> None:
+        """Forget it."""
+        self.rows.pop(key_id, None)
 
 
 class NoApprovals:

@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 
 from orchestrator.front.app import McpFront
 from orchestrator.front.settings import FrontSettings
-from orchestrator.testing.doors import CLIENT_TOKEN, FakeVerifier
+from orchestrator.identity.doors import Authenticators
+from orchestrator.testing.doors import CLIENT_TOKEN, FakeTokens
 from orchestrator.testing.inprocess_fleet import InProcessFleet, Progress, ToolFailed
 from orchestrator.testing.serving import serving
 from tasks.invocation import Call, Lane
@@ -94,7 +95,7 @@ async def front_under_test(settings: FrontSettings = SETTINGS, **changes: Any) -
     """Serving on a loopback port."""
     tools = Toolbox()
     fleet = InProcessFleet(tools.specs(), tools.run)
-    front = McpFront(fleet, FakeVerifier(), replace(settings, **changes))
+    front = McpFront(fleet, Authenticators([FakeTokens()]), replace(settings, **changes))
     app = Starlette(routes=front.routes(), lifespan=lambda _: front.running())
     async with serving(app) as base:
         yield FrontUnderTest(front, fleet, tools, app, f"{base}/mcp")

@@ -15,9 +15,12 @@ from starlette.applications import Starlette
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
+from orchestrator.identity.challenges import Challenges
+from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
+from orchestrator.identity.keys import Keys
 from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeVerifier, MemoryEnrolments, NoApprovals
+from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeTokens, MemoryEnrolments, MemoryKeys, NoApprovals
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
@@ -34,7 +37,9 @@ def fake_app(
     """The application over fakes only."""
     nodes = FakeNodes()
     enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
-    verifier = FakeVerifier(enroller.principal)
+    keys = Keys(store=MemoryKeys(), clock=SystemClock())
+    challenges = Challenges(keys=keys, clock=SystemClock())
+    verifier = Authenticators([keys, challenges, FakeTokens(enroller.principal)])
     return create_app(
         fleet,
         nodes,
@@ -47,6 +52,8 @@ def fake_app(
         approvals=NoApprovals(),
         secrets=memory_secrets(),
         erasure=NoErasure(),
+        keys=keys,
+        challenges=challenges,
     )
 
 

@@ -10,8 +10,8 @@ from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyring import KEY_BYTES, KeyRing
 from orchestrator.secrets.sources import ValueSource
 from tasks.clock import Clock, SystemClock
+from tasks.erasure_wire import ErasureView
 from tasks.invocation import Principal
-from tasks.wire import ErasureView
 
 Key = tuple[str, str, str]
 

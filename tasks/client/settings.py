@@ -1,7 +1,7 @@
 """Where a client finds its fleet. The only place of the client that reads the environment.
 
-What is passed wins, then `MCPFLEET_URL` and `MCPFLEET_TOKEN`, then the file that `mcpfleet up`
-writes (`fleet.json` under `MCPFLEET_STATE_DIR`, by default the XDG state directory).
+What is passed wins, then `MCPFLEET_URL` and `MCPFLEET_TOKEN` (or `MCPFLEET_TOKEN_FILE`), then the file that
+`mcpfleet up` writes (`fleet.json` under `MCPFLEET_STATE_DIR`, by default the XDG state directory).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def find(
         NotAllowed: an address without a token.
         SettingsError: an address or a state file that cannot be read.
     """
-    url, token = url or environ.get("MCPFLEET_URL") or None, token or environ.get("MCPFLEET_TOKEN") or None
+    url, token = url or environ.get("MCPFLEET_URL") or None, token or token_in(environ)
     local = _local(state_file(environ)) if url is None or token is None else {}
     if url is None:
         url = local.get("url")
@@ -55,8 +55,27 @@ def find(
     if token is None and local.get("url", "").rstrip("/") == url.rstrip("/"):
         token = local.get("token")
     if token is None:
-        raise NotAllowed(f"no token for {url}; set MCPFLEET_TOKEN or pass token=")
+        raise NotAllowed(f"no token for {url}; set MCPFLEET_TOKEN or MCPFLEET_TOKEN_FILE, or pass token=")
     return ClientSettings(url.rstrip("/"), token)
+
+
+def token_in(environ: Mapping[str, str]) -> str | None:
+    """`MCPFLEET_TOKEN`, else what is in the file that `MCPFLEET_TOKEN_FILE` names: a key that is rotated stays there.
+
+    Raises:
+        SettingsError: that file cannot be read, or is empty.
+    """
+    if token := environ.get("MCPFLEET_TOKEN"):
+        return token
+    if not (named := environ.get("MCPFLEET_TOKEN_FILE")):
+        return None
+    try:
+        text = Path(named).expanduser().read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} cannot be read ({error})") from error
+    if not text:
+        raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} is empty; put an API key into it")
+    return text
 
 
 def state_file(environ: Mapping[str, str]) -> Path:

@@ -15,6 +15,7 @@ from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
 from orchestrator.happenings import ApprovalAnswered, ApprovalAsked, Happening
+from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.protocol import UNSAFE, PlayedNode, Story, held
@@ -98,6 +99,8 @@ async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
         approvals=core.approvals,
         secrets=core.secrets,
         erasure=core.erasure(),
+        keys=core.keys,
+        challenges=Challenges(keys=core.keys, clock=core.stores.clock),
         money=core.stores.ledger,
         clock=story.clock,
     )

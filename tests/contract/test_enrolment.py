@@ -17,6 +17,7 @@ import pytest
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
+from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.protocol import SAFE, Story
@@ -100,6 +101,8 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
         approvals=core.approvals,
         secrets=core.secrets,
         erasure=core.erasure(),
+        keys=core.keys,
+        challenges=Challenges(keys=core.keys, clock=core.stores.clock),
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:

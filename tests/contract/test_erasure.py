@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.erasure import FRESH_S, Erasure
+from orchestrator.ledger.erase import ErasedRows
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import HOLDER, failure, new, release_of, success
 from orchestrator.testing.secrets import memory_secrets
@@ -31,7 +32,9 @@ class Field:
     def __init__(self, ledger: Ledger, folder: Path) -> None:
         clock = FakeClock()
         self.ledger, self.blobs, self.secrets = ledger, DiskBlobs(folder), memory_secrets()
-        self.eraser = Erasure(books=ledger, blobs=self.blobs, secrets=self.secrets, clock=clock, pause_s=0.0)
+        self.eraser = Erasure(
+            books=ErasedRows(ledger), blobs=self.blobs, secrets=self.secrets, clock=clock, pause_s=0.0
+        )
         self.now, self.old = clock.wall_s(), clock.wall_s() - 2 * FRESH_S
         self.folder = folder
 

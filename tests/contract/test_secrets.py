@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from orchestrator.api.settings import ApiSettings
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, digest, static
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.secret_rows import SecretRows
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyring import KeyRing
 from orchestrator.secrets.sources import FileSource
@@ -42,14 +44,14 @@ class Desk:
     """One desk on a ledger of its own, and what it was made of."""
 
     def __init__(self, ledger: Ledger, folder: Path) -> None:
-        self.ledger, self.folder = ledger, folder
+        self.ledger, self.rows, self.folder = ledger, SecretRows(ledger), folder
         self.key = secrets.token_bytes(32)
         self.of = self.with_keys(KeyRing({"k1": self.key}, newest="k1"))
 
     def with_keys(self, keys: KeyRing | None) -> Secrets:
         """Another orchestrator on the same ledger."""
         sources = {"file": FileSource(self.folder)}
-        return Secrets(books=self.ledger, keys=keys, sources=sources, pool_of=POOLS.get, clock=SystemClock())
+        return Secrets(books=self.rows, keys=keys, sources=sources, pool_of=POOLS.get, clock=SystemClock())
 
     async def put(self, who: Principal = ANN, **members: object) -> int:
         """Of owner `shop` and name `stripe`; its version."""
@@ -115,8 +117,8 @@ async def test_what_is_withheld_and_what_is_not_there_sound_alike(desk: Desk) ->
 async def test_a_value_is_sealed_in_the_database_and_bound_to_its_row(desk: Desk, tmp_path: Path) -> None:
     """Neither in the file nor in another row of it: who may write the database cannot move it to a tenant of theirs."""
     await desk.put()
-    (row,) = await desk.ledger.secrets()
-    await desk.ledger.save_secrets([replace(row, tenant="evil", nodes="*")])
+    (row,) = await desk.rows.secrets()
+    await desk.rows.save_secrets([replace(row, tenant="evil", nodes="*")])
     reply = await desk.give("n1", "secret_ref:evil/shop:stripe")
     assert not reply.given
     assert "does not open this" in reply.withheld[0].why
@@ -128,9 +130,9 @@ async def test_a_value_is_sealed_in_the_database_and_bound_to_its_row(desk: Desk
 async def test_an_older_version_put_under_the_new_number_does_not_open(desk: Desk) -> None:
     """The version is bound, too."""
     await desk.put()
-    (old,) = await desk.ledger.secrets()
+    (old,) = await desk.rows.secrets()
     await desk.put(value="second-value")
-    await desk.ledger.save_secrets([replace(old, version=2)])
+    await desk.rows.save_secrets([replace(old, version=2)])
     assert await desk.value_at("n1") is None
 
 
@@ -235,9 +237,10 @@ async def api(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     """The HTTP API over this desk; the token NODE is node n1's."""
     own = Tokens(static(OPERATOR, JOIN), node_of={digest(NODE): "n1"}.get, enrolled=lambda _: None)
     tokens = Authenticators([own])
+    nobody: Any = None
     app = create_app(
-        FakeFleet(), FakeNodes(), MemoryBlobs(), tokens, ApiSettings(), enrolments=None,  # type: ignore[arg-type]
-        scaling=scale_views(), money=MemoryMoney(), approvals=NoApprovals(), secrets=desk.of,
+        FakeFleet(), FakeNodes(), MemoryBlobs(), tokens, ApiSettings(), enrolments=nobody, keys=nobody,
+        challenges=nobody, scaling=scale_views(), money=MemoryMoney(), approvals=NoApprovals(), secrets=desk.of,
         erasure=NoErasure(),
     )  # fmt: skip
     headers = {"Authorization": f"Bearer {OPERATOR}"}

@@ -31,6 +31,7 @@ CLIENT = """
 |---|---|
 | `MCPFLEET_URL` | where the orchestrator answers; without it the fleet that `mcpfleet up` wrote down |
 | `MCPFLEET_TOKEN` | the bearer token of the doors |
+| `MCPFLEET_TOKEN_FILE` | a file with it, read at every start; for a key that `mcpfleet keys rotate --file` replaces |
 | `MCPFLEET_STATE_DIR` | state of a local fleet; `mcpfleet` below `$XDG_STATE_HOME`, else below `~/.local/state` |
 """
 

@@ -13,7 +13,8 @@ from starlette.applications import Starlette
 from orchestrator.api import strict_json
 from orchestrator.front.app import McpFront
 from orchestrator.front.calls import Asked, ToolCalls
-from orchestrator.testing.doors import CLIENT_TOKEN, JOIN_TOKEN, NODE_TOKEN, FakeVerifier
+from orchestrator.identity.doors import Authenticators
+from orchestrator.testing.doors import CLIENT_TOKEN, JOIN_TOKEN, NODE_TOKEN, FakeTokens
 from orchestrator.testing.front import SETTINGS, TASKS, Toolbox, front_under_test, legacy_headers, modern
 from orchestrator.testing.inprocess_fleet import InProcessFleet
 from orchestrator.testing.serving import serving
@@ -171,7 +172,7 @@ async def test_progress_comes_before_the_result_and_in_order() -> None:
 )
 async def test_a_body_that_is_not_one_clear_json_text_is_refused(bad: bytes) -> None:
     """-32700 and 400: two readers of the same text must not take it differently."""
-    front = McpFront(_NoFleet(), FakeVerifier(), SETTINGS, parse=strict_json.parse)  # type: ignore[arg-type]
+    front = McpFront(_NoFleet(), Authenticators([FakeTokens()]), SETTINGS, parse=strict_json.parse)  # type: ignore[arg-type]
     app = Starlette(routes=front.routes(), lifespan=lambda _: front.running())
     async with serving(app) as base:
         answer = await post(f"{base}/mcp", bad, modern("tools/list")[1])

@@ -25,7 +25,7 @@ from orchestrator.local.statefile import FleetFile
 
 GENERAL_NODES = 2
 LOG_LINES = 5
-_CLIENT = ("MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_STATE_DIR")
+_CLIENT = ("MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_TOKEN_FILE", "MCPFLEET_STATE_DIR")
 
 
 def run_demo(settings: CliSettings, screen: Screen, *, keep: bool, fast: bool, verbose: bool) -> int:

@@ -136,12 +136,13 @@ async def build(
         leads=core.proof.holds,
     )
 
-    def leave() -> None:
-        front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
-        leadership.step_down()
-        core.watch.end()
+    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front))
 
-    return Orchestrator(app, fleet, core, leadership, leave)
+
+def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
+    front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
+    leadership.step_down()
+    core.watch.end()
 
 
 def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:

@@ -47,9 +47,9 @@ class Field:
         body = {"value": value, "pools": ["*"]}
         self._http.put("/v1/secrets/shop/signing", json=body).raise_for_status()
 
-    def call(self, tool: str, **arguments: str) -> dict[str, Any]:
+    def call(self, tool: str, project: str | None = None, **arguments: str) -> dict[str, Any]:
         """One call, to its end."""
-        body = {"tool": tool, "arguments": arguments}
+        body = {"tool": tool, "arguments": arguments, "project": project}
         view: dict[str, Any] = self._http.post("/v1/invocations?wait=20", json=body).json()
         return view
 
@@ -71,6 +71,11 @@ class Field:
         return found(value, places(self.local, self.tap, may_have=need))
 
 
+def in_ledger(names: list[str]) -> list[str]:
+    """Those of the database's files."""
+    return [name for name in names if name.startswith("file ledger.db")]
+
+
 @pytest.fixture(scope="module")
 def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """A real fleet, and an ear on its Redis."""
@@ -78,8 +83,9 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     servers = folder / "servers.json"
     servers.write_text(json.dumps(SERVERS))
     words = ("--nodes", "1", "--servers", str(servers), "--verbose")
-    environ = dict(os.environ) | {"MCPFLEET_LOG_LEVEL": "DEBUG", "MCPFLEET_NODE_LOG_LEVEL": "debug"}
-    with upped(folder, *words, environ=environ) as local, wiretap(local.file.redis_url) as tap:
+    settings = {"LOG_LEVEL": "DEBUG", "NODE_LOG_LEVEL": "debug", "SEAL_PAYLOADS": "true"}
+    told = {f"MCPFLEET_{name}": value for name, value in settings.items()}
+    with upped(folder, *words, environ=os.environ, settings=told) as local, wiretap(local.file.redis_url) as tap:
         yield Field(local, tap)
 
 
@@ -103,9 +109,11 @@ def test_the_hunt_finds_what_is_leaked(field: Field) -> None:
     """Each kind of place once: without this the hunt could be blind."""
     leaked = "leaked-" + secrets.token_urlsafe(24)
     field.call("probe.echo", text=leaked)
-    by_call = field.hunt(leaked)
-    assert any(name.startswith("file ledger.db") for name in by_call), by_call
-    assert "redis traffic" in by_call
+    assert "redis traffic" in field.hunt(leaked)
+    assert in_ledger(field.hunt(leaked)) == [], "payloads are sealed"
+    project = "leaked-" + secrets.token_hex(16)
+    field.call("probe.echo", project=project)
+    assert in_ledger(field.hunt(project)) != []
     lies = "leaked-" + secrets.token_urlsafe(24)
     (field.local.state_dir / "nodes" / "left").write_text(lies.encode().hex())
     process = subprocess.Popen([sys.executable, "-c", "input()", lies], stdin=subprocess.PIPE)

@@ -39,8 +39,8 @@ from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
 from orchestrator.ledger.guest import Guest
-from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.shelves import KeyRows
+from orchestrator.ledger.usage import UsedRows
 from orchestrator.ledger.values import Waiting
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
 from orchestrator.observability.flower_feed import FlowerFeed
@@ -55,6 +55,7 @@ from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
 from orchestrator.registry.terms import Terms
 from orchestrator.scaling import scaling_of
+from orchestrator.sealing import keys_of, ledger_of, secrets_of
 from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.capsules import Capsules
@@ -126,6 +127,8 @@ async def build(
         scaling=scaling.views,
         money=core.stores.ledger,
         approvals=core.approvals,
+        secrets=core.secrets,
+        erasure=core.erasure(),
         keys=core.keys,
         challenges=gates.challenges,
         policies=gates.policies,
@@ -136,12 +139,13 @@ async def build(
         leads=core.proof.holds,
     )
 
-    def leave() -> None:
-        front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
-        leadership.step_down()
-        core.watch.end()
+    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front))
 
-    return Orchestrator(app, fleet, core, leadership, leave)
+
+def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
+    front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
+    leadership.step_down()
+    core.watch.end()
 
 
 def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
@@ -151,12 +155,14 @@ def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Auth
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     url = settings.redis_url.get_secret_value()
+    keys = keys_of(settings)
     return Stores(
-        ledger=await Ledger.open(settings.database_url, clock=clock),
+        ledger=await ledger_of(settings, keys, clock),
         redis=redis_of(url),
         celery=make_app(url),
-        blobs=DiskBlobs(settings.blob_dir),
+        blobs=DiskBlobs(settings.blob_dir, keys, seals=settings.seal_payloads),
         clock=clock,
+        keys=keys,
     )
 
 
@@ -179,7 +185,7 @@ def core_of(
     proof = Proof(stores.clock)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
     circuits = _circuits(stores, sender, roster, happenings)
-    policy = PolicyDesk(folder=settings.policy_dir, books=stores.ledger, clock=stores.clock)
+    policy = PolicyDesk(folder=settings.policy_dir, books=UsedRows(stores.ledger), clock=stores.clock)
     dispatcher = _dispatcher(
         settings, stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings, policy.guest_of
     )
@@ -187,6 +193,7 @@ def core_of(
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
     approvals.on_room = dispatcher.credit_returned
+    given = secrets_of(settings, stores, roster.pool_of)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -201,6 +208,7 @@ def core_of(
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
         newest=dispatcher.newest,
         answers=approvals.answers_for,
+        secrets_mark=given.mark,
     )
     doubts.backlog, circuits.on_change, policy.on_change = (
         dispatcher,
@@ -211,6 +219,7 @@ def core_of(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
         *_machines(stores, policies), approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), policy,
+        given,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.core import Core
 from orchestrator.identity.challenges import Challenges
-from orchestrator.identity.doors import Authenticators
+from orchestrator.identity.doors import Authenticator, Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.limits import zones_of
 from orchestrator.policy.explain import PolicyViews
@@ -30,7 +30,7 @@ def gates_of(settings: OrchestratorSettings, core: Core) -> Gates:
         SettingsError: a setting of theirs is wrong.
     """
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    kinds = [core.keys, challenges, _tokens(settings, core)]
+    kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
     return Gates(Authenticators(kinds, zones_of(settings).trust), challenges, policy_views(core))
 
 

@@ -227,6 +227,8 @@ class RenewReply(_Wire):
     """As in JoinReply."""
     newest: tuple[int, int] | None = None
     """Number of the newest delivery sent so far: whatever `void` names has this one or an older one."""
+    secrets: str = ""
+    """Another one than before: some secret may have a new version, and who runs with one asks for its own."""
 
 
 class ClaimRequest(_Wire):

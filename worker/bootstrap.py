@@ -46,6 +46,7 @@ from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.membership import Membership, join
 from worker.reporter import Reporter
+from worker.secrets import NodeSecrets
 from worker.settings import NodeSettings
 from worker.unsettled import Unsettled
 from worker.upstreams.upstream import ServerStatus
@@ -104,9 +105,10 @@ class Node:
         clock: FleetClock,
         transport: httpx.AsyncBaseTransport | None = None,
         redis_of: Callable[[str], Redis] | None = None,
+        secrets: NodeSecrets | None = None,
     ) -> None:
         self.settings = settings
-        self.servers = servers
+        self.servers, self._secrets = servers, secrets or NodeSecrets()
         self.metrics = Metrics()
         self.url = settings.url
         self.incarnation = new_id()
@@ -167,6 +169,7 @@ class Node:
         self._assemble(self._journal)
         self.executor.lease = lease
         self.executor.recover(left.finished)
+        self._secrets.joined(self.door)
         return self.reply
 
     def deliver(self, body: str, mac: str) -> None:
@@ -208,6 +211,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._secrets.close()
         for redis in self._redis:
             with contextlib.suppress(OSError):
                 await redis.aclose()
@@ -329,6 +333,7 @@ class Node:
             load=load,
             on_state=self._on_state,
             on_answers=approvals.answered,
+            on_secrets=self._secrets.marked,
             clock=self._clock,
         )
 

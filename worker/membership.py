@@ -151,6 +151,7 @@ class Membership:
         load: Callable[[], Load],
         on_state: Callable[[NodeState], None],
         on_answers: Callable[[Iterable[ApprovalAnswer]], None] = lambda _: None,
+        on_secrets: Callable[[str], None] = lambda _: None,
         clock: FleetTime,
     ) -> None:
         self.is_draining = False
@@ -163,7 +164,7 @@ class Membership:
         self._offer = offer
         self._offered = offer()
         self._load = load
-        self._on_state, self._on_answers = on_state, on_answers
+        self._on_state, self._on_answers, self._on_secrets = on_state, on_answers, on_secrets
         self._clock = clock
         self._heard = self._number = 0
         self._nudge = asyncio.Event()
@@ -230,6 +231,7 @@ class Membership:
             self._executor.cancel(ref)
         self._executor.known(inventory)
         self._on_answers(reply.answers)
+        self._on_secrets(reply.secrets)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.
         self._executor.renewed(Lease(reply.term, reply.lease_ttl_s, sent_at_s))
         self._heard = reply.number

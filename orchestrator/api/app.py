@@ -35,17 +35,21 @@ from orchestrator.api.ports import (
     Blobs,
     Challenges,
     Enrolments,
+    Erasure,
     Fleet,
     Keys,
     Money,
     Nodes,
     Policies,
     Scaling,
+    Secrets,
     Verifier,
 )
 from orchestrator.api.problems import NoSuchPath, internal, problem
+from orchestrator.api.projects import ProjectDoor
 from orchestrator.api.reply import Reply
 from orchestrator.api.scale_views import ScaleDoor
+from orchestrator.api.secrets import SecretDoor
 from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.waits import Waits
@@ -66,6 +70,8 @@ def create_app(
     scaling: Scaling,
     money: Money,
     approvals: Approvals,
+    secrets: Secrets,
+    erasure: Erasure,
     keys: Keys,
     challenges: Challenges,
     policies: Policies,
@@ -91,6 +97,8 @@ def create_app(
         *DeadLetters(fleet).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
+        *SecretDoor(secrets).operations(),
+        *ProjectDoor(erasure).operations(),
         *KeyDoor(keys, challenges).operations(),
         *PolicyDoor(policies).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),

@@ -13,6 +13,7 @@ from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
 from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
 from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
+from tasks.erasure_wire import ErasureView
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import (
     ClaimReply,
@@ -35,6 +36,7 @@ from tasks.scale_wire import (
     ScaleReplayView,
     ScaleView,
 )
+from tasks.secret_wire import SecretRequest, SecretsReply, SecretView
 from tasks.wire import (
     BacklogView,
     EventView,
@@ -162,6 +164,23 @@ class Approvals(Protocol):
     async def answer(
         self, approval_id: str, verdict: Verdict, arguments_sha256: str, reason: str, principal: Principal
     ) -> ApprovalRow: ...
+
+
+class Secrets(Protocol):
+    """Secrets by reference. No method but `give` answers with a value."""
+
+    async def put(self, owner: str, name: str, wanted: SecretRequest, principal: Principal) -> SecretView: ...
+    async def show(self, owner: str, name: str, principal: Principal) -> SecretView: ...
+    async def listing(self, principal: Principal) -> list[SecretView]: ...
+    async def delete(self, owner: str, name: str, principal: Principal) -> None: ...
+    async def rewrap(self) -> tuple[str, int, int]: ...
+    async def give(self, node: str, server: str, refs: Sequence[str], *, with_values: bool) -> SecretsReply: ...
+
+
+class Erasure(Protocol):
+    """Forgetting a project."""
+
+    async def erase(self, project: str, principal: Principal) -> ErasureView: ...
 
 
 class Scaling(Protocol):

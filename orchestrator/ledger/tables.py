@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0008"
+SCHEMA = "0009"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -309,3 +309,21 @@ SPEND = Table(
 Index("mcpfleet_spend_tenant", SPEND.c.tenant, SPEND.c.at)
 Index("mcpfleet_spend_project", SPEND.c.tenant, SPEND.c.project, SPEND.c.at)
 Index("mcpfleet_spend_at", SPEND.c.at)
+
+SECRETS = Table(
+    "mcpfleet_secrets",
+    META,
+    Column("tenant", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("nodes", Text, nullable=False),
+    Column("pools", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("changed_by", Text, nullable=False),
+    Column("sealed", Text),
+    PrimaryKeyConstraint("tenant", "owner", "name"),
+)
+"""The newest version of each alone: an old value is gone when a new one is set. `sealed`: of the source `database`."""

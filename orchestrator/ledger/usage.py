@@ -5,7 +5,9 @@ Three sums, each by an index; asked for every few seconds, and only where quotas
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
 
 from sqlalchemy import func, select
 
@@ -45,3 +47,20 @@ def used(reader: Reader, since: float) -> list[UsedRow]:
         )
         for (tenant, project), row in found.items()
     ]
+
+
+class Readers(Protocol):
+    """The ledger."""
+
+    async def read(self, question: Callable[[Reader], list[UsedRow]]) -> list[UsedRow]: ...
+
+
+class UsedRows:
+    """The same, of a ledger."""
+
+    def __init__(self, ledger: Readers) -> None:
+        self._ledger = ledger
+
+    async def used(self, since: float) -> list[UsedRow]:
+        """Since that wall clock."""
+        return await self._ledger.read(partial(used, since=since))

@@ -92,11 +92,12 @@ class NodeDesk:
         on_left: Callable[[str], None],
         newest: Callable[[], tuple[int, int] | None],
         answers: Callable[[str], tuple[ApprovalAnswer, ...]] = lambda _: (),
+        secrets_mark: Callable[[], str] = str,
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
-        self._answers = answers
+        self._answers, self._secrets_mark = answers, secrets_mark
         self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody joins under that name."""
         self._looked_at_s: float | None = None
@@ -320,7 +321,7 @@ class NodeDesk:
             log.info("node_is_back", node=member.name, term=member.lease.term)
         if request.is_draining:
             wanted = NodeState.DRAINING
-        if request.offer is not None and request.offer.name == member.name:
+        if request.offer is not None and (request.offer.name, request.offer.pool) == (member.name, member.offer.pool):
             member.take_offer(request.offer)
         if wanted is not member.state or request.offer is not None:
             member.state = wanted
@@ -362,6 +363,7 @@ class NodeDesk:
             answers=self._answers(member.name),
             now=self._clock.wall_s(),
             newest=self._newest(),
+            secrets=self._secrets_mark(),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:

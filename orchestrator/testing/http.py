@@ -32,6 +32,7 @@ from orchestrator.testing.doors import (
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
+from orchestrator.testing.secrets import NoErasure, memory_secrets
 from tasks.clock import SystemClock
 
 BASE_URL = "http://127.0.0.1:8600"
@@ -57,6 +58,8 @@ def fake_app(
         scaling=scale_views(draining=draining),
         money=money or MemoryMoney(),
         approvals=NoApprovals(),
+        secrets=memory_secrets(),
+        erasure=NoErasure(),
         keys=keys,
         challenges=challenges,
         policies=NoPolicies(),

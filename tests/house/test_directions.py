@@ -15,6 +15,7 @@ WIRING = frozenset({"bootstrap", "fleet", "cli", "local", "testing", "loops", "m
 SHARED_WORDS = (
     "orchestrator.ledger.values",
     "orchestrator.ledger.approval_values",
+    "orchestrator.ledger.secret_values",
     "orchestrator.ledger.key_values",
     "orchestrator.ledger.errors",
     "orchestrator.ledger.guest",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -42,6 +42,7 @@ from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.shelves import KeyRows
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
+from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
@@ -108,29 +109,31 @@ async def build(
     registry = CollectorRegistry()
     url = url_for_nodes(settings, address)
     scaling = scaling_of(core, url, settings.renew_every_s, environ or {}, registry)
-    leadership = leadership_of(settings, core, scaling, address, follows)
+    oauth = oauth_of(settings, address=address, books=stores.ledger.oauth, sealer=None, clock=stores.clock)
+    leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    doors = Authenticators([core.keys, challenges, _tokens(settings, core)])
-    front = _front(settings, core, fleet, doors)
+    kinds = [core.keys, challenges, _tokens(settings, core)]
+    front = _front(settings, core, fleet, Authenticators([*kinds, oauth.at_mcp]), oauth)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
         core.stores.blobs,
-        doors,
-        api_settings(settings),
+        Authenticators([*kinds, oauth.at_api]),
+        replace(api_settings(settings), resource_metadata=oauth.api.metadata_url),
         enrolments=core.enroller,
         scaling=scaling.views,
         money=core.stores.ledger,
         approvals=core.approvals,
         keys=core.keys,
         challenges=challenges,
+        oauth=oauth.server,
         registry=registry,
         clock=core.stores.clock,
-        extra_routes=front.routes(),
-        lifespan=lifespan_of(core, sender, leadership, front, feed, scaling),
+        extra_routes=[*front.routes(), *oauth.routes()],
+        lifespan=lifespan_of(core, sender, leadership, front, feed, scaling, oauth),
         leads=core.proof.holds,
     )
 
@@ -142,9 +145,9 @@ async def build(
     return Orchestrator(app, fleet, core, leadership, leave)
 
 
-def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
-    clock = core.stores.clock
-    return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
+def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators, oauth: OAuth) -> McpFront:
+    wanted = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url)
+    return McpFront(fleet, doors, wanted, core.stores.clock, parse=strict_json.parse, approvals=core.approvals)
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:

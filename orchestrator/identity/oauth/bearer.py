@@ -6,7 +6,7 @@ address for us to call. Source: RFC 9068, section 4; RFC 8707 for the audience, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from orchestrator.identity.oauth import claims as checked
@@ -35,10 +35,8 @@ class Shown(Protocol):
 class ForeignTokens:
     """Tokens of one issuer that the operator trusts."""
 
-    def __init__(
-        self, rules: Issuer, keys: RemoteKeys, *, scopes: Callable[[], Collection[str]], clock: Clock, seen: Seen
-    ) -> None:
-        self.rules, self._keys, self._scopes, self._clock, self._seen = rules, keys, scopes, clock, seen
+    def __init__(self, rules: Issuer, keys: RemoteKeys, *, clock: Clock, seen: Seen) -> None:
+        self.rules, self._keys, self._clock, self._seen = rules, keys, clock, seen
 
     async def principal(self, parsed: Parsed, audiences: frozenset[str], certificate: str | None) -> Principal:
         """Who it stands for.
@@ -56,7 +54,7 @@ class ForeignTokens:
         # Before its issuer is asked for keys: what is not for us costs nobody a request.
         checked.check(parsed.claims, expected, certificate=certificate, now_s=self._clock.wall_s())
         self._seen.check(parsed, await self._keys.key(parsed.kid))
-        return principal_of(rules, parsed.claims, scopes=self._scopes())
+        return principal_of(rules, parsed.claims)
 
     async def close(self) -> None:
         """Ask its issuer no more."""

@@ -9,17 +9,18 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 
-from orchestrator.identity.oauth.issuer import GRANTABLE
 from orchestrator.identity.oauth.jose import PublicKey, public_key
 from orchestrator.identity.tokens import digest, new_token
 from orchestrator.ledger.oauth_values import ClientRow
 from tasks.clock import Clock
 from tasks.errors import InvalidCall, NotFound, Permanent
+from tasks.invocation import TENANT_PATTERN, Principal
+from tasks.scopes import GIVEN, Scope, scopes_of
 
 log = structlog.get_logger("mcpfleet.oauth")
 CLIENTS_MAX = 10_000
@@ -45,27 +46,6 @@ class TooManyClients(Permanent):
         super().__init__(f"{CLIENTS_MAX} clients are registered, which is the limit")
 
 
-@dataclass(frozen=True, slots=True)
-class NewClient:
-    """What an operator asks for.
-
-    Attributes:
-        name: for people.
-        tenant: of everything it does.
-        roles: of ours.
-        scopes: the most that it may ask for; None: all that its roles allow.
-        groups: for policies.
-        jwk: its public key; None: it gets a secret.
-    """
-
-    name: str
-    tenant: str
-    roles: frozenset[str]
-    scopes: frozenset[str] | None = None
-    groups: frozenset[str] = frozenset()
-    jwk: Mapping[str, Any] | None = None
-
-
 class Clients:
     """Every client, while this orchestrator leads."""
 
@@ -80,29 +60,36 @@ class Clients:
         for row in await self._store.clients():
             self._put(row)
 
-    async def register(self, wanted: NewClient, by: str) -> tuple[ClientRow, str | None]:
+    async def register(
+        self, name: str, principal: Principal, *, jwk: Mapping[str, Any] | None, by: str
+    ) -> tuple[ClientRow, str | None]:
         """A new client, and its secret where it has one.
 
+        Args:
+            name: for people.
+            principal: as whom it acts: tenant, roles, groups, and the most that it may ask for.
+            jwk: its public key; None: it gets a secret.
+            by: who registers it.
+
         Raises:
-            InvalidCall: a role that tokens may not carry, or a key that cannot verify.
+            InvalidCall: a role that tokens may not carry, a tenant or scope that is none, or a key that cannot verify.
             TooManyClients: no room.
         """
         if len(self._rows) >= CLIENTS_MAX:
             raise TooManyClients
-        if wrong := sorted(wanted.roles - GRANTABLE):
-            raise InvalidCall(f"a client cannot have the role {wrong[0]!r}; it can have {', '.join(sorted(GRANTABLE))}")
-        secret = None if wanted.jwk is not None else new_token("client")
+        _check(principal)
+        secret = None if jwk is not None else new_token("client")
         row = ClientRow(
             id=f"client-{secrets.token_hex(8)}",
-            name=wanted.name,
-            tenant=wanted.tenant,
-            roles=" ".join(sorted(wanted.roles)),
-            scopes=None if wanted.scopes is None else " ".join(sorted(wanted.scopes)),
-            groups=" ".join(sorted(wanted.groups)),
+            name=name,
+            tenant=principal.tenant,
+            roles=" ".join(sorted(principal.roles)),
+            scopes=None if principal.scopes is None else " ".join(sorted(principal.scopes)),
+            groups=" ".join(sorted(principal.groups)),
             secret_digest=secret and digest(secret),
             previous_digest=None,
             previous_until=None,
-            jwk_json=None if wanted.jwk is None else _checked(wanted.jwk),
+            jwk_json=None if jwk is None else _checked(jwk),
             created_at=self._clock.wall_s(),
             created_by=by,
             revoked_at=None,
@@ -163,6 +150,10 @@ class Clients:
             raise NotFound("OAuth client", client_id)
         return row
 
+    def whom(self, client_id: str, tenant: str | None) -> Principal:
+        """As whom it acts. Raises NotFound: there is none of this tenant."""
+        return principal_of(self.get(client_id, tenant))
+
     def active(self, client_id: str) -> ClientRow | None:
         """The client, unless it was revoked."""
         row = self._rows.get(client_id)
@@ -190,9 +181,36 @@ class Clients:
             self._keys[row.id] = key
 
 
+def principal_of(row: ClientRow) -> Principal:
+    """As whom it acts, with all that it may ask for."""
+    return Principal(
+        id=row.id,
+        tenant=row.tenant,
+        roles=split(row.roles) or frozenset(),
+        scopes=split(row.scopes),
+        groups=split(row.groups) or frozenset(),
+    )
+
+
+def allowed(row: ClientRow) -> frozenset[str]:
+    """Every scope that it may ask for."""
+    return frozenset(scopes_of(principal_of(row)))
+
+
 def split(words: str | None) -> frozenset[str] | None:
     """A row's words."""
     return None if words is None else frozenset(words.split())
+
+
+def _check(wanted: Principal) -> None:
+    if wrong := sorted(wanted.roles - GIVEN):
+        raise InvalidCall(f"a client cannot have the role {wrong[0][:80]!r}; it can have {', '.join(sorted(GIVEN))}")
+    if not TENANT_PATTERN.fullmatch(wanted.tenant):
+        raise InvalidCall(f"{wanted.tenant[:80]!r} is no tenant: write [a-z0-9][a-z0-9_-]*, at most 63 characters")
+    if wrong := sorted((wanted.scopes or frozenset()) - frozenset(Scope)):
+        raise InvalidCall(f"{wrong[0][:80]!r} is no scope; there are {', '.join(sorted(Scope))}")
+    if wrong := sorted(one for one in wanted.groups if not one or any(map(str.isspace, one))):
+        raise InvalidCall(f"{wrong[0][:80]!r} is no group: write words without blanks")
 
 
 def _checked(jwk: Mapping[str, Any]) -> str:

@@ -7,16 +7,13 @@ narrowing it in silence: who asks for too much shall hear of it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.identity.oauth.clients import split
+from orchestrator.identity.oauth.clients import allowed, split
 from orchestrator.identity.oauth.errors import OAuthError
 from orchestrator.ledger.oauth_values import ClientRow
-
-ScopesOf = Callable[[frozenset[str]], frozenset[str]]
-"""What roles allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +32,11 @@ class Server:
         issuer: its URL.
         resources: of which it gives tokens: our doors.
         token_s: how long one is good, seconds.
-        scopes_of: what roles allow.
     """
 
     issuer: str
     resources: tuple[str, ...]
     token_s: float
-    scopes_of: ScopesOf
 
 
 def grant(
@@ -60,7 +55,7 @@ def grant(
         OAuthError: invalid_target, invalid_scope.
     """
     audience = _audience(server, wanted.resources)
-    scope = _scope(server, client, wanted.scope)
+    scope = _scope(client, wanted.scope)
     groups = sorted(split(client.groups) or ())
     return {
         "iss": server.issuer,
@@ -89,11 +84,9 @@ def _audience(server: Server, asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found)) or list(server.resources)
 
 
-def _scope(server: Server, client: ClientRow, asked: str | None) -> str | None:
-    roles, most = split(client.roles) or frozenset(), split(client.scopes)
-    allowed = server.scopes_of(roles) if most is None else most & server.scopes_of(roles)
+def _scope(client: ClientRow, asked: str | None) -> str | None:
     if asked is None or not asked.split():
-        return None if most is None else " ".join(sorted(allowed))
-    if beyond := sorted(set(asked.split()) - allowed):
+        return None if client.scopes is None else " ".join(sorted(allowed(client)))
+    if beyond := sorted(set(asked.split()) - allowed(client)):
         raise OAuthError("invalid_scope", f"this client may not have {beyond[0][:80]!r}")
     return " ".join(sorted(set(asked.split())))

@@ -1,6 +1,7 @@
 """A foreign issuer that the operator trusts, and what its claims mean here. Pure.
 
-Refuses what a token must not decide: the roles of nodes, and a tenant the operator did not allow.
+Refuses what a token must not decide: the roles of nodes, and a tenant the operator did not allow. A role that is
+not one of ours is nothing here.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from typing import Any
 from orchestrator.identity.oauth import claims as checked
 from orchestrator.identity.oauth.errors import BadToken
 from orchestrator.identity.oauth.jose import ALGORITHMS
-from tasks.invocation import Principal
+from tasks.invocation import TENANT_PATTERN, Principal
+from tasks.scopes import GIVEN, Scope
 
-GRANTABLE = frozenset({"admin", "operator", "developer", "agent", "auditor"})
-"""Roles that a token may carry. A node's are never among them: nodes join, and speak for themselves."""
 ENTRIES_MAX = 500
 """Roles or groups in one token."""
 
@@ -39,6 +39,7 @@ class Issuer:
         groups_claim: a list of groups.
         scope_claim: words, or a list.
         is_scope_needed: a token that names no scope of ours may do nothing; else it may do what its roles may.
+        ca_file: certificates (PEM) that its own is checked against; none: the public ones.
     """
 
     name: str
@@ -55,20 +56,20 @@ class Issuer:
     groups_claim: str = "groups"
     scope_claim: str = "scope"
     is_scope_needed: bool = False
+    ca_file: str = ""
 
 
-def principal_of(issuer: Issuer, claims: Mapping[str, Any], *, scopes: Collection[str]) -> Principal:
+def principal_of(issuer: Issuer, claims: Mapping[str, Any]) -> Principal:
     """Who a token stands for whose signature and claims hold.
 
     Args:
         issuer: its rules.
         claims: of the token.
-        scopes: every scope that we know; others in the token are not ours.
 
     Raises:
         BadToken: it names no tenant, or one that this issuer may not name.
     """
-    named = frozenset(words(_at(claims, issuer.scope_claim))) & frozenset(scopes)
+    named = frozenset(words(_at(claims, issuer.scope_claim))) & frozenset(Scope)
     return Principal(
         id=f"{issuer.name}:{checked.text(claims, issuer.id_claim)}",
         tenant=_tenant(issuer, claims),
@@ -100,7 +101,7 @@ def _tenant(issuer: Issuer, claims: Mapping[str, Any]) -> str:
     if issuer.tenant:
         return issuer.tenant
     found = _at(claims, issuer.tenant_claim)
-    if not isinstance(found, str) or not 0 < len(found) <= checked.NAME_MAX_CHARS or not found.isprintable():
+    if not isinstance(found, str) or not TENANT_PATTERN.fullmatch(found):
         raise BadToken(
             f"it names no tenant ({issuer.tenant_claim})", f"have {issuer.issuer} put that claim into its tokens"
         )
@@ -111,7 +112,7 @@ def _tenant(issuer: Issuer, claims: Mapping[str, Any]) -> str:
 
 def _roles(issuer: Issuer, found: Collection[str]) -> frozenset[str]:
     ours = {issuer.roles.get(one) for one in found} if issuer.roles else set(found)
-    return frozenset(one for one in ours if one in GRANTABLE and one is not None)
+    return frozenset(one for one in ours if one in GIVEN)
 
 
 def _at(claims: Mapping[str, Any], path: str) -> object:

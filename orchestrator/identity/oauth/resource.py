@@ -39,23 +39,8 @@ class Resource:
             "bearer_methods_supported": ["header"],
         }
 
-    def challenge(self, *, error: str = "", description: str = "") -> str:
-        """The value of WWW-Authenticate. Source: section 5.1; RFC 6750, section 3."""
-        parts = ['Bearer realm="mcpfleet"']
-        if self.issuers:
-            parts.append(f'resource_metadata="{_origin(self.url)}{self.path}"')
-        if error:
-            parts.append(f'error="{error}"')
-        if description:
-            parts.append(f'error_description="{_quotable(description)}"')
-        return ", ".join(parts)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _quotable(text: str) -> str:
-    """Only what RFC 6750, section 3 lets stand between the quotes."""
-    return "".join(one for one in text if " " <= one <= "~" and one not in '"\\')[:300]
+    @property
+    def metadata_url(self) -> str:
+        """What a challenge names (section 5.1); empty where there is no issuer to be led to."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{self.path}" if self.issuers else ""

@@ -68,9 +68,7 @@ def plan(keys: Sequence[Dated], now_s: float, terms: Terms) -> Plan:
         return Plan(make_from=now_s)
     in_order = sorted(keys, key=lambda key: (key.signs_from, key.kid))
     over = tuple(
-        key.kid
-        for key, successor in pairwise(in_order)
-        if successor.signs_from + terms.token_s + SLACK_S <= now_s
+        key.kid for key, successor in pairwise(in_order) if successor.signs_from + terms.token_s + SLACK_S <= now_s
     )
     if in_order[-1] is not current:
         return Plan(forget=over)

@@ -31,7 +31,7 @@ from orchestrator.front.app import McpFront
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.challenges import Challenges
-from orchestrator.identity.doors import Authenticators
+from orchestrator.identity.doors import Authenticator, Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
 from orchestrator.identity.tokens import Tokens, static
@@ -114,7 +114,7 @@ async def build(
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    kinds = [core.keys, challenges, _tokens(settings, core)]
+    kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
     front = _front(settings, core, fleet, Authenticators([*kinds, oauth.at_mcp]), oauth)
     feed = _flower_feed(settings, core, views)
     app = create_app(

@@ -13,23 +13,16 @@ from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from starlette.applications import Starlette
 
-from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
-from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.oauth.fetch import NotFetched
 from orchestrator.identity.oauth.issuer import Issuer
 from orchestrator.identity.tokens import digest
 from orchestrator.ledger.oauth_values import ClientRow, SigningKeyRow, SpentRow
 from orchestrator.oauth import OAuth, oauth_of
-from orchestrator.presented import Presented
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import FakeNodes, FakeVerifier, MemoryEnrolments, NoApprovals
 from orchestrator.testing.fleet import FakeFleet
-from orchestrator.testing.money import MemoryMoney
-from orchestrator.testing.scaling import scale_views
+from orchestrator.testing.http import fake_app
 from tasks.clock import Clock
-from tasks.invocation import Principal
 
 BASE = "https://fleet.example"
 PrivateKey = ECKey | RSAKey | OKPKey
@@ -125,18 +118,7 @@ def rules(issuer: FakeIssuer, **other: Any) -> Issuer:  # noqa: ANN401 - of an I
 def settings_of(**other: Any) -> OrchestratorSettings:  # noqa: ANN401 - of the settings
     """With the server on, at `BASE`."""
     given = {"token": digest(str(time.time_ns())), "join_token": digest(f"j{time.time_ns()}")}
-    return OrchestratorSettings(**given | {"public_url": BASE, "oauth_server": True} | other)
-
-
-class Either:
-    """Who asks the API: JWTs are asked of OAuth, the rest of the fake tokens."""
-
-    def __init__(self) -> None:
-        self._fake = FakeVerifier()
-
-    async def principal(self, presented: Presented) -> Principal | None:
-        """One of the fake tokens."""
-        return await self._fake.verify(presented)
+    return OrchestratorSettings.model_validate(given | {"public_url": BASE, "oauth_server": True} | other)
 
 
 async def oauth_under_test(
@@ -152,22 +134,9 @@ async def oauth_under_test(
     return oauth
 
 
-def api_of(oauth: OAuth, clock: Clock, fleet: FakeFleet | None = None) -> Starlette:
+def api_of(oauth: OAuth) -> Starlette:
     """The HTTP API over fakes, with OAuth's routes and challenge."""
-    return create_app(
-        fleet or FakeFleet(),
-        FakeNodes(),
-        MemoryBlobs(),
-        Authenticators([Either(), oauth.at_api]),
-        ApiSettings(resource_metadata=oauth.api.metadata_url),
-        enrolments=_no_enrolments(clock),
-        scaling=scale_views(draining=0),
-        money=MemoryMoney(),
-        approvals=NoApprovals(),
-        oauth=oauth.server,
-        extra_routes=oauth.routes(),
-        clock=clock,
-    )
+    return fake_app(FakeFleet(), ApiSettings(resource_metadata=oauth.api.metadata_url), oauth=oauth)
 
 
 def http_of(app: Starlette, token: str | None = None) -> httpx.AsyncClient:
@@ -175,9 +144,3 @@ def http_of(app: Starlette, token: str | None = None) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers)
-
-
-def _no_enrolments(clock: Clock) -> Any:  # noqa: ANN401 - the port's
-    from orchestrator.identity.enrolment import Enroller
-
-    return Enroller(store=MemoryEnrolments(), members=FakeNodes(), clock=clock)

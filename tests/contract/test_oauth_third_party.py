@@ -92,9 +92,9 @@ def key(kid: str) -> ECKey:
     return ECKey.generate_key("P-256", {"kid": kid}, private=True)
 
 
-async def status(oauth: OAuth, clock: FakeClock, token: str) -> int:
+async def status(oauth: OAuth, token: str) -> int:
     """What the API answers whoever shows it."""
-    async with http_of(api_of(oauth, clock), token) as http:
+    async with http_of(api_of(oauth), token) as http:
         return (await http.get("/v1/tools")).status_code
 
 
@@ -107,13 +107,13 @@ async def test_its_tokens_open_the_api_through_a_key_rotation(tmp_path: Path) ->
         oauth = await _trusting(it, clock, tmp_path)
         try:
             old = it.token()
-            assert await status(oauth, clock, old) == 200
-            assert await status(oauth, clock, it.token(scope="invocations:read")) == 403  # its scope has no tools
+            assert await status(oauth, old) == 200
+            assert await status(oauth, it.token(scope="invocations:read")) == 403  # its scope has no tools
             it.sign_with(second)  # the first is withdrawn
             new = it.token()
             clock.advance(COOL_DOWN_S)
-            assert await status(oauth, clock, new) == 200
-            assert await status(oauth, clock, old) == 401
+            assert await status(oauth, new) == 200
+            assert await status(oauth, old) == 401
         finally:
             await oauth.close()
 
@@ -129,15 +129,15 @@ async def test_a_withdrawn_key_is_refused_after_the_age_limit(tmp_path: Path) ->
         oauth = await _trusting(it, clock, tmp_path)
         try:
             old = it.token()
-            assert await status(oauth, clock, old) == 200
+            assert await status(oauth, old) == 200
             it.sign_with(key("k2"))
-            assert await status(oauth, clock, old) == 200  # kept
+            assert await status(oauth, old) == 200  # kept
             clock.advance(KEPT_S)
-            assert await status(oauth, clock, old) == 401
+            assert await status(oauth, old) == 401
             new = it.token()
             end(it.process)
             clock.advance(KEPT_S)
-            assert await status(oauth, clock, new) == 503
+            assert await status(oauth, new) == 503
         finally:
             await oauth.close()
 

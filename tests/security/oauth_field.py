@@ -86,7 +86,7 @@ async def own_client(field: Field, *roles: str, tenant: str = "acme", **other: A
 
 async def token_of(field: Field, client: tuple[str, str], **form: Any) -> Any:
     """The token endpoint's answer."""
-    async with http_of(api_of(field.oauth, field.clock)) as http:
+    async with http_of(api_of(field.oauth)) as http:
         data = {"grant_type": "client_credentials", "resource": BASE} | form
         return await http.post("/oauth/token", data=data, auth=client)
 
@@ -121,5 +121,5 @@ async def asserted(field: Field, assertion: str) -> Any:
         "client_assertion_type": ASSERTION_TYPE,
         "client_assertion": assertion,
     }
-    async with http_of(api_of(field.oauth, field.clock)) as http:
+    async with http_of(api_of(field.oauth)) as http:
         return await http.post("/oauth/token", data=form)

@@ -23,7 +23,7 @@ async def test_revoked_token_and_revoked_client(field: Field) -> None:
     token = (await token_of(field, client)).json()["access_token"]
     other = (await token_of(field, client)).json()["access_token"]
     assert await field.shown(token)
-    async with http_of(api_of(field.oauth, field.clock)) as http:
+    async with http_of(api_of(field.oauth)) as http:
         stranger = await own_client(field)
         assert (await http.post("/oauth/revoke", data={"token": token}, auth=stranger)).status_code == 400
         assert await field.shown(token)  # another client's word is not enough
@@ -126,7 +126,7 @@ async def test_a_narrowed_admin_registers_no_stronger_client(field: Field) -> No
     narrowed = await own_client(field, "admin", tenant="default", scopes=frozenset({"keys:write", "keys:read"}))
     strong = await own_client(field, "admin", tenant="default")
     token = (await token_of(field, narrowed)).json()["access_token"]
-    async with http_of(api_of(field.oauth, field.clock), token) as http:
+    async with http_of(api_of(field.oauth), token) as http:
         made = await http.post("/v1/oauth/clients", json={"name": "x", "roles": ["admin"]})
         taken = await http.post(f"/v1/oauth/clients/{strong[0]}/rotate", json={})
         same = await http.post("/v1/oauth/clients", json={"name": "x", "roles": ["admin"], "scopes": ["keys:read"]})
@@ -137,7 +137,7 @@ async def test_one_tenants_admin_and_anothers_clients(field: Field) -> None:
     """An admin sees, registers, rotates and revokes clients of their own tenant alone, and no signing key."""
     theirs = await own_client(field, tenant="other")
     token = (await token_of(field, await own_client(field, "admin", tenant="acme"))).json()["access_token"]
-    async with http_of(api_of(field.oauth, field.clock), token) as http:
+    async with http_of(api_of(field.oauth), token) as http:
         seen = (await http.get("/v1/oauth/clients")).json()["items"]
         made = await http.post("/v1/oauth/clients", json={"name": "x", "roles": ["agent"], "tenant": "other"})
         turned = await http.post(f"/v1/oauth/clients/{theirs[0]}/rotate", json={})

@@ -15,7 +15,9 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from orchestrator.identity.oauth.bearer import JwtAuthenticator
+from orchestrator.identity.oauth.claims import Expected, check
 from orchestrator.identity.oauth.errors import BadToken
+from orchestrator.identity.oauth.remote_keys import KEPT_S
 from orchestrator.identity.oauth.seen import Seen
 from orchestrator.oauth import foreign_tokens
 from orchestrator.presented import Presented
@@ -23,7 +25,7 @@ from orchestrator.testing.oauth import BASE, FakeIssuer, rules, signed
 from tests.security.oauth_field import Claims, Field, b64, field_of, own_client, own_token, token_of
 
 MCP = f"{BASE}/mcp"
-TWICE = b'{"alg":"ES256","kid":"k1","alg":"none"}'
+TWICE = b'{"alg":"ES256","kid":"k1","kid":"k1"}'
 
 
 @pytest.fixture
@@ -46,7 +48,9 @@ async def test_alg_none(field: Field) -> None:
     """A token without a signature is nobody's. RFC 8725, section 3.1."""
     for name in ("none", "None", "NONE"):
         token = f"{b64({'alg': name, 'typ': 'at+jwt', 'kid': 'k1'})}.{b64(field.claims())}."
-        await field.refused(token, "algorithm")
+        await field.refused(token, "algorithm is not one of")
+        ours = f"{b64({'alg': name, 'typ': 'at+jwt', 'kid': 'k1'})}.{b64(field.claims(iss=BASE, aud=BASE))}."
+        await field.refused(ours, "algorithm is not one of")
 
 
 async def test_hs256_with_the_public_key(field: Field) -> None:
@@ -54,7 +58,7 @@ async def test_hs256_with_the_public_key(field: Field) -> None:
     public = field.issuer.keys["k1"].as_pem(private=False)
     head = f"{b64({'alg': 'HS256', 'typ': 'at+jwt', 'kid': 'k1'})}.{b64(field.claims())}"
     token = f"{head}.{b64(hmac.new(public, head.encode(), hashlib.sha256).digest())}"
-    await field.refused(token, "algorithm")
+    await field.refused(token, "algorithm is not one of")
 
 
 async def test_a_key_is_good_for_its_own_algorithm(field: Field) -> None:
@@ -74,8 +78,9 @@ async def test_a_key_is_good_for_its_own_algorithm(field: Field) -> None:
         ({"aud": None}, "audience"),
         ({"aud": {"mcpfleet": 1}}, "audience"),
         ({"exp": None}, "exp"),
-        ({"exp": "1900000000"}, "exp"),
-        ({"exp": True}, "exp"),
+        ({"exp": "1900000000"}, r"when \(exp\)"),
+        ({"exp": True}, r"when \(exp\)"),
+        ({"iat": True}, r"when \(iat\)"),
         ({"exp": 1_800_000_000 + 86_400}, "longer"),
         ({"exp": 1_800_000_000 - 60, "iat": 1_800_000_000 - 120}, "expired"),
         ({"iat": None}, "iat"),
@@ -136,6 +141,13 @@ async def test_foreign_issuer_with_the_same_kid(field: Field) -> None:
     await field.refused(other.token(field.claims()), "signature")
 
 
+async def test_the_issuer_is_looked_at_where_claims_are(field: Field) -> None:
+    """Not only where the issuer's rules are chosen: that is another file, and may change."""
+    expected = Expected("https://other.example", frozenset({"mcpfleet"}), frozenset({"at+jwt"}))
+    with pytest.raises(BadToken, match="another issuer"):
+        check(field.claims(), expected, certificate=None, now_s=field.clock.wall_s())
+
+
 async def test_an_issuer_speaks_for_its_own_tenants(field: Field) -> None:
     """A token that names a tenant of somebody else's is refused; a fixed tenant is never the token's to choose."""
     foreign = foreign_tokens(
@@ -149,6 +161,32 @@ async def test_an_issuer_speaks_for_its_own_tenants(field: Field) -> None:
     shown = await field.shown(field.issuer.token(field.claims(tenant="default")))
     assert shown is not None
     assert shown.tenant == "acme"
+
+
+async def test_our_own_token_changed_on_the_way(field: Field) -> None:
+    """Another role, the signature of the old one: refused, though a good token of this key was seen before."""
+    head, body, signature = (await own_token(field)).split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+    assert await field.shown(f"{head}.{body}.{signature}")
+    await field.refused(f"{head}.{b64(claims | {'roles': ['admin']})}.{signature}", "signature")
+
+
+async def test_a_token_of_a_key_that_was_replaced_under_its_name(field: Field) -> None:
+    """That its signature was checked once does not outlive the key that it was checked with."""
+    token = field.issuer.token(field.claims(exp=int(field.clock.wall_s()) + 1800))
+    assert await field.shown(token)
+    field.issuer.keys["k1"] = ECKey.generate_key("P-256", private=True)
+    field.clock.advance(KEPT_S)
+    await field.refused(token, "signature")
+
+
+async def test_our_own_token_of_two_clients(field: Field) -> None:
+    """`sub` and `client_id` are one client. RFC 9068, section 2.2."""
+    assert field.oauth.server is not None
+    (key,) = field.oauth.server.keys._keys.values()
+    other, _ = await own_client(field, "admin")
+    claims = json.loads(base64.urlsafe_b64decode((await own_token(field)).split(".")[1] + "=="))
+    await field.refused(signed(key.private, claims | {"sub": other}, kid=key.kid), "client")
 
 
 async def test_our_own_token_with_another_tenant(field: Field) -> None:
@@ -219,7 +257,7 @@ async def test_unknown_critical_header(field: Field, header: Claims) -> None:
 )
 async def test_junk_that_looks_like_a_token(field: Field, token: str) -> None:
     """Too long, too deep, no object, not base64, a member twice: refused, and nobody is asked."""
-    with pytest.raises(BadToken):
+    with pytest.raises(BadToken, match=r"cannot be read|no JSON object|not a signed JWT|limit"):
         await field.shown(token)
     assert not field.issuer.asked
 

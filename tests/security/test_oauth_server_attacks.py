@@ -89,6 +89,15 @@ async def test_client_assertions_that_are_wrong(field: Field, changes: Claims, e
     assert (await asserted(field, sign({}))).status_code == 200, client_id
 
 
+async def test_client_assertion_of_another_key(field: Field) -> None:
+    """Only the registered key speaks for the client."""
+    sign, client_id = await key_client(field)
+    other, _ = await key_client(field)
+    forged = await asserted(field, other({"iss": client_id, "sub": client_id}))
+    assert (forged.status_code, forged.json()["error"]) == (401, "invalid_client")
+    assert (await asserted(field, sign({}))).status_code == 200
+
+
 async def test_replayed_client_assertion(field: Field) -> None:
     """An assertion is good once, also at the replica that takes over."""
     sign, _ = await key_client(field)

@@ -107,28 +107,26 @@ async def build(
     views = views_of(core)
     fleet = fleet_of(core, views)
     registry = CollectorRegistry()
-    url = url_for_nodes(settings, address)
-    scaling = scaling_of(core, url, settings.renew_every_s, environ or {}, registry)
+    scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
     oauth = oauth_of(settings, address=address, books=stores.ledger.oauth, sealer=None, clock=stores.clock)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
-    front = _front(settings, core, fleet, Authenticators([*kinds, oauth.at_mcp]), oauth)
+    doors = _doors(settings, core, oauth)
+    front = _front(settings, core, fleet, doors, oauth)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
         core.stores.blobs,
-        Authenticators([*kinds, oauth.at_api]),
+        doors.api,
         replace(api_settings(settings), resource_metadata=oauth.api.metadata_url),
         enrolments=core.enroller,
         scaling=scaling.views,
         money=core.stores.ledger,
         approvals=core.approvals,
         keys=core.keys,
-        challenges=challenges,
+        challenges=doors.challenges,
         oauth=oauth.server,
         registry=registry,
         clock=core.stores.clock,
@@ -145,9 +143,24 @@ async def build(
     return Orchestrator(app, fleet, core, leadership, leave)
 
 
-def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators, oauth: OAuth) -> McpFront:
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """Who may come in: the same credentials at both, but each has an audience of its own for OAuth."""
+
+    api: Authenticators
+    mcp: Authenticators
+    challenges: Challenges
+
+
+def _doors(settings: OrchestratorSettings, core: Core, oauth: OAuth) -> _Doors:
+    challenges = Challenges(keys=core.keys, clock=core.stores.clock)
+    kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
+    return _Doors(Authenticators([*kinds, oauth.at_api]), Authenticators([*kinds, oauth.at_mcp]), challenges)
+
+
+def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: _Doors, oauth: OAuth) -> McpFront:
     wanted = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url)
-    return McpFront(fleet, doors, wanted, core.stores.clock, parse=strict_json.parse, approvals=core.approvals)
+    return McpFront(fleet, doors.mcp, wanted, core.stores.clock, parse=strict_json.parse, approvals=core.approvals)
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:

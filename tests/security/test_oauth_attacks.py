@@ -127,6 +127,12 @@ async def test_another_kind_of_jwt_as_an_access_token(field: Field) -> None:
         await field.refused(signed(key.private, claims, kid=key.kid, **kind), "type")
 
 
+@pytest.mark.parametrize("kind", [1, ["at+jwt"], {}, True, ""])
+async def test_a_type_that_is_no_name(field: Field, kind: object) -> None:
+    """It is refused as another type, not stumbled over."""
+    await field.refused(f"{b64({'alg': 'ES256', 'kid': 'k1', 'typ': kind})}.{b64(field.claims())}.AA", "type")
+
+
 async def test_foreign_issuer_with_the_same_kid(field: Field) -> None:
     """Whoever runs one issuer cannot speak for another by choosing its key's name."""
     other = FakeIssuer("https://other.example", {"k1": ECKey.generate_key("P-256", private=True)})

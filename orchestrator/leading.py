@@ -20,6 +20,7 @@ from orchestrator.dispatch.send import Sender
 from orchestrator.front.app import McpFront
 from orchestrator.leader import Leadership, Loop, every
 from orchestrator.ledger.shelves import KeyRows
+from orchestrator.oauth import TEND_EVERY_S, OAuth
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.scaling import Scaling
 from orchestrator.settings import OrchestratorSettings
@@ -39,8 +40,13 @@ USES_EVERY_S = 60.0
 WAITING_PAGE = 5000
 
 
-def leadership_of(
-    settings: OrchestratorSettings, core: Core, scaling: Scaling, address: str, follows: Callable[[str | None], None]
+def leadership_of(  # noqa: PLR0917 - what leads, and who is told
+    settings: OrchestratorSettings,
+    core: Core,
+    scaling: Scaling,
+    oauth: OAuth,
+    address: str,
+    follows: Callable[[str | None], None],
 ) -> Leadership:
     """The lease of this process, not asked for yet."""
 
@@ -54,15 +60,21 @@ def leadership_of(
         ttl_s=settings.leader_ttl_s,
         proof=core.proof,
         clock=core.stores.clock,
-        gained=lead(core, scaling.begin),
+        gained=lead(core, scaling.begin, oauth.restore),
         proved_again=core.desk.forgive,
         lost=lost,
         follows=follows,
-        loops=[*_loops(settings, core), scaling.loop.run],
+        loops=[*_loops(settings, core), scaling.loop.run, every(TEND_EVERY_S, oauth.tend, "oauth keys")],
     )
 
 
-def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int], Awaitable[None]]:
+async def _nothing() -> None:
+    pass
+
+
+def lead(
+    core: Core, begin: Callable[[], None] = lambda: None, recall: Callable[[], Awaitable[None]] = _nothing
+) -> Callable[[int], Awaitable[None]]:
     """What a new leader does first: remember nodes, open attempts, and everything that waits."""
 
     async def gained(epoch: int) -> None:
@@ -71,6 +83,7 @@ def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int]
         core.enroller.restore(await ledger.enrolments())
         core.keys.restore(await KeyRows(ledger).all())
         await core.policy.refresh()
+        await recall()
         await core.claims.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         await core.pool_book.load()
@@ -149,7 +162,13 @@ async def remember_shapes(core: Core) -> None:
 
 
 def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
-    core: Core, sender: Sender, leadership: Leadership, front: McpFront, feed: FlowerFeed | None, scaling: Scaling
+    core: Core,
+    sender: Sender,
+    leadership: Leadership,
+    front: McpFront,
+    feed: FlowerFeed | None,
+    scaling: Scaling,
+    oauth: OAuth,
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """What begins before the doors open and ends after they closed."""
 
@@ -170,6 +189,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
             if feed is not None:
                 await asyncio.to_thread(feed.stop)
             await scaling.close()
+            await oauth.close()
             await core.stores.ledger.close()
             await core.stores.redis.aclose()
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0009"
+SCHEMA = "0011"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()

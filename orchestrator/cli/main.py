@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from orchestrator.cli import approvals, call, cost, dead, fleet, invocations, keys, nodes, scale, tools
+from orchestrator.cli import approvals, audit, call, cost, dead, fleet, invocations, keys, nodes, scale, tools
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
@@ -63,6 +63,7 @@ def build() -> typer.Typer:
         for command in commands:
             app.command(rich_help_panel=panel)(command)
     app.add_typer(approvals.approvals, name="approvals", rich_help_panel=_CALLS)
+    app.add_typer(audit.audit, name="audit", rich_help_panel=_MACHINES)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)

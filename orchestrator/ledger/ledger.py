@@ -15,6 +15,7 @@ from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scal
 from orchestrator.ledger import cancel as ends
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
+from orchestrator.ledger.audit_rows import AuditBook
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
@@ -98,6 +99,7 @@ class Ledger:
         self._writer = writer
         self._readers = readers
         self._clock = clock
+        self.audit = AuditBook(self._small, readers)
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Ledger:

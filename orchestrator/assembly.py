@@ -18,6 +18,8 @@ from starlette.applications import Starlette
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.approvals.desk import Approvals
+from orchestrator.audit.answers import AuditedAnswers
+from orchestrator.audited import audit_of
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -34,7 +36,9 @@ from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
+from orchestrator.identity.lockout import Lockout
 from orchestrator.identity.tokens import Tokens, static
+from orchestrator.identity.watched import Watched
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
@@ -112,7 +116,8 @@ async def build(
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    doors = Authenticators([core.keys, challenges, _tokens(settings, core)])
+    kinds = Authenticators([core.keys, challenges, _tokens(settings, core)])
+    doors = Watched(kinds, lockout=Lockout(), audit=core.audit, clock=core.stores.clock)
     front = _front(settings, core, fleet, doors)
     feed = _flower_feed(settings, core, views)
     app = create_app(
@@ -127,6 +132,7 @@ async def build(
         approvals=core.approvals,
         keys=core.keys,
         challenges=challenges,
+        audit=core.audit,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -142,9 +148,10 @@ async def build(
     return Orchestrator(app, fleet, core, leadership, leave)
 
 
-def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
+def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Watched) -> McpFront:
     clock = core.stores.clock
-    return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
+    answers = AuditedAnswers(core.approvals, core.audit)
+    return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=answers)
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
@@ -214,6 +221,7 @@ def core_of(
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
         approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock),
+        audit_of(settings, stores.ledger, stores.clock),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from celery import Celery
 from redis.asyncio import Redis
 
 from orchestrator.approvals.desk import Approvals
+from orchestrator.audit.log import AuditLog
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -64,3 +65,4 @@ class Core:
     pool_book: PoolBook
     approvals: Approvals
     keys: Keys
+    audit: AuditLog

@@ -91,6 +91,18 @@ class OrchestratorSettings(BaseModel):
     """Also serve the old HTTP+SSE transport."""
     open_metrics: bool = True
     """`/metrics` without a token: scrapers rarely send one, and it names no arguments."""
+    audit_key_file: Path | None = None
+    """Ed25519 key, PEM, that signs checkpoints of the audit log; made if missing; `audit.key` beside `blob_dir`."""
+    audit_checkpoints: str = ""
+    """Where each checkpoint is also kept, as a line of JSON: a file, best on another machine's disk, or `-`."""
+    audit_checkpoint_rows: int = Field(default=100, ge=1)
+    """A checkpoint after so many rows: what an intruder could rewrite unseen is what came after the last one."""
+    audit_checkpoint_s: float = Field(default=300.0, ge=1)
+    """Or after so many seconds, where there is a new row."""
+    audit_export: str = ""
+    """Where the audit log is copied to as it grows, separated by commas: see docs/audit.md."""
+    audit_retention_days: float = Field(default=0.0, ge=0)
+    """Older rows of the audit log are sealed by a checkpoint and removed; 0: never, for it is small."""
     flower_feed: bool = True
     """Tell Flower every task by Celery's event format, in batches."""
     log_level: str = "INFO"

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from orchestrator.api.approvals import ApprovalDoor
+from orchestrator.api.audit import AuditDoor, Log
+from orchestrator.api.auditing import Auditor
 from orchestrator.api.costs import CostsDoor
 from orchestrator.api.door import Door, trace_of
 from orchestrator.api.enrolments import EnrolmentDoor
@@ -66,6 +68,7 @@ def create_app(
     approvals: Approvals,
     keys: Keys,
     challenges: Challenges,
+    audit: Log,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -90,6 +93,7 @@ def create_app(
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *KeyDoor(keys, challenges).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
+        *AuditDoor(audit).operations(),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
@@ -97,7 +101,7 @@ def create_app(
     guard += [] if leads is None else [Middleware(LeaderGuard, leads=leads)]
     handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
     app = Starlette(
-        routes=[*_routes(operations, verifier, settings.body_limit_bytes), *extra_routes],
+        routes=[*_routes(operations, verifier, settings.body_limit_bytes, Auditor(audit)), *extra_routes],
         middleware=guard,
         exception_handlers=handlers,
         lifespan=lifespan,
@@ -107,11 +111,13 @@ def create_app(
     return app
 
 
-def _routes(operations: Sequence[Operation], verifier: Verifier, body_limit_bytes: int) -> list[Route]:
+def _routes(
+    operations: Sequence[Operation], verifier: Verifier, body_limit_bytes: int, auditor: Auditor
+) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(path, Door(methods, verifier, body_limit_bytes)) for path, methods in by_path.items()]
+    return [Route(path, Door(methods, verifier, body_limit_bytes, auditor)) for path, methods in by_path.items()]
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:

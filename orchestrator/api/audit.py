@@ -11,20 +11,22 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.api.operation import ADMINS, Answer, Ask, Operation
+from orchestrator.api.auditing import Audit
+from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.problems import NotYours
 from orchestrator.api.reply import Reply, listing, model
 from orchestrator.ledger.audit_values import AuditFilter, AuditRow, CheckpointRow, Decision
 from tasks.errors import NotFound
-from tasks.invocation import Principal
+from tasks.invocation import FLEET_TENANT, Principal
+from tasks.scopes import Scope
 from tasks.wire import Page
 from tasks.wire_audit import AuditKeyView, AuditRowView, CheckpointView
 
 PAGE_MAX = 1000
 
 
-class Log(Protocol):
-    """The audit log, as one reads it."""
+class Log(Audit, Protocol):
+    """The audit log, as one reads and writes it."""
 
     async def listing(
         self, where: AuditFilter, cursor: str | None, limit: int
@@ -63,15 +65,17 @@ class AuditDoor:
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
         return (
-            Operation("GET", "/v1/audit", "list_audit", "The audit log", self.list,
-                      {200: Answer("one page", Page[AuditRowView])}, roles=ADMINS, query=AuditQuery, tag="audit"),
-            Operation("GET", "/v1/audit/checkpoints", "audit_checkpoints", "Signed checkpoints of the audit log",
-                      self.checkpoints, {200: Answer("all of them", Page[CheckpointView])}, roles=ADMINS, tag="audit"),
-            Operation("POST", "/v1/audit/checkpoints", "audit_checkpoint", "Sign the newest row of the audit log now",
-                      self.checkpoint, {201: Answer("the checkpoint", CheckpointView)}, roles=ADMINS, errors=(404,),
-                      tag="audit"),
-            Operation("GET", "/v1/audit/key", "audit_key", "The public key of the audit log's checkpoints", self.key,
-                      {200: Answer("the key", AuditKeyView)}, roles=ADMINS, tag="audit"),
+            Operation("GET", "/v1/audit", "list_audit", Scope.AUDIT_READ, "The audit log", self.list,
+                      {200: Answer("one page", Page[AuditRowView])}, query=AuditQuery, tag="audit"),
+            Operation("GET", "/v1/audit/checkpoints", "audit_checkpoints", Scope.AUDIT_READ,
+                      "Signed checkpoints of the audit log", self.checkpoints,
+                      {200: Answer("all of them", Page[CheckpointView])}, tag="audit"),
+            Operation("POST", "/v1/audit/checkpoints", "audit_checkpoint", Scope.AUDIT_READ,
+                      "Sign the newest row of the audit log now", self.checkpoint,
+                      {201: Answer("the checkpoint", CheckpointView)}, errors=(404,), tag="audit"),
+            Operation("GET", "/v1/audit/key", "audit_key", Scope.AUDIT_READ,
+                      "The public key of the audit log's checkpoints", self.key,
+                      {200: Answer("the key", AuditKeyView)}, tag="audit"),
         )  # fmt: skip
 
     async def list(self, ask: Ask) -> Reply:
@@ -110,8 +114,8 @@ class AuditDoor:
 
 
 def sees_fleet(principal: Principal) -> bool:
-    """Whether rows of all tenants are this principal's to see."""
-    return "admin" in principal.roles
+    """Whether rows of all tenants are this principal's to see: those of the fleet's own tenant, with `audit:read`."""
+    return principal.tenant == FLEET_TENANT
 
 
 def _whole(principal: Principal) -> None:

@@ -13,6 +13,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from orchestrator.api.auditing import FORBIDDEN, Auditor, is_audited
 from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
 from orchestrator.api.ports import Verifier
 from orchestrator.api.problems import NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
@@ -36,8 +37,11 @@ class CallerGone(Exception):
 class Door:
     """All operations of one path."""
 
-    def __init__(self, operations: Mapping[str, Operation], verifier: Verifier, body_limit_bytes: int) -> None:
+    def __init__(
+        self, operations: Mapping[str, Operation], verifier: Verifier, body_limit_bytes: int, auditor: Auditor
+    ) -> None:
         self._operations, self._verifier, self._limit_bytes = dict(operations), verifier, body_limit_bytes
+        self._auditor = auditor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,16 +76,37 @@ class Door:
         if operation is None:
             raise WrongMethod(scope["method"], sorted(self._operations))
         shown = presented(scope)
-        principal = await self._admit(operation, shown, scope["path_params"])
+        principal = await self._known(operation, shown)
         ask = Ask(principal, trace_id, scope["path_params"], headers, presented=shown)
+        try:
+            self._admit(operation, principal, scope["path_params"])
+        except FleetError as error:
+            await self._auditor.forbidden(operation, ask, error)
+            raise
         ask._query = read_query(scope["query_string"], operation.query)  # noqa: SLF001 - filled here only
         if operation.takes_stream:
             ask.chunks = _chunks(receive)
         elif operation.body is not None:
             ask._body = await self._read(operation.body, headers, receive)  # noqa: SLF001
-        return await operation.handler(ask)
+        return await self._carry_out(operation, ask)
 
-    async def _admit(self, operation: Operation, shown: Presented, path: Mapping[str, str]) -> Principal:
+    async def _carry_out(self, operation: Operation, ask: Ask) -> Reply | Stream:
+        """The handler; the audit log hears of an act before it begins, and of one that did not come off."""
+        if not is_audited(operation):
+            try:
+                return await operation.handler(ask)
+            except FleetError as error:
+                if error.http_status == FORBIDDEN:
+                    await self._auditor.forbidden(operation, ask, error)
+                raise
+        row = await self._auditor.begins(operation, ask)
+        try:
+            return await operation.handler(ask)
+        except Exception as error:
+            await self._auditor.failed(operation, ask, row, error)
+            raise
+
+    async def _known(self, operation: Operation, shown: Presented) -> Principal:
         if operation.scope is None:
             return NOBODY
         if not shown.token:
@@ -89,10 +114,15 @@ class Door:
         principal = await self._verifier.verify(shown)
         if principal is None:
             raise NotAllowed("this token is not known here; check MCPFLEET_TOKEN")
+        return principal
+
+    @staticmethod
+    def _admit(operation: Operation, principal: Principal, path: Mapping[str, str]) -> None:
+        if operation.scope is None:
+            return
         require(principal, operation.scope)
         if operation.is_for_itself and principal.id != path["name"]:
             raise NotYours(f"the token of node {principal.id!r} does not speak for {path['name']!r}")
-        return principal
 
     async def _read(self, model: type[BaseModel], headers: Mapping[bytes, bytes], receive: Receive) -> BaseModel:
         kind = headers.get(b"content-type", b"application/json")

@@ -106,7 +106,7 @@ class DatagramSink:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
             self._all(found[0], found[4], lines)
 
-    def _all(self, family: int, address: Any, lines: Sequence[str]) -> None:
+    def _all(self, family: int, address: tuple[Any, ...] | str, lines: Sequence[str]) -> None:
         with socket.socket(family, socket.SOCK_DGRAM) as sending:
             sending.settimeout(CONNECT_S)
             for line in lines:

@@ -123,7 +123,7 @@ class _Look:
         elif row.prev != before.hash:
             report.add(
                 row.seq,
-                f"row {row.seq} does not follow row {before.seq}: row {before.seq} was replaced, or rows were reordered",
+                f"row {row.seq} does not follow row {before.seq}: that was replaced, or rows were put in another order",
             )
 
     def _begins(self, row: AuditRow) -> None:

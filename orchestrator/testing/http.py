@@ -15,10 +15,12 @@ from starlette.applications import Starlette
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
+from orchestrator.audit.log import AuditLog
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
+from orchestrator.testing.audit import memory_audit
 from orchestrator.testing.blobs import MemoryBlobs
 from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeTokens, MemoryEnrolments, MemoryKeys, NoApprovals
 from orchestrator.testing.fleet import FakeFleet
@@ -31,7 +33,12 @@ STOPS_WITHIN_S = 10.0
 
 
 def fake_app(
-    fleet: FakeFleet, settings: ApiSettings | None = None, money: MemoryMoney | None = None, *, draining: int = 0
+    fleet: FakeFleet,
+    settings: ApiSettings | None = None,
+    money: MemoryMoney | None = None,
+    *,
+    draining: int = 0,
+    audit: AuditLog | None = None,
 ) -> Starlette:
     """The application over fakes only."""
     nodes = FakeNodes()
@@ -51,6 +58,7 @@ def fake_app(
         approvals=NoApprovals(),
         keys=keys,
         challenges=challenges,
+        audit=audit or memory_audit(),
     )
 
 
@@ -60,11 +68,12 @@ async def door(
     token: str | None = CLIENT_TOKEN,
     settings: ApiSettings | None = None,
     money: MemoryMoney | None = None,
+    audit: AuditLog | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application, without a socket."""
     fleet = fleet or FakeFleet()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    transport = httpx.ASGITransport(fake_app(fleet, settings, money), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(fake_app(fleet, settings, money, audit=audit), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=headers) as client:
         yield client
     await fleet.close()

@@ -99,6 +99,7 @@ async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
         approvals=core.approvals,
         keys=core.keys,
         challenges=Challenges(keys=core.keys, clock=core.stores.clock),
+        audit=core.audit,
         money=core.stores.ledger,
         clock=story.clock,
     )

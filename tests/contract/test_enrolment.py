@@ -101,6 +101,7 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
         approvals=core.approvals,
         keys=core.keys,
         challenges=Challenges(keys=core.keys, clock=core.stores.clock),
+        audit=core.audit,
     )
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:

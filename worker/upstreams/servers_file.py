@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from tasks.errors import SettingsError, near
 from tasks.tool import ToolPolicy
 from worker.sidecars.sidecars_file import SidecarEntry, parse_projects, parse_sidecars
+from worker.upstreams.egress import allowed_by
 from worker.workspaces.names import Project
 
 SERVER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -37,7 +38,7 @@ SECRET_CHARS = 6
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 _STDIO_KEYS = frozenset({"type", "command", "args", "env", "cwd"})
-_HTTP_KEYS = frozenset({"type", "url", "headers"})
+_HTTP_KEYS = frozenset({"type", "url", "headers", "private"})
 _TYPES = {
     "stdio": "command",
     "http": "url",
@@ -69,6 +70,8 @@ class HttpEntry:
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    is_private: bool = False
+    """Its name may lead to addresses of this machine or of a private network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +284,14 @@ def _http(name: str, node: _Node, expand: _Expander) -> HttpEntry:
     url = expand.field(node, "url")
     if not url.startswith(("http://", "https://")):
         raise node.wrong("url", "must begin with http:// or https://")
-    return HttpEntry(name, url, expand.mapping(node, "headers"), tuple(expand.secrets))
+    is_private = node.fields().get("private", False)
+    if not isinstance(is_private, bool):
+        raise node.wrong("private", "must be true or false")
+    try:
+        allowed_by(url, is_private=is_private)
+    except ValueError as error:
+        raise node.wrong("url", f"leads nowhere that a node goes: {error}") from error
+    return HttpEntry(name, url, expand.mapping(node, "headers"), tuple(expand.secrets), is_private)
 
 
 def _module(name: str, node: _Node) -> ModuleEntry:

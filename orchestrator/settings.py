@@ -35,6 +35,12 @@ class OrchestratorSettings(BaseModel):
     """A listening socket inherited from the parent, instead of host and port."""
     allowed_hosts: str = ""
     """Further Host header values, separated by commas, when served under a name."""
+    allowed_origins: str = ""
+    """Origins of web pages that may ask, separated by commas; `https://` with each of `allowed_hosts` may anyway."""
+    allowed_networks: str = ""
+    """Addresses and networks from which anybody may come, separated by commas; empty: all. Nodes' too."""
+    trusted_proxies: str = ""
+    """Addresses of reverse proxies whose X-Forwarded-For and -Proto are believed, separated by commas; empty: none."""
     token: SecretStr
     """Bearer token of every door."""
     join_token: SecretStr
@@ -89,8 +95,8 @@ class OrchestratorSettings(BaseModel):
     """A tools/call that takes longer becomes an MCP task where the client declares them."""
     sse: bool = False
     """Also serve the old HTTP+SSE transport."""
-    open_metrics: bool = True
-    """`/metrics` without a token: scrapers rarely send one, and it names no arguments."""
+    open_metrics: bool | None = None
+    """`/metrics` without a token; when absent, only on a loopback host without trusted proxies: it names tools."""
     audit_key_file: Path | None = None
     """Ed25519 key, PEM, that signs checkpoints of the audit log; made if missing; `audit.key` beside `blob_dir`."""
     audit_checkpoints: str = ""

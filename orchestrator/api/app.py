@@ -22,6 +22,7 @@ from orchestrator.api.audit import AuditDoor, Log
 from orchestrator.api.auditing import Auditor
 from orchestrator.api.costs import CostsDoor
 from orchestrator.api.door import Door, trace_of
+from orchestrator.api.edges import Edges
 from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
 from orchestrator.api.hosts import HostGuard
@@ -97,7 +98,8 @@ def create_app(
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
-    guard = [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
+    guard = [Middleware(Edges, rules=settings.edges)]
+    guard += [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
     guard += [] if leads is None else [Middleware(LeaderGuard, leads=leads)]
     handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
     app = Starlette(

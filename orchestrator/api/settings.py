@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+
+from orchestrator.api.edges import EdgeRules
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -21,6 +23,7 @@ class ApiSettings:
         allowed_hosts: `Host` header values without port; None allows all. Set on loopback binds,
             where a web page could otherwise reach us under a name of its own (DNS rebinding).
         is_metrics_open: `/metrics` needs no token.
+        edges: from where, from which page and how fast requests may come.
         version: shown by `/health` and in the OpenAPI document.
     """
 
@@ -31,6 +34,7 @@ class ApiSettings:
     keepalive_s: float = 15.0
     allowed_hosts: frozenset[str] | None = None
     is_metrics_open: bool = False
+    edges: EdgeRules = field(default_factory=EdgeRules)
     version: str = "0"
 
 

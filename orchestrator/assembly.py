@@ -19,7 +19,7 @@ from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.approvals.desk import Approvals
 from orchestrator.audit.answers import AuditedAnswers
-from orchestrator.audited import audit_of
+from orchestrator.audited import accept_of, audit_of
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -108,7 +108,7 @@ async def build(
     sender = Sender(stores.celery)
     core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
-    fleet = fleet_of(core, views)
+    fleet = fleet_of(core, views, settings)
     registry = CollectorRegistry()
     url = url_for_nodes(settings, address)
     scaling = scaling_of(core, url, settings.renew_every_s, environ or {}, registry)
@@ -353,7 +353,7 @@ def views_of(core: Core) -> Views:
     )
 
 
-def fleet_of(core: Core, views: Views) -> Fleet:
+def fleet_of(core: Core, views: Views, settings: OrchestratorSettings | None = None) -> Fleet:
     """What every door calls."""
     return Fleet(
         intake=core.intake,
@@ -370,6 +370,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         tell=core.happenings.tell,
         as_waiting=as_waiting,
         doubt=core.doubts.note,
+        accept=accept_of(settings, core),
     )
 
 

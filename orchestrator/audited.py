@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from orchestrator.audit.calls import AuditedCalls
 from orchestrator.audit.checkpoint import signer_at
 from orchestrator.audit.exports import Exports
 from orchestrator.audit.log import AuditLog
 from orchestrator.audit.sinks import keeper, targets
 from orchestrator.leader import Loop, every
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.values import Accepted, NewInvocation
 from orchestrator.settings import OrchestratorSettings
 from tasks.clock import Clock
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 5.0
 EXPORT_EVERY_S = 1.0
 KEY_NAME = "audit.key"
+Accept = Callable[[Sequence[NewInvocation]], Awaitable[list[Accepted]]]
 
 
 def audit_of(settings: OrchestratorSettings, ledger: Ledger, clock: Clock) -> AuditLog:
@@ -38,6 +42,12 @@ def audit_of(settings: OrchestratorSettings, ledger: Ledger, clock: Clock) -> Au
         checkpoint_s=settings.audit_checkpoint_s,
         retention_days=settings.audit_retention_days,
     )
+
+
+def accept_of(settings: OrchestratorSettings | None, core: Core) -> Accept | None:
+    """How calls are accepted where some are to be audited; None: as the ledger does."""
+    patterns = [] if settings is None else [part.strip() for part in settings.audit_calls.split(",") if part.strip()]
+    return AuditedCalls(core.stores.ledger, core.audit, patterns).accept if patterns else None
 
 
 def audit_loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:

@@ -107,6 +107,8 @@ class OrchestratorSettings(BaseModel):
     """Or after so many seconds, where there is a new row."""
     audit_export: str = ""
     """Where the audit log is copied to as it grows, separated by commas: see docs/audit.md."""
+    audit_calls: str = ""
+    """Tools whose calls have a row each in the audit log, as globs separated by commas; a row is one more commit."""
     audit_retention_days: float = Field(default=0.0, ge=0)
     """Older rows of the audit log are sealed by a checkpoint and removed; 0: never, for it is small."""
     flower_feed: bool = True

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.assembly import fleet_of, views_of
 from orchestrator.audit.checkpoint import Signer, public_keys, read_line, signer_at
 from orchestrator.audit.log import AuditLog
 from orchestrator.audit.verify import Report, verify
@@ -17,6 +18,9 @@ from orchestrator.ledger.database import connect
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import HOLDER
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.testing.protocol import SAFE, UNSAFE, Story
+from tasks.invocation import Call, Principal
 from tasks.testing.clock import FakeClock
 
 DAY_S = 86_400.0
@@ -184,3 +188,16 @@ async def test_a_log_that_lost_its_end_is_noticed_at_the_start(
     await ledger.audit.sign(replace(signed, seq=9, body_json=signed.body_json.replace('"seq":2', '"seq":9')))
     await AuditLog(books=ledger.audit, signer=signer, clock=clock).begin(2)
     assert "audit_log_altered" in capsys.readouterr().out
+
+
+async def test_calls_of_named_tools_have_a_row_before_they_are_accepted(story: Story) -> None:
+    """By pattern; the others have none, and arguments are in none."""
+    settings = OrchestratorSettings.model_validate({"token": "t", "join_token": "j", "audit_calls": "no.*, *.write"})
+    await story.join("a1")
+    fleet = fleet_of(story.core, views_of(story.core), settings)
+    who = Principal("ann", roles=frozenset({"admin"}))
+    before = len(await story.core.stores.ledger.audit.after(0, 100))
+    accepted = await fleet.accept([Call(SAFE, '{"x": "s3cr3t"}'), Call(UNSAFE)], who)
+    rows = (await story.core.stores.ledger.audit.after(0, 100))[before:]
+    assert [(row.action, row.actor, row.target) for row in rows] == [("call", "ann", accepted[1].id)]
+    assert "s3cr3t" not in repr(rows)

@@ -31,6 +31,7 @@ POST /v1/scale/replay · PUT /v1/scale/override · DELETE /v1/scale/override · 
 POST /v1/scale/wind-down · GET /v1/costs · GET /v1/approvals · GET /v1/approvals/{id} · POST /v1/approvals/{id}
 GET /v1/whoami · GET /v1/keys · POST /v1/keys · GET /v1/keys/{id} · DELETE /v1/keys/{id} · POST /v1/keys/{id}/rotate
 POST /v1/keys:rotate · POST /v1/auth/challenges · POST /v1/auth/sessions
+GET /v1/audit · GET /v1/audit/checkpoints · POST /v1/audit/checkpoints · GET /v1/audit/key
 GET /openapi.json · GET /health · GET /metrics
 """
 

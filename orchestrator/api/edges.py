@@ -1,14 +1,13 @@
-"""The outermost ring of every door, the MCP paths too: from where, from which page, how fast, and with which headers.
+"""The outermost ring of every door, the MCP paths too: from where, from which page, and with which headers.
 
-Owns peers behind trusted proxies, the addresses that may come at all, the Origin check for browsers, slow bodies, and
-the security headers of every answer. Refuses to know paths and principals.
+Owns peers behind trusted proxies, the addresses that may come at all, the Origin check for browsers, and the security
+headers of every answer. Refuses to know paths and principals. Slow requests are `orchestrator/patience.py`'s.
 
 Source: MCP 2025-11-25, Streamable HTTP, security warning (Origin, DNS rebinding); OWASP Secure Headers Project.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.door import trace_of
 from orchestrator.api.problems import problem
-from tasks.errors import Permanent, Retryable, SettingsError
+from tasks.errors import Permanent, SettingsError
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 LOOPBACK_ORIGINS = ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*")
@@ -32,9 +31,6 @@ ALWAYS: tuple[tuple[bytes, bytes], ...] = (
 """Of every answer that does not say otherwise itself: an answer is data, and no page may show, run or keep it."""
 UNDER_TLS = (b"strict-transport-security", b"max-age=31536000")
 """A year. Source: RFC 6797, section 6.1."""
-BODY_WITHIN_S = 30.0
-BODY_BYTES_PER_S = 1024
-"""A body may take `BODY_WITHIN_S`, and a second more for each so many bytes that came."""
 HOPS_MAX = 20
 
 
@@ -52,16 +48,6 @@ class NotFromHere(Permanent):
     http_status = 403
 
 
-class BodyTooSlow(Retryable):
-    """The body did not come in time."""
-
-    code = "body_too_slow"
-    http_status = 408
-
-    def __init__(self) -> None:
-        super().__init__(f"the body came slower than {BODY_BYTES_PER_S} bytes a second; send it again")
-
-
 @dataclass(frozen=True, slots=True)
 class EdgeRules:
     """What the ring lets through.
@@ -70,13 +56,11 @@ class EdgeRules:
         origins: `Origin` values; `:*` at the end is any port.
         proxies: peers whose X-Forwarded-For is believed. None by default: anybody may write that header.
         networks: peers that may come at all; empty: all.
-        body_within_s: see BODY_WITHIN_S.
     """
 
     origins: tuple[str, ...] = LOOPBACK_ORIGINS
     proxies: Networks = ()
     networks: Networks = ()
-    body_within_s: float = BODY_WITHIN_S
     known: dict[bytes, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def knows(self, origin: bytes) -> bool:
@@ -104,36 +88,29 @@ class Edges:
             return
         answer = _Answer(send)
         try:
-            has_body = self._admit(scope)
+            self._admit(scope)
             answer.is_tls = scope.get("scheme") == "https"
-            if has_body:
-                receive = _Hurried(receive, self._rules.body_within_s).receive
             await self._app(scope, receive, answer.send)
-        except (WrongOrigin, NotFromHere, BodyTooSlow) as error:
+        except (WrongOrigin, NotFromHere) as error:
             if answer.has_begun:
                 raise
             await problem(error, trace_of(dict(scope["headers"]))).send(receive, answer.send)
 
-    def _admit(self, scope: Scope) -> bool:
-        """Whether it brings a body. Raises WrongOrigin, NotFromHere."""
-        rules, has_body, forwarded, proto = self._rules, False, [], b""
+    def _admit(self, scope: Scope) -> None:
+        """Raises WrongOrigin, NotFromHere."""
+        rules, forwarded, proto = self._rules, [], b""
         for name, value in scope["headers"]:
             if name == b"origin" and not rules.knows(value):
                 raise WrongOrigin(
                     f"a page of {value[:80].decode('latin-1')!r} may not ask here; if it may, name it in "
                     "MCPFLEET_ALLOWED_ORIGINS"
                 )
-            if name == b"content-length":
-                has_body = has_body or value != b"0"
-            elif name == b"transfer-encoding":
-                has_body = True
-            elif name == b"x-forwarded-for":
+            if name == b"x-forwarded-for":
                 forwarded.append(value)
             elif name == b"x-forwarded-proto":
                 proto = value
         if rules.proxies or rules.networks:
             self._place(scope, forwarded, proto)
-        return has_body
 
     def _place(self, scope: Scope, forwarded: Sequence[bytes], proto: bytes) -> None:
         client = scope.get("client")
@@ -165,27 +142,6 @@ class _Answer:
                 headers.append(UNDER_TLS)
             message = {**message, "headers": headers}
         await self._send(message)
-
-
-class _Hurried:
-    """Reads a body, as long as it comes."""
-
-    def __init__(self, receive: Receive, within_s: float) -> None:
-        self._receive, self._within_s = receive, within_s
-        self._bytes, self._is_whole = 0, False
-        self._began_s = asyncio.get_running_loop().time()
-
-    async def receive(self) -> Message:
-        if self._is_whole:
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._began_s + self._within_s + self._bytes / BODY_BYTES_PER_S):
-                message = await self._receive()
-        except TimeoutError:
-            raise BodyTooSlow from None
-        self._bytes += len(message.get("body", b""))
-        self._is_whole = not message.get("more_body", False)
-        return message
 
 
 def networks_of(text: str, setting: str) -> Networks:

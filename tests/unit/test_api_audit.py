@@ -14,7 +14,7 @@ from orchestrator.identity.lockout import TRIES, Lockout
 from orchestrator.identity.watched import Watched
 from orchestrator.presented import Presented
 from orchestrator.testing.audit import MemoryBook, memory_audit
-from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN, OTHER_TOKEN, FakeVerifier
+from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN, OTHER_TOKEN, FakeTokens
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.http import door, fake_app
 from tasks.errors import NotAllowed
@@ -130,8 +130,9 @@ async def test_another_tenant_sees_its_rows_alone(book: MemoryBook, audit: Audit
     """And no checkpoints: those are about everybody's."""
     app = fake_app(FakeFleet(), audit=audit)
     auditor = Principal("eve", tenant="other", roles=frozenset({"auditor"}))
-    verifier = FakeVerifier()
-    verifier._known["token-auditor"] = auditor
+    tokens = FakeTokens()
+    tokens._known["token-auditor"] = auditor
+    verifier = Authenticators([tokens])
     for route in app.routes:
         if hasattr(route, "endpoint"):
             route.endpoint._verifier = verifier

@@ -32,11 +32,12 @@ UNAUDITED: Mapping[str, str] = {
 }
 """Operations that change something, or look so, and get no row when they are allowed; and why. Refusals get one."""
 SHOWN = frozenset({
-    "answer", "expires_at", "is_dry", "is_paused", "kind", "name", "owner", "pool", "project", "role", "state",
-    "target", "tenant", "ttl_s", "until", "verdict",
+    "answer", "expires_at", "groups", "is_dry", "is_paused", "kind", "lifetime_s", "name", "networks", "owner", "pool",
+    "principal", "project", "role", "roles", "scopes", "state", "target", "tenant", "ttl_s", "until", "verdict",
 })  # fmt: skip
 """Fields of bodies that a row shows. Only these: what is not known to be harmless is left out."""
-FORBIDDEN = 403
+REFUSALS = frozenset({401, 403, 429})
+"""Statuses with which a handler itself refuses."""
 log = structlog.get_logger("mcpfleet.audit")
 
 
@@ -48,8 +49,8 @@ class Audit(Protocol):
 
 
 def is_audited(operation: Operation) -> bool:
-    """Whether each use of it is a row."""
-    return operation.method != "GET" and operation.name not in UNAUDITED
+    """Whether each use of it is a row. Not where anybody may come without a token: a stranger could fill the disk."""
+    return operation.method != "GET" and operation.scope is not None and operation.name not in UNAUDITED
 
 
 class Auditor:
@@ -124,4 +125,6 @@ def _shown(ask: Ask) -> dict[str, Detail]:
                 found[name] = value
             elif name in SHOWN and isinstance(value, float):
                 found[name] = round(value)
+            elif name in SHOWN and isinstance(value, list | tuple | set | frozenset):
+                found[name] = " ".join(sorted(map(str, value)))
     return found

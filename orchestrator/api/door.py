@@ -13,7 +13,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.api.auditing import FORBIDDEN, Auditor, is_audited
+from orchestrator.api.auditing import REFUSALS, Auditor, is_audited
 from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
 from orchestrator.api.ports import Verifier
 from orchestrator.api.problems import NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
@@ -96,7 +96,7 @@ class Door:
             try:
                 return await operation.handler(ask)
             except FleetError as error:
-                if error.http_status == FORBIDDEN:
+                if error.http_status in REFUSALS:
                     await self._auditor.forbidden(operation, ask, error)
                 raise
         row = await self._auditor.begins(operation, ask)

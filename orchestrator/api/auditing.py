@@ -109,8 +109,9 @@ def _with(
 
 
 def _target(ask: Ask) -> str:
-    """What the path names, or the body's `name`."""
-    return "/".join(ask.path.values()) or str(_shown(ask).get("name", ""))
+    """What the path names, or the body's `name`, or that of the node it offers."""
+    offered = getattr(getattr(ask.body_or_none(), "offer", None), "name", "")
+    return "/".join(ask.path.values()) or str(_shown(ask).get("name", offered))
 
 
 def _shown(ask: Ask) -> dict[str, Detail]:

@@ -213,14 +213,20 @@ def test_a_checkpoint_of_a_foreign_key_counts_for_nothing(scene: Scene) -> None:
     assert f"signed by the key {foreign.key_id}, which is none of those given" in said
 
 
-def test_a_checkpoint_whose_words_were_changed_is_not_signed(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("was", "becomes", "named"),
+    [
+        ('"at_us":1', '"at_us":2', "its signature is not of the key"),
+        ('"seq":5', '"seq":6', "its signature is not of the key"),
+        ('"seq":5', '"sequel":5', "it cannot be read"),
+    ],
+)
+def test_a_checkpoint_whose_words_were_changed_is_not_signed(scene: Scene, was: str, becomes: str, named: str) -> None:
     """The signature is over the body."""
-    scene.hurt(
-        lambda db: db.execute(
-            "UPDATE mcpfleet_audit_checkpoints SET body_json = replace(body_json, '\"seq\":5', '\"seq\":6')"
-        )
-    )
-    assert "it is filed under another row" in scene.verify()[1] or "its signature is not" in scene.verify()[1]
+    sql = "UPDATE mcpfleet_audit_checkpoints SET body_json = replace(body_json, ?, ?) WHERE seq = 5"
+    scene.hurt(lambda db: db.execute(sql, (was, becomes)))
+    status, said = scene.verify()
+    assert (status, named in said) == (1, True), said
 
 
 def test_a_checkpoint_of_another_log_is_named(scene: Scene, tmp_path: Path) -> None:

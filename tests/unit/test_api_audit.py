@@ -102,8 +102,13 @@ async def test_rows_show_no_secret_of_a_body(book: MemoryBook, audit: AuditLog) 
     async with door(token=OPERATOR_TOKEN, audit=audit) as client:
         await client.post("/v1/dead-letters:discard", json={"ids": [SECRET, "b"]})
         await client.post("/v1/enrolments", json={"name": "vps-1", "pool": "east", "ttl_s": 600})
-    assert [json.loads(row.details_json) for row in book.rows] == [{"ids": 2}, {"pool": "east", "ttl_s": 600}]
-    assert SECRET not in repr(book.rows)
+        key = {"name": "ci", "roles": ["agent"], "public_key": "A" * 43}
+        made = await client.post("/v1/keys", json=key)
+    assert made.status_code == 201
+    assert [json.loads(row.details_json) for row in book.rows[:2]] == [{"ids": 2}, {"pool": "east", "ttl_s": 600}]
+    assert (book.rows[2].target, json.loads(book.rows[2].details_json)["roles"]) == ("ci", "agent")
+    for secret in (SECRET, "A" * 43, made.json().get("key") or SECRET):
+        assert secret not in repr(book.rows)
 
 
 async def test_a_stranger_cannot_fill_the_log(book: MemoryBook, audit: AuditLog) -> None:

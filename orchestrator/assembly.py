@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +33,7 @@ from orchestrator.front.app import McpFront
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.challenges import Challenges
-from orchestrator.identity.doors import Authenticators
+from orchestrator.identity.doors import Authenticator, Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
 from orchestrator.identity.lockout import Lockout
@@ -116,8 +116,7 @@ async def build(
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    kinds = Authenticators([core.keys, challenges, _tokens(settings, core)])
-    doors = Watched(kinds, lockout=Lockout(), audit=core.audit, clock=core.stores.clock)
+    doors = _watched(core, [core.keys, challenges, _tokens(settings, core)])
     front = _front(settings, core, fleet, doors)
     feed = _flower_feed(settings, core, views)
     app = create_app(
@@ -152,6 +151,10 @@ def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Watc
     clock = core.stores.clock
     answers = AuditedAnswers(core.approvals, core.audit)
     return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=answers)
+
+
+def _watched(core: Core, kinds: Sequence[Authenticator]) -> Watched:
+    return Watched(Authenticators(kinds), lockout=Lockout(), audit=core.audit, clock=core.stores.clock)
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:

@@ -109,12 +109,10 @@ async def build(
     core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
     fleet = fleet_of(core, views, settings)
-    registry = CollectorRegistry()
+    registry = _measured(core, views)
     url = url_for_nodes(settings, address)
     scaling = scaling_of(core, url, settings.renew_every_s, environ or {}, registry)
     leadership = leadership_of(settings, core, scaling, address, follows)
-    core.happenings.listen(Metrics(registry).hear)
-    registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
     doors = _watched(core, [core.keys, challenges, _tokens(settings, core)])
     front = _front(settings, core, fleet, doors)
@@ -151,6 +149,13 @@ def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Watc
     clock = core.stores.clock
     answers = AuditedAnswers(core.approvals, core.audit)
     return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=answers)
+
+
+def _measured(core: Core, views: Views) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    core.happenings.listen(Metrics(registry).hear)
+    registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
+    return registry
 
 
 def _watched(core: Core, kinds: Sequence[Authenticator]) -> Watched:

@@ -18,6 +18,8 @@ from starlette.applications import Starlette
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
 from orchestrator.approvals.desk import Approvals
+from orchestrator.audit.answers import AuditedAnswers
+from orchestrator.audited import accept_of, audit_of
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -107,13 +109,11 @@ async def build(
     sender = Sender(stores.celery)
     core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
-    fleet = fleet_of(core, views)
-    registry = CollectorRegistry()
+    fleet = fleet_of(core, views, settings)
+    registry = _measured(core, views)
     scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
     oauth = oauth_of(settings, address=address, books=stores.ledger.oauth, sealer=stores.keys, clock=stores.clock)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
-    core.happenings.listen(Metrics(registry).hear)
-    registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     gates = gates_of(settings, core, oauth)
     front = _front(settings, core, fleet, gates, oauth)
     feed = _flower_feed(settings, core, views)
@@ -133,6 +133,7 @@ async def build(
         challenges=gates.challenges,
         policies=gates.policies,
         oauth=oauth.server,
+        audit=core.audit,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=[*front.routes(), *oauth.routes()],
@@ -149,9 +150,17 @@ def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
     core.watch.end()
 
 
+def _measured(core: Core, views: Views) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    core.happenings.listen(Metrics(registry).hear)
+    registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
+    return registry
+
+
 def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, gates: Gates, oauth: OAuth) -> McpFront:
     wanted = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url)
-    return McpFront(fleet, gates.mcp, wanted, core.stores.clock, parse=strict_json.parse, approvals=core.approvals)
+    answers = AuditedAnswers(core.approvals, core.audit)
+    return McpFront(fleet, gates.mcp, wanted, core.stores.clock, parse=strict_json.parse, approvals=answers)
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
@@ -220,7 +229,7 @@ def core_of(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
         *_machines(stores, policies), approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), policy,
-        given,
+        given, audit_of(settings, stores.ledger, stores.clock),
     )  # fmt: skip
 
 
@@ -362,7 +371,7 @@ def views_of(core: Core) -> Views:
     )
 
 
-def fleet_of(core: Core, views: Views) -> Fleet:
+def fleet_of(core: Core, views: Views, settings: OrchestratorSettings | None = None) -> Fleet:
     """What every door calls."""
     return Fleet(
         intake=core.intake,
@@ -380,6 +389,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         as_waiting=as_waiting,
         doubt=core.doubts.note,
         gate=core.policy,
+        accept=accept_of(settings, core),
     )
 
 

@@ -14,6 +14,7 @@ import uvicorn
 import uvloop
 
 from orchestrator.assembly import Orchestrator, build
+from orchestrator.patience import PatientProtocol
 from orchestrator.relay import Relay
 from orchestrator.settings import OrchestratorSettings
 from tasks.telemetry import configure
@@ -45,6 +46,7 @@ async def serve(settings: OrchestratorSettings) -> None:
     orchestrator = await build(settings, address=address, follows=relay.led_by, environ=os.environ)
     config = uvicorn.Config(
         orchestrator.app,
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -8,6 +8,7 @@ from celery import Celery
 from redis.asyncio import Redis
 
 from orchestrator.approvals.desk import Approvals
+from orchestrator.audit.log import AuditLog
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -72,6 +73,7 @@ class Core:
     keys: Keys
     policy: PolicyDesk
     secrets: Secrets
+    audit: AuditLog
 
     def erasure(self) -> Erasure:
         """What forgets a project."""

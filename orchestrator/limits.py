@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from ipaddress import ip_network
 
+from orchestrator.api.edges import EdgeRules, networks_of
 from orchestrator.api.settings import ApiSettings, hosts_for
 from orchestrator.front.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, FrontSettings
 from orchestrator.policy.zones import Zones
@@ -55,6 +56,18 @@ def _hosts(settings: OrchestratorSettings) -> tuple[str, ...]:
     return tuple(host.strip() for host in settings.allowed_hosts.split(",") if host.strip())
 
 
+def _origins(settings: OrchestratorSettings) -> tuple[str, ...]:
+    """Pages that may ask: of this machine, of the names the fleet is served under, and those that are listed."""
+    listed = (origin.strip().rstrip("/") for origin in settings.allowed_origins.split(","))
+    return (*LOOPBACK_ORIGINS, *(f"https://{host}" for host in _hosts(settings)), *(one for one in listed if one))
+
+
+def _is_metrics_open(settings: OrchestratorSettings) -> bool:
+    if settings.open_metrics is not None:
+        return settings.open_metrics
+    return hosts_for(settings.host) is not None and not settings.trusted_proxies
+
+
 def front_settings(settings: OrchestratorSettings) -> FrontSettings:
     """Of the MCP door."""
     named = _hosts(settings)
@@ -62,7 +75,7 @@ def front_settings(settings: OrchestratorSettings) -> FrontSettings:
         version=version("mcpfleet"),
         sse_path="/sse" if settings.sse else None,
         allowed_hosts=(*LOOPBACK_HOSTS, *named, *(f"{host}:*" for host in named)),
-        allowed_origins=(*LOOPBACK_ORIGINS, *(f"https://{host}" for host in named)),
+        allowed_origins=_origins(settings),
         body_limit_bytes=settings.payload_limit_bytes,
         inline_window_s=settings.task_after_s,
     )
@@ -75,7 +88,12 @@ def api_settings(settings: OrchestratorSettings) -> ApiSettings:
         ApiSettings(),
         allowed_hosts=hosts and hosts | frozenset(_hosts(settings)),
         blob_limit_bytes=max(settings.result_limit_bytes, settings.capsule_limit_bytes),
-        is_metrics_open=settings.open_metrics,
+        is_metrics_open=_is_metrics_open(settings),
+        edges=EdgeRules(
+            origins=_origins(settings),
+            proxies=networks_of(settings.trusted_proxies, "MCPFLEET_TRUSTED_PROXIES"),
+            networks=networks_of(settings.allowed_networks, "MCPFLEET_ALLOWED_NETWORKS"),
+        ),
         version=version("mcpfleet"),
     )
 

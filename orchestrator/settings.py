@@ -60,6 +60,12 @@ class OrchestratorSettings(BaseModel):
     """A listening socket inherited from the parent, instead of host and port."""
     allowed_hosts: str = ""
     """Further Host header values, separated by commas, when served under a name."""
+    allowed_origins: str = ""
+    """Origins of web pages that may ask, separated by commas; `https://` with each of `allowed_hosts` may anyway."""
+    allowed_networks: str = ""
+    """Addresses and networks from which anybody may come, separated by commas; empty: all. Nodes' too."""
+    trusted_proxies: str = ""
+    """Addresses of reverse proxies whose X-Forwarded-For and -Proto are believed, separated by commas; empty: none."""
     token: SecretStr
     """Bearer token of every door."""
     join_token: SecretStr
@@ -133,8 +139,22 @@ class OrchestratorSettings(BaseModel):
     """It signs with one key for so long."""
     oauth_publish_s: float = Field(default=86_400.0, ge=600)
     """A key is published so long before it signs: longer than anybody keeps a key set."""
-    open_metrics: bool = True
-    """`/metrics` without a token: scrapers rarely send one, and it names no arguments."""
+    open_metrics: bool | None = None
+    """`/metrics` without a token; when absent, only on a loopback host without trusted proxies: it names tools."""
+    audit_key_file: Path | None = None
+    """Ed25519 key, PEM, that signs checkpoints of the audit log; made if missing; `audit.key` beside `blob_dir`."""
+    audit_checkpoints: str = ""
+    """Where each checkpoint is also kept, as a line of JSON: a file, best on another machine's disk, or `-`."""
+    audit_checkpoint_rows: int = Field(default=100, ge=1)
+    """A checkpoint after so many rows: what an intruder could rewrite unseen is what came after the last one."""
+    audit_checkpoint_s: float = Field(default=300.0, ge=1)
+    """Or after so many seconds, where there is a new row."""
+    audit_export: str = ""
+    """Where the audit log is copied to as it grows, separated by commas: see docs/audit.md."""
+    audit_calls: str = ""
+    """Tools whose calls have a row each in the audit log, as globs separated by commas; a row is one more commit."""
+    audit_retention_days: float = Field(default=0.0, ge=0)
+    """Older rows of the audit log are sealed by a checkpoint and removed; 0: never, for it is small."""
     flower_feed: bool = True
     """Tell Flower every task by Celery's event format, in batches."""
     log_level: str = "INFO"

@@ -18,8 +18,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from orchestrator.api.approvals import ApprovalDoor
+from orchestrator.api.audit import AuditDoor, Log
+from orchestrator.api.auditing import Auditor
 from orchestrator.api.costs import CostsDoor
-from orchestrator.api.door import Door, trace_of
+from orchestrator.api.door import Door
+from orchestrator.api.edges import Edges
 from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
 from orchestrator.api.hosts import HostGuard
@@ -53,6 +56,7 @@ from orchestrator.api.scale_views import ScaleDoor
 from orchestrator.api.secrets import SecretDoor
 from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
+from orchestrator.api.trace import trace_of
 from orchestrator.api.waits import Waits
 from tasks.clock import Clock, SystemClock
 
@@ -75,6 +79,7 @@ def create_app(
     erasure: Erasure,
     keys: Keys,
     challenges: Challenges,
+    audit: Log,
     policies: Policies,
     oauth: OAuthClients | None = None,
     registry: CollectorRegistry | None = None,
@@ -105,14 +110,16 @@ def create_app(
         *PolicyDoor(policies).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *OAuthDoor(oauth).operations(),
+        *AuditDoor(audit).operations(),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
-    guard = [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
+    guard = [Middleware(Edges, rules=settings.edges)]
+    guard += [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
     guard += [] if leads is None else [Middleware(LeaderGuard, leads=leads)]
     handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
     app = Starlette(
-        routes=[*_routes(operations, verifier, settings), *extra_routes],
+        routes=[*_routes(operations, verifier, settings, Auditor(audit)), *extra_routes],
         middleware=guard,
         exception_handlers=handlers,
         lifespan=lifespan,
@@ -122,14 +129,13 @@ def create_app(
     return app
 
 
-def _routes(operations: Sequence[Operation], verifier: Verifier, settings: ApiSettings) -> list[Route]:
+def _routes(
+    operations: Sequence[Operation], verifier: Verifier, settings: ApiSettings, auditor: Auditor
+) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [
-        Route(path, Door(methods, verifier, settings.body_limit_bytes, settings.resource_metadata))
-        for path, methods in by_path.items()
-    ]
+    return [Route(path, Door(methods, verifier, settings, auditor)) for path, methods in by_path.items()]
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:

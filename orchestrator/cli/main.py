@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from orchestrator.cli import (
     approvals,
+    audit,
     call,
     cost,
     dead,
@@ -78,6 +79,7 @@ def build() -> typer.Typer:
         for command in commands:
             app.command(rich_help_panel=panel)(command)
     app.add_typer(approvals.approvals, name="approvals", rich_help_panel=_CALLS)
+    app.add_typer(audit.audit, name="audit", rich_help_panel=_MACHINES)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 NAMES = ("a", "b")
 SLOTS = 1
 CELERY = make_app("redis://127.0.0.1:1/0")
-SETTINGS = OrchestratorSettings.model_validate({"token": "t", "join_token": "j"})
+FOLDER = TemporaryDirectory(prefix="mcpfleet-model-")
+SETTINGS = OrchestratorSettings.model_validate(
+    {"token": "t", "join_token": "j", "audit_key_file": Path(FOLDER.name) / "audit.key"}
+)
 
 
 class SilentRedis:

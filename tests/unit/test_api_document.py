@@ -37,6 +37,7 @@ POST /v1/keys:rotate · POST /v1/auth/challenges · POST /v1/auth/sessions · GE
 POST /v1/policy/explain
 GET /v1/oauth/clients · POST /v1/oauth/clients · DELETE /v1/oauth/clients/{id} · POST /v1/oauth/clients/{id}/rotate
 POST /v1/oauth/keys/rotate
+GET /v1/audit · GET /v1/audit/checkpoints · POST /v1/audit/checkpoints · GET /v1/audit/key
 GET /openapi.json · GET /health · GET /metrics
 """
 

@@ -21,6 +21,7 @@ from orchestrator.approvals.desk import Approvals
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.broker_side import outbox_of, redis_users_of, seals_of
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -41,7 +42,14 @@ from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.shelves import KeyRows
-from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
+from orchestrator.limits import (
+    api_settings,
+    front_settings,
+    redis_url_of,
+    retry_policy,
+    terms_of,
+    url_for_nodes,
+)
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
@@ -51,8 +59,8 @@ from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
-from orchestrator.registry.terms import Terms
 from orchestrator.scaling import scaling_of
+from orchestrator.sealing import Seals
 from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.capsules import Capsules
@@ -156,7 +164,7 @@ def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
-    url = settings.redis_url.get_secret_value()
+    url = redis_url_of(settings)
     return Stores(
         ledger=await Ledger.open(settings.database_url, clock=clock),
         redis=redis_of(url),
@@ -181,14 +189,16 @@ def core_of(
     roster, attempts = Roster(Shapes(made_of(policies))), OpenAttempts()
     happenings, watch = Happenings(), Watch()
     happenings.listen(watch.hear)
-    terms = terms_of(settings)
-    proof = Proof(stores.clock)
+    terms, proof = terms_of(settings), Proof(stores.clock)
+    seals = seals_of(settings, stores, roster)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
     circuits = _circuits(stores, sender, roster, happenings)
-    dispatcher = _dispatcher(settings, stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
+    redis_users = redis_users_of(settings, stores, terms, roster, policies)
+    outbox = outbox_of(settings, sender, terms, roster, seals)
+    dispatcher = _dispatcher(stores, outbox, roster, policies, attempts, circuits, doubts, happenings)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
-    approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
+    approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof, seals)
     approvals.on_room = dispatcher.credit_returned
     desk = NodeDesk(
         roster=roster,
@@ -203,6 +213,8 @@ def core_of(
         on_claim=dispatcher.claimed,
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
         newest=dispatcher.newest,
+        seals=seals,
+        broker=redis_users,
         answers=approvals.answers_for,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
@@ -213,7 +225,7 @@ def core_of(
             books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
-        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock),
+        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), redis_users,
     )  # fmt: skip
 
 
@@ -225,6 +237,7 @@ def _speech(  # noqa: PLR0917 - two parts that know each other, and everything t
     doubts: Doubts,
     happenings: Happenings,
     proof: Proof,
+    seals: Seals,
 ) -> tuple[Approvals, NodeStreams]:
     """What nodes ask and say, and what is said to them."""
     approvals = Approvals(
@@ -238,6 +251,7 @@ def _speech(  # noqa: PLR0917 - two parts that know each other, and everything t
         clock=stores.clock,
         leads=proof.holds,
         questions=approvals,
+        seals=seals,
         saved=Capsules(books=stores.ledger, attempts=attempts, blobs=stores.blobs).saved,
     )
     approvals.voice = streams
@@ -254,10 +268,8 @@ def _circuits(stores: Stores, sender: Publisher, roster: Roster, happenings: Hap
 
 
 def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
-    settings: OrchestratorSettings,
     stores: Stores,
-    sender: Publisher,
-    terms: Terms,
+    outbox: Outbox,
     roster: Roster,
     policies: Policies,
     attempts: OpenAttempts,
@@ -267,7 +279,7 @@ def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
 ) -> Dispatcher:
     return Dispatcher(
         books=stores.ledger,
-        outbox=Outbox(roster=roster, sender=sender, pool_key=terms.pool_key, grace_agents_s=settings.grace_agents_s),
+        outbox=outbox,
         attempts=attempts,
         affinity=Affinity(),
         build_view=lambda paused: view_of(roster, policies, paused, circuits, stores.clock),
@@ -368,7 +380,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
 def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
     if not settings.flower_feed:
         return None
-    redis = sync_client(settings.redis_url.get_secret_value(), answer_s=ANSWER_S)
+    redis = sync_client(redis_url_of(settings), answer_s=ANSWER_S)
     feed = FlowerFeed(core.stores.celery, redis, nodes=views.nodes, clock=core.stores.clock)
     core.happenings.listen(feed.hear)
     return feed

@@ -22,6 +22,7 @@ from orchestrator.intake.watch import Watch
 from orchestrator.leader import Proof
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.pools import Policies
+from orchestrator.redis_users import RedisUsers
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.settling.doubts import Doubts
@@ -64,3 +65,4 @@ class Core:
     pool_book: PoolBook
     approvals: Approvals
     keys: Keys
+    redis_users: RedisUsers

@@ -125,6 +125,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, save_shapes, "pool shapes"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
         every(USES_EVERY_S, core.keys.save_uses, "uses of keys"),
+        every(SWEEP_EVERY_S, core.redis_users.keep, "redis users"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
         *upkeep(settings, core),
     ]

@@ -9,6 +9,7 @@ from orchestrator.api.settings import ApiSettings, hosts_for
 from orchestrator.front.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, FrontSettings
 from orchestrator.registry.terms import Terms
 from orchestrator.settings import OrchestratorSettings
+from tasks.redis_tls import RedisTls, with_tls
 from tasks.redis_url import parse
 from tasks.retry import RetryPolicy
 
@@ -36,6 +37,21 @@ def terms_of(settings: OrchestratorSettings) -> Terms:
         pool_secret=secret.get_secret_value().encode(),
         capsule_limit_bytes=settings.capsule_limit_bytes,
     )
+
+
+def seal_secret(settings: OrchestratorSettings) -> bytes:
+    """What keys of sealed messages are derived from: never the join token, which nodes have."""
+    return (settings.pool_secret or settings.token).get_secret_value().encode()
+
+
+def redis_url_of(settings: OrchestratorSettings) -> str:
+    """As this process reaches it.
+
+    Raises:
+        SettingsError: files for TLS without a `rediss://` address.
+    """
+    files = RedisTls(settings.redis_ca, settings.redis_cert, settings.redis_key)
+    return with_tls(settings.redis_url.get_secret_value(), files)
 
 
 def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:

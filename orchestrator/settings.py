@@ -6,6 +6,7 @@ Durations are seconds, sizes bytes. `MCPFLEET_NODE_*` belongs to workers.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -23,6 +24,15 @@ class OrchestratorSettings(BaseModel):
     """Broker and streams, as the orchestrator reaches it; redis:// or sentinel://, see docs/redis.md."""
     redis_url_for_nodes: SecretStr | None = None
     """The same Redis as the nodes reach it; `redis_url` when absent."""
+    redis_acl: Literal["off", "file", "manage"] = "off"
+    """One Redis user per node: `file` by `mcpfleet redis acl`, `manage` made here at each join and ended with it;
+    docs/redis.md. `off` suits one machine: all have the address's own user."""
+    redis_ca: Path | None = None
+    """PEM: who signed the certificate of a `rediss://` server; the system's authorities when absent."""
+    redis_cert: Path | None = None
+    """PEM: our certificate, where that server asks for one."""
+    redis_key: Path | None = None
+    """PEM: its key."""
     blob_dir: Path = Path("blobs")
     """Where payloads over the inline limit are kept."""
     host: str = "127.0.0.1"
@@ -40,7 +50,11 @@ class OrchestratorSettings(BaseModel):
     join_token: SecretStr
     """Bearer token with which nodes join."""
     pool_secret: SecretStr | None = None
-    """Keys of late-bound deliveries are derived from it; from `join_token` when absent."""
+    """Keys of sealed messages and of late-bound deliveries are derived from it. When absent, those of sealed ones
+    are from `token`, the others from `join_token`."""
+    seal_deliveries: bool = True
+    """Deliveries, nodes' events and control entries are sealed: Redis holds no arguments and no results, and
+    nodes that cannot open them are refused. Costs about 10 µs per call; off: only authenticated."""
     pools_file: Path | None = None
     """TOML: pools, how the fleet sizes itself, where projects may run. See docs/adr/0012-autoscaler.md."""
     cloud_dir: Path = Path("cloud")

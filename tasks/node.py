@@ -146,6 +146,21 @@ class JoinRequest(_Wire):
     unstarted: tuple[str, ...] = ()
     """From that journal: incarnations that came after `resumes`, may have joined, and died before they could
     start anything. Where the orchestrator last knew one of them, the lists above are complete all the same."""
+    seals: bool = False
+    """It opens sealed deliveries; a node of before ADR 0020 does not."""
+
+
+class SealTerms(_Wire):
+    """The keys of one incarnation's sealed messages (ADR 0020). Secret, but for `signer`."""
+
+    key: str = Field(repr=False)
+    """Hex, 32 bytes: those of this node's deliveries, events and control entries are derived from it."""
+    pool_key: str = Field(repr=False)
+    """Hex, 32 bytes: of its pool's late-bound deliveries."""
+    signer: str
+    """Hex: the Ed25519 public key that late-bound deliveries are signed with."""
+    is_demanded: bool = True
+    """Nothing plain is taken by either side."""
 
 
 class JoinReply(_Wire):
@@ -173,6 +188,8 @@ class JoinReply(_Wire):
     """A larger session capsule is not saved; 0: this orchestrator takes none."""
     now: float | None = None
     """The orchestrator's wall clock when it answered; absent from one of before ADR 0010."""
+    seal: SealTerms | None = None
+    """Absent from an orchestrator of before ADR 0020: all is plain, authenticated with the keys above."""
 
 
 class RenewRequest(_Wire):
@@ -194,6 +211,9 @@ class RenewRequest(_Wire):
     returned: tuple[Ref, ...] = ()
     """Handed back by a draining node: not started here, and never to be. Said until a reply is heard. An
     orchestrator that does not know this field finds them missing from the inventory."""
+    sealed_by: str | None = None
+    """Names the seal terms this node has (`sealing.terms_id`), "" for none; others are sent to it with the
+    reply. None: a node of before ADR 0020, which opens nothing sealed."""
 
 
 class ApprovalAnswer(_Wire):
@@ -227,6 +247,8 @@ class RenewReply(_Wire):
     """As in JoinReply."""
     newest: tuple[int, int] | None = None
     """Number of the newest delivery sent so far: whatever `void` names has this one or an older one."""
+    seal: SealTerms | None = None
+    """New ones, where the node has others: the fleet's secret changed, or whether sealing is demanded."""
 
 
 class ClaimRequest(_Wire):

@@ -27,6 +27,7 @@ from tasks.invocation import Lane
 from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref
 from tasks.queues import pool_queue
 from tasks.redis_clients import async_client
+from tasks.redis_tls import with_tls
 from tasks.tool import ToolSpec
 from worker.admit import Admission
 from worker.approvals import Approvals
@@ -46,6 +47,7 @@ from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.membership import Membership, join
 from worker.reporter import Reporter
+from worker.seals import Seals
 from worker.settings import NodeSettings
 from worker.unsettled import Unsettled
 from worker.upstreams.upstream import ServerStatus
@@ -117,6 +119,7 @@ class Node:
         self.reply: JoinReply
         self.executor: Executor
         self.membership: Membership
+        self.seals: Seals
         self._clock = clock
         self._redis_of = redis_of or _redis
         self._heard = Heard(settings.state_dir / "heard", is_kept=settings.machine_ttl_s > 0)
@@ -159,6 +162,7 @@ class Node:
             interrupted=_refs(left.interrupted),
             finished=_refs(left.finished),
             unstarted=left.unstarted,
+            seals=True,
         )
         self._journal.joining(self.incarnation)
         attempt = partial(join, self.door, request, self._clock, random.random)
@@ -237,6 +241,11 @@ class Node:
         )
 
     @property
+    def redis_url(self) -> str:
+        """With this machine's files."""
+        return with_tls(self.reply.redis_url, self.settings.redis_tls)
+
+    @property
     def _deaf(self) -> str | None:
         return None if self.ear is None else self.ear.trouble
 
@@ -272,8 +281,10 @@ class Node:
 
     def _assemble(self, journal: Journal) -> None:
         reply, settings = self.reply, self.settings
-        redis = self._connect()
-        self._reporter = Reporter(redis, reply.events_stream, self._clock)
+        wall_s, refused = self._clock.wall_s, self.metrics.refused
+        seals = self.seals = Seals(node=reply.node, pool=settings.pool, wall_s=wall_s, refused=refused)
+        seals.take(reply.seal)
+        self._reporter = Reporter(self._connect(), reply.events_stream, self._clock, seals.event)
         blobs = Blobs(settings.state_dir / f"{settings.name}.results", self.door)
         self._unsettled = Unsettled(journal, self._reporter, blobs)
         limits = Limits(reply.inline_limit_bytes, reply.result_limit_bytes, reply.capsule_limit_bytes)
@@ -292,20 +303,22 @@ class Node:
         self.membership = self._member(journal, approvals)
         self.servers.on_change = self.membership.nudge
         control = ControlReader(
-            self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel, approvals
+            self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel, approvals, seals.control
         )
         self.metrics.watch(self._gauges())
         self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]
 
     def _admission(self) -> Admission:
         reply = self.reply
-        return Admission(
+        admission = Admission(
             node=reply.node,
             incarnation=self.incarnation,
             key=bytes.fromhex(reply.delivery_key),
             pool_key=bytes.fromhex(reply.pool_key),
             term=reply.term,
         )
+        admission.sealed = lambda: self.seals.deliveries
+        return admission
 
     def _member(self, journal: Journal, approvals: Approvals) -> Membership:
         def load() -> Load:
@@ -329,6 +342,7 @@ class Node:
             load=load,
             on_state=self._on_state,
             on_answers=approvals.answered,
+            seals=self.seals,
             clock=self._clock,
         )
 
@@ -352,9 +366,8 @@ class Node:
         return 0 if self._unsettled is None else len(self._unsettled)
 
     def _connect(self) -> Redis:
-        redis = self._redis_of(self.reply.redis_url)
-        self._redis.append(redis)
-        return redis
+        self._redis.append(self._redis_of(self.redis_url))
+        return self._redis[-1]
 
 
 def boot_id() -> str:

@@ -22,6 +22,7 @@ from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.broker_side import outbox_of, redis_users_of, seals_of
+from orchestrator.certificates import Certificates
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -31,6 +32,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
+from orchestrator.identity.ca import Authority
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
@@ -68,6 +70,7 @@ from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
 from orchestrator.settling.waiting import as_waiting
+from orchestrator.tls_doors import authority_for
 from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
@@ -85,6 +88,8 @@ class Orchestrator:
     leadership: Leadership
     leave: Callable[[], None]
     """Before doors close: another replica may lead, who waits is answered, what runs goes on."""
+    authority: Authority | None = None
+    """Of nodes' certificates, where doors speak TLS."""
 
 
 async def build(
@@ -119,6 +124,7 @@ async def build(
     leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
+    authority = authority_for(settings, core.stores.clock)
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
     doors = Authenticators([core.keys, challenges, _tokens(settings, core)])
     front = _front(settings, core, fleet, doors)
@@ -135,6 +141,7 @@ async def build(
         approvals=core.approvals,
         keys=core.keys,
         challenges=challenges,
+        certificates=_certificates(authority, core),
         registry=registry,
         clock=core.stores.clock,
         extra_routes=front.routes(),
@@ -147,7 +154,7 @@ async def build(
         leadership.step_down()
         core.watch.end()
 
-    return Orchestrator(app, fleet, core, leadership, leave)
+    return Orchestrator(app, fleet, core, leadership, leave, authority)
 
 
 def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
@@ -155,11 +162,16 @@ def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Auth
     return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
 
 
+def _certificates(authority: Authority | None, core: Core) -> Certificates | None:
+    return None if authority is None else Certificates(authority, roster=core.roster, store=core.stores.ledger)
+
+
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
     return Tokens(
         static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
         node_of=core.desk.node_of,
         enrolled=core.enroller.principal,
+        needs_certificate=settings.tls,
     )
 
 

@@ -54,6 +54,11 @@ def redis_url_of(settings: OrchestratorSettings) -> str:
     return with_tls(settings.redis_url.get_secret_value(), files)
 
 
+def scheme_of(settings: OrchestratorSettings) -> str:
+    """Of the doors."""
+    return "https" if settings.tls else "http"
+
+
 def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:
     """Where a machine that is ordered finds this fleet, without a slash at the end.
 
@@ -61,7 +66,7 @@ def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:
         settings: as read.
         address: HOST:PORT of the doors.
     """
-    return (settings.url_for_nodes or f"http://{address}").rstrip("/")
+    return (settings.url_for_nodes or f"{scheme_of(settings)}://{address}").rstrip("/")
 
 
 def _hosts(settings: OrchestratorSettings) -> tuple[str, ...]:

@@ -43,6 +43,13 @@ class OrchestratorSettings(BaseModel):
     """HOST:PORT at which other replicas reach this one; host and port when absent."""
     listen_fd: int | None = None
     """A listening socket inherited from the parent, instead of host and port."""
+    tls: bool = False
+    """Doors speak TLS 1.3, and nodes need certificates of the fleet's own authority; needs `pool_secret`. Off: plain
+    HTTP, for one machine or behind a proxy that ends TLS."""
+    tls_cert: Path | None = None
+    """PEM: another authority's certificate for the doors, with its chain; from our own when absent."""
+    tls_key: Path | None = None
+    """PEM: its key."""
     allowed_hosts: str = ""
     """Further Host header values, separated by commas, when served under a name."""
     token: SecretStr

@@ -116,6 +116,8 @@ class EnrolRequest(_Wire):
 
     credential_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the credential's text, in hex."""
+    csr: str | None = None
+    """PEM, PKCS #10: of a key that the node made. Its certificate is wanted too."""
 
 
 class EnrolReply(_Wire):
@@ -123,6 +125,23 @@ class EnrolReply(_Wire):
 
     node: str
     pool: str
+    certificate: str = ""
+    """PEM, with what it needs to be believed; empty where none was wanted, or the fleet makes none."""
+
+
+class CertificateRequest(_Wire):
+    """POST /v1/nodes/{name}/certificates, with the certificate that is to be replaced."""
+
+    csr: str
+    """PEM, PKCS #10."""
+
+
+class CertificateReply(_Wire):
+    """From now on the node's token is good with this certificate."""
+
+    certificate: str
+    not_after: float
+    """The orchestrator's wall clock."""
 
 
 class JoinRequest(_Wire):

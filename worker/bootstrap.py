@@ -13,8 +13,6 @@ import contextlib
 import random
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Protocol
 
 import httpx
@@ -34,6 +32,7 @@ from worker.approvals import Approvals
 from worker.attempt import Limits, Runner
 from worker.attempt import Upstreams as Callee
 from worker.blobs import Blobs
+from worker.certificate import Certificate
 from worker.claims import ClaimBatch
 from worker.control import ControlReader
 from worker.door import Door
@@ -45,6 +44,7 @@ from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
 from worker.heard import Heard
 from worker.journal import Journal, Kept
+from worker.machine import boot_id, our_version
 from worker.membership import Membership, join
 from worker.reporter import Reporter
 from worker.seals import Seals
@@ -54,7 +54,6 @@ from worker.upstreams.upstream import ServerStatus
 from worker.watch import Watch
 from worker.work import Stop
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WHOLE_NODE = ""
 """In an offer's `unhealthy`: not one server, all of them."""
 _log = structlog.get_logger()
@@ -123,7 +122,9 @@ class Node:
         self._clock = clock
         self._redis_of = redis_of or _redis
         self._heard = Heard(settings.state_dir / "heard", is_kept=settings.machine_ttl_s > 0)
-        self.door = Door(settings.orchestrator_url, transport)
+        is_tls = "https://" in settings.orchestrator_url
+        self._certificate = Certificate(settings.state_dir, settings.name, settings.ca) if is_tls else None
+        self.door = Door(settings.orchestrator_url, transport, self._certificate.context if self._certificate else None)
         self._tasks: list[asyncio.Task[None]] = []
         self._redis: list[Redis] = []
         self._journal: Journal | None = None
@@ -142,7 +143,7 @@ class Node:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._journal = Journal.open(folder / f"{settings.name}.db", boot_id=boot_id())
         given = Given(settings.enrol_token.get_secret_value(), settings.join_token.get_secret_value())
-        self._credentials = Credentials(folder, settings.name, given, random.random)
+        self._credentials = Credentials(folder, settings.name, given, random.random, self._certificate)
 
     async def start(self) -> JoinReply:
         """Join and hold the lease. The servers are started before, by whoever owns them.
@@ -307,6 +308,9 @@ class Node:
         )
         self.metrics.watch(self._gauges())
         self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]
+        if self._certificate is not None and self._certificate.is_there:
+            keeping = self._certificate.keep(self.door.certificate, self._clock, random.random)
+            self._tasks.append(asyncio.create_task(keeping))
 
     def _admission(self) -> Admission:
         reply = self.reply
@@ -368,22 +372,6 @@ class Node:
     def _connect(self) -> Redis:
         self._redis.append(self._redis_of(self.redis_url))
         return self._redis[-1]
-
-
-def boot_id() -> str:
-    """Changes with every boot; a constant where the system has none (then no crash is noticed)."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return str(int(psutil.boot_time()))
-
-
-def our_version() -> str:
-    """Of the installed distribution."""
-    try:
-        return version("mcpfleet")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def pool_queues(settings: NodeSettings) -> dict[Lane, str]:

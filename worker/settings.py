@@ -38,6 +38,8 @@ class NodeSettings(BaseModel):
     node makes itself and keeps in its state directory. Of no use afterwards."""
     join_token: SecretStr = SecretStr("")
     """The fleet's, good for every name and pool; not needed by a node that has enrolled."""
+    ca: Path | None = None
+    """PEM: who signed the certificate of an `https://` orchestrator (`mcpfleet ca`); the system's when absent."""
     redis_ca: Path | None = None
     """PEM: who signed the certificate of the fleet's Redis, where that is reached over TLS."""
     redis_cert: Path | None = None

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from orchestrator.api.approvals import ApprovalDoor
+from orchestrator.api.certificates import NoCertificates
 from orchestrator.api.costs import CostsDoor
 from orchestrator.api.door import Door, trace_of
 from orchestrator.api.enrolments import EnrolmentDoor
@@ -32,6 +33,7 @@ from orchestrator.api.operation import Operation
 from orchestrator.api.ports import (
     Approvals,
     Blobs,
+    Certificates,
     Challenges,
     Enrolments,
     Fleet,
@@ -66,6 +68,7 @@ def create_app(
     approvals: Approvals,
     keys: Keys,
     challenges: Challenges,
+    certificates: Certificates | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -81,8 +84,8 @@ def create_app(
     operations = (
         *Invocations(fleet, clock or SystemClock(), settings, money).operations(),
         *Waits(fleet, settings).operations(),
-        *NodeProtocol(nodes, enrolments).operations(),
-        *EnrolmentDoor(enrolments).operations(),
+        *NodeProtocol(nodes, enrolments, certificates or NoCertificates()).operations(),
+        *EnrolmentDoor(enrolments, certificates or NoCertificates()).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from orchestrator.identity.tokens import digest, new_token
+from orchestrator.identity.tokens import bound_digest, new_token
 from orchestrator.ledger.values import NodeRow, Outstanding
 from orchestrator.registry.inventory import Comparison, compare, speaks_for
 from orchestrator.registry.member import Lease, Member, Ref
@@ -103,12 +103,12 @@ class NodeDesk:
         """Each lives as long as somebody joins under that name."""
         self._looked_at_s: float | None = None
 
-    async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
+    async def join(
+        self, request: JoinRequest, check: Callable[[], None] | None = None, certificate: str | None = None
+    ) -> JoinReply:
         """Admit a process as a node; an older incarnation of the same name is superseded.
 
-        Args:
-            request: the offer.
-            check: raises if its bearer may not join, or not any more.
+        `check` raises if its bearer may not join, or not any more; its token is bound to `certificate` (thumbprint).
 
         Raises:
             WrongState: it speaks another wire version.
@@ -119,13 +119,12 @@ class NodeDesk:
             raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
         if not self._seals.takes(is_able=request.seals):
             raise WrongState(offer.name, "of a version that cannot open sealed deliveries", "a node of this fleet")
-        joining = self._joining.setdefault(offer.name, asyncio.Lock())
-        async with joining:
+        async with self._joining.setdefault(offer.name, asyncio.Lock()):
             if check is not None:
                 check()
-            return await self._admit(request)
+            return await self._admit(request, certificate)
 
-    async def _admit(self, request: JoinRequest) -> JoinReply:
+    async def _admit(self, request: JoinRequest, certificate: str | None) -> JoinReply:
         offer, before = request.offer, self._roster.find(request.offer.name)
         is_again = before is not None and before.incarnation == request.incarnation
         if before and is_again and 0 < request.number <= before.join_number:
@@ -136,7 +135,7 @@ class NodeDesk:
             offer=offer,
             incarnation=request.incarnation,
             delivery_key=key,
-            token_digest=digest(token),
+            token_digest=bound_digest(token, certificate),
             lease=Lease(before.lease.term + 1 if before else 1, self._clock.mono_s() + self._terms.lease_ttl_s),
             joined_at=self._clock.wall_s(),
             known_since_s=self._clock.mono_s(),
@@ -297,7 +296,7 @@ class NodeDesk:
     def node_of(self, token_digest: str) -> str | None:
         """Which node a token's digest belongs to."""
         for member in self._roster.members():
-            if hmac.compare_digest(member.token_digest, token_digest):
+            if any(hmac.compare_digest(one, token_digest) for one in member.token_digests):
                 return member.name
         return None
 

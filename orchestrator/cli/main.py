@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from orchestrator.cli import approvals, call, cost, dead, fleet, invocations, keys, nodes, redis, scale, tools
+from orchestrator.cli import approvals, ca, call, cost, dead, fleet, invocations, keys, nodes, redis, scale, tools
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
@@ -45,7 +45,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _DOORS: (keys.whoami,),
-    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, fleet.version),
+    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, ca.ca, fleet.version),
 }
 
 

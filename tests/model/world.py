@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 NAMES = ("a", "b")
 SLOTS = 1
 CELERY = make_app("redis://127.0.0.1:1/0")
-SETTINGS = OrchestratorSettings.model_validate({"token": "t", "join_token": "j"})
+SETTINGS = OrchestratorSettings.model_validate({"token": "t", "join_token": "j", "seal_deliveries": False})
 
 
 class SilentRedis:

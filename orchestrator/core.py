@@ -26,6 +26,7 @@ from orchestrator.ledger.erase import ErasedRows
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.policy.desk import PolicyDesk
 from orchestrator.pools import Policies
+from orchestrator.redis_users import RedisUsers
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.secrets.desk import Secrets
@@ -74,6 +75,7 @@ class Core:
     policy: PolicyDesk
     secrets: Secrets
     audit: AuditLog
+    redis_users: RedisUsers
 
     def erasure(self) -> Erasure:
         """What forgets a project."""

@@ -54,6 +54,7 @@ def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
         static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
         node_of=core.desk.node_of,
         enrolled=core.enroller.principal,
+        needs_certificate=settings.tls,
     )
 
 

@@ -143,6 +143,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(RELOAD_EVERY_S, report_loads, "loads"),
         every(POLICY_EVERY_S, core.policy.refresh, "policies"),
         every(USES_EVERY_S, core.keys.save_uses, "uses of keys"),
+        every(SWEEP_EVERY_S, core.redis_users.keep, "redis users"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
         *upkeep(settings, core),
         *audit_loops(settings, core),

@@ -13,6 +13,7 @@ from orchestrator.policy.zones import Zones
 from orchestrator.registry.terms import Terms
 from orchestrator.settings import OrchestratorSettings
 from tasks.errors import SettingsError
+from tasks.redis_tls import RedisTls, with_tls
 from tasks.redis_url import parse
 from tasks.retry import RetryPolicy
 
@@ -42,6 +43,26 @@ def terms_of(settings: OrchestratorSettings) -> Terms:
     )
 
 
+def seal_secret(settings: OrchestratorSettings) -> bytes:
+    """What keys of sealed messages are derived from: never the join token, which nodes have."""
+    return (settings.pool_secret or settings.token).get_secret_value().encode()
+
+
+def redis_url_of(settings: OrchestratorSettings) -> str:
+    """As this process reaches it.
+
+    Raises:
+        SettingsError: files for TLS without a `rediss://` address.
+    """
+    files = RedisTls(settings.redis_ca, settings.redis_cert, settings.redis_key)
+    return with_tls(settings.redis_url.get_secret_value(), files)
+
+
+def scheme_of(settings: OrchestratorSettings) -> str:
+    """Of the doors."""
+    return "https" if settings.tls else "http"
+
+
 def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:
     """Where a machine that is ordered finds this fleet, without a slash at the end.
 
@@ -49,7 +70,7 @@ def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:
         settings: as read.
         address: HOST:PORT of the doors.
     """
-    return (settings.url_for_nodes or f"http://{address}").rstrip("/")
+    return (settings.url_for_nodes or f"{scheme_of(settings)}://{address}").rstrip("/")
 
 
 def _hosts(settings: OrchestratorSettings) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route
 from orchestrator.api.approvals import ApprovalDoor
 from orchestrator.api.audit import AuditDoor, Log
 from orchestrator.api.auditing import Auditor
+from orchestrator.api.certificates import NoCertificates
 from orchestrator.api.costs import CostsDoor
 from orchestrator.api.door import Door
 from orchestrator.api.edges import Edges
@@ -37,6 +38,7 @@ from orchestrator.api.policy import PolicyDoor
 from orchestrator.api.ports import (
     Approvals,
     Blobs,
+    Certificates,
     Challenges,
     Enrolments,
     Erasure,
@@ -82,6 +84,7 @@ def create_app(
     audit: Log,
     policies: Policies,
     oauth: OAuthClients | None = None,
+    certificates: Certificates | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -97,8 +100,8 @@ def create_app(
     operations = (
         *Invocations(fleet, clock or SystemClock(), settings, money).operations(),
         *Waits(fleet, settings).operations(),
-        *NodeProtocol(nodes, enrolments).operations(),
-        *EnrolmentDoor(enrolments).operations(),
+        *NodeProtocol(nodes, enrolments, certificates or NoCertificates()).operations(),
+        *EnrolmentDoor(enrolments, certificates or NoCertificates()).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),

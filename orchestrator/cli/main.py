@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from orchestrator.cli import (
     approvals,
     audit,
+    ca,
     call,
     cost,
     dead,
@@ -30,6 +31,7 @@ from orchestrator.cli import (
     oauth,
     policy,
     projects,
+    redis,
     scale,
     secrets,
     tools,
@@ -61,7 +63,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _DOORS: (keys.whoami,),
-    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, fleet.version),
+    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, ca.ca, fleet.version),
 }
 
 
@@ -88,6 +90,7 @@ def build() -> typer.Typer:
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
     app.add_typer(policy.policy, name="policy", rich_help_panel=_DOORS)
     app.add_typer(oauth.oauth, name="oauth", rich_help_panel=_DOORS)
+    app.add_typer(redis.redis, name="redis", rich_help_panel=_MACHINES)
     return app
 
 

@@ -17,13 +17,13 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from orchestrator.identity.tokens import digest, new_token
+from orchestrator.identity.tokens import bound_digest, new_token
 from orchestrator.ledger.values import NodeRow, Outstanding
-from orchestrator.registry.inventory import Comparison, compare
+from orchestrator.registry.inventory import Comparison, compare, speaks_for
 from orchestrator.registry.member import Lease, Member, Ref
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.rows import member_of, row_of
-from orchestrator.registry.terms import Terms
+from orchestrator.registry.terms import Broker, Seals, Terms
 from tasks.clock import Clock
 from tasks.errors import Late, WrongState
 from tasks.health import UNHEALTHY
@@ -91,23 +91,25 @@ class NodeDesk:
         on_claim: Callable[[str | None, str], None],
         on_left: Callable[[str], None],
         newest: Callable[[], tuple[int, int] | None],
+        seals: Seals,
+        broker: Broker,
         answers: Callable[[str], tuple[ApprovalAnswer, ...]] = lambda _: (),
         secrets_mark: Callable[[], str] = str,
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
-        self._answers, self._secrets_mark = answers, secrets_mark
+        self._answers, self._secrets_mark, self._seals, self._broker = answers, secrets_mark, seals, broker
         self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Each lives as long as somebody joins under that name."""
         self._looked_at_s: float | None = None
 
-    async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
+    async def join(
+        self, request: JoinRequest, check: Callable[[], None] | None = None, certificate: str | None = None
+    ) -> JoinReply:
         """Admit a process as a node; an older incarnation of the same name is superseded.
 
-        Args:
-            request: the offer.
-            check: raises if its bearer may not join, or not any more.
+        `check` raises if its bearer may not join, or not any more; its token is bound to `certificate` (thumbprint).
 
         Raises:
             WrongState: it speaks another wire version.
@@ -116,13 +118,14 @@ class NodeDesk:
         offer = request.offer
         if request.wire_version != WIRE_VERSION:
             raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
-        joining = self._joining.setdefault(offer.name, asyncio.Lock())
-        async with joining:
+        if not self._seals.takes(is_able=request.seals):
+            raise WrongState(offer.name, "of a version that cannot open sealed deliveries", "a node of this fleet")
+        async with self._joining.setdefault(offer.name, asyncio.Lock()):
             if check is not None:
                 check()
-            return await self._admit(request)
+            return await self._admit(request, certificate)
 
-    async def _admit(self, request: JoinRequest) -> JoinReply:
+    async def _admit(self, request: JoinRequest, certificate: str | None) -> JoinReply:
         offer, before = request.offer, self._roster.find(request.offer.name)
         is_again = before is not None and before.incarnation == request.incarnation
         if before and is_again and 0 < request.number <= before.join_number:
@@ -133,7 +136,7 @@ class NodeDesk:
             offer=offer,
             incarnation=request.incarnation,
             delivery_key=key,
-            token_digest=digest(token),
+            token_digest=bound_digest(token, certificate),
             lease=Lease(before.lease.term + 1 if before else 1, self._clock.mono_s() + self._terms.lease_ttl_s),
             joined_at=self._clock.wall_s(),
             known_since_s=self._clock.mono_s(),
@@ -144,6 +147,7 @@ class NodeDesk:
         await self._store.save_node(row_of(member))
         self._roster.put(member)  # first: what settling sets free may be released to it, and not to who is gone
         await self._settle_earlier(request, before)
+        await self._broker.admit(member)
         log.info(
             "node_joined", node=offer.name, pool=offer.pool, incarnation=request.incarnation, tools=len(offer.tools)
         )
@@ -157,7 +161,8 @@ class NodeDesk:
             Late: a later renewal was here before it. What it says is over, and its sender has given it up.
         """
         member = self._roster.find(name)
-        if member is None or member.incarnation != request.incarnation or not member.token_digest:
+        is_able = self._seals.takes(is_able=request.sealed_by is not None)
+        if member is None or member.incarnation != request.incarnation or not (member.token_digest and is_able):
             return RenewReply(granted=False)
         if 0 < request.number <= member.renewal_number:
             raise Late("renewal", name)
@@ -183,7 +188,7 @@ class NodeDesk:
         if not member.token_digest:  # expelled meanwhile
             return RenewReply(granted=False)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
-        return self._renewed(member, comparison)
+        return self._renewed(member, comparison, request.sealed_by)
 
     async def claim(self, name: str, request: ClaimRequest) -> ClaimReply:
         """Late binding: the first node of the pool that asks gets the attempt; one that shall become idle does not."""
@@ -292,14 +297,14 @@ class NodeDesk:
     def node_of(self, token_digest: str) -> str | None:
         """Which node a token's digest belongs to."""
         for member in self._roster.members():
-            if hmac.compare_digest(member.token_digest, token_digest):
+            if any(hmac.compare_digest(one, token_digest) for one in member.token_digests):
                 return member.name
         return None
 
     async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
         name = request.offer.name
         held = self._attempts.of_node(name)
-        if before is None or not _speaks_for(request, before.incarnation):
+        if before is None or not speaks_for(request, before.incarnation):
             message = f"node {name} came back without its journal"
             told = {(ref.invocation, ref.fence) for ref in request.finished}  # it says so itself, on its stream
             held = [a for a in held if (a.invocation_id, a.fence) not in told]
@@ -349,7 +354,7 @@ class NodeDesk:
         if running:
             await self._fates.running(running, node=member.name)
 
-    def _renewed(self, member: Member, comparison: Comparison) -> RenewReply:
+    def _renewed(self, member: Member, comparison: Comparison, sealed_by: str | None) -> RenewReply:
         held = self._attempts.of_node(member.name)
         return RenewReply(
             granted=True,
@@ -364,6 +369,7 @@ class NodeDesk:
             now=self._clock.wall_s(),
             newest=self._newest(),
             secrets=self._secrets_mark(),
+            seal=self._seals.news(member, sealed_by or ""),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:
@@ -378,7 +384,7 @@ class NodeDesk:
             term=member.lease.term,
             lease_ttl_s=self._terms.lease_ttl_s,
             renew_every_s=self._terms.renew_every_s,
-            redis_url=self._terms.redis_url,
+            redis_url=self._broker.url_for(member),
             queues=(*own, *shared),
             events_stream=events_stream(name),
             control_stream=control_stream(name),
@@ -386,14 +392,8 @@ class NodeDesk:
             result_limit_bytes=self._terms.result_limit_bytes,
             capsule_limit_bytes=self._terms.capsule_limit_bytes,
             now=self._clock.wall_s(),
+            seal=self._seals.terms(member),
         )
-
-
-def _speaks_for(request: JoinRequest, incarnation: str) -> bool:
-    """What this join says of a journal is all there is to say of that incarnation."""
-    if incarnation == request.incarnation:
-        return True
-    return request.resumes is not None and incarnation in {request.resumes, *request.unstarted}
 
 
 def _wire(refs: Iterable[Ref]) -> tuple[WireRef, ...]:

@@ -51,7 +51,6 @@ async def serve(settings: OrchestratorSettings) -> None:
     beside: set[asyncio.Task[None]] = set()
     config = uvicorn.Config(
         orchestrator.app,
-        http=PatientProtocol,
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -70,7 +69,7 @@ async def serve(settings: OrchestratorSettings) -> None:
 def _tls(settings: OrchestratorSettings, orchestrator: Orchestrator, beside: set[asyncio.Task[None]]) -> dict[str, Any]:
     """What uvicorn is told. A certificate of our own is kept current by a task `beside`."""
     if orchestrator.authority is None:
-        return {}
+        return {"http": PatientProtocol}
     context = context_for(settings, orchestrator.authority)
     if settings.tls_cert is None:
         beside.add(asyncio.create_task(keep_current(context, orchestrator.authority, names_of(settings))))

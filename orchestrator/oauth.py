@@ -27,6 +27,7 @@ from orchestrator.identity.oauth.revoked import Revoked, RevokedStore
 from orchestrator.identity.oauth.schedule import Terms
 from orchestrator.identity.oauth.seen import Seen
 from orchestrator.identity.oauth.signing import KeyStore, Sealer, SigningKeys
+from orchestrator.limits import scheme_of
 from orchestrator.oauth_issuers import read_issuers
 from orchestrator.presented import CERTIFICATE_KEY
 from orchestrator.settings import OrchestratorSettings
@@ -112,7 +113,7 @@ def oauth_of(
     Raises:
         SettingsError: the issuers' file is wrong, or the public URL is.
     """
-    base = (settings.public_url or f"http://{address}").rstrip("/")
+    base = (settings.public_url or f"{scheme_of(settings)}://{address}").rstrip("/")
     issuers = read_issuers(settings.oauth_file)
     if settings.oauth_server or issuers:
         _check(base, issuers, is_serving=settings.oauth_server)

@@ -14,9 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from orchestrator.identity.ca import LEAF_S, Authority, node_of, thumbprint
+from orchestrator.patience import PatientProtocol
 from orchestrator.presented import CERTIFICATE_KEY, CERTIFIED_NODE_KEY
 
 RENEW_OWN_EVERY_S = 6 * 3600.0
@@ -71,7 +70,7 @@ def _bare_context(roots_pem: str) -> ssl.SSLContext:
     return context
 
 
-class CertifiedHttp(HttpToolsProtocol):
+class CertifiedHttp(PatientProtocol):
     """uvicorn's protocol; each request's scope names the certificate its connection came with.
 
     No release of uvicorn does (0.54; ASGI's TLS extension is not in it).

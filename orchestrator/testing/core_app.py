@@ -7,6 +7,7 @@ from starlette.applications import Starlette
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
+from orchestrator.certificates import Certificates
 from orchestrator.core import Core
 from orchestrator.gates import policy_views
 from orchestrator.identity.challenges import Challenges
@@ -15,10 +16,17 @@ from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.scaling import scale_views
 
 
-def app_of(core: Core, operator: str, join: str = "the-join-token") -> Starlette:
-    """With the two tokens of a fleet, its API keys and their sessions."""
+def app_of(
+    core: Core, operator: str, join: str = "the-join-token", *, certificates: Certificates | None = None
+) -> Starlette:
+    """With the two tokens of a fleet, its API keys and their sessions; nodes need certificates where there are any."""
     clock = core.stores.clock
-    own = Tokens(static(operator, join), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    own = Tokens(
+        static(operator, join),
+        node_of=core.desk.node_of,
+        enrolled=core.enroller.principal,
+        needs_certificate=certificates is not None,
+    )
     challenges = Challenges(keys=core.keys, clock=clock)
     return create_app(
         fleet_of(core, views_of(core)),
@@ -37,4 +45,5 @@ def app_of(core: Core, operator: str, join: str = "the-join-token") -> Starlette
         policies=policy_views(core),
         audit=core.audit,
         clock=clock,
+        certificates=certificates,
     )

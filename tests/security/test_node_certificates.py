@@ -19,17 +19,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from orchestrator.api.app import create_app
-from orchestrator.api.settings import ApiSettings
-from orchestrator.assembly import fleet_of, views_of
 from orchestrator.certificates import Certificates
 from orchestrator.identity.ca import LEAF_S, Authority, BadRequestForCertificate
-from orchestrator.identity.challenges import Challenges
-from orchestrator.identity.doors import Authenticators
-from orchestrator.identity.tokens import Tokens, static
 from orchestrator.presented import presented
+from orchestrator.testing.core_app import app_of
 from orchestrator.testing.protocol import Story
-from orchestrator.testing.scaling import scale_views
 from orchestrator.testing.serving import serving
 from orchestrator.tls import own_context
 from tasks.clock import SystemClock
@@ -103,23 +97,8 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     clock = FakeClock()
     story = await Story.begin(tmp_path, clock)
     core = story.core
-    own = Tokens(
-        static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal, needs_certificate=True
-    )
-    app = create_app(
-        fleet_of(core, views_of(core)),
-        core.desk,
-        core.stores.blobs,
-        Authenticators([own]),
-        ApiSettings(),
-        enrolments=core.enroller,
-        scaling=scale_views(clock),
-        money=core.stores.ledger,
-        approvals=core.approvals,
-        keys=core.keys,
-        challenges=Challenges(keys=core.keys, clock=clock),
-        certificates=Certificates(AUTHORITY, roster=core.roster, store=core.stores.ledger),
-    )
+    certificates = Certificates(AUTHORITY, roster=core.roster, store=core.stores.ledger)
+    app = app_of(core, OPERATOR, JOIN, certificates=certificates)
     root = tmp_path / "root.pem"
     root.write_text(AUTHORITY.roots_pem)
     async with tls_serving(app) as url:

@@ -62,7 +62,12 @@ async def test_a_key_is_who_it_was_made_for(desk: Desk) -> None:
     issued = await desk.issued(scopes=frozenset({Scope.TOOLS_READ}), groups=frozenset({"ml"}))
     who = await desk.who(issued.key)
     assert who == Principal(
-        "ci-bot", "default", frozenset({"agent"}), frozenset({"tools:read"}), frozenset({"ml"}), f"key:{issued.row.id}"
+        "ci-bot",
+        "default",
+        frozenset({"agent"}),
+        frozenset({"tools:read"}),
+        frozenset({"ml"}),
+        credential=f"key:{issued.row.id}",
     )
     assert issued.key is not None
     assert issued.key not in str(desk.store.rows)

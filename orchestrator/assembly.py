@@ -28,6 +28,7 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
+from orchestrator.guarding import guard_of, guardian_of
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.challenges import Challenges
@@ -113,7 +114,7 @@ async def build(
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     challenges = Challenges(keys=core.keys, clock=core.stores.clock)
     doors = Authenticators([core.keys, challenges, _tokens(settings, core)])
-    front = _front(settings, core, fleet, doors)
+    front, guard = _front(settings, core, fleet, doors), guard_of(settings, core, doors)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
@@ -129,8 +130,8 @@ async def build(
         challenges=challenges,
         registry=registry,
         clock=core.stores.clock,
-        extra_routes=front.routes(),
-        lifespan=lifespan_of(core, sender, leadership, front, feed, scaling),
+        extra_routes=[*front.routes(), *guard.routes()],
+        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling),
         leads=core.proof.holds,
     )
 
@@ -190,6 +191,7 @@ def core_of(
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
     approvals.on_room = dispatcher.credit_returned
+    guardian = guardian_of(settings, stores)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -204,6 +206,7 @@ def core_of(
         on_left=partial(_node_gone, attempts=attempts, streams=streams),
         newest=dispatcher.newest,
         answers=approvals.answers_for,
+        grants=guardian.news,
     )
     doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
     return Core(
@@ -213,7 +216,7 @@ def core_of(
             books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
         ),
         PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
-        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock),
+        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), guardian,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
+from orchestrator.grants.guardian import Guardian
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.enrolment import Enroller
@@ -64,3 +65,4 @@ class Core:
     pool_book: PoolBook
     approvals: Approvals
     keys: Keys
+    guardian: Guardian

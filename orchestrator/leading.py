@@ -18,7 +18,9 @@ from orchestrator.core import Core
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.send import Sender
 from orchestrator.front.app import McpFront
+from orchestrator.front.grants import GuardFront
 from orchestrator.leader import Leadership, Loop, every
+from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.shelves import KeyRows
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.scaling import Scaling
@@ -69,6 +71,8 @@ def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int]
         core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
         core.enroller.restore(await ledger.enrolments())
         core.keys.restore(await KeyRows(ledger).all())
+        grants = GrantRows(ledger)
+        core.guardian.restore(await grants.all(), await grants.keys())
         await core.claims.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         await core.pool_book.load()
@@ -125,6 +129,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, save_shapes, "pool shapes"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
         every(USES_EVERY_S, core.keys.save_uses, "uses of keys"),
+        every(RELOAD_EVERY_S, core.guardian.look, "grants"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
         *upkeep(settings, core),
     ]
@@ -146,7 +151,13 @@ async def remember_shapes(core: Core) -> None:
 
 
 def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
-    core: Core, sender: Sender, leadership: Leadership, front: McpFront, feed: FlowerFeed | None, scaling: Scaling
+    core: Core,
+    sender: Sender,
+    leadership: Leadership,
+    front: McpFront,
+    guard: GuardFront,
+    feed: FlowerFeed | None,
+    scaling: Scaling,
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """What begins before the doors open and ends after they closed."""
 
@@ -158,7 +169,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
         leading = asyncio.create_task(leadership.run())
         try:
             await leadership.is_leader.wait()  # doors open on a roster and open attempts that are known
-            async with front.running():
+            async with front.running(), guard.running():
                 yield
         finally:
             leading.cancel()

@@ -43,6 +43,8 @@ class OrchestratorSettings(BaseModel):
     """Keys of late-bound deliveries are derived from it; from `join_token` when absent."""
     pools_file: Path | None = None
     """TOML: pools, how the fleet sizes itself, where projects may run. See docs/adr/0012-autoscaler.md."""
+    guard_file: Path | None = None
+    """TOML: what agents may ask AuthGuardian for, on which terms; four examples when absent. See docs/guard.md."""
     cloud_dir: Path = Path("cloud")
     """What cloud providers keep on this host, one folder each: local machines, keys, logs of boots."""
     url_for_nodes: str = Field(default="", pattern=r"^$|^https?://\S+$")

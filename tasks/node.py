@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.approval import Verdict
+from tasks.grant import GrantNews
 from tasks.invocation import Lane
 from tasks.tool import ToolSpec
 
@@ -191,6 +192,8 @@ class RenewRequest(_Wire):
     is_draining: bool = False
     offer: Offer | None = None
     """Sent again when it changed (a server died, tools were added)."""
+    grants: str | None = None
+    """Version of what it knows about grants, empty at first; None from a node that checks none."""
     returned: tuple[Ref, ...] = ()
     """Handed back by a draining node: not started here, and never to be. Said until a reply is heard. An
     orchestrator that does not know this field finds them missing from the inventory."""
@@ -227,6 +230,8 @@ class RenewReply(_Wire):
     """As in JoinReply."""
     newest: tuple[int, int] | None = None
     """Number of the newest delivery sent so far: whatever `void` names has this one or an older one."""
+    grants: GrantNews | None = None
+    """Where the node knows another version: all of it."""
 
 
 class ClaimRequest(_Wire):

@@ -26,6 +26,7 @@ from orchestrator.registry.rows import member_of, row_of
 from orchestrator.registry.terms import Terms
 from tasks.clock import Clock
 from tasks.errors import Late, WrongState
+from tasks.grant import GrantNews
 from tasks.health import UNHEALTHY
 from tasks.invocation import Lane, State
 from tasks.node import (
@@ -92,13 +93,13 @@ class NodeDesk:
         on_left: Callable[[str], None],
         newest: Callable[[], tuple[int, int] | None],
         answers: Callable[[str], tuple[ApprovalAnswer, ...]] = lambda _: (),
+        grants: Callable[[str], GrantNews | None] = lambda _: None,
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
-        self._answers = answers
-        self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """Each lives as long as somebody joins under that name."""
+        self._answers, self._grants = answers, grants
+        self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody joins by it
         self._looked_at_s: float | None = None
 
     async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
@@ -182,7 +183,7 @@ class NodeDesk:
         if not member.token_digest:  # expelled meanwhile
             return RenewReply(granted=False)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
-        return self._renewed(member, comparison)
+        return self._renewed(member, comparison, request.grants)
 
     async def claim(self, name: str, request: ClaimRequest) -> ClaimReply:
         """Late binding: the first node of the pool that asks gets the attempt; one that shall become idle does not."""
@@ -348,7 +349,7 @@ class NodeDesk:
         if running:
             await self._fates.running(running, node=member.name)
 
-    def _renewed(self, member: Member, comparison: Comparison) -> RenewReply:
+    def _renewed(self, member: Member, comparison: Comparison, grants: str | None) -> RenewReply:
         held = self._attempts.of_node(member.name)
         return RenewReply(
             granted=True,
@@ -362,6 +363,7 @@ class NodeDesk:
             answers=self._answers(member.name),
             now=self._clock.wall_s(),
             newest=self._newest(),
+            grants=None if grants is None else self._grants(grants),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:

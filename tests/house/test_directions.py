@@ -16,6 +16,7 @@ SHARED_WORDS = (
     "orchestrator.ledger.values",
     "orchestrator.ledger.approval_values",
     "orchestrator.ledger.key_values",
+    "orchestrator.ledger.grant_values",
     "orchestrator.ledger.errors",
     "orchestrator.identity.tokens",
 )

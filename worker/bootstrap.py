@@ -42,6 +42,7 @@ from worker.enrol import Credentials, Given
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
+from worker.grants import Grants
 from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.membership import Membership, join
@@ -63,6 +64,7 @@ class Servers(Callee, Protocol):
 
     version: int
     on_change: Callable[[], None]
+    grants: Grants
 
     async def start(self) -> None:
         """Start them."""
@@ -329,6 +331,7 @@ class Node:
             load=load,
             on_state=self._on_state,
             on_answers=approvals.answered,
+            grants=self.servers.grants,
             clock=self._clock,
         )
 

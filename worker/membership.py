@@ -29,6 +29,7 @@ from tasks.node import (
 )
 from worker.admit import Ref as RefPair
 from worker.door import Refused
+from worker.grants import Grants
 from worker.lease import Lease
 
 JOIN_FIRST_S = 0.2
@@ -151,6 +152,7 @@ class Membership:
         load: Callable[[], Load],
         on_state: Callable[[NodeState], None],
         on_answers: Callable[[Iterable[ApprovalAnswer]], None] = lambda _: None,
+        grants: Grants | None = None,
         clock: FleetTime,
     ) -> None:
         self.is_draining = False
@@ -164,6 +166,7 @@ class Membership:
         self._offered = offer()
         self._load = load
         self._on_state, self._on_answers = on_state, on_answers
+        self._grants = grants or Grants(clock)
         self._clock = clock
         self._heard = self._number = 0
         self._nudge = asyncio.Event()
@@ -202,6 +205,7 @@ class Membership:
             is_draining=self.is_draining,
             offer=offer if offer != self._offered else None,
             returned=tuple(Ref(invocation=ref[0], fence=ref[1]) for ref in returned),
+            grants=self._grants.version,
         )
         try:
             reply = await self._door.renew(request)
@@ -230,6 +234,7 @@ class Membership:
             self._executor.cancel(ref)
         self._executor.known(inventory)
         self._on_answers(reply.answers)
+        self._grants.learn(reply.grants)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.
         self._executor.renewed(Lease(reply.term, reply.lease_ttl_s, sent_at_s))
         self._heard = reply.number

@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from orchestrator.cli import approvals, call, cost, dead, fleet, invocations, keys, nodes, scale, tools
+from orchestrator.cli import approvals, call, cost, dead, fleet, guard, invocations, keys, nodes, scale, tools
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
@@ -67,6 +67,7 @@ def build() -> typer.Typer:
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
+    app.add_typer(guard.guard, name="guard", rich_help_panel=_DOORS)
     return app
 
 

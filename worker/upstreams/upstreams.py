@@ -158,16 +158,8 @@ class Upstreams:
         server = self._servers.get(server_name)
         if server is None:
             raise unknown_tool(tool)
-        ask = Ask(
-            invocation,
-            trace_id,
-            self._granted(tool, server, meta, caller),
-            on_progress,
-            project,
-            on_spend,
-            keeping,
-            approver,
-        )
+        meta = self._granted(tool, server, meta, caller)
+        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping, approver)
         return await server.call(name, arguments, ask)
 
     def _granted(

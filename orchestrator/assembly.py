@@ -28,7 +28,7 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
-from orchestrator.guarding import guard_of, guardian_of
+from orchestrator.guarding import RunGuard, guard_of, guardian_of
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.challenges import Challenges
@@ -133,6 +133,7 @@ async def build(
         extra_routes=[*front.routes(), *guard.routes()],
         lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling),
         leads=core.proof.holds,
+        run_grants=RunGuard(core),
     )
 
     def leave() -> None:

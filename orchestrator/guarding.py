@@ -10,8 +10,16 @@ from orchestrator.grants.ports import NoAudit, NoPolicy
 from orchestrator.grants.types import read_types
 from orchestrator.identity.doors import Authenticators
 from orchestrator.ledger.grant_shelf import GrantRows
+from orchestrator.ledger.grant_values import Asked
 from orchestrator.limits import front_settings
 from orchestrator.settings import OrchestratorSettings
+from tasks.errors import NotFound
+from tasks.invocation import Principal
+from tasks.node import RunGrantReply, RunGrantRequest
+from tasks.scopes import Role
+
+RUN_TRUST = 50
+"""Of what an agent in a sandbox asks: it acts on what it has read."""
 
 
 def guardian_of(settings: OrchestratorSettings, stores: Stores) -> Guardian:
@@ -27,6 +35,42 @@ def guardian_of(settings: OrchestratorSettings, stores: Stores) -> Guardian:
         audit=NoAudit(),
         clock=stores.clock,
     )
+
+
+class RunGuard:
+    """AuthGuardian for runs of agents: each asks as whoever called it, and through the node that runs it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def ask(self, node: str, said: RunGrantRequest) -> RunGrantReply:
+        """Who called is read from the ledger; the node names only which of its own runs asks.
+
+        Raises:
+            NotFound: this process of that node does not run it.
+        """
+        core, run = self._core, said.run
+        attempt = core.attempts.current(run.invocation, run.fence)
+        if attempt is None or (attempt.node, attempt.incarnation) != (node, said.incarnation):
+            raise NotFound("run", run.invocation)
+        invocation = await core.stores.ledger.get(run.invocation)
+        caller = invocation.principal
+        # An agent, whatever the caller may do besides: what it reads must not move its caller's other powers.
+        by = Principal(caller.id, caller.tenant, frozenset({Role.AGENT}), credential=f"run:{invocation.id}")
+        if said.request is not None:
+            answer = await core.guardian.again(said.request, by.id, by)
+        else:
+            asked = Asked(by.id, said.resource_type, said.justification, said.scope, parent=invocation.id)
+            answer = await core.guardian.request(asked, by, RUN_TRUST)
+        row = answer.row
+        return RunGrantReply(
+            id=row.id,
+            status=str(row.state),
+            token=answer.token,
+            reason=row.reason,
+            scope=tuple(row.scope.split()),
+            expires_at=row.expires_at,
+        )
 
 
 def guard_of(settings: OrchestratorSettings, core: Core, doors: Authenticators) -> GuardFront:

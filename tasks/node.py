@@ -247,6 +247,29 @@ class ClaimReply(_Wire):
     granted: tuple[Ref, ...]
 
 
+class RunGrantRequest(_Wire):
+    """POST /v1/nodes/{name}/grants: a run on this node asks AuthGuardian, as whoever called it."""
+
+    incarnation: str
+    run: Ref
+    resource_type: str = Field(max_length=64)
+    justification: str = Field(default="", max_length=4000)
+    scope: tuple[str, ...] = Field(default=(), max_length=20)
+    request: str | None = Field(default=None, max_length=64)
+    """Ask again about this one."""
+
+
+class RunGrantReply(_Wire):
+    """What became of it. The token stays with the node: the run's agent never sees it."""
+
+    id: str
+    status: str
+    token: str | None = None
+    reason: str = ""
+    scope: tuple[str, ...] = ()
+    expires_at: float | None = None
+
+
 class LeaveRequest(_Wire):
     """POST /v1/nodes/{name}/leave, journal empty."""
 

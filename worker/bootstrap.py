@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +25,7 @@ from redis.asyncio import Redis
 
 from tasks.ids import new_id
 from tasks.invocation import Lane
-from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref
+from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref, RunGrantReply, RunGrantRequest
 from tasks.queues import pool_queue
 from tasks.redis_clients import async_client
 from tasks.tool import ToolSpec
@@ -42,7 +43,7 @@ from worker.enrol import Credentials, Given
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
-from worker.grants import Grants
+from worker.grants import AskGuard, Grants, GuardAsk
 from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.membership import Membership, join
@@ -65,6 +66,7 @@ class Servers(Callee, Protocol):
     version: int
     on_change: Callable[[], None]
     grants: Grants
+    ask_guard: AskGuard
 
     async def start(self) -> None:
         """Start them."""
@@ -292,12 +294,15 @@ class Node:
             clock=self._clock,
         )
         self.membership = self._member(journal, approvals)
-        self.servers.on_change = self.membership.nudge
+        self.servers.on_change, self.servers.ask_guard = self.membership.nudge, self._ask_guard
         control = ControlReader(
             self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel, approvals
         )
         self.metrics.watch(self._gauges())
         self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]
+
+    async def _ask_guard(self, ask: GuardAsk) -> RunGrantReply:
+        return await self.door.ask_guard(RunGrantRequest(incarnation=self.incarnation, **asdict(ask)))
 
     def _admission(self) -> Admission:
         reply = self.reply

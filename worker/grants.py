@@ -6,15 +6,19 @@ what changed, and a node without a good lease starts nothing, so no start is jud
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tasks.errors import OrchestratorDown
 from tasks.grant import META_KEY, READ_ONLY, Grant, GrantInvalid, GrantKeys, GrantNews, check_use
+from tasks.node import Ref, RunGrantReply
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import ToolPolicy
 from worker.upstreams.errors import UpstreamError, permanent
 
+AUTHGUARDIAN = "authguardian"
+"""As a project lists it among the servers that it lends to its runs."""
 TOLD_S = 2.5
 """Until a node that has just joined was told, by the next reply to a renewal."""
 
@@ -31,6 +35,26 @@ class Wall(Protocol):
     """The fleet's time."""
 
     def wall_s(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuardAsk:
+    """What a run asks for."""
+
+    run: Ref
+    resource_type: str
+    justification: str
+    scope: tuple[str, ...] = ()
+    request: str | None = None
+
+
+AskGuard = Callable[[GuardAsk], Awaitable[RunGrantReply]]
+"""AuthGuardian, through the orchestrator. Raises FleetError."""
+
+
+async def no_guard(_: GuardAsk) -> RunGrantReply:
+    """Before the node has joined."""
+    raise OrchestratorDown("the fleet", "this node has not joined yet")
 
 
 class Grants:
@@ -93,7 +117,7 @@ def token_in(meta: Mapping[str, Any] | None) -> object:
     return said.get(META_KEY) if isinstance(said, dict) else None
 
 
-def with_grant(meta: dict[str, Any] | None, grant: Grant | None) -> dict[str, Any] | None:
+def with_grant(meta: dict[str, Any] | None, grant: Grant | None) -> dict[str, Any]:
     """For the tool's server: what was granted in place of the token, which goes no further (a confused deputy's)."""
     said = dict((meta or {}).get("_meta") or {})
     said.pop(META_KEY, None)

@@ -43,6 +43,7 @@ from orchestrator.api.ports import (
 )
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.reply import Reply
+from orchestrator.api.run_grants import RunGrantDoor, RunGrants
 from orchestrator.api.scale_views import ScaleDoor
 from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
@@ -71,6 +72,7 @@ def create_app(
     extra_routes: Sequence[BaseRoute] = (),
     lifespan: Lifespan | None = None,
     leads: Callable[[], bool] | None = None,
+    run_grants: RunGrants | None = None,
 ) -> Starlette:
     """The application. `extra_routes` (the MCP door's) come after ours and guard themselves.
 
@@ -90,6 +92,7 @@ def create_app(
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *KeyDoor(keys, challenges).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
+        *(() if run_grants is None else RunGrantDoor(run_grants).operations()),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))

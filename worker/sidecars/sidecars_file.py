@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import FleetError, SettingsError
+from worker.grants import AUTHGUARDIAN
 from worker.workspaces.destinations import Destination, destination_of
 from worker.workspaces.names import Project
 
@@ -291,7 +292,7 @@ def parse_projects(listed: Mapping[str, Any], where: str, servers: Collection[st
             entry = ProjectEntry.model_validate(value)
         except ValidationError as error:
             raise SettingsError(f"{where}: {name}: {_first(error)}") from error
-        unknown = next((each for each in entry.servers if each not in servers), None)
+        unknown = next((each for each in entry.servers if each not in servers and each != AUTHGUARDIAN), None)
         if unknown is not None:
             why = f"{unknown!r} is no MCP server of this node; known are {', '.join(sorted(servers)) or 'none'}"
             raise SettingsError(f"{where}: {name}: servers: {why}")

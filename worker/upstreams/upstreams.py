@@ -17,7 +17,7 @@ from mcp_types import Implementation
 
 from tasks.clock import Clock
 from tasks.tool import ToolSpec
-from worker.grants import Caller, Grants, token_in, with_grant
+from worker.grants import AskGuard, Caller, Grants, no_guard, token_in, with_grant
 from worker.upstreams.errors import unknown_tool
 from worker.upstreams.http import HttpLink
 from worker.upstreams.inprocess import InProcessServer, find_server
@@ -71,6 +71,8 @@ class Upstreams:
         """Told then: the fleet should know at once."""
         self._known: tuple[int, tuple[ToolSpec, ...]] = (-1, ())
         self.grants = Grants(clock)
+        self.ask_guard: AskGuard = no_guard
+        """Set once this node has joined: AuthGuardian, for its runs."""
         self._needs_grants = any(policy.grant is not None for policy in config.policies.values())
 
     def add_server(self, name: str, server: Server[Any]) -> None:
@@ -159,8 +161,12 @@ class Upstreams:
         if server is None:
             raise unknown_tool(tool)
         meta = self._granted(tool, server, meta, caller)
-        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping, approver)
+        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping, approver, caller)
         return await server.call(name, arguments, ask)
+
+    def grant_type(self, tool: str) -> str | None:
+        """The resource type that a call of it needs a grant of."""
+        return self._config.policy_of(tool).grant
 
     def _granted(
         self, tool: str, server: Upstream, meta: dict[str, Any] | None, caller: Caller | None

@@ -11,26 +11,17 @@ from typing import Any
 import mcp_types as types
 import orjson
 import pytest
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
 
 from orchestrator.testing.guard import AGENT, Rig, rig_of
 from tasks.errors import SettingsError
 from tasks.grant import META_KEY
 from tasks.outcome import Outcome
-from tasks.tool import ToolPolicy
 from worker.testing.executor_bench import Bench
+from worker.testing.sap_server import OPEN, POLICIES, READS, WRITES, sap_server
 from worker.upstreams.errors import UpstreamError
 from worker.upstreams.servers_file import ServersFile, parse_servers
 from worker.upstreams.upstreams import Upstreams
 from worker.work import Stop
-
-READS, WRITES, OPEN = "sap.read_orders", "sap.write_orders", "sap.ping"
-POLICIES = {
-    READS: ToolPolicy(grant="SAP_API", grant_scope=("orders:read",)),
-    WRITES: ToolPolicy(grant="SAP_API", grant_scope=("orders:write",)),
-    "sap.export": ToolPolicy(grant="DATA_EXPORT"),
-}
 
 
 @dataclass
@@ -73,7 +64,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         client_info=types.Implementation(name="node", version="1"),
         with_probe=False,
     )
-    upstreams.add_server("sap", _sap(seen))
+    upstreams.add_server("sap", sap_server(seen))
     await upstreams.start()
     object.__setattr__(bench.executor._runner, "upstreams", upstreams)
     found = Node(bench, upstreams, rig_of(bench.clock), seen)
@@ -84,26 +75,6 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     bench.executor.stop_all(Stop.DRAIN)
     await upstreams.close()
     await bench.journal.close()
-
-
-def _sap(seen: list[dict[str, Any]]) -> Server[Any]:
-    reads = types.ToolAnnotations(read_only_hint=True)
-
-    async def listed(_ctx: ServerRequestContext[Any, Any], _params: Any) -> types.ListToolsResult:
-        return types.ListToolsResult(
-            tools=[
-                types.Tool(name="read_orders", input_schema={"type": "object"}, annotations=reads),
-                types.Tool(name="write_orders", input_schema={"type": "object"}),
-                types.Tool(name="export", input_schema={"type": "object"}),
-                types.Tool(name="ping", input_schema={"type": "object"}),
-            ]
-        )
-
-    async def called(ctx: ServerRequestContext[Any, Any], params: types.CallToolRequestParams) -> types.CallToolResult:
-        seen.append({"tool": params.name, **((ctx.params or {}).get("_meta") or {})})
-        return types.CallToolResult(content=[types.TextContent(text="ok")])
-
-    return Server("sap", on_list_tools=listed, on_call_tool=called)
 
 
 async def test_a_grant_opens_its_tool_and_the_token_stays_here(node: Node) -> None:

@@ -30,7 +30,7 @@ class RunGrantDoor:
             Operation("POST", "/v1/nodes/{name}/grants", "run_grant", Scope.NODE,
                       "Ask AuthGuardian for a run on this node", self.ask,
                       {200: Answer("what became of it", RunGrantReply)}, body=RunGrantRequest, is_for_itself=True,
-                      errors=(403, 404, 429), tag="node protocol"),
+                      errors=(404, 409), tag="node protocol"),
         )  # fmt: skip
 
     async def ask(self, ask: Ask) -> Reply:

@@ -72,7 +72,7 @@ class TooManyGrants(Permanent):
     """No room for another."""
 
     code = "too_many_grants"
-    http_status = 429
+    http_status = 409
 
     def __init__(self, whose: str, most: int) -> None:
         super().__init__(f"{whose} has {most} requests and grants open, which is the limit; revoke what is not needed")

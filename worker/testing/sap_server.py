@@ -10,6 +10,7 @@ from mcp.server.lowlevel import Server
 
 from tasks.tool import ToolPolicy
 
+Context = ServerRequestContext[Any, Any]
 READS, WRITES, OPEN = "sap.read_orders", "sap.write_orders", "sap.ping"
 POLICIES = {
     READS: ToolPolicy(grant="SAP_API", grant_scope=("orders:read",)),
@@ -34,7 +35,7 @@ def sap_server(seen: list[dict[str, Any]]) -> Server[Any]:
             ]
         )
 
-    async def called(ctx: ServerRequestContext[Any, Any], params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def called(ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         seen.append({"tool": params.name, **((ctx.params or {}).get("_meta") or {})})
         return types.CallToolResult(content=[types.TextContent(text="ok")])
 

@@ -28,25 +28,27 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
+from orchestrator.gates import gates_of
 from orchestrator.guarding import RunGuard, guard_of, guardian_of
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
-from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
-from orchestrator.identity.tokens import Tokens, static
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Leadership, Proof
 from orchestrator.leading import fleet_changed, leadership_of, lifespan_of
-from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.guest import Guest
 from orchestrator.ledger.shelves import KeyRows
+from orchestrator.ledger.usage import UsedRows
+from orchestrator.ledger.values import Waiting
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
 from orchestrator.outbox import Sender as Publisher
+from orchestrator.policy.desk import PolicyDesk
 from orchestrator.pools import Policies, read_pools
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.registry.desk import NodeDesk
@@ -54,6 +56,7 @@ from orchestrator.registry.roster import Roster
 from orchestrator.registry.shapes import Shapes
 from orchestrator.registry.terms import Terms
 from orchestrator.scaling import scaling_of
+from orchestrator.sealing import keys_of, ledger_of, secrets_of
 from orchestrator.seats import made_of, view_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.capsules import Capsules
@@ -112,22 +115,24 @@ async def build(
     leadership = leadership_of(settings, core, scaling, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    challenges = Challenges(keys=core.keys, clock=core.stores.clock)
-    doors = Authenticators([core.keys, challenges, _tokens(settings, core)])
-    front, guard = _front(settings, core, fleet, doors), guard_of(settings, core, doors)
+    gates = gates_of(settings, core)
+    front, guard = _front(settings, core, fleet, gates.doors), guard_of(settings, core, gates.doors)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
         core.stores.blobs,
-        doors,
+        gates.doors,
         api_settings(settings),
         enrolments=core.enroller,
         scaling=scaling.views,
         money=core.stores.ledger,
         approvals=core.approvals,
+        secrets=core.secrets,
+        erasure=core.erasure(),
         keys=core.keys,
-        challenges=challenges,
+        challenges=gates.challenges,
+        policies=gates.policies,
         registry=registry,
         clock=core.stores.clock,
         extra_routes=[*front.routes(), *guard.routes()],
@@ -136,12 +141,13 @@ async def build(
         run_grants=RunGuard(core),
     )
 
-    def leave() -> None:
-        front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
-        leadership.step_down()
-        core.watch.end()
+    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front))
 
-    return Orchestrator(app, fleet, core, leadership, leave)
+
+def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
+    front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
+    leadership.step_down()
+    core.watch.end()
 
 
 def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
@@ -149,22 +155,16 @@ def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Auth
     return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
 
 
-def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
-    return Tokens(
-        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
-        node_of=core.desk.node_of,
-        enrolled=core.enroller.principal,
-    )
-
-
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     url = settings.redis_url.get_secret_value()
+    keys = keys_of(settings)
     return Stores(
-        ledger=await Ledger.open(settings.database_url, clock=clock),
+        ledger=await ledger_of(settings, keys, clock),
         redis=redis_of(url),
         celery=make_app(url),
-        blobs=DiskBlobs(settings.blob_dir),
+        blobs=DiskBlobs(settings.blob_dir, keys, seals=settings.seal_payloads),
         clock=clock,
+        keys=keys,
     )
 
 
@@ -187,12 +187,16 @@ def core_of(
     proof = Proof(stores.clock)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
     circuits = _circuits(stores, sender, roster, happenings)
-    dispatcher = _dispatcher(settings, stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings)
+    policy = PolicyDesk(folder=settings.policy_dir, books=UsedRows(stores.ledger), clock=stores.clock)
+    dispatcher = _dispatcher(
+        settings, stores, sender, terms, roster, policies, attempts, circuits, doubts, happenings, policy.guest_of
+    )
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
     approvals.on_room = dispatcher.credit_returned
-    guardian = guardian_of(settings, stores)
+    guardian = guardian_of(settings, stores, policy)
+    given = secrets_of(settings, stores, roster.pool_of)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -208,17 +212,27 @@ def core_of(
         newest=dispatcher.newest,
         answers=approvals.answers_for,
         grants=guardian.news,
+        secrets_mark=given.mark,
     )
-    doubts.backlog, circuits.on_change = dispatcher, dispatcher.fleet_changed
+    doubts.backlog, circuits.on_change, policy.on_change = (
+        dispatcher,
+        dispatcher.fleet_changed,
+        dispatcher.fleet_changed,
+    )
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
-        ClaimBook(
-            books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster
-        ),
-        PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
-        approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), guardian,
+        *_machines(stores, policies), approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), policy,
+        given, guardian,
     )  # fmt: skip
+
+
+def _machines(stores: Stores, policies: Policies) -> tuple[ClaimBook, PoolBook]:
+    """What is remembered of machines that were ordered, and of pools' sizes."""
+    return (
+        ClaimBook(books=stores.ledger, clock=stores.clock, draw=secrets.token_bytes, cluster=policies.limits.cluster),
+        PoolBook(books=stores.ledger, clock=stores.clock, is_dry=policies.limits.is_dry),
+    )
 
 
 def _speech(  # noqa: PLR0917 - two parts that know each other, and everything they need
@@ -268,6 +282,7 @@ def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
     circuits: Circuits,
     doubts: Doubts,
     happenings: Happenings,
+    guest_of: Callable[[Waiting], Guest | None],
 ) -> Dispatcher:
     return Dispatcher(
         books=stores.ledger,
@@ -280,6 +295,7 @@ def _dispatcher(  # noqa: PLR0917 - one part, and everything it needs
         doubt=doubts.note,
         placed=circuits.placed,
         declared=roster.declared,
+        guest_of=guest_of,
     )
 
 
@@ -366,6 +382,7 @@ def fleet_of(core: Core, views: Views) -> Fleet:
         tell=core.happenings.tell,
         as_waiting=as_waiting,
         doubt=core.doubts.note,
+        gate=core.policy,
     )
 
 

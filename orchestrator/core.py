@@ -13,6 +13,7 @@ from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
+from orchestrator.erasure import Erasure
 from orchestrator.grants.guardian import Guardian
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
@@ -21,10 +22,14 @@ from orchestrator.identity.keys import Keys
 from orchestrator.intake.check import Intake
 from orchestrator.intake.watch import Watch
 from orchestrator.leader import Proof
+from orchestrator.ledger.erase import ErasedRows
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.policy.desk import PolicyDesk
 from orchestrator.pools import Policies
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
+from orchestrator.secrets.desk import Secrets
+from orchestrator.secrets.keyring import KeyRing
 from orchestrator.settling.doubts import Doubts
 from orchestrator.settling.settler import Settler
 from orchestrator.settling.streams import NodeStreams
@@ -40,6 +45,7 @@ class Stores:
     celery: Celery
     blobs: DiskBlobs
     clock: Clock
+    keys: KeyRing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +71,11 @@ class Core:
     pool_book: PoolBook
     approvals: Approvals
     keys: Keys
+    policy: PolicyDesk
+    secrets: Secrets
     guardian: Guardian
+
+    def erasure(self) -> Erasure:
+        """What forgets a project."""
+        stores = self.stores
+        return Erasure(books=ErasedRows(stores.ledger), blobs=stores.blobs, secrets=self.secrets, clock=stores.clock)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
+from orchestrator.fleet_ports import Attempts, Blobs, Books, Dispatch, Gate, Nodes, Tools, Voice
 from orchestrator.happenings import Accepted, AttemptEnded, Ended, Happening
 from orchestrator.intake.check import Intake
 from orchestrator.intake.story import Story, brief
 from orchestrator.intake.watch import REREAD_S, Watch
-from orchestrator.ledger.values import Accepted as AcceptedRow
-from orchestrator.ledger.values import Cancelled, DeadLetter, Filter, NewInvocation, Waiting
+from orchestrator.ledger.values import DeadLetter, Filter, NewInvocation, Waiting
 from orchestrator.views import Views
 from tasks.clock import Clock
 from tasks.errors import FleetError, LedgerDown, NotFound, WrongState
@@ -34,65 +33,6 @@ RECENT_KEPT = 10_000
 """Accepted lately, without arguments and later calls: about 10 MB, and saves a read of the ledger per call."""
 UNKNOWN_REREAD_S = 0.5
 """Between reads of an Invocation that another replica dispatches."""
-
-
-class Books(Protocol):
-    """The ledger, as the doors need it."""
-
-    async def accept(self, rows: Sequence[NewInvocation]) -> list[AcceptedRow]: ...
-    async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
-    async def arguments_of(self, invocation_id: str) -> tuple[str | None, str | None]: ...
-    async def cancel(self, invocation_id: str, tenant: str | None, at: float) -> Cancelled: ...
-    async def listing(
-        self, where: Filter, *, cursor: str | None, limit: int
-    ) -> tuple[list[Invocation], str | None]: ...
-    async def dead_letters(
-        self, *, tenant: str | None, reason: str | None = None, cursor: str | None = None, limit: int = 100
-    ) -> tuple[list[DeadLetter], str | None]: ...
-    async def discard_dead(self, ids: Sequence[str]) -> int: ...
-
-
-class Dispatch(Protocol):
-    """The dispatcher, as the doors need it."""
-
-    def offer(self, waiting: Waiting) -> None: ...
-    def withdraw(self, invocation_id: str) -> None: ...
-    def knows(self, invocation_id: str) -> bool: ...
-    def why(self, invocation_id: str) -> tuple[str, ...]: ...
-    def backlog(self) -> BacklogView: ...
-    async def pause(self, kind: str, name: str, is_paused: bool) -> None: ...
-
-
-class Attempts(Protocol):
-    """The open attempts, as a cancel needs them."""
-
-    def cancel_requested(self, invocation_id: str, fence: int) -> None: ...
-
-
-class Nodes(Protocol):
-    """The registry, as the doors need it."""
-
-    async def set_state(self, name: str, state: NodeState) -> None: ...
-
-
-class Tools(Protocol):
-    """The fleet's tools."""
-
-    tools_version: int
-
-    def tool(self, name: str) -> ToolSpec | None: ...
-
-
-class Voice(Protocol):
-    """Prompt cancels to nodes."""
-
-    async def cancel(self, invocation_id: str, fence: int, node: str) -> None: ...
-
-
-class Blobs(Protocol):
-    """Payloads over the inline limit."""
-
-    async def get(self, digest: str) -> bytes: ...
 
 
 class Fleet:
@@ -115,7 +55,9 @@ class Fleet:
         tell: Callable[[Happening], None],
         as_waiting: Callable[[Invocation], Waiting],
         doubt: Callable[[str], None],
+        gate: Gate,
     ) -> None:
+        self._gate = gate
         self._intake, self._books, self._dispatch, self._nodes = intake, books, dispatch, nodes
         self._attempts = attempts
         self._tools, self._voice, self._blobs, self._watch = tools, voice, blobs, watch
@@ -125,8 +67,8 @@ class Fleet:
 
     @property
     def tools_version(self) -> int:
-        """Changes when the list of tools does."""
-        return self._tools.tools_version
+        """Changes when the list of tools does, or who sees which."""
+        return self._tools.tools_version + self._gate.version
 
     async def accept(self, calls: Sequence[Call], principal: Principal) -> list[Invocation]:
         """Make calls durable, all or none, and hand them to the dispatcher.
@@ -135,11 +77,20 @@ class Fleet:
             One Invocation per call, in order; for a repeated idempotency key, the earlier one.
 
         Raises:
-            InvalidCall, BacklogFull, LedgerDown, ScopeMissing: nothing was accepted.
+            InvalidCall, BacklogFull, LedgerDown, ScopeMissing, PolicyDenied, RateLimited, QuotaSpent: nothing was
+                accepted.
         """
         require(principal, Scope.INVOCATIONS_WRITE)
         rows = [await self._intake.admit(call, principal) for call in calls]
+        self._check(calls, principal)
         return await self._write(rows, principal)
+
+    def _check(self, calls: Sequence[Call], principal: Principal) -> None:
+        """Calls of a chain are asked about now, with the one that they follow: later nobody is there to be told."""
+        every = [one for call in calls for one in (call, *call.then)]
+        specs = [spec for call in every if (spec := self._tools.tool(call.tool)) is not None]
+        if len(specs) == len(every):  # else intake has refused them
+            self._gate.admit(every, specs, principal)
 
     async def get(self, invocation_id: str, principal: Principal) -> Invocation:
         """One Invocation with its attempts and outcome.
@@ -226,6 +177,7 @@ class Fleet:
             then=tuple(replace(step, invocation_id=None) for step in old.call.then),
         )
         row = await self._intake.admit(call, principal)
+        self._check([call], principal)
         return replace(row, invocation=replace(row.invocation, replay_of=invocation_id))
 
     async def explain(self, invocation_id: str, principal: Principal) -> ExplainView:
@@ -246,9 +198,13 @@ class Fleet:
         )
         return [self._views.with_questions(one) for one in found], following
 
-    def tools(self, principal: Principal) -> list[ToolView]:  # noqa: ARG002 - policy will filter by it
+    def tools(self, principal: Principal) -> list[ToolView]:
         """Every tool this caller may see."""
-        return self._views.tools()
+        return [view for view in self._views.tools() if self._sees(principal, view.name)]
+
+    def _sees(self, principal: Principal, name: str) -> bool:
+        spec = self._tools.tool(name)
+        return spec is not None and self._gate.sees(principal, spec)
 
     def tool(self, name: str) -> ToolSpec | None:
         """One tool's definition and policy."""
@@ -329,6 +285,7 @@ class Fleet:
                     self._dispatch.offer(self._as_waiting(earlier))  # its commit's answer was lost
                 answer.append(earlier)
                 continue
+            self._gate.accepted([row.invocation])
             self._tell(Accepted(row.invocation))
             self._dispatch.offer(self._as_waiting(row.invocation))
             self._remember(row.invocation)

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.core import Core, Stores
 from orchestrator.front.grants import GuardFront
 from orchestrator.grants.book import Book
+from orchestrator.grants.decide import Question, Ruling
 from orchestrator.grants.guardian import Guardian
-from orchestrator.grants.ports import NoAudit, NoPolicy
+from orchestrator.grants.ports import NoAudit
 from orchestrator.grants.types import read_types
 from orchestrator.identity.doors import Authenticators
 from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.grant_values import Asked
 from orchestrator.limits import front_settings
+from orchestrator.policy import facts
+from orchestrator.policy.desk import PolicyDesk
+from orchestrator.policy.question import who
 from orchestrator.settings import OrchestratorSettings
 from tasks.errors import NotFound
-from tasks.invocation import Principal
+from tasks.invocation import TRUST_LEAST, Principal
 from tasks.node import RunGrantReply, RunGrantRequest
 from tasks.scopes import Role
 
-RUN_TRUST = 50
+RUN_TRUST = TRUST_LEAST
 """Of what an agent in a sandbox asks: it acts on what it has read."""
 
 
-def guardian_of(settings: OrchestratorSettings, stores: Stores) -> Guardian:
-    """Without policies nothing is granted by policy; without an audit the book is the only record.
+class CedarGrants:
+    """The fleet's policies, asked whether a resource may be granted: `action grant` on `Resource`."""
+
+    def __init__(self, policies: PolicyDesk) -> None:
+        self._policies = policies
+
+    def decide(self, question: Question) -> Ruling:
+        """Of whoever asks. Without policies nothing is granted: what is free to call is not free to have."""
+        if self._policies.folder is None:
+            return Ruling(is_allowed=False)
+        scope, risk = question.context["scope"], question.context["risk"]
+        assert isinstance(scope, list)
+        assert isinstance(risk, int)
+        name = question.resource.removeprefix('Resource::"').removesuffix('"')
+        asker = replace(who(question.principal), trust=question.trust)
+        found = self._policies.decide(facts.may_be_granted(asker, name, risk, frozenset(scope)))
+        return Ruling(found.is_allowed, found.rules, found.errors)
+
+
+def guardian_of(settings: OrchestratorSettings, stores: Stores, policies: PolicyDesk) -> Guardian:
+    """Without policies nothing is granted by policy; until an audit is wired the book is the only record.
 
     Raises:
         SettingsError: the file of resource types is wrong.
@@ -31,7 +56,7 @@ def guardian_of(settings: OrchestratorSettings, stores: Stores) -> Guardian:
     return Guardian(
         book=Book(store=GrantRows(stores.ledger), clock=stores.clock),
         types=read_types(settings.guard_file),
-        policy=NoPolicy(),
+        policy=CedarGrants(policies),
         audit=NoAudit(),
         clock=stores.clock,
     )

@@ -35,6 +35,7 @@ LAPSE_EVERY_S = 0.25
 SWEEP_EVERY_S = 1.0
 RELOAD_EVERY_S = 2.0
 AUDIT_EVERY_S = 5.0
+POLICY_EVERY_S = 3.0
 USES_EVERY_S = 60.0
 """When a key was used last is written down so often."""
 WAITING_PAGE = 5000
@@ -73,6 +74,7 @@ def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int]
         core.keys.restore(await KeyRows(ledger).all())
         grants = GrantRows(ledger)
         core.guardian.restore(await grants.all(), await grants.keys())
+        await core.policy.refresh()
         await core.claims.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         await core.pool_book.load()
@@ -128,6 +130,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(SWEEP_EVERY_S, core.dispatcher.save_affinity, "affinity"),
         every(SWEEP_EVERY_S, save_shapes, "pool shapes"),
         every(RELOAD_EVERY_S, report_loads, "loads"),
+        every(POLICY_EVERY_S, core.policy.refresh, "policies"),
         every(USES_EVERY_S, core.keys.save_uses, "uses of keys"),
         every(RELOAD_EVERY_S, core.guardian.look, "grants"),
         every(AUDIT_EVERY_S, audit.look, "audit"),

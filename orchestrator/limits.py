@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import version
+from ipaddress import ip_network
 
 from orchestrator.api.settings import ApiSettings, hosts_for
 from orchestrator.front.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, FrontSettings
+from orchestrator.policy.zones import Zones
 from orchestrator.registry.terms import Terms
 from orchestrator.settings import OrchestratorSettings
+from tasks.errors import SettingsError
 from tasks.redis_url import parse
 from tasks.retry import RetryPolicy
 
@@ -75,3 +78,17 @@ def api_settings(settings: OrchestratorSettings) -> ApiSettings:
         is_metrics_open=settings.open_metrics,
         version=version("mcpfleet"),
     )
+
+
+def zones_of(settings: OrchestratorSettings) -> Zones:
+    """How much a connection is trusted.
+
+    Raises:
+        SettingsError: a network is none.
+    """
+    named = [one.strip() for one in settings.trusted_networks.split(",") if one.strip()]
+    try:
+        networks = tuple(ip_network(one) for one in named)
+    except ValueError as error:
+        raise SettingsError(f"MCPFLEET_TRUSTED_NETWORKS: {error}; write networks as 10.0.0.0/8") from error
+    return Zones(networks, settings.trust_loopback)

@@ -22,8 +22,22 @@ def view_of(
 ) -> FleetView:
     """The fleet as `route` sees it."""
     now_s = clock.mono_s()
-    seats = {
-        member.name: Seat(
+    seats = {seat.node: seat for seat in seats_of(roster, circuits, now_s)}
+    return FleetView(
+        roster.version,
+        seats,
+        policies.by_name,
+        paused,
+        regions=policies.regions,
+        growth=_growth(roster.shapes),
+        asked=DRY if policies.limits.is_dry else ASKED,
+    )
+
+
+def seats_of(roster: Roster, circuits: Circuits, now_s: float) -> list[Seat]:
+    """Every member's; `now_s` of the monotonic clock."""
+    return [
+        Seat(
             node=member.name,
             pool=member.offer.pool,
             capabilities=member.capabilities,
@@ -40,16 +54,7 @@ def view_of(
             location=member.offer.location,
         )
         for member in roster.members()
-    }
-    return FleetView(
-        roster.version,
-        seats,
-        policies.by_name,
-        paused,
-        regions=policies.regions,
-        growth=_growth(roster.shapes),
-        asked=DRY if policies.limits.is_dry else ASKED,
-    )
+    ]
 
 
 def made_of(policies: Policies) -> dict[str, tuple[Made, ...]]:

@@ -25,6 +25,31 @@ class OrchestratorSettings(BaseModel):
     """The same Redis as the nodes reach it; `redis_url` when absent."""
     blob_dir: Path = Path("blobs")
     """Where payloads over the inline limit are kept."""
+    key_file: Path | None = None
+    """The keys that secrets, and stored payloads where that is asked for, are sealed under; see docs/secrets.md.
+    None: nothing is sealed, and no secret can be kept here. `mcpfleet up` makes one for its own fleet."""
+    seal_payloads: bool = False
+    """Seal arguments, results, blobs and capsules too, with the keys of `key_file`. The cost: docs/secrets.md."""
+    secrets_dir: Path | None = None
+    """Secrets as files, `<owner>.<name>` each: Docker's /run/secrets, systemd's credentials directory."""
+    vault_url: str = Field(default="", pattern=r"^$|^https?://\S+$")
+    """HashiCorp Vault or OpenBao, whose KV engine (version 2) keeps values of secrets; empty: none."""
+    vault_mount: str = Field(default="secret", pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")
+    """Where that engine is mounted."""
+    vault_prefix: str = Field(default="mcpfleet", pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")
+    """Below it everything is `<tenant>/<owner>/<name>`; its policy should allow reading there and nowhere else."""
+    vault_namespace: str = ""
+    """Of Vault Enterprise and OpenBao, where there are several."""
+    vault_token_file: Path | None = None
+    """Holds a token, for example one that Vault's agent renews; read again when it is refused."""
+    vault_role_id: str = ""
+    """Of an AppRole, where there is no token file."""
+    vault_secret_id_file: Path | None = None
+    """Holds the AppRole's secret id."""
+    vault_ca_file: Path | None = None
+    """Who signed the vault's certificate; the system's authorities when absent."""
+    secrets_look_s: float = Field(default=60.0, ge=1)
+    """Sources that tell nobody of changes are looked at this often, for secrets that nodes were given."""
     host: str = "127.0.0.1"
     """Loopback: a fleet is not exposed by accident."""
     port: int = Field(default=8700, ge=0, le=65535)
@@ -41,6 +66,12 @@ class OrchestratorSettings(BaseModel):
     """Bearer token with which nodes join."""
     pool_secret: SecretStr | None = None
     """Keys of late-bound deliveries are derived from it; from `join_token` when absent."""
+    policy_dir: Path | None = None
+    """Folder of Cedar policies and limits, see docs/policy.md. Without one, scopes and tenants alone decide."""
+    trusted_networks: str = ""
+    """CIDR, separated by commas: for policies, whoever connects from there has trust 70, others 50."""
+    trust_loopback: bool = True
+    """Whoever connects over loopback has trust 90. Off where a reverse proxy runs on this machine."""
     pools_file: Path | None = None
     """TOML: pools, how the fleet sizes itself, where projects may run. See docs/adr/0012-autoscaler.md."""
     guard_file: Path | None = None

@@ -36,4 +36,5 @@ def upkeep(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(ENDED_EVERY_S, retention.forget_spend, "spend"),
         every(BLOBS_EVERY_S, retention.forget_blobs, "blobs"),
         every(NODES_EVERY_S, nodes.look, "lost nodes"),
+        every(settings.secrets_look_s, core.secrets.look, "secrets"),
     ]

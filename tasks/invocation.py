@@ -19,6 +19,8 @@ TOOL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9_./-]{1,128}")
 FLEET_TENANT = "default"
 """The tenant that the fleet belongs to: its operators run what all tenants share."""
 TENANT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TRUST_LEAST = 50
+"""From outside; and of whoever nothing more is known of."""
 PRIORITY_MIN, PRIORITY_DEFAULT, PRIORITY_MAX = 0, 5, 9
 """Higher is sooner, as in AMQP. 0 to 9 are the levels Celery's callers know."""
 
@@ -71,6 +73,8 @@ class Principal:
     """What its credential was narrowed to; None: all that its roles allow."""
     groups: frozenset[str] = frozenset()
     """As its issuer says, for policies."""
+    trust: int = TRUST_LEAST
+    """0 to 100, from verified facts of its connection alone; see orchestrator/policy/zones.py."""
     credential: str = ""
     """What it showed, by name: `key:<id>`, `jwt:<jti>`, `static`, `node`. Never the credential itself."""
 

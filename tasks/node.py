@@ -232,6 +232,8 @@ class RenewReply(_Wire):
     """Number of the newest delivery sent so far: whatever `void` names has this one or an older one."""
     grants: GrantNews | None = None
     """Where the node knows another version: all of it."""
+    secrets: str = ""
+    """Another one than before: some secret may have a new version, and who runs with one asks for its own."""
 
 
 class ClaimRequest(_Wire):

@@ -34,6 +34,8 @@ class Scope(StrEnum):
     SECRETS_READ = "secrets:read"
     """That they exist; nobody reads a value."""
     SECRETS_WRITE = "secrets:write"
+    PROJECTS_ERASE = "projects:erase"
+    """Forget all that the fleet keeps of a project of one's tenant."""
     AUDIT_READ = "audit:read"
     POLICY_READ = "policy:read"
     GRANTS_READ = "grants:read"

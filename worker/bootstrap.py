@@ -48,6 +48,7 @@ from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.membership import Membership, join
 from worker.reporter import Reporter
+from worker.secrets import NodeSecrets
 from worker.settings import NodeSettings
 from worker.unsettled import Unsettled
 from worker.upstreams.upstream import ServerStatus
@@ -108,9 +109,10 @@ class Node:
         clock: FleetClock,
         transport: httpx.AsyncBaseTransport | None = None,
         redis_of: Callable[[str], Redis] | None = None,
+        secrets: NodeSecrets | None = None,
     ) -> None:
         self.settings = settings
-        self.servers = servers
+        self.servers, self._secrets = servers, secrets or NodeSecrets()
         self.metrics = Metrics()
         self.url = settings.url
         self.incarnation = new_id()
@@ -171,6 +173,7 @@ class Node:
         self._assemble(self._journal)
         self.executor.lease = lease
         self.executor.recover(left.finished)
+        self._secrets.joined(self.door)
         return self.reply
 
     def deliver(self, body: str, mac: str) -> None:
@@ -212,6 +215,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._secrets.close()
         for redis in self._redis:
             with contextlib.suppress(OSError):
                 await redis.aclose()
@@ -337,6 +341,7 @@ class Node:
             on_state=self._on_state,
             on_answers=approvals.answered,
             grants=self.servers.grants,
+            on_secrets=self._secrets.marked,
             clock=self._clock,
         )
 

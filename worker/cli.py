@@ -30,6 +30,7 @@ from worker.bootstrap import our_version
 from worker.fleet_clock import FleetClock
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
 from worker.process import Exit, McpSide, NodeProcess
+from worker.secrets import NodeSecrets, no_cores
 from worker.settings import PREFIX, NodeSettings
 from worker.systemd import Supervisor, supervisor_of
 from worker.upstreams.servers_file import load_servers, parse_servers
@@ -97,7 +98,7 @@ def mcp(
     named = servers or os.environ.get(variable_of("servers", PREFIX))
     try:
         with tempfile.TemporaryDirectory() as state:
-            upstreams = _upstreams(Path(named) if named else None, SystemClock(), Path(state))
+            upstreams, _ = _upstreams(Path(named) if named else None, SystemClock(), Path(state))
             asyncio.run(_serve_stdio(upstreams))
     except FleetError as error:
         print(f"mcpfleet-worker: {error.message}", file=sys.stderr)
@@ -127,24 +128,29 @@ def _assemble(settings: NodeSettings, service: Supervisor) -> NodeProcess:
         return _node_mcp(upstreams).http(token=token, allowed_hosts=hosts)
 
     clock = FleetClock(SystemClock())
-    upstreams = _upstreams(settings.servers, clock, settings.state_dir / settings.name)
-    return NodeProcess(settings, upstreams, mcp_side, clock, service)
+    upstreams, secrets = _upstreams(settings.servers, clock, settings.state_dir / settings.name)
+    return NodeProcess(settings, upstreams, mcp_side, clock, service, secrets=secrets)
 
 
-def _upstreams(servers: Path | None, clock: Clock, state: Path) -> Upstreams:
+def _upstreams(servers: Path | None, clock: Clock, state: Path) -> tuple[Upstreams, NodeSecrets]:
     if servers is not None:
         config = load_servers(servers, os.environ)
     else:
         config = parse_servers('{"mcpServers": {}}', source="no servers file", environ=os.environ)
     client = Implementation(name="mcpfleet-worker", version=our_version())
-    upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client)
+    secrets = NodeSecrets()
+    upstreams = Upstreams(config, clock=clock, draw=random.random, client_info=client, secrets=secrets)
+    secrets.restart = upstreams.restart
+    if config.names_secrets():
+        no_cores()
     if config.sidecars:
         from worker.sidecars.assemble import agent_server, agent_servers  # half a second that only they spend
         from worker.sidecars.lent import lender
 
         make = partial(agent_server, state=state, projects=config.projects, clock=clock, policy_of=config.policy_of)
-        agent_servers(config.sidecars, upstreams.add, partial(make, lend=lender(upstreams, our_version())))
-    return upstreams
+        make = partial(make, lend=lender(upstreams, our_version()), hold=secrets.hold)
+        agent_servers(config.sidecars, upstreams.add, make)
+    return upstreams, secrets
 
 
 def _node_mcp(upstreams: Upstreams, ready: Callable[[], Awaitable[None]] | None = None) -> NodeMcp:

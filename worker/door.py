@@ -27,6 +27,7 @@ from tasks.node import (
     RunGrantReply,
     RunGrantRequest,
 )
+from tasks.secret_wire import SecretsReply, SecretsRequest
 
 R = TypeVar("R", bound=BaseModel)
 SERVER_ERROR = 500
@@ -87,6 +88,10 @@ class Door:
     async def leave(self, request: LeaveRequest) -> None:
         """The last word."""
         await self._send("POST", f"/v1/nodes/{self._node}/leave", request.model_dump_json().encode())
+
+    async def secrets(self, request: SecretsRequest) -> SecretsReply:
+        """Of a server that is about to start, or their versions."""
+        return await self._post(f"/v1/nodes/{self._node}/secrets", request, SecretsReply)
 
     async def get_blob(self, sha256: str) -> bytes | None:
         """The bytes, or None where it does not exist."""

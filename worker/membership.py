@@ -153,6 +153,7 @@ class Membership:
         on_state: Callable[[NodeState], None],
         on_answers: Callable[[Iterable[ApprovalAnswer]], None] = lambda _: None,
         grants: Grants | None = None,
+        on_secrets: Callable[[str], None] = lambda _: None,
         clock: FleetTime,
     ) -> None:
         self.is_draining = False
@@ -165,7 +166,7 @@ class Membership:
         self._offer = offer
         self._offered = offer()
         self._load = load
-        self._on_state, self._on_answers = on_state, on_answers
+        self._on_state, self._on_answers, self._on_secrets = on_state, on_answers, on_secrets
         self._grants = grants or Grants(clock)
         self._clock = clock
         self._heard = self._number = 0
@@ -235,6 +236,7 @@ class Membership:
         self._executor.known(inventory)
         self._on_answers(reply.answers)
         self._grants.learn(reply.grants)
+        self._on_secrets(reply.secrets)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.
         self._executor.renewed(Lease(reply.term, reply.lease_ttl_s, sent_at_s))
         self._heard = reply.number

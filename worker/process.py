@@ -28,6 +28,7 @@ from worker.ear import Ear
 from worker.exporter import routes
 from worker.fleet_clock import FleetClock
 from worker.membership import Superseded
+from worker.secrets import NodeSecrets
 from worker.serve import HttpServer
 from worker.settings import NodeSettings
 from worker.systemd import Supervisor
@@ -67,11 +68,13 @@ class NodeProcess:
         mcp: Callable[[], McpSide],
         clock: FleetClock,
         service: Supervisor | None = None,
+        *,
+        secrets: NodeSecrets | None = None,
     ) -> None:
         self._settings = settings
         self._servers = servers
         self._mcp = mcp
-        self._clock = clock
+        self._clock, self._secrets = clock, secrets
         self._service = service or Supervisor()
         self._joined = threading.Event()
         self._ended = threading.Event()
@@ -138,7 +141,7 @@ class NodeProcess:
 
     async def _live(self) -> Exit:
         http = HttpServer(self._settings.http_host, self._settings.http_port)
-        node = Node(self._settings, self._servers, clock=self._clock)
+        node = Node(self._settings, self._servers, clock=self._clock, secrets=self._secrets)
         node.url = self._settings.url or http.url
         node.open_journal()
         mcp_routes, mcp_life = self._mcp()

@@ -29,22 +29,28 @@ from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
+from orchestrator.api.policy import PolicyDoor
 from orchestrator.api.ports import (
     Approvals,
     Blobs,
     Challenges,
     Enrolments,
+    Erasure,
     Fleet,
     Keys,
     Money,
     Nodes,
+    Policies,
     Scaling,
+    Secrets,
     Verifier,
 )
 from orchestrator.api.problems import NoSuchPath, internal, problem
+from orchestrator.api.projects import ProjectDoor
 from orchestrator.api.reply import Reply
 from orchestrator.api.run_grants import RunGrantDoor, RunGrants
 from orchestrator.api.scale_views import ScaleDoor
+from orchestrator.api.secrets import SecretDoor
 from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.waits import Waits
@@ -65,8 +71,11 @@ def create_app(
     scaling: Scaling,
     money: Money,
     approvals: Approvals,
+    secrets: Secrets,
+    erasure: Erasure,
     keys: Keys,
     challenges: Challenges,
+    policies: Policies,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -90,7 +99,10 @@ def create_app(
         *DeadLetters(fleet).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
+        *SecretDoor(secrets).operations(),
+        *ProjectDoor(erasure).operations(),
         *KeyDoor(keys, challenges).operations(),
+        *PolicyDoor(policies).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *(() if run_grants is None else RunGrantDoor(run_grants).operations()),
         *service.operations(),

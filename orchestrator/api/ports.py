@@ -13,6 +13,7 @@ from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
 from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
 from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
+from tasks.erasure_wire import ErasureView
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import (
     ClaimReply,
@@ -25,6 +26,7 @@ from tasks.node import (
     RenewReply,
     RenewRequest,
 )
+from tasks.policy_wire import PolicyView
 from tasks.scale_wire import (
     EnrolmentView,
     MachineView,
@@ -34,6 +36,7 @@ from tasks.scale_wire import (
     ScaleReplayView,
     ScaleView,
 )
+from tasks.secret_wire import SecretRequest, SecretsReply, SecretView
 from tasks.wire import (
     BacklogView,
     EventView,
@@ -132,6 +135,25 @@ class Challenges(Protocol):
     def session(self, key_id: str, nonce: str, signature: str, *, server: str, peer: str | None) -> Session: ...
 
 
+class PolicyAnswer(Protocol):
+    """What policies answer."""
+
+    @property
+    def is_allowed(self) -> bool: ...
+    @property
+    def rules(self) -> tuple[str, ...]: ...
+    @property
+    def errors(self) -> tuple[str, ...]: ...
+    def why(self) -> str: ...
+
+
+class Policies(Protocol):
+    """The policies in force."""
+
+    def show(self) -> PolicyView: ...
+    def explain(self, principal: Principal, action: str, name: str, project: str | None) -> PolicyAnswer: ...
+
+
 class Approvals(Protocol):
     """Questions of runs to people."""
 
@@ -142,6 +164,23 @@ class Approvals(Protocol):
     async def answer(
         self, approval_id: str, verdict: Verdict, arguments_sha256: str, reason: str, principal: Principal
     ) -> ApprovalRow: ...
+
+
+class Secrets(Protocol):
+    """Secrets by reference. No method but `give` answers with a value."""
+
+    async def put(self, owner: str, name: str, wanted: SecretRequest, principal: Principal) -> SecretView: ...
+    async def show(self, owner: str, name: str, principal: Principal) -> SecretView: ...
+    async def listing(self, principal: Principal) -> list[SecretView]: ...
+    async def delete(self, owner: str, name: str, principal: Principal) -> None: ...
+    async def rewrap(self) -> tuple[str, int, int]: ...
+    async def give(self, node: str, server: str, refs: Sequence[str], *, with_values: bool) -> SecretsReply: ...
+
+
+class Erasure(Protocol):
+    """Forgetting a project."""
+
+    async def erase(self, project: str, principal: Principal) -> ErasureView: ...
 
 
 class Scaling(Protocol):

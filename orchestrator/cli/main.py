@@ -17,7 +17,22 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from orchestrator.cli import approvals, call, cost, dead, fleet, guard, invocations, keys, nodes, scale, tools
+from orchestrator.cli import (
+    approvals,
+    call,
+    cost,
+    dead,
+    fleet,
+    guard,
+    invocations,
+    keys,
+    nodes,
+    policy,
+    projects,
+    scale,
+    secrets,
+    tools,
+)
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
 from orchestrator.cli.screen import Screen
@@ -65,9 +80,12 @@ def build() -> typer.Typer:
     app.add_typer(approvals.approvals, name="approvals", rich_help_panel=_CALLS)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
+    app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)
+    app.add_typer(secrets.secrets, name="secrets", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
     app.add_typer(guard.guard, name="guard", rich_help_panel=_DOORS)
+    app.add_typer(policy.policy, name="policy", rich_help_panel=_DOORS)
     return app
 
 

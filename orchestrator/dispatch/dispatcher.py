@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -22,6 +23,7 @@ from orchestrator.dispatch.spread import Spread
 from orchestrator.dispatch.tally import Demand, Tally
 from orchestrator.dispatch.view import FleetView, Shape
 from orchestrator.happenings import Ended, Happening
+from orchestrator.ledger.guest import Guest
 from orchestrator.ledger.values import Outstanding, Release, Released, Waiting
 from tasks.clock import Clock
 from tasks.envelope import Number
@@ -74,7 +76,9 @@ class Dispatcher:
         doubt: Callable[[str], None],
         placed: Callable[[str, str], None],
         declared: Callable[[str], Declared | None],
+        guest_of: Callable[[Waiting], Guest | None] = lambda _: None,
     ) -> None:
+        self._guest_of = guest_of
         self._doubt, self._placed, self._declared = doubt, placed, declared
         self._books, self._outbox, self._attempts, self._affinity = books, outbox, attempts, affinity
         self._build_view, self._clock, self._tell = build_view, clock, tell
@@ -97,7 +101,8 @@ class Dispatcher:
         """A call waits: new, or tried again. Only a leader keeps it: to lead begins with reading all."""
         if self.epoch is None:
             return
-        self._backlog.add(waiting, self._clock.wall_s())
+        guest = self._guest_of(waiting)
+        self._backlog.add(waiting if guest is None else replace(waiting, guest=guest), self._clock.wall_s())
         self._wake.set()
 
     def withdraw(self, invocation_id: str) -> None:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
 from orchestrator.dispatch.rendezvous import rank
+from orchestrator.ledger.guest import Guest
 from orchestrator.ledger.values import Waiting
 from tasks.invocation import Lane
 from tasks.node import NodeState
@@ -49,6 +50,8 @@ class Shape(NamedTuple):
     pool: str | None
     regions: tuple[str, ...] = ()
     """Patterns of the locations its project's data may not leave; none: it runs anywhere."""
+    guest: Guest | None = None
+    """Whom policies let onto a node or not; None: nothing is asked."""
 
 
 Regions = Mapping[str, tuple[str, ...]]
@@ -58,7 +61,7 @@ Regions = Mapping[str, tuple[str, ...]]
 def shape_of(call: Waiting, regions: Regions) -> Shape:
     """The shape of a waiting call. Made three times per call, so without the detour of `Shape(...)`: 1 µs each."""
     within = regions.get(call.project or "", ()) if regions else ()
-    return _new(Shape, (call.lane, call.tool, call.requires, call.pool, within))
+    return _new(Shape, (call.lane, call.tool, call.requires, call.pool, within, call.guest))
 
 
 _new = tuple.__new__
@@ -116,6 +119,8 @@ class Seat:
             missing.append(f"membership of pool {shape.pool}")
         if not self.is_within(shape.regions):
             missing.append(f"a location in {' or '.join(shape.regions)}")
+        if not missing and shape.guest is not None and (why := shape.guest.barred(self)) is not None:
+            missing.append(f"leave for this caller: {why}")
         return tuple(missing)
 
     def is_within(self, regions: tuple[str, ...]) -> bool:
@@ -321,7 +326,7 @@ class FleetView:
             crew=crew,
             is_even=len({stand.weight for stand in stands}) <= 1,
             # A node that joins later may take what waits in the pool's queue, wherever it is.
-            is_late=is_late and len(stands) == len(crew) and not shape.regions,
+            is_late=is_late and len(stands) == len(crew) and not shape.regions and shape.guest is None,
             slots=sum(stand.slots for stand in stands),
             crew_slots=sum(stand.slots for stand in crew),
         )

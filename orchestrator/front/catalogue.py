@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from base64 import b64decode, urlsafe_b64encode
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -21,6 +23,10 @@ Listed = tuple[str, dict[str, Any]]
 """Sort key (fleet tools before our plain tools, then by name) and definition."""
 
 
+LISTS_MAX = 256
+"""Principals whose list is kept; about 100 KB each with 200 tools."""
+
+
 class Catalogue:
     """What is listed, page by page; one list per principal is kept until the fleet's list changes."""
 
@@ -31,7 +37,7 @@ class Catalogue:
         self._page_size = page_size
         self._bare_names = bare_names
         self._version = -1
-        self._lists: dict[Principal, list[Listed]] = {}
+        self._lists: OrderedDict[Principal, list[Listed]] = OrderedDict()
         self._bare: dict[str, str] = {}
 
     def page(self, principal: Principal, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
@@ -67,9 +73,12 @@ class Catalogue:
             self._version = self._fleet.tools_version
             self._lists.clear()
             self._bare.clear()
-        listed = self._lists.get(principal)
+        who = replace(principal, credential="")  # a JWT's is another every few minutes
+        listed = self._lists.get(who)
         if listed is None:
-            listed = self._lists[principal] = sorted([*self._own(principal), *self._plain], key=lambda entry: entry[0])
+            listed = self._lists[who] = sorted([*self._own(principal), *self._plain], key=lambda entry: entry[0])
+            if len(self._lists) > LISTS_MAX:
+                self._lists.popitem(last=False)
         return listed
 
     def _own(self, principal: Principal) -> list[Listed]:

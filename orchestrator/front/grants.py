@@ -7,7 +7,7 @@ of a change. They live in the orchestrator that leads; after a change of leader 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -28,7 +28,6 @@ from mcp_types import (
     SubscriptionsListenRequestParams,
     UnsubscribeRequestParams,
 )
-from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from orchestrator.front.exact_json import write
@@ -38,7 +37,6 @@ from orchestrator.front.ports import Verifier
 from orchestrator.front.settings import FrontSettings
 from orchestrator.front.who import principal_of
 from orchestrator.ledger.grant_values import GrantRow, GrantState
-from orchestrator.presented import Presented, presented
 from tasks.clock import Clock
 from tasks.invocation import FLEET_TENANT, Principal
 
@@ -63,17 +61,6 @@ INSTRUCTIONS = (
     "_meta io.mcpfleet/grant), denied, or pending while a person is asked. Ask for as little as you need."
 )
 Ctx = ServerRequestContext[Any, Any]
-Trust = Callable[[Presented], int]
-
-
-def connection_trust(shown_: Presented) -> int:
-    """0 to 100, from how somebody is connected and from nothing that he says: this machine, a certificate, neither.
-
-    A proxy on this machine makes everybody local: whoever runs one gives the orchestrator another judge.
-    """
-    if shown_.peer in {"127.0.0.1", "::1"}:
-        return 90
-    return 70 if shown_.certificate is not None else 50
 
 
 class GuardFront:
@@ -87,9 +74,8 @@ class GuardFront:
         clock: Clock,
         *,
         types: Mapping[str, Any],
-        trust: Trust = connection_trust,
     ) -> None:
-        self._guardian, self._clock, self._types, self._trust = guardian, clock, types, trust
+        self._guardian, self._clock, self._types = guardian, clock, types
         self._verifier, self._settings = verifier, settings
         self._tools = GrantTools(guardian)
         self._changes = Changes()
@@ -144,8 +130,8 @@ class GuardFront:
     async def _call_tool(self, ctx: Ctx, params: CallToolRequestParams) -> HandlerResult:
         if not self._tools.has(params.name):
             raise MCPError(INVALID_PARAMS, f"no tool {params.name[:64]!r} here", {"code": "unknown_tool"})
-        trust = self._trust(presented(ctx.request.scope)) if isinstance(ctx.request, Request) else 0
-        return await self._tools.call(params.name, params.arguments or {}, principal_of(ctx), trust)
+        by = principal_of(ctx)  # its trust is what the door measured
+        return await self._tools.call(params.name, params.arguments or {}, by, by.trust)
 
     async def _list_resources(self, ctx: Ctx, _params: PaginatedRequestParams | None) -> HandlerResult:
         principal_of(ctx)

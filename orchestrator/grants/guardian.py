@@ -224,9 +224,9 @@ class Guardian:
             if by.tenant in {FLEET_TENANT, row.tenant} and (sees_all or _is_own(row, by))
         ]
 
-    def news(self, known: str) -> GrantNews | None:
-        """For a node that knows version `known`; None where it is the newest."""
-        return None if known == self._book.news.version else self._book.news
+    def news(self, known: str | None) -> GrantNews | None:
+        """For a node that knows version `known`; None where it is the newest, and for a node that checks none."""
+        return None if known in {None, self._book.news.version} else self._book.news
 
     async def look(self) -> None:
         """For a loop: end what nobody answered, forget what was over long ago."""

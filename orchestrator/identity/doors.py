@@ -5,11 +5,12 @@ Owns the order in which they are asked. Refuses to know any of them: each is an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from orchestrator.presented import Presented
-from tasks.invocation import Principal
+from tasks.invocation import TRUST_LEAST, Principal
 
 TOKEN_CHARS_MAX = 16_384
 """A longer token is nobody's: nothing parses it."""
@@ -30,8 +31,11 @@ class Authenticator(Protocol):
 class Authenticators:
     """Satisfies both doors' Verifier."""
 
-    def __init__(self, kinds: Sequence[Authenticator]) -> None:
-        self._kinds = tuple(kinds)
+    def __init__(
+        self, kinds: Sequence[Authenticator], trust: Callable[[Presented], int] = lambda _: TRUST_LEAST
+    ) -> None:
+        """`trust`: of a connection, for policies."""
+        self._kinds, self._trust = tuple(kinds), trust
 
     async def verify(self, presented: Presented) -> Principal | None:
         """Who this is; None for a credential that nobody issued.
@@ -44,5 +48,6 @@ class Authenticators:
         for kind in self._kinds:
             principal = await kind.principal(presented)
             if principal is not None:
-                return principal
+                trust = self._trust(presented)
+                return principal if trust == principal.trust else replace(principal, trust=trust)
         return None

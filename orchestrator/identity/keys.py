@@ -10,6 +10,7 @@ import asyncio
 import hmac
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Protocol
 
@@ -238,14 +239,21 @@ class Keys:
 
 
 def principal_of(row: KeyRow) -> Principal:
-    """Who a key stands for."""
+    """Who a key stands for. The same object every time: waiting calls keep it."""
+    return _principal(row.id, row.principal, row.tenant, row.roles, row.scopes, row.groups)
+
+
+@lru_cache(KEYS_MAX)
+def _principal(  # noqa: PLR0917 - what makes a principal
+    key_id: str, name: str, tenant: str, roles: str, scopes: str | None, groups: str
+) -> Principal:
     return Principal(
-        id=row.principal,
-        tenant=row.tenant,
-        roles=frozenset(row.roles.split()),
-        scopes=None if row.scopes is None else frozenset(row.scopes.split()),
-        groups=frozenset(row.groups.split()),
-        credential=f"key:{row.id}",
+        id=name,
+        tenant=tenant,
+        roles=frozenset(roles.split()),
+        scopes=None if scopes is None else frozenset(scopes.split()),
+        groups=frozenset(groups.split()),
+        credential=f"key:{key_id}",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger import cancel as ends
@@ -19,7 +19,7 @@ from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.purge import purge
-from orchestrator.ledger.readers import Readers
+from orchestrator.ledger.readers import Reader, Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
 from orchestrator.ledger.settle import settle
 from orchestrator.ledger.shelves import Shelf
@@ -100,7 +100,7 @@ class Ledger:
         self._clock = clock
 
     @classmethod
-    async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Ledger:
+    async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
         """Connect, bring the schema to its newest version, start the writer.
 
         Args:
@@ -389,5 +389,12 @@ class Ledger:
         """Forget about `limit` rows of spend older than that wall clock; how many."""
         return await self._small(lambda tx: spend.forget_spend(tx, before, limit))
 
-    async def _small(self, operation: Callable[[Tx], T]) -> T:
+    async def read(self, question: Callable[[Reader], T]) -> T:
+        """One question, beside the writer."""
+        return await self._readers.run(question)
+
+    async def write(self, operation: Callable[[Tx], T]) -> T:
+        """One rare operation, in the writer's order; it may refuse only before it wrote."""
         return cast("T", await self._writer.submit(_SMALL, operation))
+
+    _small = write

@@ -22,7 +22,7 @@ _SLICE = Hot(
     .limit(bindparam("p_limit", type_=Integer))
     .offset(literal_column("0"))  # SQLite has no limit alone, and a bound 0 would be one more parameter
 )
-_WITH_IT = tuple(
+WITH_IT = tuple(
     Hot(delete(table).where(column == bindparam("p_id")))
     for table, column in (
         (ATTEMPTS, ATTEMPTS.c.invocation_id),
@@ -42,7 +42,7 @@ def purge(tx: Tx, wanted: Purge) -> Purged:
         if ended_at is not None and ended_at < (wanted.ended_before if letter is None else wanted.dead_before)
     ]
     if gone:
-        for statement in _WITH_IT:
+        for statement in WITH_IT:
             tx.put(statement, gone)
     is_last = len(found) < wanted.limit or found[-1][2] >= wanted.ended_before
     return Purged(len(gone), None if is_last else int(found[-1][0]))

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, or_, select
 
 from orchestrator.ledger.readers import Reader
-from orchestrator.ledger.rows import LIGHT, READ, attempt_of, error_of, invocation_of, is_chained, strings_of
+from orchestrator.ledger.rows import (
+    LIGHT,
+    READ,
+    attempt_of,
+    error_of,
+    invocation_of,
+    is_chained,
+    principal_of,
+    strings_of,
+)
 from orchestrator.ledger.tables import AFFINITY, ATTEMPTS, DEAD_LETTERS, INVOCATIONS, NODES, PAUSES
 from orchestrator.ledger.transaction import Hot
 from orchestrator.ledger.values import DeadLetter, Filter, NodeRow, Outstanding, Waiting
@@ -192,17 +202,21 @@ _WAITING_COLUMNS = (
     "expires_at",
     "fence",
     "tries",
+    "principal",
     "requires_json",
     "rest_json",
 )
+_READ_ANEW = frozenset({"lane", "principal", "requires_json", "rest_json"})
 
 
 def _waiting(row: RowMapping) -> Waiting:
-    plain = {name: row[name] for name in _WAITING_COLUMNS if name not in {"lane", "requires_json", "rest_json"}}
+    plain = {name: row[name] for name in _WAITING_COLUMNS if name not in _READ_ANEW}
+    rest = orjson.loads(row["rest_json"]) if row["rest_json"] else {}
     return Waiting(
         lane=Lane(row["lane"]),
         requires=strings_of(row["requires_json"]),
         is_chained=is_chained(row["rest_json"]),
+        principal=principal_of(row["principal"], row["tenant"], rest),
         **plain,
     )
 

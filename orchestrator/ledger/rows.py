@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from orchestrator.ledger.tables import INVOCATIONS
 from orchestrator.ledger.values import NewInvocation
-from tasks.invocation import Attempt, Call, Invocation, Lane, Principal, State
+from tasks.invocation import TRUST_LEAST, Attempt, Call, Invocation, Lane, Principal, State
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.retry import RetryPolicy
 
@@ -110,11 +111,11 @@ def new_row(new: NewInvocation) -> dict[str, object]:
 def invocation_of(row: Mapping[str, Any], attempts: tuple[Attempt, ...] = ()) -> Invocation:
     """An Invocation from a row with the columns `READ`, or `LIGHT` for a listing."""
     rest = orjson.loads(row["rest_json"]) if row["rest_json"] else {}
-    roles = frozenset(rest.pop("roles", ()))
+    principal = principal_of(row["principal"], row["tenant"], rest)
     return Invocation(
         id=row["id"],
         call=_call_of_row(row, rest),
-        principal=Principal(id=row["principal"], tenant=row["tenant"], roles=roles),
+        principal=principal,
         lane=Lane(row["lane"]),
         state=State(row["state"]),
         accepted_at=row["accepted_at"],
@@ -129,6 +130,22 @@ def invocation_of(row: Mapping[str, Any], attempts: tuple[Attempt, ...] = ()) ->
         attempts=attempts,
         capsule=row["capsule_blob"],
     )
+
+
+def principal_of(name: str, tenant: str, rest: dict[str, Any]) -> Principal:
+    """Who called, as far as it was kept; takes it out of `rest`. One object for all calls of one principal."""
+    return _principal(
+        name,
+        tenant,
+        frozenset(rest.pop("roles", ())),
+        frozenset(rest.pop("groups", ())),
+        rest.pop("trust", TRUST_LEAST),
+    )
+
+
+@lru_cache(10_000)
+def _principal(name: str, tenant: str, roles: frozenset[str], groups: frozenset[str], trust: int) -> Principal:
+    return Principal(id=name, tenant=tenant, roles=roles, groups=groups, trust=trust)
 
 
 def attempt_of(row: Mapping[str, Any]) -> Attempt:
@@ -211,8 +228,13 @@ def _outcome_of(row: Mapping[str, Any]) -> Outcome | None:
 def _rest_json(invocation: Invocation) -> str | None:
     call = invocation.call
     rest = {name: _encoded(value) for name, default in _REST if (value := getattr(call, name)) != default}
-    if invocation.principal.roles:
-        rest["roles"] = sorted(invocation.principal.roles)
+    by = invocation.principal
+    if by.roles:
+        rest["roles"] = sorted(by.roles)
+    if by.groups:
+        rest["groups"] = sorted(by.groups)
+    if by.trust != TRUST_LEAST:
+        rest["trust"] = by.trust
     return dumps(rest) if rest else None
 
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0008"
+SCHEMA = "0012"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -332,3 +332,21 @@ GRANT_KEYS = Table(
     Column("public", Text, nullable=False),
     Column("created_at", Double, nullable=False),
 )
+
+SECRETS = Table(
+    "mcpfleet_secrets",
+    META,
+    Column("tenant", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("nodes", Text, nullable=False),
+    Column("pools", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    Column("changed_by", Text, nullable=False),
+    Column("sealed", Text),
+    PrimaryKeyConstraint("tenant", "owner", "name"),
+)
+"""The newest version of each alone: an old value is gone when a new one is set. `sealed`: of the source `database`."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tasks.invocation import Invocation, Lane, State
+from orchestrator.ledger.guest import Guest
+from tasks.invocation import Invocation, Lane, Principal, State
 from tasks.outcome import ErrorInfo, Outcome
 from tasks.spend import Spend, Spent
 from tasks.tool import UNDECLARED, Declared
@@ -55,6 +56,10 @@ class Waiting:
     tries: int
     is_chained: bool = False
     """Its call has `then`: settling a success must accept the next call in the same transaction."""
+    principal: Principal | None = None
+    """Who called, without what it showed: for policies about nodes."""
+    guest: Guest | None = None
+    """The same before those policies; None where none are set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,3 +383,15 @@ class Cost:
     unpriced_requests: int
     """Whose cost is not in it, because nobody knows it."""
     is_estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UsedRow:
+    """What a tenant's project used: calls, tokens and money of a day, and runs of agents under way now."""
+
+    tenant: str
+    project: str | None
+    calls: int
+    runs: int
+    tokens: int
+    cost_usd: float

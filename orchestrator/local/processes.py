@@ -14,6 +14,7 @@ from orchestrator.local.machines import CLOUD_DIR, MachinesPlan, write_pools_fil
 from orchestrator.local.plan import NODE_PREFIX, NodePlan, Plan
 from orchestrator.local.servers import write_servers_file
 from orchestrator.local.statefile import FleetFile, IdentityFile
+from orchestrator.secrets.keyfile import new_key_file
 
 FLOWER_USER = "fleet"
 START_S = 90.0
@@ -24,6 +25,7 @@ AFTER_DRAIN_S = 25.0
 """To stop what goes on all the same, close its MCP servers, settle and leave."""
 ORCHESTRATOR_STOP_S = 15.0
 FLOWER_STOP_S = 5.0
+KEY_FILE, FIRST_KID = "keys", "local-1"
 _PYTHON = (sys.executable, "-P", "-m")
 """-P: the working directory is not on the import path, so no stray `tasks/` is imported."""
 
@@ -34,6 +36,10 @@ def orchestrator(plan: Plan, fleet: FleetFile, listen: socket.socket, http: http
     environ = plan.orchestrator_environ()
     environ.setdefault("MCPFLEET_DATABASE_URL", f"sqlite:///{state / 'ledger.db'}")
     environ.setdefault("MCPFLEET_BLOB_DIR", str(state / "blobs"))
+    if "MCPFLEET_KEY_FILE" not in environ:
+        keys = state / KEY_FILE
+        new_key_file(keys, kid=FIRST_KID)  # of a fleet in a folder of its own alone: a server is to be given one
+        environ["MCPFLEET_KEY_FILE"] = str(keys)
     environ |= {
         "MCPFLEET_REDIS_URL": fleet.redis_url,
         "MCPFLEET_LISTEN_FD": str(listen.fileno()),

@@ -93,21 +93,20 @@ class NodeDesk:
         on_left: Callable[[str], None],
         newest: Callable[[], tuple[int, int] | None],
         answers: Callable[[str], tuple[ApprovalAnswer, ...]] = lambda _: (),
-        grants: Callable[[str], GrantNews | None] = lambda _: None,
+        grants: Callable[[str | None], GrantNews | None] = lambda _: None,
+        secrets_mark: Callable[[], str] = str,
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
-        self._answers, self._grants = answers, grants
+        self._answers, self._secrets_mark, self._grants = answers, secrets_mark, grants
         self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody joins by it
         self._looked_at_s: float | None = None
 
     async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
         """Admit a process as a node; an older incarnation of the same name is superseded.
 
-        Args:
-            request: the offer.
-            check: raises if its bearer may not join, or not any more.
+        `check` raises if its bearer may not join, or not any more.
 
         Raises:
             WrongState: it speaks another wire version.
@@ -321,7 +320,7 @@ class NodeDesk:
             log.info("node_is_back", node=member.name, term=member.lease.term)
         if request.is_draining:
             wanted = NodeState.DRAINING
-        if request.offer is not None and request.offer.name == member.name:
+        if request.offer is not None and (request.offer.name, request.offer.pool) == (member.name, member.offer.pool):
             member.take_offer(request.offer)
         if wanted is not member.state or request.offer is not None:
             member.state = wanted
@@ -363,7 +362,8 @@ class NodeDesk:
             answers=self._answers(member.name),
             now=self._clock.wall_s(),
             newest=self._newest(),
-            grants=None if grants is None else self._grants(grants),
+            grants=self._grants(grants),
+            secrets=self._secrets_mark(),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:

@@ -93,6 +93,11 @@ class Roster:
         said = [member.tools[name].declared for member in self.offering(name)]
         return reduce(Declared.stricter, said) if said else None
 
+    def pool_of(self, name: str) -> str | None:
+        """The pool that a node joined in; None for one that is not known."""
+        member = self.find(name)
+        return None if member is None else member.offer.pool
+
     def incarnation_of(self, name: str) -> str | None:
         """Of the process that has this node's name now."""
         member = self._members.get(name)

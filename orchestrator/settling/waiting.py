@@ -24,4 +24,5 @@ def as_waiting(invocation: Invocation) -> Waiting:
         fence=invocation.fence,
         tries=invocation.tries,
         is_chained=bool(call.then),
+        principal=invocation.principal,
     )

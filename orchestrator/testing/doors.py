@@ -8,6 +8,7 @@ from orchestrator.identity.tokens import ANY_NODE, digest
 from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.key_values import KeyRow
 from orchestrator.ledger.values import EnrolmentRow
+from orchestrator.policy.question import FREE, Decision
 from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
 from tasks.errors import NotFound
@@ -21,6 +22,7 @@ from tasks.node import (
     RenewReply,
     RenewRequest,
 )
+from tasks.policy_wire import PolicyView
 from tasks.scopes import Role
 
 OPERATOR_TOKEN, CLIENT_TOKEN, OTHER_TOKEN = "token-operator", "token-client", "token-other-tenant"
@@ -118,6 +120,18 @@ class MemoryKeys:
     async def forget(self, key_id: str) -> None:
         """Forget it."""
         self.rows.pop(key_id, None)
+
+
+class NoPolicies:
+    """Nothing is in force here."""
+
+    def show(self) -> PolicyView:
+        """Off."""
+        return PolicyView(is_on=False)
+
+    def explain(self, principal: Principal, action: str, name: str, project: str | None) -> Decision:  # noqa: ARG002
+        """Everything is allowed."""
+        return FREE
 
 
 class NoApprovals:

@@ -20,10 +20,19 @@ from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
 from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import CLIENT_TOKEN, FakeNodes, FakeTokens, MemoryEnrolments, MemoryKeys, NoApprovals
+from orchestrator.testing.doors import (
+    CLIENT_TOKEN,
+    FakeNodes,
+    FakeTokens,
+    MemoryEnrolments,
+    MemoryKeys,
+    NoApprovals,
+    NoPolicies,
+)
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
+from orchestrator.testing.secrets import NoErasure, memory_secrets
 from tasks.clock import SystemClock
 
 BASE_URL = "http://127.0.0.1:8600"
@@ -49,8 +58,11 @@ def fake_app(
         scaling=scale_views(draining=draining),
         money=money or MemoryMoney(),
         approvals=NoApprovals(),
+        secrets=memory_secrets(),
+        erasure=NoErasure(),
         keys=keys,
         challenges=challenges,
+        policies=NoPolicies(),
     )
 
 

@@ -98,10 +98,12 @@ def mcpfleet(environ: Mapping[str, str], *words: str) -> Said:
 
 
 @contextmanager
-def upped(folder: Path, *words: str, environ: Mapping[str, str]) -> Iterator[Local]:
-    """A running fleet in `folder`; ended if the test did not."""
+def upped(
+    folder: Path, *words: str, environ: Mapping[str, str], settings: Mapping[str, str] | None = None
+) -> Iterator[Local]:
+    """A running fleet in `folder`, with these settings; ended if the test did not."""
     state_dir, output = folder / "state", folder / "output"
-    given = environ_for(state_dir, environ)
+    given = environ_for(state_dir, environ) | dict(settings or {})
     with output.open("wb") as file:
         process = subprocess.Popen(command("up", *words), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=given)
     try:

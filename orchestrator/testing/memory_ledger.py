@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
+from orchestrator.ledger.shelves import Shelf
 from orchestrator.ledger.values import (
     Booking,
     ClaimRow,
@@ -104,6 +105,10 @@ class MemoryLedger:
     async def settle(self, wanted: Sequence[Settlement]) -> list[Settled]:
         """The end of attempts."""
         return [self._settle(one) for one in wanted]
+
+    async def kept(self, _shelf: Shelf) -> list[dict[str, Any]]:
+        """No keys here."""
+        return []
 
     async def book(self, wanted: Sequence[Booking]) -> list[Spent]:
         """No money here."""

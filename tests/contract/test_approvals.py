@@ -11,15 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.api.app import create_app
-from orchestrator.api.settings import ApiSettings
-from orchestrator.assembly import fleet_of, views_of
 from orchestrator.happenings import ApprovalAnswered, ApprovalAsked, Happening
-from orchestrator.identity.challenges import Challenges
-from orchestrator.identity.doors import Authenticators
-from orchestrator.identity.tokens import Tokens, static
+from orchestrator.testing.core_app import app_of
 from orchestrator.testing.protocol import UNSAFE, PlayedNode, Story, held
-from orchestrator.testing.scaling import scale_views
 from tasks.approval import Question, Taken, Verdict, canonical, digest
 from tasks.envelope import Delivery
 from tasks.invocation import Lane
@@ -86,22 +80,7 @@ class Scene:
 async def api_of(story: Story) -> AsyncIterator[httpx.AsyncClient]:
     """The HTTP API of this leader."""
     core = story.core
-    own = Tokens(static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal)
-    tokens = Authenticators([own])
-    app = create_app(
-        fleet_of(core, views_of(core)),
-        core.desk,
-        core.stores.blobs,
-        tokens,
-        ApiSettings(),
-        enrolments=core.enroller,
-        scaling=scale_views(story.clock),
-        approvals=core.approvals,
-        keys=core.keys,
-        challenges=Challenges(keys=core.keys, clock=core.stores.clock),
-        money=core.stores.ledger,
-        clock=story.clock,
-    )
+    app = app_of(core, OPERATOR, JOIN)
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", headers=headers

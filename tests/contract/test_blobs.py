@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.blobs.disk import CHUNK_BYTES, DigestMismatch, DiskBlobs
 from orchestrator.testing.blobs import MemoryBlobs
+from orchestrator.testing.secrets import new_ring
 from tasks.errors import NotFound, PayloadTooLarge
 
 Store = DiskBlobs | MemoryBlobs
@@ -18,10 +19,12 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 LIMIT_BYTES = 10 * CHUNK_BYTES
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", "sealed", "memory"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Each store in turn."""
-    return DiskBlobs(tmp_path / "blobs") if request.param == "disk" else MemoryBlobs()
+    if request.param == "memory":
+        return MemoryBlobs()
+    return DiskBlobs(tmp_path / "blobs", new_ring(), seals=request.param == "sealed")
 
 
 async def parts(data: bytes, size: int = 700) -> AsyncIterator[bytes]:

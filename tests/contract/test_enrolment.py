@@ -14,14 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.api.app import create_app
-from orchestrator.api.settings import ApiSettings
-from orchestrator.assembly import fleet_of, views_of
-from orchestrator.identity.challenges import Challenges
-from orchestrator.identity.doors import Authenticators
-from orchestrator.identity.tokens import Tokens, static
+from orchestrator.testing.core_app import app_of
 from orchestrator.testing.protocol import SAFE, Story
-from orchestrator.testing.scaling import scale_views
 from orchestrator.testing.serving import serving
 from tasks.errors import NotAllowed, SettingsError
 from tasks.invocation import Lane, State
@@ -87,21 +81,7 @@ async def fleet_in(folder: Path, clock: FakeClock) -> AsyncIterator[Fleet]:
     """A leader on the ledger of this folder, and its HTTP API on a free port."""
     story = await Story.begin(folder, clock)
     core = story.core
-    own = Tokens(static(OPERATOR, JOIN), node_of=core.desk.node_of, enrolled=core.enroller.principal)
-    tokens = Authenticators([own])
-    app = create_app(
-        fleet_of(core, views_of(core)),
-        core.desk,
-        core.stores.blobs,
-        tokens,
-        ApiSettings(),
-        enrolments=core.enroller,
-        scaling=scale_views(clock),
-        money=core.stores.ledger,
-        approvals=core.approvals,
-        keys=core.keys,
-        challenges=Challenges(keys=core.keys, clock=core.stores.clock),
-    )
+    app = app_of(core, OPERATOR, JOIN)
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:
         yield Fleet(url, story, http)

@@ -11,15 +11,10 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from orchestrator.api.app import create_app
-from orchestrator.api.settings import ApiSettings
-from orchestrator.assembly import fleet_of, views_of
-from orchestrator.identity.challenges import Challenges, signed
-from orchestrator.identity.doors import Authenticators
-from orchestrator.identity.tokens import Tokens, static
+from orchestrator.identity.challenges import signed
 from orchestrator.ledger.shelves import KeyRows
+from orchestrator.testing.core_app import app_of
 from orchestrator.testing.protocol import Story
-from orchestrator.testing.scaling import scale_views
 from tasks.testing.clock import FakeClock
 
 OPERATOR = "the-fleets-own-token"
@@ -31,22 +26,7 @@ async def opened(folder: Path, clock: FakeClock) -> AsyncIterator[httpx.AsyncCli
     story = await Story.begin(folder, clock)
     core = story.core
     core.keys.restore(await KeyRows(core.stores.ledger).all())
-    challenges = Challenges(keys=core.keys, clock=clock)
-    own = Tokens(static(OPERATOR, "join-token"), node_of=core.desk.node_of, enrolled=core.enroller.principal)
-    app = create_app(
-        fleet_of(core, views_of(core)),
-        core.desk,
-        core.stores.blobs,
-        Authenticators([core.keys, challenges, own]),
-        ApiSettings(),
-        enrolments=core.enroller,
-        scaling=scale_views(clock),
-        money=core.stores.ledger,
-        approvals=core.approvals,
-        keys=core.keys,
-        challenges=challenges,
-        clock=clock,
-    )
+    app = app_of(core, OPERATOR)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8700") as http:
         yield http
     await story.end()

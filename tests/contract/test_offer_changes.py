@@ -38,3 +38,12 @@ async def test_the_fleet_never_counts_on_a_tool_that_its_node_has_dropped(
         await story.core.desk.renew("n1", RenewRequest(incarnation=node.incarnation, offer=fewer))
     assert [member.name for member in roster.offering(SAFE)] == ["n1"]
     assert seen == roster.offering(UNSAFE) == []
+
+
+async def test_an_offer_does_not_move_a_node_to_another_pool(story: Story) -> None:
+    """The pool is what it joined in, which its credential may name: secrets go by it, and so do calls."""
+    node = await story.join("n1")
+    was = story.core.roster.pool_of("n1")
+    other = Offer(name="n1", pool="elsewhere", slots={Lane.TOOLS: 2}, tools=TOOLS)
+    await story.core.desk.renew("n1", RenewRequest(incarnation=node.incarnation, number=7, offer=other))
+    assert story.core.roster.pool_of("n1") == was != "elsewhere"

@@ -11,18 +11,17 @@ import httpx
 import mcp_types as types
 import pytest
 from mcp.client import Client
+from starlette.applications import Starlette
+from starlette.routing import Route
 
-from orchestrator.api.app import create_app
-from orchestrator.api.settings import ApiSettings
-from orchestrator.assembly import fleet_of, views_of
+from orchestrator.api.door import Door as ApiDoor
+from orchestrator.api.run_grants import RunGrantDoor
 from orchestrator.guarding import RunGuard
-from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.ledger.grant_values import terms_digest
 from orchestrator.testing.guard import BUZZWORDS, PERSON, TablePolicy
 from orchestrator.testing.protocol import Story
-from orchestrator.testing.scaling import scale_views
 from tasks.envelope import Delivery
 from tasks.errors import NotAllowed
 from tasks.grant import META_KEY
@@ -165,22 +164,11 @@ async def test_a_node_asks_with_its_own_token_only(bench: Bench) -> None:
     """Over HTTP: the path is the node's, and no caller's token opens it."""
     core = bench.story.core
     own = Tokens(static("operator-token", "join-token"), node_of=core.desk.node_of, enrolled=core.enroller.principal)
-    app = create_app(
-        fleet_of(core, views_of(core)),
-        core.desk,
-        core.stores.blobs,
-        Authenticators([own]),
-        ApiSettings(),
-        enrolments=core.enroller,
-        scaling=scale_views(bench.story.clock),
-        money=core.stores.ledger,
-        approvals=core.approvals,
-        keys=core.keys,
-        challenges=Challenges(keys=core.keys, clock=bench.story.clock),
-        clock=bench.story.clock,
-        run_grants=RunGuard(core),
-    )
-    door = Door("http://127.0.0.1:8700", httpx.ASGITransport(app))
+    routes = [
+        Route(one.path, ApiDoor({one.method: one}, Authenticators([own]), 100_000), methods=[one.method])
+        for one in RunGrantDoor(RunGuard(core)).operations()
+    ]
+    door = Door("http://127.0.0.1:8700", httpx.ASGITransport(Starlette(routes=routes)))
     door._node, door.token = "a1", bench.node_token
     said = RunGrantRequest(
         incarnation=bench.incarnation, run=bench.borrower().run, resource_type="SAP_API", justification=BUZZWORDS

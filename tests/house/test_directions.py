@@ -15,9 +15,11 @@ WIRING = frozenset({"bootstrap", "fleet", "cli", "local", "testing", "loops", "m
 SHARED_WORDS = (
     "orchestrator.ledger.values",
     "orchestrator.ledger.approval_values",
+    "orchestrator.ledger.secret_values",
     "orchestrator.ledger.key_values",
     "orchestrator.ledger.grant_values",
     "orchestrator.ledger.errors",
+    "orchestrator.ledger.guest",
     "orchestrator.identity.tokens",
 )
 """Words the domains speak among themselves: what the ledger takes and gives, without SQL, and what a token is."""

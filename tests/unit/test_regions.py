@@ -93,5 +93,5 @@ def test_a_machine_is_asked_for_only_where_one_may_stand() -> None:
 def test_projects_without_regions_have_the_shape_they_had() -> None:
     """Nothing is split that could wait together."""
     free = [shape_of(waiting("c", project), REGIONS) for project in (None, "else")]
-    assert free[0] == free[1] == (Lane.TOOLS, TOOL, frozenset(), None, ())
+    assert free[0] == free[1] == (Lane.TOOLS, TOOL, frozenset(), None, (), None)
     assert shape_of(waiting("c", "shop"), REGIONS).regions == ("eu-*", "fsn1")

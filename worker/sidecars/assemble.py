@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from tasks.clock import Clock
+from tasks.secretref import SecretRef
 from tasks.tool import ToolPolicy
 from worker.confines.confines import Confines
 from worker.confines.groups import Allowance
@@ -42,6 +43,7 @@ from worker.sidecars.sidecars_file import (
     ClaudeCodeEntry,
     OpenAIChatEntry,
     SidecarEntry,
+    key_ref,
     policy_of_fall,
 )
 from worker.sidecars.spend import Price, Prices
@@ -58,6 +60,8 @@ CHAT = "/chat/completions"
 NO_KEY = "none"
 """Of an endpoint that wants no key: the credential is never missing."""
 STARTS_WITHIN_S = 10.0
+Hold = Callable[[str, SecretRef], Callable[[], str]]
+"""(sidecar, its key) → what reads the newest value; it raises OSError where there is none."""
 
 
 def agent_server(
@@ -70,14 +74,14 @@ def agent_server(
     policy_of: Callable[[str], ToolPolicy],
     clock: Clock,
     lend: Lend,
+    hold: Hold | None = None,
     falls_back: FallsBack | None = None,
 ) -> AgentServer:
     """The sidecar as an upstream. `state` is this node's own folder."""
     home = state / "sidecars" / name
     for folder in (state.parent, state, home.parent, home):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    read = (lambda: NO_KEY) if entry.key_file is None else partial(_secret, entry.key_file)
-    credential = Credential(name, read, clock)
+    credential = Credential(name, _reader(name, entry.key_file, hold), clock)
     prices = Prices({model: Price(**price.model_dump()) for model, price in entry.prices.items()})
     if isinstance(entry, ClaudeCodeEntry):
         behind = _claude_code(name, entry, home, credential, prices, clock, lend)
@@ -239,6 +243,15 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as uvicorn declares it
         yield
+
+
+def _reader(name: str, key_file: Path | None, hold: Hold | None) -> Callable[[], str]:
+    if key_file is None:
+        return lambda: NO_KEY
+    ref = key_ref(key_file)
+    if ref is None or hold is None:
+        return partial(_secret, key_file)
+    return hold(name, ref)
 
 
 def _secret(path: Path) -> str:

@@ -5,7 +5,8 @@
         "prices": {"claude-sonnet-5": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}}}},
         "projects": {"shop": {"git": "ssh://git@example.org/shop.git"}}}}
 
-Owns form and limits; refuses unknown keys, and to read any secret.
+A `key_file` may be a `secret_ref:OWNER:NAME` instead. Owns form and limits; refuses unknown keys, and to read
+any secret.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import FleetError, SettingsError
+from tasks.secretref import PREFIX, SecretRef, parse_ref
 from worker.grants import AUTHGUARDIAN
 from worker.workspaces.destinations import Destination, destination_of
 from worker.workspaces.names import Project
@@ -38,6 +40,11 @@ class RunShare(BaseModel):
     """Threads count."""
 
 
+def key_ref(key_file: Path | None) -> SecretRef | None:
+    """The secret that stands in the place of a file. Raises NotARef, a ValueError."""
+    return parse_ref(str(key_file)) if key_file is not None and str(key_file).startswith(PREFIX) else None
+
+
 def _in_home(path: str) -> str:
     if path.startswith("/") or not path.strip("./") or ".." in path.split("/"):
         raise ValueError("must be a path relative to HOME, without '..'")
@@ -50,7 +57,13 @@ def _in_sandbox(path: str) -> str:
     return path
 
 
+def _key_file(path: Path) -> Path:
+    key_ref(path)
+    return path
+
+
 _FREE = ("/opt/", "/srv/")
+KeyFile = Annotated[Path, AfterValidator(_key_file)]
 InHome = Annotated[str, AfterValidator(_in_home)]
 InSandbox = Annotated[str, AfterValidator(_in_sandbox)]
 
@@ -93,8 +106,8 @@ class ClaudeCodeEntry(RunShare):
     """The native program: `…/@anthropic-ai/claude-code-linux-x64/claude`."""
     version: str
     """The one that this fleet runs; a node with another one does not offer it."""
-    key_file: Path
-    """Holds the API key, and nothing else. Read for each request; no agent ever sees it."""
+    key_file: KeyFile
+    """Holds the API key, and nothing else. Read for each request; no agent ever sees it. Or `secret_ref:OWNER:NAME`."""
     url: str = Field(default="https://api.anthropic.com", pattern=r"^https?://")
     """A compatible endpoint in its place: GLM's, or a gateway."""
     bearer: bool = False
@@ -123,7 +136,7 @@ class OpenAIChatEntry(RunShare):
     url: str = Field(pattern=r"^https?://")
     """With the version: `https://api.z.ai/api/paas/v4`."""
     model: str
-    key_file: Path | None = None
+    key_file: KeyFile | None = None
     """Holds the API key, and nothing else; None where the endpoint wants none."""
     context_tokens: int | None = Field(default=None, gt=0)
     """What the model reads at once, its own answer included."""
@@ -157,7 +170,7 @@ class AcpEntry(RunShare):
     `anthropic`. The agent is told another one, `{base_url}`, which leads here."""
     api: Literal["openai", "anthropic"]
     """Which API it speaks there: chat completions, or messages."""
-    key_file: Path | None = None
+    key_file: KeyFile | None = None
     """Holds the API key, and nothing else; None where the endpoint wants none. No agent ever sees it."""
     bearer: bool = False
     """Of `anthropic`: send the key as `Authorization: Bearer`."""

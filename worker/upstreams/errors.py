@@ -99,8 +99,8 @@ def unavailable(server: str, state: str, error: str | None) -> UpstreamError:
 
 
 def being_renewed(server: str) -> UpstreamError:
-    """Its process is being ended for a tool that did not stop: soon there is a new one. Costs no try."""
-    message = f"server {server} is being started again, because a tool of it did not stop when it was told to"
+    """Its process is ended for a tool that did not stop, or for a new secret: soon there is another. Costs no try."""
+    message = f"server {server} is being started again, because a tool of it did not stop or a secret of it changed"
     return UpstreamError(ErrorInfo("server_unavailable", message, Failure.WAIT_UNTIL, RENEWED_S))
 
 

@@ -24,7 +24,8 @@ from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 from tasks.clock import Clock
 from tasks.outcome import Failure
 from worker.upstreams.errors import Fault
-from worker.upstreams.servers_file import HttpEntry
+from worker.upstreams.filling import SecretSource, filled_headers
+from worker.upstreams.servers_entries import HttpEntry
 from worker.upstreams.upstream import Alarm
 
 CONNECT_S = 10.0
@@ -49,16 +50,19 @@ class HttpLink:
 
     kind = "http"
 
-    def __init__(self, entry: HttpEntry, *, alarm: Alarm, limit_bytes: int, clock: Clock) -> None:
-        self._entry, self._limit_bytes = entry, limit_bytes
+    def __init__(
+        self, entry: HttpEntry, *, alarm: Alarm, limit_bytes: int, clock: Clock, secrets: SecretSource
+    ) -> None:
+        self._entry, self._limit_bytes, self._secrets = entry, limit_bytes, secrets
         self._wire = _FaultTransport(alarm=alarm, limit_bytes=limit_bytes, clock=clock)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> TransportStreams:
         async with AsyncExitStack() as stack:
+            headers = await filled_headers(self._entry, self._secrets)
             await self._wire.open(self._entry.url)
             client = httpx2.AsyncClient(
-                headers=dict(self._entry.headers),
+                headers=headers,
                 timeout=httpx2.Timeout(WRITE_S, connect=CONNECT_S, read=None),
                 transport=self._wire,
             )

@@ -26,6 +26,8 @@ from worker.upstreams.upstream import Alarm
 
 log = structlog.get_logger()
 ERROR_CHARS = 500
+OUTDATED_BUSY_S = 60.0
+"""A session that is to be begun anew waits so long for a moment without calls; then it takes no more of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,9 @@ class Life:
         """Monotonic time of the next check."""
         self.bad_checks = 0
         """In a row, of this session."""
+        self.outdated: str | None = None
+        """Why it is to be begun anew, between calls."""
+        self._outdated_since_s = 0.0
         self.silence: str | None = None
         """Why it was given up while calls ran on it."""
         self.beat: asyncio.Task[None] | None = None
@@ -122,6 +127,27 @@ class Life:
         self.wants_list = True
         self.wake.set()
 
+    def begin_anew(self, why: str) -> None:
+        """As soon as no call runs."""
+        if self.outdated is None:
+            self.outdated, self._outdated_since_s = why, self._clock.mono_s()
+            self.wake.set()
+
+    def why_to_end(self) -> str | None:
+        """Why we end it now, though nothing is wrong with the server."""
+        if self.stops.why is None and self.outdated is not None and self.pulse.flights:
+            is_over = self._clock.mono_s() - self._outdated_since_s > OUTDATED_BUSY_S
+            return self.outdated if is_over else None
+        return self.stops.why or self.outdated
+
+    async def part(self) -> None:
+        """Until the calls that run have ended; bounded where a tool that was told to stop is among them."""
+        while self.pulse.flights and not self.is_down and self.stops.why is None:
+            await self.wake.wait()
+            self.wake.clear()
+        if self.stops.why is not None:
+            await self.stops.neighbours()
+
     def heard(self) -> None:
         """It said something."""
         self.pulse.heard(self._clock.mono_s())
@@ -134,6 +160,15 @@ class Life:
             async with asyncio.timeout(pause_s):
                 await self.wake.wait()
         self.wake.clear()
+
+    def said(self, cause: BaseException, start_s: float) -> str:
+        """Why it ended, for people."""
+        if isinstance(cause, TimeoutError):
+            said, note = f"did not answer within {start_s:g} s", self.link.why_ended(cause)
+            return f"{said}; {note}" if note else said
+        if isinstance(cause, ServerUnwell | NotStopped):
+            return str(cause)
+        return self.link.why_ended(cause) or str(cause) or type(cause).__name__
 
     def client_for(self, mode: str, client_info: Implementation) -> Client:
         """The SDK's client over this session's transport, not entered."""
@@ -170,6 +205,14 @@ async def _listen(client: Client, life: Life) -> None:
                 life.changed()
     except Exception as error:
         log.info("server_listen_ended", error=str(error)[:ERROR_CHARS], exc_info=True)
+
+
+async def rest(wait_s: float, *, unless: asyncio.Event) -> None:
+    """Until the time is over, or that is set."""
+    unless.clear()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await unless.wait()
 
 
 def first_cause(error: BaseException) -> BaseException:

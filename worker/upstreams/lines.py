@@ -92,6 +92,10 @@ class StderrLog:
         self._tokens, self._refilled_s, self._dropped = float(BURST_LINES), clock.mono_s(), 0
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
+    def strike(self, values: tuple[str, ...]) -> None:
+        """Out of every line from now on, too."""
+        self._secrets = (*values, *self._secrets)
+
     def feed(self, chunk: bytes) -> None:
         """Log what is allowed of it, count the rest: a flood costs one count per chunk, not one step per line."""
         self._refill()

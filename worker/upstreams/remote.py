@@ -38,6 +38,7 @@ from worker.upstreams.life import (
     ServerUnwell,
     first_cause,
     listening,
+    rest,
 )
 from worker.upstreams.listing import ListingBroken, RawResult, list_tools
 from worker.upstreams.result import result_text
@@ -75,7 +76,7 @@ class RemoteServer:
         self._specs: tuple[ToolSpec, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._task: asyncio.Task[None] | None = None
-        self._first_try = asyncio.Event()
+        self._first_try, self._hurry = asyncio.Event(), asyncio.Event()
         self._state = "starting"
         self._error: str | None = None
         self._protocol: str | None = None
@@ -104,6 +105,12 @@ class RemoteServer:
             if self._life is not None:
                 self._life.link.kill()
         self._state = "closed"
+
+    def restart(self, why: str) -> None:
+        """Begin a new session once no call runs on this one; at once where it waits to be started."""
+        self._hurry.set()
+        if self._life is not None:
+            self._life.begin_anew(why)
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """As listed last. While it is being started again too: calls for it wait, see `status().unhealthy`."""
@@ -150,7 +157,7 @@ class RemoteServer:
             raw = await life.stops.follow(tool, sending, lambda: self._stop_s(tool))
         finally:
             life.pulse.flights.discard(flight)
-            if life.is_down:
+            if life.is_down or life.outdated is not None:
                 life.wake.set()
         self._last_success_s = self._answered_s = self._clock.mono_s()
         return result_text(raw, what=f"{self.name}.{tool}", limit_bytes=self._limits.result_bytes)
@@ -210,7 +217,7 @@ class RemoteServer:
                 self._enter("waiting")
                 self._first_try.set()
                 log.info("server_restart_planned", server=self.name, wait_s=round(wait_s, 2), failures=failures)
-                await asyncio.sleep(wait_s)
+                await rest(wait_s, unless=self._hurry)
                 self._enter("starting")
         except Exception:
             # A defect of ours: without this line the server would be away for ever and nobody would know.
@@ -277,11 +284,11 @@ class RemoteServer:
             if life.is_down:
                 await self._drain(life)
                 raise ServerEnded(life.link.why_ended(None) or "the connection ended")
-            if life.stops.why is not None:
+            if (why := life.why_to_end()) is not None:
                 life.is_ready, self._is_renewed = False, True
                 self._enter("ending")
-                await life.stops.neighbours()
-                raise NotStopped(life.stops.why)
+                await life.part()
+                raise NotStopped(why)
             if life.pulse.flights:
                 self._feel(life, life.client)
             is_due = self._clock.mono_s() >= life.check_at_s
@@ -368,14 +375,7 @@ class RemoteServer:
         cause = first_cause(error)
         self._is_renewed = isinstance(cause, NotStopped)
         expected = isinstance(cause, ServerEnded | TimeoutError | OSError | MCPError | ListingBroken | ValidationError)
-        if isinstance(cause, TimeoutError):
-            said = f"did not answer within {self._limits.start_s:g} s"
-            note = life.link.why_ended(cause)
-            said = f"{said}; {note}" if note else said
-        elif isinstance(cause, ServerUnwell | NotStopped):
-            said = str(cause)
-        else:
-            said = life.link.why_ended(cause) or str(cause) or type(cause).__name__
+        said = life.said(cause, self._limits.start_s)
         self._error = said[:ERROR_CHARS]
         if not isinstance(cause, ServerUnwell | NotStopped):  # judged already; nothing wrong with it
             self._judge(self._error)

@@ -5,6 +5,7 @@
      "mcpfleet":   {"tools":   {"git.git_log": {"is_safe": true}, "web.*": {"timeout_s": 60}},
                     "modules": {"mine": "package.module:server"}}}
 
+`secret_ref:OWNER:NAME` in env and headers is filled in when the server starts (`filling.py`).
 `${VAR}` and `${VAR:-default}` are taken from the environment that is passed in. `modules` names MCP
 servers that run inside the node: an `mcp` `Server` or `MCPServer`, or a callable that makes one.
 
@@ -23,8 +24,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.errors import SettingsError, near
+from tasks.secretref import NotARef
 from tasks.tool import ToolPolicy
-from worker.sidecars.sidecars_file import SidecarEntry, parse_projects, parse_sidecars
+from worker.sidecars.sidecars_file import SidecarEntry, key_ref, parse_projects, parse_sidecars
+from worker.upstreams.secret_words import refs_in, why_not_here
+from worker.upstreams.servers_entries import HttpEntry, ModuleEntry, ServerEntry, StdioEntry, texts_of
 from worker.workspaces.names import Project
 
 SERVER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -48,41 +52,6 @@ _TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class StdioEntry:
-    """A server that the node starts and speaks with over its stdin and stdout."""
-
-    name: str
-    command: str
-    args: tuple[str, ...] = field(default=(), repr=False)
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The whole environment of the process, nothing is inherited beside it."""
-    cwd: str | None = None
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Values that came from variables: never logged."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpEntry:
-    """A server that answers on Streamable HTTP."""
-
-    name: str
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleEntry:
-    """A server that runs inside the node: `package.module:attribute`."""
-
-    name: str
-    target: str
-
-
-ServerEntry = StdioEntry | HttpEntry | ModuleEntry
-
-
-@dataclass(frozen=True, slots=True)
 class ServersFile:
     """Which servers, and what the operator declares about their tools."""
 
@@ -93,6 +62,11 @@ class ServersFile:
     """Agent runtimes, by name."""
     projects: Mapping[str, Project] = field(default_factory=dict)
     """Whose files agents work in, by name."""
+
+    def names_secrets(self) -> bool:
+        """Whether any server, or any agent, is to be given one."""
+        texts = [text for one in self.servers if not isinstance(one, ModuleEntry) for text in texts_of(one)]
+        return any(map(refs_in, texts)) or any(key_ref(one.key_file) for one in self.sidecars.values())
 
     def policy_of(self, tool: str) -> ToolPolicy:
         """The exact name wins, then the longest glob that matches."""
@@ -217,7 +191,14 @@ class _Expander:
         self._environ = environ
         self.secrets: list[str] = []
 
-    def text(self, value: str, node: _Node, key: str) -> str:
+    def text(self, value: str, node: _Node, key: str, *, can_be_file: bool = False) -> str:
+        """With its variables; refuses secrets: `mapping` has those."""
+        text = self._expanded(value, node, key)
+        if (why := why_not_here(text, can_be_file=can_be_file)) is not None:
+            raise node.wrong(key, why)
+        return text
+
+    def _expanded(self, value: str, node: _Node, key: str) -> str:
         def replace(match: re.Match[str]) -> str:
             name, default = match.group(1), match.group(2)
             found = self._environ.get(name)
@@ -238,14 +219,18 @@ class _Expander:
         for name, value in inner.fields().items():
             if not isinstance(value, str) or "\0" in value:
                 raise inner.wrong(name, f"must be a string, not {_kind(value)}")
-            expanded[name] = self.text(value, inner, name)
+            expanded[name] = self._expanded(value, inner, name)
+            try:
+                refs_in(expanded[name])
+            except NotARef as error:
+                raise inner.wrong(name, str(error)) from None
         return expanded
 
     def items(self, node: _Node, key: str) -> tuple[str, ...]:
         value = node.fields().get(key, [])
         if not isinstance(value, list) or any(not isinstance(item, str) or "\0" in item for item in value):
             raise node.wrong(key, "must be a list of strings")
-        return tuple(self.text(item, node, f"{key}[{index}]") for index, item in enumerate(value))
+        return tuple(self.text(item, node, f"{key}[{index}]", can_be_file=True) for index, item in enumerate(value))
 
 
 def _server(name: str, node: _Node, environ: Mapping[str, str]) -> ServerEntry:

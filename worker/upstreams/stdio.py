@@ -17,9 +17,10 @@ from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
 
 from tasks.clock import Clock
+from worker.upstreams.filling import Filled, SecretSource, filled_stdio, memory_folder
 from worker.upstreams.lines import StderrLog
 from worker.upstreams.pipes import Pipes
-from worker.upstreams.servers_file import StdioEntry
+from worker.upstreams.servers_entries import StdioEntry
 from worker.upstreams.upstream import Alarm
 
 
@@ -28,13 +29,16 @@ class StdioLink:
 
     kind = "stdio"
 
-    def __init__(self, entry: StdioEntry, *, alarm: Alarm, limit_bytes: int, clock: Clock) -> None:
-        self._entry = entry
+    def __init__(
+        self, entry: StdioEntry, *, alarm: Alarm, limit_bytes: int, clock: Clock, secrets: SecretSource
+    ) -> None:
+        self._entry, self._secrets, self._filled = entry, secrets, Filled()
         self._stderr = StderrLog(entry.name, secrets=entry.secrets, clock=clock)
         self._pipes = Pipes(self._stderr, limit_bytes=limit_bytes, on_down=alarm.down)
 
     async def __aenter__(self) -> TransportStreams:
-        entry = self._entry
+        entry, self._filled = await filled_stdio(self._entry, self._secrets, memory_folder)
+        self._stderr.strike(self._filled.values)
         try:
             await asyncio.get_running_loop().subprocess_exec(
                 lambda: self._pipes,
@@ -47,6 +51,9 @@ class StdioLink:
         except asyncio.CancelledError:
             await self.__aexit__(None, None, None)
             raise
+        except BaseException:
+            self._filled.empty()
+            raise
         return _Inbox(self._pipes), _Outbox(self._pipes)
 
     async def __aexit__(
@@ -54,6 +61,7 @@ class StdioLink:
     ) -> None:
         with anyio.CancelScope(shield=True):
             await self._pipes.stop()
+        self._filled.empty()
 
     def kill(self) -> None:
         """SIGKILL to the process group, at once: for a close that ran out of time."""

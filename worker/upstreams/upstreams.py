@@ -19,12 +19,14 @@ from tasks.clock import Clock
 from tasks.tool import ToolSpec
 from worker.grants import AskGuard, Caller, Grants, no_guard, token_in, with_grant
 from worker.upstreams.errors import unknown_tool
+from worker.upstreams.filling import NoSecrets, SecretSource
 from worker.upstreams.http import HttpLink
 from worker.upstreams.inprocess import InProcessServer, find_server
 from worker.upstreams.life import Limits
 from worker.upstreams.probe import Probe
 from worker.upstreams.remote import RemoteServer
-from worker.upstreams.servers_file import HttpEntry, ModuleEntry, ServerEntry, ServersFile
+from worker.upstreams.servers_entries import HttpEntry, ModuleEntry, ServerEntry
+from worker.upstreams.servers_file import ServersFile
 from worker.upstreams.stdio import StdioLink
 from worker.upstreams.upstream import (
     Alarm,
@@ -58,9 +60,11 @@ class Upstreams:
         limits: Limits | None = None,
         with_probe: bool = True,
         start_wait_s: float = START_WAIT_S,
+        secrets: SecretSource | None = None,
     ) -> None:
         self._config, self._clock, self._draw, self._client_info = config, clock, draw, client_info
         self._limits, self._start_wait_s = limits or Limits(), start_wait_s
+        self._secrets = secrets or NoSecrets()
         self._servers: dict[str, Upstream] = {Probe.name: Probe()} if with_probe else {}
         for entry in config.servers:
             self._servers[entry.name] = self._make(entry)
@@ -98,6 +102,12 @@ class Upstreams:
         for task in self._starting:
             task.cancel()
         await asyncio.gather(*(server.close() for server in self._servers.values()), return_exceptions=True)
+
+    def restart(self, name: str, why: str) -> None:
+        """Start a server again, once no call runs on it; at once where it waits to be started."""
+        server = self._servers.get(name)
+        if isinstance(server, RemoteServer):
+            server.restart(why)
 
     def unhealthy(self) -> dict[str, str]:
         """Servers whose tools are offered and should not be called for now, and why."""
@@ -194,8 +204,8 @@ class Upstreams:
         def link(alarm: Alarm) -> HttpLink | StdioLink:
             limit = self._limits.result_bytes
             if isinstance(entry, HttpEntry):
-                return HttpLink(entry, alarm=alarm, limit_bytes=limit, clock=self._clock)
-            return StdioLink(entry, alarm=alarm, limit_bytes=limit, clock=self._clock)
+                return HttpLink(entry, alarm=alarm, limit_bytes=limit, clock=self._clock, secrets=self._secrets)
+            return StdioLink(entry, alarm=alarm, limit_bytes=limit, clock=self._clock, secrets=self._secrets)
 
         return RemoteServer(
             entry.name,

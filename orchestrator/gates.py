@@ -1,0 +1,48 @@
+"""Makes what stands at the doors: who calls, and what is permitted. `assembly.py` makes all else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.core import Core
+from orchestrator.identity.challenges import Challenges
+from orchestrator.identity.doors import Authenticator, Authenticators
+from orchestrator.identity.tokens import Tokens, static
+from orchestrator.limits import zones_of
+from orchestrator.policy.explain import PolicyViews
+from orchestrator.seats import seats_of
+from orchestrator.settings import OrchestratorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What the doors ask."""
+
+    doors: Authenticators
+    challenges: Challenges
+    policies: PolicyViews
+
+
+def gates_of(settings: OrchestratorSettings, core: Core) -> Gates:
+    """Every kind of credential that is taken, and the policies shown.
+
+    Raises:
+        SettingsError: a setting of theirs is wrong.
+    """
+    challenges = Challenges(keys=core.keys, clock=core.stores.clock)
+    kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
+    return Gates(Authenticators(kinds, zones_of(settings).trust), challenges, policy_views(core))
+
+
+def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
+    return Tokens(
+        static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
+        node_of=core.desk.node_of,
+        enrolled=core.enroller.principal,
+    )
+
+
+def policy_views(core: Core) -> PolicyViews:
+    """The policies shown."""
+    now_s = core.stores.clock.mono_s
+    return PolicyViews(core.policy, core.roster, lambda: seats_of(core.roster, core.circuits, now_s()))

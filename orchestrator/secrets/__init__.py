@@ -1,0 +1,1 @@
+"""Secrets by reference, and the keys under which stored things are sealed."""

@@ -1,0 +1,39 @@
+"""The HTTP API of a real core, as `assembly` makes it, without what listens and runs."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+
+from orchestrator.api.app import create_app
+from orchestrator.api.settings import ApiSettings
+from orchestrator.assembly import fleet_of, views_of
+from orchestrator.core import Core
+from orchestrator.gates import policy_views
+from orchestrator.identity.challenges import Challenges
+from orchestrator.identity.doors import Authenticators
+from orchestrator.identity.tokens import Tokens, static
+from orchestrator.testing.scaling import scale_views
+
+
+def app_of(core: Core, operator: str, join: str = "the-join-token") -> Starlette:
+    """With the two tokens of a fleet, its API keys and their sessions."""
+    clock = core.stores.clock
+    own = Tokens(static(operator, join), node_of=core.desk.node_of, enrolled=core.enroller.principal)
+    challenges = Challenges(keys=core.keys, clock=clock)
+    return create_app(
+        fleet_of(core, views_of(core)),
+        core.desk,
+        core.stores.blobs,
+        Authenticators([core.keys, challenges, own]),
+        ApiSettings(),
+        enrolments=core.enroller,
+        scaling=scale_views(clock),
+        money=core.stores.ledger,
+        approvals=core.approvals,
+        secrets=core.secrets,
+        erasure=core.erasure(),
+        keys=core.keys,
+        challenges=challenges,
+        policies=policy_views(core),
+        clock=clock,
+    )

@@ -183,8 +183,7 @@ def core_of(
     roster, attempts = Roster(Shapes(made_of(policies))), OpenAttempts()
     happenings, watch = Happenings(), Watch()
     happenings.listen(watch.hear)
-    terms = terms_of(settings)
-    proof = Proof(stores.clock)
+    terms, proof = terms_of(settings), Proof(stores.clock)
     doubts = Doubts(books=stores.ledger, attempts=attempts)
     circuits = _circuits(stores, sender, roster, happenings)
     policy = PolicyDesk(folder=settings.policy_dir, books=UsedRows(stores.ledger), clock=stores.clock)
@@ -194,9 +193,8 @@ def core_of(
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof)
-    approvals.on_room = dispatcher.credit_returned
-    guardian = guardian_of(settings, stores, policy)
-    given = secrets_of(settings, stores, roster.pool_of)
+    approvals.on_room, doubts.backlog = dispatcher.credit_returned, dispatcher
+    given, guardian = secrets_of(settings, stores, roster.pool_of), guardian_of(settings, stores, policy)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -214,11 +212,7 @@ def core_of(
         grants=guardian.news,
         secrets_mark=given.mark,
     )
-    doubts.backlog, circuits.on_change, policy.on_change = (
-        dispatcher,
-        dispatcher.fleet_changed,
-        dispatcher.fleet_changed,
-    )
+    circuits.on_change = policy.on_change = dispatcher.fleet_changed
     return Core(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),

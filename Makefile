@@ -77,6 +77,8 @@ node: ## MCP servers from npm, where Node.js is there
 	@if command -v npm >/dev/null && command -v node >/dev/null; then \
 		$(MAKE) --no-print-directory .cache/node/.setup \
 			|| echo "node: npm could not install its servers; going on without filesystem and everything" >&2; \
+		$(MAKE) --no-print-directory .cache/oidc/.setup \
+			|| echo "node: npm could not install oidc-provider; its tests will be skipped" >&2; \
 	else \
 		echo "node: no Node.js here; going on without filesystem and everything" >&2; \
 	fi
@@ -86,6 +88,13 @@ node: ## MCP servers from npm, where Node.js is there
 	@mkdir -p .cache/node
 	@cp deploy/demo/package.json deploy/demo/package-lock.json .cache/node/
 	@cd .cache/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.cache/oidc/.setup: tests/oidc/package.json tests/oidc/package-lock.json
+	@echo "node: oidc-provider, an OpenID server for tests, into .cache/oidc"
+	@mkdir -p .cache/oidc
+	@cp tests/oidc/package.json tests/oidc/package-lock.json .cache/oidc/
+	@cd .cache/oidc && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # 370 MB, and opencode 177 MB (60 MB to fetch). Claude Code's licence lets nobody pass it on, so whoever runs it gets
@@ -303,7 +312,7 @@ lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade t
 	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --extra libcloud --extra agents --group dev \
 		--no-binary claude-agent-sdk --emit-build-options -o requirements/dev.txt
 	@for group in uv demo-servers bench conformance ansible model-server; do $(LOCK) --group $$group -o requirements/$$group.txt; done
-	@if command -v npm >/dev/null; then for folder in deploy/demo deploy/agents tests/conformance; do ( cd $$folder \
+	@if command -v npm >/dev/null; then for folder in deploy/demo deploy/agents tests/conformance tests/oidc; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
 
 docs: setup ## write docs/settings.md from the settings classes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -28,11 +28,11 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
-from orchestrator.gates import gates_of
+from orchestrator.front.grants import GuardFront
+from orchestrator.gates import Gates, gates_of
 from orchestrator.guarding import RunGuard, guard_of, guardian_of
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
-from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
 from orchestrator.intake.check import Intake, Limits
@@ -44,6 +44,7 @@ from orchestrator.ledger.shelves import KeyRows
 from orchestrator.ledger.usage import UsedRows
 from orchestrator.ledger.values import Waiting
 from orchestrator.limits import api_settings, front_settings, retry_policy, terms_of, url_for_nodes
+from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.outbox import Outbox
@@ -110,20 +111,20 @@ async def build(
     views = views_of(core)
     fleet = fleet_of(core, views)
     registry = CollectorRegistry()
-    url = url_for_nodes(settings, address)
-    scaling = scaling_of(core, url, settings.renew_every_s, environ or {}, registry)
-    leadership = leadership_of(settings, core, scaling, address, follows)
+    scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
+    oauth = oauth_of(settings, address=address, books=stores.ledger.oauth, sealer=stores.keys, clock=stores.clock)
+    leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    gates = gates_of(settings, core)
-    front, guard = _front(settings, core, fleet, gates.doors), guard_of(settings, core, gates.doors)
+    gates = gates_of(settings, core, oauth)
+    front, guard = _fronts(settings, core, fleet, gates, oauth)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
         core.stores.blobs,
-        gates.doors,
-        api_settings(settings),
+        gates.api,
+        replace(api_settings(settings), resource_metadata=oauth.api.metadata_url),
         enrolments=core.enroller,
         scaling=scaling.views,
         money=core.stores.ledger,
@@ -133,10 +134,11 @@ async def build(
         keys=core.keys,
         challenges=gates.challenges,
         policies=gates.policies,
+        oauth=oauth.server,
         registry=registry,
         clock=core.stores.clock,
-        extra_routes=[*front.routes(), *guard.routes()],
-        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling),
+        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes()],
+        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
     )
@@ -150,9 +152,13 @@ def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
     core.watch.end()
 
 
-def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, doors: Authenticators) -> McpFront:
-    clock = core.stores.clock
-    return McpFront(fleet, doors, front_settings(settings), clock, parse=strict_json.parse, approvals=core.approvals)
+def _fronts(
+    settings: OrchestratorSettings, core: Core, fleet: Fleet, gates: Gates, oauth: OAuth
+) -> tuple[McpFront, GuardFront]:
+    """Both MCP servers; to OAuth they are one resource."""
+    wanted, clock = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url), core.stores.clock
+    front = McpFront(fleet, gates.mcp, wanted, clock, parse=strict_json.parse, approvals=core.approvals)
+    return front, guard_of(wanted, core, gates.mcp)
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:

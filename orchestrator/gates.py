@@ -9,6 +9,7 @@ from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticator, Authenticators
 from orchestrator.identity.tokens import Tokens, static
 from orchestrator.limits import zones_of
+from orchestrator.oauth import OAuth
 from orchestrator.policy.explain import PolicyViews
 from orchestrator.seats import seats_of
 from orchestrator.settings import OrchestratorSettings
@@ -18,20 +19,27 @@ from orchestrator.settings import OrchestratorSettings
 class Gates:
     """What the doors ask."""
 
-    doors: Authenticators
+    api: Authenticators
+    mcp: Authenticators
+    """The same credentials, but for OAuth each door has an audience of its own."""
     challenges: Challenges
     policies: PolicyViews
 
 
-def gates_of(settings: OrchestratorSettings, core: Core) -> Gates:
+def gates_of(settings: OrchestratorSettings, core: Core, oauth: OAuth) -> Gates:
     """Every kind of credential that is taken, and the policies shown.
 
     Raises:
         SettingsError: a setting of theirs is wrong.
     """
-    challenges = Challenges(keys=core.keys, clock=core.stores.clock)
+    challenges, trust = Challenges(keys=core.keys, clock=core.stores.clock), zones_of(settings).trust
     kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
-    return Gates(Authenticators(kinds, zones_of(settings).trust), challenges, policy_views(core))
+    return Gates(
+        Authenticators([*kinds, oauth.at_api], trust),
+        Authenticators([*kinds, oauth.at_mcp], trust),
+        challenges,
+        policy_views(core),
+    )
 
 
 def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from orchestrator.core import Core, Stores
 from orchestrator.front.grants import GuardFront
+from orchestrator.front.ports import Verifier
+from orchestrator.front.settings import FrontSettings
 from orchestrator.grants.book import Book
 from orchestrator.grants.decide import Question, Ruling
 from orchestrator.grants.guardian import Guardian
 from orchestrator.grants.ports import NoAudit
 from orchestrator.grants.types import read_types
-from orchestrator.identity.doors import Authenticators
 from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.grant_values import Asked
-from orchestrator.limits import front_settings
 from orchestrator.policy import facts
 from orchestrator.policy.desk import PolicyDesk
 from orchestrator.policy.question import who
@@ -98,9 +98,9 @@ class RunGuard:
         )
 
 
-def guard_of(settings: OrchestratorSettings, core: Core, doors: Authenticators) -> GuardFront:
+def guard_of(settings: FrontSettings, core: Core, doors: Verifier) -> GuardFront:
     """Its door, which hears of every change."""
     guardian = core.guardian
-    guard = GuardFront(guardian, doors, front_settings(settings), core.stores.clock, types=guardian.types)
+    guard = GuardFront(guardian, doors, settings, core.stores.clock, types=guardian.types)
     guardian.on_change = guard.changed
     return guard

@@ -22,6 +22,7 @@ from orchestrator.front.grants import GuardFront
 from orchestrator.leader import Leadership, Loop, every
 from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.shelves import KeyRows
+from orchestrator.oauth import TEND_EVERY_S, OAuth
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.scaling import Scaling
 from orchestrator.settings import OrchestratorSettings
@@ -41,8 +42,13 @@ USES_EVERY_S = 60.0
 WAITING_PAGE = 5000
 
 
-def leadership_of(
-    settings: OrchestratorSettings, core: Core, scaling: Scaling, address: str, follows: Callable[[str | None], None]
+def leadership_of(  # noqa: PLR0917 - what leads, and who is told
+    settings: OrchestratorSettings,
+    core: Core,
+    scaling: Scaling,
+    oauth: OAuth,
+    address: str,
+    follows: Callable[[str | None], None],
 ) -> Leadership:
     """The lease of this process, not asked for yet."""
 
@@ -56,15 +62,21 @@ def leadership_of(
         ttl_s=settings.leader_ttl_s,
         proof=core.proof,
         clock=core.stores.clock,
-        gained=lead(core, scaling.begin),
+        gained=lead(core, scaling.begin, oauth.restore),
         proved_again=core.desk.forgive,
         lost=lost,
         follows=follows,
-        loops=[*_loops(settings, core), scaling.loop.run],
+        loops=[*_loops(settings, core), scaling.loop.run, every(TEND_EVERY_S, oauth.tend, "oauth keys")],
     )
 
 
-def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int], Awaitable[None]]:
+async def _nothing() -> None:
+    pass
+
+
+def lead(
+    core: Core, begin: Callable[[], None] = lambda: None, recall: Callable[[], Awaitable[None]] = _nothing
+) -> Callable[[int], Awaitable[None]]:
     """What a new leader does first: remember nodes, open attempts, and everything that waits."""
 
     async def gained(epoch: int) -> None:
@@ -75,6 +87,7 @@ def lead(core: Core, begin: Callable[[], None] = lambda: None) -> Callable[[int]
         grants = GrantRows(ledger)
         core.guardian.restore(await grants.all(), await grants.keys())
         await core.policy.refresh()
+        await recall()
         await core.claims.load()
         core.desk.restore([row for row in await ledger.nodes() if roster.find(row.name) is None])
         await core.pool_book.load()
@@ -161,6 +174,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
     guard: GuardFront,
     feed: FlowerFeed | None,
     scaling: Scaling,
+    oauth: OAuth,
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """What begins before the doors open and ends after they closed."""
 
@@ -181,6 +195,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
             if feed is not None:
                 await asyncio.to_thread(feed.stop)
             await scaling.close()
+            await oauth.close()
             await core.stores.ledger.close()
             await core.stores.redis.aclose()
 

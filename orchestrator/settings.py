@@ -122,6 +122,19 @@ class OrchestratorSettings(BaseModel):
     """A tools/call that takes longer becomes an MCP task where the client declares them."""
     sse: bool = False
     """Also serve the old HTTP+SSE transport."""
+    public_url: str = ""
+    """The doors' URL as clients write it, e.g. https://fleet.example.com; tokens of OAuth are bound to it. Without it:
+    http:// and the doors' address."""
+    oauth_file: Path | None = None
+    """TOML: the OAuth or OpenID issuers whose tokens are taken, docs/oauth.md."""
+    oauth_server: bool = False
+    """Serve the built-in authorization server, for a fleet without an issuer."""
+    oauth_token_s: float = Field(default=300.0, ge=60, le=3600)
+    """Its access tokens are good for so long: short, because whoever has one is its client."""
+    oauth_rotate_days: float = Field(default=30.0, ge=1)
+    """It signs with one key for so long."""
+    oauth_publish_s: float = Field(default=86_400.0, ge=600)
+    """A key is published so long before it signs: longer than anybody keeps a key set."""
     open_metrics: bool = True
     """`/metrics` without a token: scrapers rarely send one, and it names no arguments."""
     flower_feed: bool = True

@@ -61,6 +61,10 @@ NEEDS = {
     "postgres": (lambda: postgres_bin() is not None, "PostgreSQL is not installed (apt-get install postgresql)"),
     "node": (lambda: tool("node") is not None and tool("npm") is not None, "Node.js with npm is not installed"),
     "npm-servers": (lambda: tool("mcp-server-filesystem") is not None, "the npm servers are not installed (make node)"),
+    "oidc-provider": (
+        lambda: tool("node") is not None and (ROOT / ".cache/oidc/node_modules/oidc-provider").is_dir(),
+        "no third-party OpenID server (make node)",
+    ),
     "servers": (lambda: tool("mcp-server-time") is not None, "the PyPI servers are not installed (make servers)"),
     "docker": (_docker_answers, "no Docker daemon answers"),
     "ansible": (lambda: tool("ansible-playbook") is not None, "Ansible is not installed (make ansible-tools)"),

@@ -27,6 +27,7 @@ from orchestrator.api.invocations import Invocations
 from orchestrator.api.keys import KeyDoor
 from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
+from orchestrator.api.oauth_clients import OAuthClients, OAuthDoor
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
 from orchestrator.api.policy import PolicyDoor
@@ -76,6 +77,7 @@ def create_app(
     keys: Keys,
     challenges: Challenges,
     policies: Policies,
+    oauth: OAuthClients | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -105,6 +107,7 @@ def create_app(
         *PolicyDoor(policies).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *(() if run_grants is None else RunGrantDoor(run_grants).operations()),
+        *OAuthDoor(oauth).operations(),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
@@ -112,7 +115,7 @@ def create_app(
     guard += [] if leads is None else [Middleware(LeaderGuard, leads=leads)]
     handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
     app = Starlette(
-        routes=[*_routes(operations, verifier, settings.body_limit_bytes), *extra_routes],
+        routes=[*_routes(operations, verifier, settings), *extra_routes],
         middleware=guard,
         exception_handlers=handlers,
         lifespan=lifespan,
@@ -122,11 +125,14 @@ def create_app(
     return app
 
 
-def _routes(operations: Sequence[Operation], verifier: Verifier, body_limit_bytes: int) -> list[Route]:
+def _routes(operations: Sequence[Operation], verifier: Verifier, settings: ApiSettings) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(path, Door(methods, verifier, body_limit_bytes)) for path, methods in by_path.items()]
+    return [
+        Route(path, Door(methods, verifier, settings.body_limit_bytes, settings.resource_metadata))
+        for path, methods in by_path.items()
+    ]
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
 from orchestrator.api.ports import Verifier
-from orchestrator.api.problems import NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
+from orchestrator.api.problems import CHALLENGE, NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
 from orchestrator.api.reply import Reply, Stream
 from orchestrator.api.strict_json import parse
 from orchestrator.presented import Presented, presented
@@ -36,8 +36,11 @@ class CallerGone(Exception):
 class Door:
     """All operations of one path."""
 
-    def __init__(self, operations: Mapping[str, Operation], verifier: Verifier, body_limit_bytes: int) -> None:
+    def __init__(
+        self, operations: Mapping[str, Operation], verifier: Verifier, body_limit_bytes: int, metadata: str = ""
+    ) -> None:
         self._operations, self._verifier, self._limit_bytes = dict(operations), verifier, body_limit_bytes
+        self._challenge = f'{CHALLENGE}, resource_metadata="{metadata}"' if metadata else CHALLENGE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -46,7 +49,8 @@ class Door:
         try:
             reply = await self._answer(scope, headers, trace_id, receive)
         except FleetError as error:
-            reply = problem(error, trace_id)
+            was_shown = ', error="invalid_token"' if b"authorization" in headers else ""
+            reply = problem(error, trace_id, self._challenge + was_shown)
             if error.http_status >= 500:  # noqa: PLR2004
                 log.warning(
                     "request_refused", path=scope["path"], code=error.code, detail=error.message, trace=trace_id

@@ -16,6 +16,7 @@ from orchestrator.api.reply import Reply
 from tasks.errors import FleetError, InvalidCall, NotAllowed, Permanent, Retryable
 
 MEDIA_TYPE = b"application/problem+json"
+CHALLENGE = 'Bearer realm="mcpfleet"'
 RETRY_AFTER_S = 1
 """Seconds a caller is asked to wait where the error does not know better."""
 ERRORS_SHOWN_MAX = 20
@@ -86,8 +87,8 @@ def invalid(error: ValidationError) -> InvalidBody:
     )
 
 
-def problem(error: FleetError, trace_id: str) -> Reply:
-    """The answer to an error we raised."""
+def problem(error: FleetError, trace_id: str, challenge: str = CHALLENGE) -> Reply:
+    """The answer to an error we raised; `challenge` is what a 401 names (RFC 6750, section 3)."""
     places = error.places[:ERRORS_SHOWN_MAX] if isinstance(error, InvalidBody) else ()
     form = {
         "type": f"urn:mcpfleet:error:{error.code}",
@@ -99,7 +100,7 @@ def problem(error: FleetError, trace_id: str) -> Reply:
         "fields": {name: value for name, value in vars(error).items() if name not in NOT_FIELDS},
         "trace_id": trace_id,
     }
-    return Reply(orjson.dumps(form, default=_text), error.http_status, MEDIA_TYPE, _headers(error))
+    return Reply(orjson.dumps(form, default=_text), error.http_status, MEDIA_TYPE, _headers(error, challenge))
 
 
 def internal(trace_id: str) -> Reply:
@@ -112,12 +113,12 @@ def _text(value: object) -> object:
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
-def _headers(error: FleetError) -> tuple[tuple[bytes, bytes], ...]:
+def _headers(error: FleetError, challenge: str) -> tuple[tuple[bytes, bytes], ...]:
     if error.http_status in BUSY:
         wait_s = getattr(error, "retry_after_s", None) or RETRY_AFTER_S
         return ((b"retry-after", str(max(1, round(wait_s))).encode()),)
     if isinstance(error, NotAllowed):
-        return ((b"www-authenticate", b'Bearer realm="mcpfleet"'),)
+        return ((b"www-authenticate", challenge.encode()),)
     if isinstance(error, WrongMethod):
         return ((b"allow", ", ".join(error.allowed).encode()),)
     return ()

@@ -21,6 +21,7 @@ class ApiSettings:
         allowed_hosts: `Host` header values without port; None allows all. Set on loopback binds,
             where a web page could otherwise reach us under a name of its own (DNS rebinding).
         is_metrics_open: `/metrics` needs no token.
+        resource_metadata: URL that a 401 names, where a client finds its issuer (RFC 9728); empty without one.
         version: shown by `/health` and in the OpenAPI document.
     """
 
@@ -31,6 +32,7 @@ class ApiSettings:
     keepalive_s: float = 15.0
     allowed_hosts: frozenset[str] | None = None
     is_metrics_open: bool = False
+    resource_metadata: str = ""
     version: str = "0"
 
 

@@ -27,6 +27,7 @@ from orchestrator.cli import (
     invocations,
     keys,
     nodes,
+    oauth,
     policy,
     projects,
     scale,
@@ -86,6 +87,7 @@ def build() -> typer.Typer:
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
     app.add_typer(guard.guard, name="guard", rich_help_panel=_DOORS)
     app.add_typer(policy.policy, name="policy", rich_help_panel=_DOORS)
+    app.add_typer(oauth.oauth, name="oauth", rich_help_panel=_DOORS)
     return app
 
 

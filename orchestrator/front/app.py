@@ -58,7 +58,12 @@ class McpFront:
         """To be added to the API's routes."""
         sdk = StreamableHTTPASGIApp(self._sessions)
         exchange = Exchange(sdk, self._built, self._settings, self._security, self._parse)
-        guarded = Guard(exchange, self._verifier, has_sessions=self._settings.legacy_sessions)
+        guarded = Guard(
+            exchange,
+            self._verifier,
+            has_sessions=self._settings.legacy_sessions,
+            metadata=self._settings.resource_metadata,
+        )
         routes: list[BaseRoute] = [Route(self._settings.path, endpoint=guarded)]
         if self._settings.sse_path is not None:
             routes += sse_routes(self.server, self._verifier, self._settings, self._security)

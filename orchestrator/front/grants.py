@@ -104,7 +104,8 @@ class GuardFront:
 
     def routes(self) -> list[BaseRoute]:
         """To be added to the API's routes."""
-        return [Route(PATH, endpoint=Guard(StreamableHTTPASGIApp(self._sessions), self._verifier, has_sessions=True))]
+        app, metadata = StreamableHTTPASGIApp(self._sessions), self._settings.resource_metadata
+        return [Route(PATH, endpoint=Guard(app, self._verifier, has_sessions=True, metadata=metadata))]
 
     def changed(self, tenant: str) -> None:
         """Something about this tenant's grants did."""

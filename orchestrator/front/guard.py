@@ -27,10 +27,11 @@ class Guard:
     Source: RFC 6750, section 3: 401 with WWW-Authenticate, 403 `insufficient_scope`.
     """
 
-    def __init__(self, app: ASGIApp, verifier: Verifier, *, has_sessions: bool) -> None:
+    def __init__(self, app: ASGIApp, verifier: Verifier, *, has_sessions: bool, metadata: str = "") -> None:
         self._app = app
         self._has_sessions = has_sessions
         self._verifier = verifier
+        self._metadata = f', resource_metadata="{metadata}"' if metadata else ""
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -45,10 +46,10 @@ class Guard:
                     return
                 detail = error.message
         if principal is None:
-            words = ', error="invalid_token"' if shown.token else ""
+            words = self._metadata + (', error="invalid_token"' if shown.token else "")
             await _refuse(_UNAUTHORIZED, "not_allowed", detail, words)(scope, receive, send)
         elif not allows(principal, Scope.TOOLS_READ):
-            words = f', error="insufficient_scope", scope="{Scope.TOOLS_READ}"'
+            words = f'{self._metadata}, error="insufficient_scope", scope="{Scope.TOOLS_READ}"'
             await _refuse(403, "not_allowed", f"{principal.id} may not use tools", words)(scope, receive, send)
         else:
             scope[SCOPE_KEY] = principal

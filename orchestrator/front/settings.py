@@ -45,5 +45,7 @@ class FrontSettings:
     """A response that takes longer becomes a stream with pings, so that no proxy cuts it."""
     abandon_timeout_s: float = 5.0
     """How long the cancel of an abandoned call may take."""
+    resource_metadata: str = ""
+    """URL that a 401 names, where a client finds its issuer (RFC 9728); empty without one."""
     bare_names: bool = False
     """List tools without their server's name. For the conformance fixture, whose names are fixed."""

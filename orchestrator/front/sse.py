@@ -43,7 +43,7 @@ def sse_routes(
     transport = SseServerTransport(f"{messages}/", security, settings.body_limit_bytes)
 
     def guarded(app: ASGIApp) -> Guard:
-        return Guard(app, verifier, has_sessions=True)
+        return Guard(app, verifier, has_sessions=True, metadata=settings.resource_metadata)
 
     return [
         Route(path, endpoint=guarded(SseDoor(server, transport)), methods=["GET"]),

@@ -18,6 +18,7 @@ from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewAppro
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
+from orchestrator.ledger.oauth_books import OAuthBooks
 from orchestrator.ledger.purge import purge
 from orchestrator.ledger.readers import Reader, Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
@@ -98,6 +99,7 @@ class Ledger:
         self._writer = writer
         self._readers = readers
         self._clock = clock
+        self.oauth = OAuthBooks(self._small, readers.run, clock)
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:

@@ -19,6 +19,7 @@ from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
+from orchestrator.oauth import OAuth
 from orchestrator.testing.blobs import MemoryBlobs
 from orchestrator.testing.doors import (
     CLIENT_TOKEN,
@@ -40,14 +41,20 @@ STOPS_WITHIN_S = 10.0
 
 
 def fake_app(
-    fleet: FakeFleet, settings: ApiSettings | None = None, money: MemoryMoney | None = None, *, draining: int = 0
+    fleet: FakeFleet,
+    settings: ApiSettings | None = None,
+    money: MemoryMoney | None = None,
+    *,
+    draining: int = 0,
+    oauth: OAuth | None = None,
 ) -> Starlette:
-    """The application over fakes only."""
+    """The application over fakes only; with OAuth's tokens, clients and routes where it is given."""
     nodes = FakeNodes()
     enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
     keys = Keys(store=MemoryKeys(), clock=SystemClock())
     challenges = Challenges(keys=keys, clock=SystemClock())
-    verifier = Authenticators([keys, challenges, FakeTokens(enroller.principal)])
+    jwts = [] if oauth is None else [oauth.at_api]
+    verifier = Authenticators([keys, challenges, FakeTokens(enroller.principal), *jwts])
     return create_app(
         fleet,
         nodes,
@@ -63,6 +70,8 @@ def fake_app(
         keys=keys,
         challenges=challenges,
         policies=NoPolicies(),
+        oauth=None if oauth is None else oauth.server,
+        extra_routes=() if oauth is None else oauth.routes(),
     )
 
 

@@ -18,6 +18,7 @@ SHARED_WORDS = (
     "orchestrator.ledger.secret_values",
     "orchestrator.ledger.key_values",
     "orchestrator.ledger.grant_values",
+    "orchestrator.ledger.oauth_values",
     "orchestrator.ledger.errors",
     "orchestrator.ledger.guest",
     "orchestrator.identity.tokens",

@@ -35,6 +35,8 @@ DELETE /v1/projects/{project}
 GET /v1/whoami · GET /v1/keys · POST /v1/keys · GET /v1/keys/{id} · DELETE /v1/keys/{id} · POST /v1/keys/{id}/rotate
 POST /v1/keys:rotate · POST /v1/auth/challenges · POST /v1/auth/sessions · GET /v1/policy
 POST /v1/policy/explain
+GET /v1/oauth/clients · POST /v1/oauth/clients · DELETE /v1/oauth/clients/{id} · POST /v1/oauth/clients/{id}/rotate
+POST /v1/oauth/keys/rotate
 GET /openapi.json · GET /health · GET /metrics
 """
 

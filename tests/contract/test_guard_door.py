@@ -50,6 +50,7 @@ class Door:
     url: str
     rig: Rig
     folder: Path
+    front: GuardFront
 
     @asynccontextmanager
     async def client(self, token: str, mode: str = "2026-07-28", **more: Any) -> AsyncIterator[Client]:
@@ -85,7 +86,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     rig.guardian.on_change = front.changed
     app = Starlette(routes=front.routes(), lifespan=lambda _: front.running())
     async with serving(app) as url:
-        yield Door(url, rig, tmp_path)
+        yield Door(url, rig, tmp_path, front)
     await ledger.close()
 
 
@@ -195,6 +196,7 @@ async def test_a_listening_client_hears_of_changes(door: Door) -> None:
             ann.listen(resource_subscriptions=["grants://active"]) as events,
             other.listen(resource_subscriptions=["grants://active"]) as others,
         ):
+            assert set(door.front._changes._listening) == {"default", "other"}  # each on a bus of its own
             await said(ann, "request_permission", asks())
             await anext(aiter(events))
             await said(other, "request_permission", asks())

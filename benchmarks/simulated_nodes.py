@@ -23,11 +23,13 @@ from redis.asyncio import Redis
 from tasks.envelope import Delivery, open_sealed
 from tasks.errors import OrchestratorDown
 from tasks.invocation import Lane
-from tasks.ledger_events import FIELD, Finished, pack
+from tasks.ledger_events import Finished, pack
 from tasks.node import Held, JoinReply, JoinRequest, Offer, Phase, RenewRequest
 from tasks.outcome import Outcome
+from tasks.sealing import terms_id
 from tasks.tool import ToolSpec
 from worker.door import Door
+from worker.seals import Seals
 
 STUCK = "stuck"
 ECHO = ToolSpec(
@@ -51,12 +53,19 @@ class Simulated:
     pool: str
     held: set[tuple[str, int]] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        """Its keys."""
+        self.seals = Seals(node=self.reply.node, pool=self.pool, wall_s=time.time, refused=print)
+        self.seals.take(self.reply.seal)
+
     async def renew(self) -> None:
         """For ever, every two seconds."""
         heard = 0
         while True:
             inventory = tuple(Held(invocation=i, fence=f, phase=Phase.RUNNING) for i, f in self.held)
-            request = RenewRequest(incarnation=self.incarnation, heard=heard, inventory=inventory)
+            request = RenewRequest(
+                incarnation=self.incarnation, heard=heard, inventory=inventory, sealed_by=terms_id(self.reply.seal)
+            )
             try:
                 heard = (await self.door.renew(request)).number
             except OrchestratorDown as error:
@@ -69,7 +78,9 @@ async def join(url: str, token: str, *, name: str, pool: str, slots: int) -> Sim
     door, incarnation = Door(url), secrets.token_hex(8)
     door.token = token
     offer = Offer(name=name, pool=pool, slots={Lane.TOOLS: slots}, tools=(ECHO,), capabilities=frozenset({"probe"}))
-    return Simulated(await door.join(JoinRequest(incarnation=incarnation, offer=offer)), door, incarnation, pool)
+    return Simulated(
+        await door.join(JoinRequest(incarnation=incarnation, offer=offer, seals=True)), door, incarnation, pool
+    )
 
 
 async def serve(nodes: list[Simulated], redis_url: str) -> None:
@@ -87,11 +98,15 @@ async def serve(nodes: list[Simulated], redis_url: str) -> None:
                 node.held |= {(delivery.invocation, delivery.fence) for delivery in deliveries}
                 continue
             events = [_finished(delivery) for delivery in deliveries]
-            await redis.xadd(node.reply.events_stream, {FIELD: pack(list(events))})
+            field, value = node.seals.event(pack(list(events)))
+            await redis.xadd(node.reply.events_stream, {field: value})
 
 
 def _delivery(message: bytes, node: Simulated) -> Delivery:
     body, mac = json.loads(base64.b64decode(json.loads(message)["body"]))[0]
+    opener = node.seals.deliveries
+    if opener is not None and opener.is_sealed(mac):
+        return opener.open(body, mac).delivery
     return open_sealed(body, mac, bytes.fromhex(node.reply.delivery_key)).delivery
 
 

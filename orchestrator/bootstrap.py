@@ -8,14 +8,19 @@ import socket
 import sys
 from concurrent.futures import Future
 from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
 import uvloop
 
-from orchestrator.assembly import Orchestrator, build
+from orchestrator.limits import scheme_of
+from orchestrator.patience import PatientProtocol
 from orchestrator.relay import Relay
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.tls import CertifiedHttp, keep_current
+from orchestrator.tls_doors import context_for, names_of
+from orchestrator.whole import Orchestrator, build
 from tasks.telemetry import configure
 
 log = structlog.get_logger("mcpfleet.bootstrap")
@@ -43,19 +48,33 @@ async def serve(settings: OrchestratorSettings) -> None:
     relay = Relay(patience_s=2 * settings.leader_ttl_s)
     address = _address(settings, listening)
     orchestrator = await build(settings, address=address, follows=relay.led_by, environ=os.environ)
+    beside: set[asyncio.Task[None]] = set()
     config = uvicorn.Config(
         orchestrator.app,
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=LEAVES_WITHIN_S,
         lifespan="on",
+        **_tls(settings, orchestrator, beside),
     )
     server = _Announcing(config, settings, listening, relay, orchestrator)
     ending = asyncio.create_task(_end_with_leadership(orchestrator, server))
     await server.serve(sockets=[listening])
-    ending.cancel()
+    for task in (ending, *beside):
+        task.cancel()
+
+
+def _tls(settings: OrchestratorSettings, orchestrator: Orchestrator, beside: set[asyncio.Task[None]]) -> dict[str, Any]:
+    """What uvicorn is told. A certificate of our own is kept current by a task `beside`."""
+    if orchestrator.authority is None:
+        return {}
+    context = context_for(settings, orchestrator.authority)
+    if settings.tls_cert is None:
+        beside.add(asyncio.create_task(keep_current(context, orchestrator.authority, names_of(settings))))
+    return {"http": CertifiedHttp, "ssl_context_factory": lambda *_: context}
 
 
 async def _end_with_leadership(orchestrator: Orchestrator, server: uvicorn.Server) -> None:
@@ -113,7 +132,7 @@ class _Announcing(uvicorn.Server):
 
     def _announce(self, role: str) -> None:
         host, port = self._listening.getsockname()[:2]
-        url = f"http://{host}:{port}"
+        url = f"{scheme_of(self._settings)}://{host}:{port}"
         log.info("doors_open", url=url, role=role)
         ready = self._settings.ready_file
         if ready is not None:

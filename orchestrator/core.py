@@ -8,6 +8,7 @@ from celery import Celery
 from redis.asyncio import Redis
 
 from orchestrator.approvals.desk import Approvals
+from orchestrator.audit.log import AuditLog
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
 from orchestrator.blobs.disk import DiskBlobs
@@ -26,6 +27,7 @@ from orchestrator.ledger.erase import ErasedRows
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.policy.desk import PolicyDesk
 from orchestrator.pools import Policies
+from orchestrator.redis_users import RedisUsers
 from orchestrator.registry.desk import NodeDesk
 from orchestrator.registry.roster import Roster
 from orchestrator.secrets.desk import Secrets
@@ -73,6 +75,8 @@ class Core:
     keys: Keys
     policy: PolicyDesk
     secrets: Secrets
+    audit: AuditLog
+    redis_users: RedisUsers
     guardian: Guardian
 
     def erasure(self) -> Erasure:

@@ -7,7 +7,7 @@ every part behind it is handed in by `bootstrap.py`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from orchestrator.fleet_ports import Attempts, Blobs, Books, Dispatch, Gate, Nodes, Tools, Voice
@@ -15,6 +15,7 @@ from orchestrator.happenings import Accepted, AttemptEnded, Ended, Happening
 from orchestrator.intake.check import Intake
 from orchestrator.intake.story import Story, brief
 from orchestrator.intake.watch import REREAD_S, Watch
+from orchestrator.ledger.values import Accepted as AcceptedRow
 from orchestrator.ledger.values import DeadLetter, Filter, NewInvocation, Waiting
 from orchestrator.views import Views
 from tasks.clock import Clock
@@ -56,10 +57,11 @@ class Fleet:
         as_waiting: Callable[[Invocation], Waiting],
         doubt: Callable[[str], None],
         gate: Gate,
+        accept: Callable[[Sequence[NewInvocation]], Awaitable[list[AcceptedRow]]] | None = None,
     ) -> None:
         self._gate = gate
         self._intake, self._books, self._dispatch, self._nodes = intake, books, dispatch, nodes
-        self._attempts = attempts
+        self._attempts, self._accept = attempts, accept
         self._tools, self._voice, self._blobs, self._watch = tools, voice, blobs, watch
         self._views, self._clock, self._tell, self._as_waiting, self._doubt = views, clock, tell, as_waiting, doubt
         self._story = Story(books=books, watch=watch, questions=views.questions)
@@ -272,7 +274,7 @@ class Fleet:
 
     async def _write(self, rows: Sequence[NewInvocation], principal: Principal) -> list[Invocation]:
         try:
-            accepted = await self._books.accept(rows)
+            accepted = await (self._accept or self._books.accept)(rows)
         except LedgerDown:
             for row in rows:
                 self._doubt(row.invocation.id)  # the commit may have been kept, and only its answer lost

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from orchestrator.core import Core
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticator, Authenticators
+from orchestrator.identity.lockout import Lockout
 from orchestrator.identity.tokens import Tokens, static
+from orchestrator.identity.watched import Watched
 from orchestrator.limits import zones_of
 from orchestrator.oauth import OAuth
 from orchestrator.policy.explain import PolicyViews
@@ -19,8 +21,8 @@ from orchestrator.settings import OrchestratorSettings
 class Gates:
     """What the doors ask."""
 
-    api: Authenticators
-    mcp: Authenticators
+    api: Watched
+    mcp: Watched
     """The same credentials, but for OAuth each door has an audience of its own."""
     challenges: Challenges
     policies: PolicyViews
@@ -34,9 +36,14 @@ def gates_of(settings: OrchestratorSettings, core: Core, oauth: OAuth) -> Gates:
     """
     challenges, trust = Challenges(keys=core.keys, clock=core.stores.clock), zones_of(settings).trust
     kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
+    lockout, clock = Lockout(), core.stores.clock
+
+    def watched(audience: Authenticator) -> Watched:
+        return Watched(Authenticators([*kinds, audience], trust), lockout=lockout, audit=core.audit, clock=clock)
+
     return Gates(
-        Authenticators([*kinds, oauth.at_api], trust),
-        Authenticators([*kinds, oauth.at_mcp], trust),
+        watched(oauth.at_api),
+        watched(oauth.at_mcp),
         challenges,
         policy_views(core),
     )
@@ -47,6 +54,7 @@ def _tokens(settings: OrchestratorSettings, core: Core) -> Tokens:
         static(settings.token.get_secret_value(), settings.join_token.get_secret_value()),
         node_of=core.desk.node_of,
         enrolled=core.enroller.principal,
+        needs_certificate=settings.tls,
     )
 
 

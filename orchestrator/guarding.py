@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
+from orchestrator.audit.log import AuditLog
 from orchestrator.core import Core, Stores
 from orchestrator.front.grants import GuardFront
 from orchestrator.front.ports import Verifier
@@ -13,6 +16,7 @@ from orchestrator.grants.decide import Question, Ruling
 from orchestrator.grants.guardian import Guardian
 from orchestrator.grants.ports import NoAudit
 from orchestrator.grants.types import read_types
+from orchestrator.ledger.audit_values import AuditEntry, Decision
 from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.grant_values import Asked
 from orchestrator.policy import facts
@@ -24,6 +28,8 @@ from tasks.invocation import TRUST_LEAST, Principal
 from tasks.node import RunGrantReply, RunGrantRequest
 from tasks.scopes import Role
 
+DETAIL_CHARS = 500
+"""Of a justification or a reason, in the audit log; the book has all of it."""
 RUN_TRUST = TRUST_LEAST
 """Of what an agent in a sandbox asks: it acts on what it has read."""
 
@@ -48,7 +54,7 @@ class CedarGrants:
 
 
 def guardian_of(settings: OrchestratorSettings, stores: Stores, policies: PolicyDesk) -> Guardian:
-    """Without policies nothing is granted by policy; until an audit is wired the book is the only record.
+    """Without policies nothing is granted by policy; `guard_of` brings the audit.
 
     Raises:
         SettingsError: the file of resource types is wrong.
@@ -60,6 +66,35 @@ def guardian_of(settings: OrchestratorSettings, stores: Stores, policies: Policy
         audit=NoAudit(),
         clock=stores.clock,
     )
+
+
+class AuditedGrants:
+    """Every decision of AuthGuardian in the fleet's audit log; without the record there is no token."""
+
+    _DECISIONS: ClassVar = {"grant.granted": Decision.ALLOWED, "grant.denied": Decision.REFUSED}
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+
+    async def note(self, act: str, by: str, tenant: str, about: Mapping[str, object]) -> None:
+        """Durable when it returns.
+
+        Raises:
+            LedgerDown, EpochLost: nothing was written.
+        """
+        names = ("grant", "agent", "scope", "rules", "justification", "parent")
+        details = {name: str(about[name])[:DETAIL_CHARS] for name in names if about.get(name)}
+        entry = AuditEntry(
+            act,
+            self._DECISIONS.get(act, Decision.NOTED),
+            by,
+            tenant=tenant,
+            credential=str(about.get("credential", "")),
+            target=str(about.get("resource_type", "")),
+            reason=str(about.get("reason", ""))[:DETAIL_CHARS],
+            details=details,
+        )
+        await self._log.write(entry)
 
 
 class RunGuard:
@@ -102,5 +137,5 @@ def guard_of(settings: FrontSettings, core: Core, doors: Verifier) -> GuardFront
     """Its door, which hears of every change."""
     guardian = core.guardian
     guard = GuardFront(guardian, doors, settings, core.stores.clock, types=guardian.types)
-    guardian.on_change = guard.changed
+    guardian.on_change, guardian.audit = guard.changed, AuditedGrants(core.audit)
     return guard

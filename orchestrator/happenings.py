@@ -54,6 +54,15 @@ class AttemptRunning:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryRefused:
+    """On a node's stream stood what that node cannot have said, or nobody can read."""
+
+    node: str
+    why: str
+    """`seal`, `unsealed` or `form`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progressed:
     """The tool reported progress. Not stored."""
 
@@ -141,6 +150,7 @@ Happening = (
     | AttemptReleased
     | AttemptRunning
     | Progressed
+    | EntryRefused
     | ApprovalAsked
     | ApprovalAnswered
     | AttemptEnded

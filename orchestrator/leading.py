@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from starlette.applications import Starlette
 
+from orchestrator.audited import audit_loops
 from orchestrator.core import Core
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.send import Sender
@@ -103,6 +104,7 @@ def lead(
                 core.dispatcher.offer(waiting)
             after = page[-1].id
         fleet_changed(core.dispatcher, core.streams)
+        await core.audit.begin(epoch)
         begin()
 
     return gained
@@ -146,8 +148,10 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(POLICY_EVERY_S, core.policy.refresh, "policies"),
         every(USES_EVERY_S, core.keys.save_uses, "uses of keys"),
         every(RELOAD_EVERY_S, core.guardian.look, "grants"),
+        every(SWEEP_EVERY_S, core.redis_users.keep, "redis users"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
         *upkeep(settings, core),
+        *audit_loops(settings, core),
     ]
 
 
@@ -189,6 +193,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
             async with front.running(), guard.running():
                 yield
         finally:
+            await core.audit.close()
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
             await asyncio.to_thread(sender.stop)

@@ -6,12 +6,14 @@ from dataclasses import replace
 from importlib.metadata import version
 from ipaddress import ip_network
 
+from orchestrator.api.edges import EdgeRules, networks_of
 from orchestrator.api.settings import ApiSettings, hosts_for
 from orchestrator.front.settings import LOOPBACK_HOSTS, LOOPBACK_ORIGINS, FrontSettings
 from orchestrator.policy.zones import Zones
 from orchestrator.registry.terms import Terms
 from orchestrator.settings import OrchestratorSettings
 from tasks.errors import SettingsError
+from tasks.redis_tls import RedisTls, with_tls
 from tasks.redis_url import parse
 from tasks.retry import RetryPolicy
 
@@ -41,6 +43,26 @@ def terms_of(settings: OrchestratorSettings) -> Terms:
     )
 
 
+def seal_secret(settings: OrchestratorSettings) -> bytes:
+    """What keys of sealed messages are derived from: never the join token, which nodes have."""
+    return (settings.pool_secret or settings.token).get_secret_value().encode()
+
+
+def redis_url_of(settings: OrchestratorSettings) -> str:
+    """As this process reaches it.
+
+    Raises:
+        SettingsError: files for TLS without a `rediss://` address.
+    """
+    files = RedisTls(settings.redis_ca, settings.redis_cert, settings.redis_key)
+    return with_tls(settings.redis_url.get_secret_value(), files)
+
+
+def scheme_of(settings: OrchestratorSettings) -> str:
+    """Of the doors."""
+    return "https" if settings.tls else "http"
+
+
 def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:
     """Where a machine that is ordered finds this fleet, without a slash at the end.
 
@@ -48,11 +70,23 @@ def url_for_nodes(settings: OrchestratorSettings, address: str) -> str:
         settings: as read.
         address: HOST:PORT of the doors.
     """
-    return (settings.url_for_nodes or f"http://{address}").rstrip("/")
+    return (settings.url_for_nodes or f"{scheme_of(settings)}://{address}").rstrip("/")
 
 
 def _hosts(settings: OrchestratorSettings) -> tuple[str, ...]:
     return tuple(host.strip() for host in settings.allowed_hosts.split(",") if host.strip())
+
+
+def _origins(settings: OrchestratorSettings) -> tuple[str, ...]:
+    """Pages that may ask: of this machine, of the names the fleet is served under, and those that are listed."""
+    listed = (origin.strip().rstrip("/") for origin in settings.allowed_origins.split(","))
+    return (*LOOPBACK_ORIGINS, *(f"https://{host}" for host in _hosts(settings)), *(one for one in listed if one))
+
+
+def _is_metrics_open(settings: OrchestratorSettings) -> bool:
+    if settings.open_metrics is not None:
+        return settings.open_metrics
+    return hosts_for(settings.host) is not None and not settings.trusted_proxies
 
 
 def front_settings(settings: OrchestratorSettings) -> FrontSettings:
@@ -62,7 +96,7 @@ def front_settings(settings: OrchestratorSettings) -> FrontSettings:
         version=version("mcpfleet"),
         sse_path="/sse" if settings.sse else None,
         allowed_hosts=(*LOOPBACK_HOSTS, *named, *(f"{host}:*" for host in named)),
-        allowed_origins=(*LOOPBACK_ORIGINS, *(f"https://{host}" for host in named)),
+        allowed_origins=_origins(settings),
         body_limit_bytes=settings.payload_limit_bytes,
         inline_window_s=settings.task_after_s,
     )
@@ -75,7 +109,12 @@ def api_settings(settings: OrchestratorSettings) -> ApiSettings:
         ApiSettings(),
         allowed_hosts=hosts and hosts | frozenset(_hosts(settings)),
         blob_limit_bytes=max(settings.result_limit_bytes, settings.capsule_limit_bytes),
-        is_metrics_open=settings.open_metrics,
+        is_metrics_open=_is_metrics_open(settings),
+        edges=EdgeRules(
+            origins=_origins(settings),
+            proxies=networks_of(settings.trusted_proxies, "MCPFLEET_TRUSTED_PROXIES"),
+            networks=networks_of(settings.allowed_networks, "MCPFLEET_ALLOWED_NETWORKS"),
+        ),
         version=version("mcpfleet"),
     )
 

@@ -12,6 +12,7 @@ from orchestrator.dispatch.records import Address
 from orchestrator.dispatch.send import Letter
 from orchestrator.ledger.values import Outstanding, Released
 from orchestrator.registry.roster import Roster
+from orchestrator.sealing import Seals
 from tasks.envelope import Delivery, Number, seal
 from tasks.invocation import Lane
 from tasks.tool import TIMEOUT_TOOLS_S, OnNodeLoss
@@ -29,9 +30,9 @@ class Outbox:
     """Satisfies the dispatcher's Outbox."""
 
     def __init__(
-        self, *, roster: Roster, sender: Sender, pool_key: Callable[[str], bytes], grace_agents_s: float
+        self, *, roster: Roster, sender: Sender, pool_key: Callable[[str], bytes], seals: Seals, grace_agents_s: float
     ) -> None:
-        self._roster, self._sender, self._pool_key = roster, sender, pool_key
+        self._roster, self._sender, self._pool_key, self._seals = roster, sender, pool_key, seals
         self._grace_agents_s = grace_agents_s
 
     @property
@@ -49,9 +50,13 @@ class Outbox:
         member = None if attempt.node is None else self._roster.find(attempt.node)
         if attempt.node is not None and member is None:
             return
+        delivery = self._delivery(attempt, released, number)
+        sealed = self._seals.delivery(delivery, member, attempt.pool)
+        if sealed is not None:
+            self._sender.send(Letter(attempt.invocation_id, queue, None, None, *sealed))
+            return
         key = member.delivery_key if member is not None else self._pool_key(attempt.pool)
-        body, mac = seal(self._delivery(attempt, released, number), key)
-        self._sender.send(Letter(attempt.invocation_id, queue, attempt.tool, attempt.project, body, mac))
+        self._sender.send(Letter(attempt.invocation_id, queue, attempt.tool, attempt.project, *seal(delivery, key)))
 
     def _delivery(self, attempt: Outstanding, released: Released, number: Number) -> Delivery:
         goes_on = attempt.lane is Lane.AGENTS and attempt.declared.on_node_loss is OnNodeLoss.RESUME

@@ -17,16 +17,25 @@ class Presented:
     """IP address of whoever sent it, as the connection says; None over a Unix socket."""
     certificate: str | None = None
     """SHA-256 thumbprint of its client certificate, base64url (RFC 8705, `x5t#S256`); None without one."""
+    node: str | None = None
+    """The node that certificate names; None without one, and for one that is no node's."""
 
 
 CERTIFICATE_KEY = "mcpfleet.certificate"
 """In an ASGI scope: the thumbprint, put there by whatever ended TLS in this process."""
+CERTIFIED_NODE_KEY = "mcpfleet.certified_node"
+"""The same: the node that the certificate names."""
 
 
 def presented(scope: Mapping[str, Any]) -> Presented:
     """What a request came with. Forwarded headers are not looked at: anybody may write them."""
     client = scope.get("client")
-    return Presented(_bearer(scope["headers"]), client[0] if client else None, scope.get(CERTIFICATE_KEY))
+    return Presented(
+        _bearer(scope["headers"]),
+        client[0] if client else None,
+        scope.get(CERTIFICATE_KEY),
+        scope.get(CERTIFIED_NODE_KEY),
+    )
 
 
 def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:

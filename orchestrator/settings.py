@@ -6,6 +6,7 @@ Durations are seconds, sizes bytes. `MCPFLEET_NODE_*` belongs to workers.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -23,6 +24,15 @@ class OrchestratorSettings(BaseModel):
     """Broker and streams, as the orchestrator reaches it; redis:// or sentinel://, see docs/redis.md."""
     redis_url_for_nodes: SecretStr | None = None
     """The same Redis as the nodes reach it; `redis_url` when absent."""
+    redis_acl: Literal["off", "file", "manage"] = "off"
+    """One Redis user per node: `file` by `mcpfleet redis acl`, `manage` made here at each join and ended with it;
+    docs/redis.md. `off` suits one machine: all have the address's own user."""
+    redis_ca: Path | None = None
+    """PEM: who signed the certificate of a `rediss://` server; the system's authorities when absent."""
+    redis_cert: Path | None = None
+    """PEM: our certificate, where that server asks for one."""
+    redis_key: Path | None = None
+    """PEM: its key."""
     blob_dir: Path = Path("blobs")
     """Where payloads over the inline limit are kept."""
     key_file: Path | None = None
@@ -58,14 +68,31 @@ class OrchestratorSettings(BaseModel):
     """HOST:PORT at which other replicas reach this one; host and port when absent."""
     listen_fd: int | None = None
     """A listening socket inherited from the parent, instead of host and port."""
+    tls: bool = False
+    """Doors speak TLS 1.3, and nodes need certificates of the fleet's own authority; needs `pool_secret`. Off: plain
+    HTTP, for one machine or behind a proxy that ends TLS."""
+    tls_cert: Path | None = None
+    """PEM: another authority's certificate for the doors, with its chain; from our own when absent."""
+    tls_key: Path | None = None
+    """PEM: its key."""
     allowed_hosts: str = ""
     """Further Host header values, separated by commas, when served under a name."""
+    allowed_origins: str = ""
+    """Origins of web pages that may ask, separated by commas; `https://` with each of `allowed_hosts` may anyway."""
+    allowed_networks: str = ""
+    """Addresses and networks from which anybody may come, separated by commas; empty: all. Nodes' too."""
+    trusted_proxies: str = ""
+    """Addresses of reverse proxies whose X-Forwarded-For and -Proto are believed, separated by commas; empty: none."""
     token: SecretStr
     """Bearer token of every door."""
     join_token: SecretStr
     """Bearer token with which nodes join."""
     pool_secret: SecretStr | None = None
-    """Keys of late-bound deliveries are derived from it; from `join_token` when absent."""
+    """Keys of sealed messages and of late-bound deliveries are derived from it. When absent, those of sealed ones
+    are from `token`, the others from `join_token`."""
+    seal_deliveries: bool = True
+    """Deliveries, nodes' events and control entries are sealed: Redis holds no arguments and no results, and
+    nodes that cannot open them are refused. Costs about 10 µs per call; off: only authenticated."""
     policy_dir: Path | None = None
     """Folder of Cedar policies and limits, see docs/policy.md. Without one, scopes and tenants alone decide."""
     trusted_networks: str = ""
@@ -135,8 +162,22 @@ class OrchestratorSettings(BaseModel):
     """It signs with one key for so long."""
     oauth_publish_s: float = Field(default=86_400.0, ge=600)
     """A key is published so long before it signs: longer than anybody keeps a key set."""
-    open_metrics: bool = True
-    """`/metrics` without a token: scrapers rarely send one, and it names no arguments."""
+    open_metrics: bool | None = None
+    """`/metrics` without a token; when absent, only on a loopback host without trusted proxies: it names tools."""
+    audit_key_file: Path | None = None
+    """Ed25519 key, PEM, that signs checkpoints of the audit log; made if missing; `audit.key` beside `blob_dir`."""
+    audit_checkpoints: str = ""
+    """Where each checkpoint is also kept, as a line of JSON: a file, best on another machine's disk, or `-`."""
+    audit_checkpoint_rows: int = Field(default=100, ge=1)
+    """A checkpoint after so many rows: what an intruder could rewrite unseen is what came after the last one."""
+    audit_checkpoint_s: float = Field(default=300.0, ge=1)
+    """Or after so many seconds, where there is a new row."""
+    audit_export: str = ""
+    """Where the audit log is copied to as it grows, separated by commas: see docs/audit.md."""
+    audit_calls: str = ""
+    """Tools whose calls have a row each in the audit log, as globs separated by commas; a row is one more commit."""
+    audit_retention_days: float = Field(default=0.0, ge=0)
+    """Older rows of the audit log are sealed by a checkpoint and removed; 0: never, for it is small."""
     flower_feed: bool = True
     """Tell Flower every task by Celery's event format, in batches."""
     log_level: str = "INFO"

@@ -117,6 +117,8 @@ class EnrolRequest(_Wire):
 
     credential_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the credential's text, in hex."""
+    csr: str | None = None
+    """PEM, PKCS #10: of a key that the node made. Its certificate is wanted too."""
 
 
 class EnrolReply(_Wire):
@@ -124,6 +126,23 @@ class EnrolReply(_Wire):
 
     node: str
     pool: str
+    certificate: str = ""
+    """PEM, with what it needs to be believed; empty where none was wanted, or the fleet makes none."""
+
+
+class CertificateRequest(_Wire):
+    """POST /v1/nodes/{name}/certificates, with the certificate that is to be replaced."""
+
+    csr: str
+    """PEM, PKCS #10."""
+
+
+class CertificateReply(_Wire):
+    """From now on the node's token is good with this certificate."""
+
+    certificate: str
+    not_after: float
+    """The orchestrator's wall clock."""
 
 
 class JoinRequest(_Wire):
@@ -147,6 +166,21 @@ class JoinRequest(_Wire):
     unstarted: tuple[str, ...] = ()
     """From that journal: incarnations that came after `resumes`, may have joined, and died before they could
     start anything. Where the orchestrator last knew one of them, the lists above are complete all the same."""
+    seals: bool = False
+    """It opens sealed deliveries; a node of before ADR 0020 does not."""
+
+
+class SealTerms(_Wire):
+    """The keys of one incarnation's sealed messages (ADR 0020). Secret, but for `signer`."""
+
+    key: str = Field(repr=False)
+    """Hex, 32 bytes: those of this node's deliveries, events and control entries are derived from it."""
+    pool_key: str = Field(repr=False)
+    """Hex, 32 bytes: of its pool's late-bound deliveries."""
+    signer: str
+    """Hex: the Ed25519 public key that late-bound deliveries are signed with."""
+    is_demanded: bool = True
+    """Nothing plain is taken by either side."""
 
 
 class JoinReply(_Wire):
@@ -174,6 +208,8 @@ class JoinReply(_Wire):
     """A larger session capsule is not saved; 0: this orchestrator takes none."""
     now: float | None = None
     """The orchestrator's wall clock when it answered; absent from one of before ADR 0010."""
+    seal: SealTerms | None = None
+    """Absent from an orchestrator of before ADR 0020: all is plain, authenticated with the keys above."""
 
 
 class RenewRequest(_Wire):
@@ -197,6 +233,9 @@ class RenewRequest(_Wire):
     returned: tuple[Ref, ...] = ()
     """Handed back by a draining node: not started here, and never to be. Said until a reply is heard. An
     orchestrator that does not know this field finds them missing from the inventory."""
+    sealed_by: str | None = None
+    """Names the seal terms this node has (`sealing.terms_id`), "" for none; others are sent to it with the
+    reply. None: a node of before ADR 0020, which opens nothing sealed."""
 
 
 class ApprovalAnswer(_Wire):
@@ -234,6 +273,8 @@ class RenewReply(_Wire):
     """Where the node knows another version: all of it."""
     secrets: str = ""
     """Another one than before: some secret may have a new version, and who runs with one asks for its own."""
+    seal: SealTerms | None = None
+    """New ones, where the node has others: the fleet's secret changed, or whether sealing is demanded."""
 
 
 class ClaimRequest(_Wire):

@@ -91,6 +91,10 @@ NEEDS = {
         (ROOT / ".cache/model-server/.setup").exists,
         "no small model on a real server (make model-server, minutes of CPU)",
     ),
+    "redis-tls": (
+        lambda: shutil.which("redis-server") is not None,
+        "no Redis that speaks TLS (apt-get install redis-server)",
+    ),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

@@ -12,10 +12,12 @@ slot is free.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from tasks.envelope import Delivery, Number, Opened, open_sealed
 from tasks.errors import BadDelivery
+from tasks.sealing import Opener
 
 SEEN_MAX = 65_536
 """Fences remembered, newest kept (about 15 MB at the most): a minute at 1,000 calls a second. What is older is
@@ -57,6 +59,8 @@ class Admission:
         self._mark: Number | None = None
         """Every addressed delivery up to this number was here, or will never be started."""
         self._cancelled: dict[Ref, None] = {}
+        self.sealed: Callable[[], Opener | None] = lambda: None
+        """Opens what is sealed; replaced where the fleet told this node its keys."""
 
     def open(self, body: str, mac: str) -> Opened:
         """Authenticate with the key of its kind only: ours where it is addressed, the pool's where not.
@@ -64,8 +68,13 @@ class Admission:
         The pool's key is shared, so it must not speak for one node.
 
         Raises:
-            BadDelivery: `mac`, `version`, `form`.
+            BadDelivery: `mac`, `version`, `form`; `unsealed` where sealing is demanded; what `Opener.open` raises.
         """
+        sealed = self.sealed()
+        if sealed is not None and sealed.is_sealed(mac):
+            return sealed.open(body, mac)
+        if sealed is not None and sealed.is_demanded:
+            raise BadDelivery("unsealed")
         try:
             opened, is_addressed = open_sealed(body, mac, self._key), True
         except BadDelivery as refused:

@@ -12,10 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Protocol
 
 import httpx
@@ -25,15 +22,17 @@ from redis.asyncio import Redis
 
 from tasks.ids import new_id
 from tasks.invocation import Lane
-from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref, RunGrantReply, RunGrantRequest
+from tasks.node import JoinReply, JoinRequest, Load, NodeState, Offer, Phase, Ref
 from tasks.queues import pool_queue
 from tasks.redis_clients import async_client
+from tasks.redis_tls import with_tls
 from tasks.tool import ToolSpec
 from worker.admit import Admission
 from worker.approvals import Approvals
 from worker.attempt import Limits, Runner
 from worker.attempt import Upstreams as Callee
 from worker.blobs import Blobs
+from worker.certificate import Certificate
 from worker.claims import ClaimBatch
 from worker.control import ControlReader
 from worker.door import Door
@@ -43,11 +42,13 @@ from worker.enrol import Credentials, Given
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
-from worker.grants import AskGuard, Grants, GuardAsk
+from worker.grants import AskGuard, Grants, guard_through
 from worker.heard import Heard
 from worker.journal import Journal, Kept
+from worker.machine import boot_id, our_version
 from worker.membership import Membership, join
 from worker.reporter import Reporter
+from worker.seals import Seals
 from worker.secrets import NodeSecrets
 from worker.settings import NodeSettings
 from worker.unsettled import Unsettled
@@ -55,7 +56,6 @@ from worker.upstreams.upstream import ServerStatus
 from worker.watch import Watch
 from worker.work import Stop
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 WHOLE_NODE = ""
 """In an offer's `unhealthy`: not one server, all of them."""
 _log = structlog.get_logger()
@@ -123,10 +123,13 @@ class Node:
         self.reply: JoinReply
         self.executor: Executor
         self.membership: Membership
+        self.seals: Seals
         self._clock = clock
         self._redis_of = redis_of or _redis
         self._heard = Heard(settings.state_dir / "heard", is_kept=settings.machine_ttl_s > 0)
-        self.door = Door(settings.orchestrator_url, transport)
+        is_tls = "https://" in settings.orchestrator_url
+        self._certificate = Certificate(settings.state_dir, settings.name, settings.ca) if is_tls else None
+        self.door = Door(settings.orchestrator_url, transport, self._certificate.context if self._certificate else None)
         self._tasks: list[asyncio.Task[None]] = []
         self._redis: list[Redis] = []
         self._journal: Journal | None = None
@@ -145,7 +148,7 @@ class Node:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._journal = Journal.open(folder / f"{settings.name}.db", boot_id=boot_id())
         given = Given(settings.enrol_token.get_secret_value(), settings.join_token.get_secret_value())
-        self._credentials = Credentials(folder, settings.name, given, random.random)
+        self._credentials = Credentials(folder, settings.name, given, random.random, self._certificate)
 
     async def start(self) -> JoinReply:
         """Join and hold the lease. The servers are started before, by whoever owns them.
@@ -165,6 +168,7 @@ class Node:
             interrupted=_refs(left.interrupted),
             finished=_refs(left.finished),
             unstarted=left.unstarted,
+            seals=True,
         )
         self._journal.joining(self.incarnation)
         attempt = partial(join, self.door, request, self._clock, random.random)
@@ -245,6 +249,11 @@ class Node:
         )
 
     @property
+    def redis_url(self) -> str:
+        """With this machine's files."""
+        return with_tls(self.reply.redis_url, self.settings.redis_tls)
+
+    @property
     def _deaf(self) -> str | None:
         return None if self.ear is None else self.ear.trouble
 
@@ -280,8 +289,10 @@ class Node:
 
     def _assemble(self, journal: Journal) -> None:
         reply, settings = self.reply, self.settings
-        redis = self._connect()
-        self._reporter = Reporter(redis, reply.events_stream, self._clock)
+        wall_s, refused = self._clock.wall_s, self.metrics.refused
+        seals = self.seals = Seals(node=reply.node, pool=settings.pool, wall_s=wall_s, refused=refused)
+        seals.take(reply.seal)
+        self._reporter = Reporter(self._connect(), reply.events_stream, self._clock, seals.event)
         blobs = Blobs(settings.state_dir / f"{settings.name}.results", self.door)
         self._unsettled = Unsettled(journal, self._reporter, blobs)
         limits = Limits(reply.inline_limit_bytes, reply.result_limit_bytes, reply.capsule_limit_bytes)
@@ -298,25 +309,30 @@ class Node:
             clock=self._clock,
         )
         self.membership = self._member(journal, approvals)
-        self.servers.on_change, self.servers.ask_guard = self.membership.nudge, self._ask_guard
+        self.servers.on_change, self.servers.ask_guard = (
+            self.membership.nudge,
+            guard_through(self.door, self.incarnation),
+        )
         control = ControlReader(
-            self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel, approvals
+            self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel, approvals, seals.control
         )
         self.metrics.watch(self._gauges())
         self._tasks = [asyncio.create_task(run()) for run in (self._reporter.run, control.run, self.membership.run)]
-
-    async def _ask_guard(self, ask: GuardAsk) -> RunGrantReply:
-        return await self.door.ask_guard(RunGrantRequest(incarnation=self.incarnation, **asdict(ask)))
+        if self._certificate is not None and self._certificate.is_there:
+            keeping = self._certificate.keep(self.door.certificate, self._clock, random.random)
+            self._tasks.append(asyncio.create_task(keeping))
 
     def _admission(self) -> Admission:
         reply = self.reply
-        return Admission(
+        admission = Admission(
             node=reply.node,
             incarnation=self.incarnation,
             key=bytes.fromhex(reply.delivery_key),
             pool_key=bytes.fromhex(reply.pool_key),
             term=reply.term,
         )
+        admission.sealed = lambda: self.seals.deliveries
+        return admission
 
     def _member(self, journal: Journal, approvals: Approvals) -> Membership:
         def load() -> Load:
@@ -342,6 +358,7 @@ class Node:
             on_answers=approvals.answered,
             grants=self.servers.grants,
             on_secrets=self._secrets.marked,
+            seals=self.seals,
             clock=self._clock,
         )
 
@@ -365,25 +382,8 @@ class Node:
         return 0 if self._unsettled is None else len(self._unsettled)
 
     def _connect(self) -> Redis:
-        redis = self._redis_of(self.reply.redis_url)
-        self._redis.append(redis)
-        return redis
-
-
-def boot_id() -> str:
-    """Changes with every boot; a constant where the system has none (then no crash is noticed)."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return str(int(psutil.boot_time()))
-
-
-def our_version() -> str:
-    """Of the installed distribution."""
-    try:
-        return version("mcpfleet")
-    except PackageNotFoundError:
-        return "0+source"
+        self._redis.append(self._redis_of(self.redis_url))
+        return self._redis[-1]
 
 
 def pool_queues(settings: NodeSettings) -> dict[Lane, str]:

@@ -28,6 +28,7 @@ from tasks.app import make_app
 from tasks.invocation import Lane
 from tasks.invoke import register
 from tasks.queues import TASK_NAME
+from tasks.sealing import Opener, labelled
 
 PRELOADED = ("celery.bin.celery", "celery.apps.worker", "celery.worker.consumer", "kombu.transport.redis")
 GATHER_S = 0.001
@@ -40,9 +41,14 @@ _log = structlog.get_logger()
 class Inbox:
     """Deliveries on their way into the loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Callable[[str, str], None],
+        refuse: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._loop = loop
-        self._deliver = deliver
+        self._deliver, self._refuse = deliver, refuse
         self._messages: deque[tuple[str, str]] = deque()
         self._is_scheduled = False
         self._drained_at_s = 0.0
@@ -53,6 +59,10 @@ class Inbox:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon_threadsafe(self._wake)
+
+    def refuse(self, why: str) -> None:
+        """From any thread: a message that holds no delivery."""
+        self._loop.call_soon_threadsafe(self._refuse, why)
 
     def _wake(self) -> None:
         """At once under a light load; a heavy one gathers, so that a turn of the loop has several to journal."""
@@ -80,8 +90,10 @@ class CelerySide:
         pool_queues: dict[Lane, str],
         put: Callable[[str, str], None],
         own_signals: Callable[[], None],
+        refuse: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._name = name
+        self._refuse = refuse
         self._pool_queues = {lane: queue for lane, queue in pool_queues.items() if queue in queues}
         self._paused: set[Lane] = set()
         self._asked: deque[Callable[[], object]] = deque()
@@ -158,7 +170,8 @@ class CelerySide:
         if self._pool_queues:
             app.conf.broker_transport_options = {**app.conf.broker_transport_options, "polling_interval": BRPOP_S}
         register(app, put)
-        app.tasks[TASK_NAME].Strategy = _hand_over(put)
+        for name, task in app.tasks.items():  # Celery brings tasks of its own, and would run them
+            task.Strategy = _hand_over(put, self._refuse) if name == TASK_NAME else _turn_away(self._refuse)
         side = self
 
         class Ready(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
@@ -167,6 +180,7 @@ class CelerySide:
             def start(self, worker: Any) -> None:  # noqa: ANN401 - celery is untyped
                 """The worker is there to be stopped; signals are ours from here on."""
                 side._worker = worker
+                _count_strangers(worker.consumer, side._refuse)
                 own_signals()
 
         app.steps["worker"].add(Ready)
@@ -183,7 +197,14 @@ def preload() -> None:
         importlib.import_module(module)
 
 
-def _hand_over(put: Callable[[str, str], None]) -> Callable[..., Callable[..., None]]:
+def _count_strangers(consumer: Any, refuse: Callable[[str], None]) -> None:  # noqa: ANN401 - celery is untyped
+    """Messages that name another task, or hold none: Celery would write their bodies into the log."""
+    consumer.on_unknown_task = lambda *_: refuse("task")
+    for name in ("on_unknown_message", "on_invalid_task", "on_decode_error"):
+        setattr(consumer, name, lambda *_: refuse("form"))
+
+
+def _hand_over(put: Callable[[str, str], None], refuse: Callable[[str], None]) -> Callable[..., Callable[..., None]]:
     """A Celery task strategy that hands the message over where the default one would build a request.
 
     Its parts that we do not use (request, tracer, events, revocation, rate limits, ETA) cost more than
@@ -196,12 +217,23 @@ def _hand_over(put: Callable[[str, str], None]) -> Callable[..., Callable[..., N
                 (body, mac), _kwargs, _embed = message.decode()
             except (ValueError, TypeError) as error:
                 _log.warning("message_unreadable", detail=str(error)[:200])
+                refuse("form")
                 return
-            put(body, mac)
+            if not (isinstance(body, str) and isinstance(mac, str)):
+                refuse("form")
+            elif Opener.is_sealed(mac) and not labelled(body, message.headers.get("id")):
+                refuse("label")  # somebody who cannot read it gave it the id of another
+            else:
+                put(body, mac)
 
         return handle
 
     return strategy
+
+
+def _turn_away(refuse: Callable[[str], None]) -> Callable[..., Callable[..., None]]:
+    """The strategy of tasks that are not ours."""
+    return lambda *_args, **_more: lambda *_message: refuse("task")
 
 
 def _keep_logging(**_: object) -> None:

@@ -26,8 +26,8 @@ from tasks.errors import FleetError
 from tasks.ids import new_id
 from tasks.node import Visibility
 from tasks.settings import read, variable_of
-from worker.bootstrap import our_version
 from worker.fleet_clock import FleetClock
+from worker.machine import our_version
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
 from worker.process import Exit, McpSide, NodeProcess
 from worker.secrets import NodeSecrets, no_cores

@@ -6,7 +6,7 @@ Only a shortcut: the next renewal repeats all of it, so a missed entry costs sec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -44,18 +44,21 @@ class Questions(Protocol):
 class ControlReader:
     """One reader, on a connection of its own: XREAD blocks it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one part, and everything it needs
         self,
         redis: Redis,
         stream: str,
         settled: Callable[[list[Ref]], None],
         cancel: Callable[[Ref], None],
         questions: Questions,
+        opened: Callable[[Mapping[bytes, bytes]], bytes | None] = lambda fields: fields.get(FIELD, b""),
     ) -> None:
+        """`opened`: what an entry says, from its fields; None where it is not to be believed."""
         self._redis = redis
         self._stream = stream
         self._settled = settled
         self._cancel, self._questions = cancel, questions
+        self._opened = opened
         self._last_id: Any = b""
 
     async def run(self) -> None:
@@ -80,7 +83,9 @@ class ControlReader:
             reply: Any = await self._redis.xread({self._stream: self._last_id}, count=COUNT, block=BLOCK_MS)
         for entry_id, fields in _entries(reply):
             self._last_id = entry_id
-            self._take(fields.get(FIELD, b""))
+            value = self._opened(fields)
+            if value is not None:
+                self._take(value)
         if reply:
             await asyncio.sleep(GATHER_S)
 

@@ -6,6 +6,7 @@ long it makes sense.
 
 from __future__ import annotations
 
+import ssl
 from collections import deque
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from tasks.errors import NotAllowed, OrchestratorDown, Permanent
 from tasks.node import (
     RENEW_EVERY_S,
+    CertificateReply,
+    CertificateRequest,
     ClaimReply,
     ClaimRequest,
     EnrolReply,
@@ -51,13 +54,15 @@ class Door:
     asks the next replica.
     """
 
-    def __init__(self, urls: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, urls: str, transport: httpx.AsyncBaseTransport | None = None, context: ssl.SSLContext | None = None
+    ) -> None:
         self._urls = deque(url.strip().rstrip("/") for url in urls.split(","))
         self.token = ""
         """To enrol and to join with, set by whoever has it; after the join, the incarnation's own."""
         self._node = ""
         # A renewal that takes longer than the time between two is as good as lost.
-        self._http = httpx.AsyncClient(timeout=RENEW_EVERY_S, transport=transport)
+        self._http = httpx.AsyncClient(timeout=RENEW_EVERY_S, transport=transport, verify=context or True)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -66,6 +71,10 @@ class Door:
     async def enrol(self, name: str, request: EnrolRequest) -> EnrolReply:
         """With a one-time token."""
         return await self._post(f"/v1/enrolments/{name}", request, EnrolReply)
+
+    async def certificate(self, csr: str) -> CertificateReply:
+        """The next one, over a connection with the one at hand."""
+        return await self._post(f"/v1/nodes/{self._node}/certificates", CertificateRequest(csr=csr), CertificateReply)
 
     async def join(self, request: JoinRequest) -> JoinReply:
         """With the fleet's join token or our credential; every later request carries the incarnation's own."""
@@ -115,6 +124,8 @@ class Door:
 
     async def _send(self, method: str, path: str, body: bytes | None, kind: str = "application/json") -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
+        if path.startswith("/v1/enrolments/") or path.endswith("/certificates"):
+            headers["Connection"] = "close"  # what it answers is shown by connections that are made after it
         url = self._urls[0]
         try:
             response = await self._http.request(method, url + path, content=body, headers=headers)

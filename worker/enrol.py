@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 from tasks.node import EnrolReply, EnrolRequest
+from worker.certificate import Certificate
 from worker.door import Refused
 
 T = TypeVar("T")
@@ -65,8 +66,15 @@ class Given:
 class Credentials:
     """One node's. Made after the journal was opened, which keeps a second process out."""
 
-    def __init__(self, folder: Path, name: str, given: Given, draw: Callable[[], float]) -> None:
-        self._name, self._given, self._draw = name, given, draw
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        given: Given,
+        draw: Callable[[], float],
+        certificate: Certificate | None = None,
+    ) -> None:
+        self._name, self._given, self._draw, self._certificate = name, given, draw, certificate
         self._path = folder / f"{name}.credential"
         self._next_path = folder / f"{name}.credential.next"
         self._current, self._next = _read(self._path), _read(self._next_path)
@@ -124,7 +132,8 @@ class Credentials:
             self._promote()
 
     async def _trade(self, door: EnrolDoor, token: str, made: Kept) -> None:
-        request, wait_s = EnrolRequest(credential_digest=_digest(made.secret)), RETRY_FIRST_S
+        csr = None if self._certificate is None else self._certificate.csr()
+        request, wait_s = EnrolRequest(credential_digest=_digest(made.secret), csr=csr), RETRY_FIRST_S
         while True:
             door.token = token
             try:
@@ -135,6 +144,8 @@ class Credentials:
                 await asyncio.sleep(pause_s)
                 wait_s = min(RETRY_CAP_S, wait_s * 2)
             else:
+                if self._certificate is not None:
+                    self._certificate.take(reply.certificate)
                 _log.info("enrolled", node=reply.node, pool=reply.pool)
                 return
 

@@ -124,16 +124,16 @@ class Executor:
             opened = self._admission.open(body, mac)
             way = self._admission.judge(opened.delivery)
         except BadDelivery as refused:
-            self._refuse(refused.why)
+            self.refuse(refused.why)
             return
         except Exception:  # noqa: BLE001 - the top of a delivery's body: junk must not end the node
             _log.exception("delivery_unreadable")
-            self._refuse("form")
+            self.refuse("form")
             return
         delivery = opened.delivery
         work = Work(delivery, opened, (delivery.invocation, delivery.fence))
         if work.ref in self._works or work.ref in self._unsettled:
-            self._refuse("fence")  # held for longer than it is remembered; late-bound ones have no number
+            self.refuse("fence")  # held for longer than it is remembered; late-bound ones have no number
             return
         if way is Way.CLAIM:
             self._claim(work, body, mac)
@@ -286,7 +286,7 @@ class Executor:
                 self._enqueue(work)
             return
         self._works.pop(work.ref, None)
-        self._refuse("claim")
+        self.refuse("claim")
         self._fill(lane)
 
     def _enqueue(self, work: Work) -> None:
@@ -380,8 +380,9 @@ class Executor:
             if work.phase is Phase.WAITING and work.delivery.node is not None and work.delivery.term < term:
                 self._unqueue(work)
                 del self._works[ref]
-                self._refuse("term")
+                self.refuse("term")
 
-    def _refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> None:
+        """Count a message of a queue of ours that is no delivery to be run."""
         self._meter.refused(why)
         _log.info("delivery_refused", why=why)

@@ -7,12 +7,12 @@ what changed, and a node without a good lease starts nothing, so no start is jud
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from tasks.errors import OrchestratorDown
 from tasks.grant import META_KEY, READ_ONLY, Grant, GrantInvalid, GrantKeys, GrantNews, check_use
-from tasks.node import Ref, RunGrantReply
+from tasks.node import Ref, RunGrantReply, RunGrantRequest
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import ToolPolicy
 from worker.upstreams.errors import UpstreamError, permanent
@@ -55,6 +55,21 @@ AskGuard = Callable[[GuardAsk], Awaitable[RunGrantReply]]
 async def no_guard(_: GuardAsk) -> RunGrantReply:
     """Before the node has joined."""
     raise OrchestratorDown("the fleet", "this node has not joined yet")
+
+
+class GuardDoor(Protocol):
+    """The orchestrator, for what runs ask."""
+
+    async def ask_guard(self, request: RunGrantRequest) -> RunGrantReply: ...
+
+
+def guard_through(door: GuardDoor, incarnation: str) -> AskGuard:
+    """AuthGuardian, as this process reaches it."""
+
+    async def ask(said: GuardAsk) -> RunGrantReply:
+        return await door.ask_guard(RunGrantRequest(incarnation=incarnation, **asdict(said)))
+
+    return ask
 
 
 class Grants:

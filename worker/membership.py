@@ -26,6 +26,7 @@ from tasks.node import (
     Ref,
     RenewReply,
     RenewRequest,
+    SealTerms,
 )
 from worker.admit import Ref as RefPair
 from worker.door import Refused
@@ -113,6 +114,19 @@ class Holder(Protocol):
         ...
 
 
+class Keys(Protocol):
+    """What this node seals and opens with."""
+
+    @property
+    def id(self) -> str:
+        """Names them."""
+        ...
+
+    def take(self, terms: SealTerms | None) -> None:
+        """New ones, if any."""
+        ...
+
+
 async def join(
     door: Renewals, request: JoinRequest, clock: FleetTime, draw: Callable[[], float]
 ) -> tuple[JoinReply, Lease]:
@@ -154,6 +168,7 @@ class Membership:
         on_answers: Callable[[Iterable[ApprovalAnswer]], None] = lambda _: None,
         grants: Grants | None = None,
         on_secrets: Callable[[str], None] = lambda _: None,
+        seals: Keys | None = None,
         clock: FleetTime,
     ) -> None:
         self.is_draining = False
@@ -166,8 +181,8 @@ class Membership:
         self._offer = offer
         self._offered = offer()
         self._load = load
-        self._on_state, self._on_answers, self._on_secrets = on_state, on_answers, on_secrets
         self._grants = grants or Grants(clock)
+        self._on_state, self._on_answers, self._on_secrets, self._seals = on_state, on_answers, on_secrets, seals
         self._clock = clock
         self._heard = self._number = 0
         self._nudge = asyncio.Event()
@@ -207,6 +222,7 @@ class Membership:
             offer=offer if offer != self._offered else None,
             returned=tuple(Ref(invocation=ref[0], fence=ref[1]) for ref in returned),
             grants=self._grants.version,
+            sealed_by=None if self._seals is None else self._seals.id,
         )
         try:
             reply = await self._door.renew(request)
@@ -227,6 +243,8 @@ class Membership:
         if not self.is_reachable:
             self.is_reachable = True
             _log.info("orchestrator_is_back", term=reply.term)
+        if self._seals is not None:
+            self._seals.take(reply.seal)
         told = {(held.invocation, held.fence) for held in inventory}
         self._executor.settled(_pairs(reply.settled))
         for ref in _pairs(reply.void):

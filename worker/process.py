@@ -203,12 +203,13 @@ class NodeProcess:
         return index
 
     def _make_celery(self, node: Node) -> CelerySide:
-        inbox = Inbox(asyncio.get_running_loop(), node.deliver)
+        inbox = Inbox(asyncio.get_running_loop(), node.deliver, node.executor.refuse)
         return CelerySide(
             name=self._settings.name,
-            redis_url=node.reply.redis_url,
+            redis_url=node.redis_url,
             queues=node.reply.queues,
             pool_queues=pool_queues(self._settings),
             put=inbox.put,
             own_signals=self._own_signals,
+            refuse=inbox.refuse,
         )

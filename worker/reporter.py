@@ -8,7 +8,7 @@ to write the journal: `execute` does, before it reports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,8 +57,12 @@ class _Sent:
 class Reporter:
     """The writer of one node's events stream."""
 
-    def __init__(self, redis: Stream, stream: str, clock: Clock) -> None:
+    def __init__(
+        self, redis: Stream, stream: str, clock: Clock, seal: Callable[[bytes], tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """`seal`: field and value of an entry, from what it says; plain without one."""
         self.is_redis_up = True
+        self._seal = seal or _plain
         self._redis = redis
         self._stream = stream
         self._clock = clock
@@ -132,7 +136,7 @@ class Reporter:
             async with asyncio.timeout(ANSWER_S):
                 oldest_ms = max(0, self._newest_ms - int(KEEP_S * 1000))
                 added = await self._redis.execute_command(
-                    "XADD", self._stream, "MINID", "~", str(oldest_ms), "*", FIELD, value
+                    "XADD", self._stream, "MINID", "~", str(oldest_ms), "*", *self._seal(value)
                 )
                 self._newest_ms = _millis(added)
         self._written = self._taken
@@ -172,6 +176,10 @@ class Reporter:
             self._outbox.append(sent.bare)
         if self._outbox:
             self._wake.set()
+
+
+def _plain(value: bytes) -> tuple[bytes, bytes]:
+    return FIELD, value
 
 
 def _bare(packed: bytes) -> bytes:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from tasks.invocation import Lane
 from tasks.node import NAME_PATTERN, Visibility
+from tasks.redis_tls import RedisTls
 
 PREFIX = "MCPFLEET_NODE_"
 
@@ -37,6 +38,14 @@ class NodeSettings(BaseModel):
     node makes itself and keeps in its state directory. Of no use afterwards."""
     join_token: SecretStr = SecretStr("")
     """The fleet's, good for every name and pool; not needed by a node that has enrolled."""
+    ca: Path | None = None
+    """PEM: who signed the certificate of an `https://` orchestrator (`mcpfleet ca`); the system's when absent."""
+    redis_ca: Path | None = None
+    """PEM: who signed the certificate of the fleet's Redis, where that is reached over TLS."""
+    redis_cert: Path | None = None
+    """PEM: this node's certificate for it, where it asks for one."""
+    redis_key: Path | None = None
+    """PEM: its key."""
     servers: Path | None = None
     """The `mcpServers` file; without one the node offers the built-in `probe` only."""
     slots_tools: int = Field(8, ge=0, le=10_000)
@@ -69,6 +78,11 @@ class NodeSettings(BaseModel):
     """The machine's dead-man powers it off when its fleet was not heard of for so long; 0: it is never asked to."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` has a line for each call."""
+
+    @property
+    def redis_tls(self) -> RedisTls:
+        """This machine's files for Redis."""
+        return RedisTls(self.redis_ca, self.redis_cert, self.redis_key)
 
     @property
     def slots(self) -> dict[Lane, int]:

@@ -18,8 +18,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from orchestrator.api.approvals import ApprovalDoor
+from orchestrator.api.audit import AuditDoor, Log
+from orchestrator.api.auditing import Auditor
+from orchestrator.api.certificates import NoCertificates
 from orchestrator.api.costs import CostsDoor
-from orchestrator.api.door import Door, trace_of
+from orchestrator.api.door import Door
+from orchestrator.api.edges import Edges
 from orchestrator.api.enrolments import EnrolmentDoor
 from orchestrator.api.fleet_views import DeadLetters, FleetViews
 from orchestrator.api.hosts import HostGuard
@@ -34,6 +38,7 @@ from orchestrator.api.policy import PolicyDoor
 from orchestrator.api.ports import (
     Approvals,
     Blobs,
+    Certificates,
     Challenges,
     Enrolments,
     Erasure,
@@ -54,6 +59,7 @@ from orchestrator.api.scale_views import ScaleDoor
 from orchestrator.api.secrets import SecretDoor
 from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
+from orchestrator.api.trace import trace_of
 from orchestrator.api.waits import Waits
 from tasks.clock import Clock, SystemClock
 
@@ -76,8 +82,10 @@ def create_app(
     erasure: Erasure,
     keys: Keys,
     challenges: Challenges,
+    audit: Log,
     policies: Policies,
     oauth: OAuthClients | None = None,
+    certificates: Certificates | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
     extra_routes: Sequence[BaseRoute] = (),
@@ -94,8 +102,8 @@ def create_app(
     operations = (
         *Invocations(fleet, clock or SystemClock(), settings, money).operations(),
         *Waits(fleet, settings).operations(),
-        *NodeProtocol(nodes, enrolments).operations(),
-        *EnrolmentDoor(enrolments).operations(),
+        *NodeProtocol(nodes, enrolments, certificates or NoCertificates()).operations(),
+        *EnrolmentDoor(enrolments, certificates or NoCertificates()).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet).operations(),
         *DeadLetters(fleet).operations(),
@@ -108,14 +116,16 @@ def create_app(
         *CostsDoor(money, clock or SystemClock()).operations(),
         *(() if run_grants is None else RunGrantDoor(run_grants).operations()),
         *OAuthDoor(oauth).operations(),
+        *AuditDoor(audit).operations(),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
-    guard = [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
+    guard = [Middleware(Edges, rules=settings.edges)]
+    guard += [] if settings.allowed_hosts is None else [Middleware(HostGuard, allowed=settings.allowed_hosts)]
     guard += [] if leads is None else [Middleware(LeaderGuard, leads=leads)]
     handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
     app = Starlette(
-        routes=[*_routes(operations, verifier, settings), *extra_routes],
+        routes=[*_routes(operations, verifier, settings, Auditor(audit)), *extra_routes],
         middleware=guard,
         exception_handlers=handlers,
         lifespan=lifespan,
@@ -125,14 +135,13 @@ def create_app(
     return app
 
 
-def _routes(operations: Sequence[Operation], verifier: Verifier, settings: ApiSettings) -> list[Route]:
+def _routes(
+    operations: Sequence[Operation], verifier: Verifier, settings: ApiSettings, auditor: Auditor
+) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [
-        Route(path, Door(methods, verifier, settings.body_limit_bytes, settings.resource_metadata))
-        for path, methods in by_path.items()
-    ]
+    return [Route(path, Door(methods, verifier, settings, auditor)) for path, methods in by_path.items()]
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:

@@ -6,27 +6,26 @@ body limits and the last `except`. Refuses to know what an operation does.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping
 
 import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from orchestrator.api.auditing import REFUSALS, Auditor, is_audited
 from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
 from orchestrator.api.ports import Verifier
 from orchestrator.api.problems import CHALLENGE, NotYours, WrongMediaType, WrongMethod, internal, invalid, problem
 from orchestrator.api.reply import Reply, Stream
+from orchestrator.api.settings import ApiSettings
 from orchestrator.api.strict_json import parse
+from orchestrator.api.trace import trace_of
 from orchestrator.presented import Presented, presented
 from tasks.errors import FleetError, NotAllowed, PayloadTooLarge
 from tasks.invocation import Principal
 from tasks.scopes import require
 
 log = structlog.get_logger("mcpfleet.api")
-
-_TRACEPARENT_PARTS = 4
-_TRACE_ID_CHARS = 32
 
 
 class CallerGone(Exception):
@@ -37,9 +36,10 @@ class Door:
     """All operations of one path."""
 
     def __init__(
-        self, operations: Mapping[str, Operation], verifier: Verifier, body_limit_bytes: int, metadata: str = ""
+        self, operations: Mapping[str, Operation], verifier: Verifier, settings: ApiSettings, auditor: Auditor
     ) -> None:
-        self._operations, self._verifier, self._limit_bytes = dict(operations), verifier, body_limit_bytes
+        self._operations, self._verifier, self._auditor = dict(operations), verifier, auditor
+        self._limit_bytes, metadata = settings.body_limit_bytes, settings.resource_metadata
         self._challenge = f'{CHALLENGE}, resource_metadata="{metadata}"' if metadata else CHALLENGE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,16 +76,37 @@ class Door:
         if operation is None:
             raise WrongMethod(scope["method"], sorted(self._operations))
         shown = presented(scope)
-        principal = await self._admit(operation, shown, scope["path_params"])
+        principal = await self._known(operation, shown)
         ask = Ask(principal, trace_id, scope["path_params"], headers, presented=shown)
+        try:
+            self._admit(operation, principal, scope["path_params"])
+        except FleetError as error:
+            await self._auditor.forbidden(operation, ask, error)
+            raise
         ask._query = read_query(scope["query_string"], operation.query)  # noqa: SLF001 - filled here only
         if operation.takes_stream:
             ask.chunks = _chunks(receive)
         elif operation.body is not None:
             ask._body = await self._read(operation.body, headers, receive)  # noqa: SLF001
-        return await operation.handler(ask)
+        return await self._carry_out(operation, ask)
 
-    async def _admit(self, operation: Operation, shown: Presented, path: Mapping[str, str]) -> Principal:
+    async def _carry_out(self, operation: Operation, ask: Ask) -> Reply | Stream:
+        """The handler; the audit log hears of an act before it begins, and of one that did not come off."""
+        if not is_audited(operation):
+            try:
+                return await operation.handler(ask)
+            except FleetError as error:
+                if error.http_status in REFUSALS:
+                    await self._auditor.forbidden(operation, ask, error)
+                raise
+        row = await self._auditor.begins(operation, ask)
+        try:
+            return await operation.handler(ask)
+        except Exception as error:
+            await self._auditor.failed(operation, ask, row, error)
+            raise
+
+    async def _known(self, operation: Operation, shown: Presented) -> Principal:
         if operation.scope is None:
             return NOBODY
         if not shown.token:
@@ -93,10 +114,15 @@ class Door:
         principal = await self._verifier.verify(shown)
         if principal is None:
             raise NotAllowed("this token is not known here; check MCPFLEET_TOKEN")
+        return principal
+
+    @staticmethod
+    def _admit(operation: Operation, principal: Principal, path: Mapping[str, str]) -> None:
+        if operation.scope is None:
+            return
         require(principal, operation.scope)
         if operation.is_for_itself and principal.id != path["name"]:
             raise NotYours(f"the token of node {principal.id!r} does not speak for {path['name']!r}")
-        return principal
 
     async def _read(self, model: type[BaseModel], headers: Mapping[bytes, bytes], receive: Receive) -> BaseModel:
         kind = headers.get(b"content-type", b"application/json")
@@ -128,16 +154,6 @@ class Door:
         if size > self._limit_bytes:
             raise PayloadTooLarge("the body", size, self._limit_bytes)
         return body
-
-
-def trace_of(headers: Mapping[bytes, bytes]) -> str:
-    """The caller's trace id, or a new one. Source: W3C Trace Context, `traceparent`."""
-    parts = headers.get(b"traceparent", b"").decode("latin-1").split("-")
-    if len(parts) >= _TRACEPARENT_PARTS and len(parts[1]) == _TRACE_ID_CHARS:
-        given = parts[1]
-        if set(given) <= set("0123456789abcdef") and set(given) != {"0"}:
-            return given
-    return os.urandom(16).hex()
 
 
 async def _chunks(receive: Receive, first: Mapping[str, object] | None = None) -> AsyncIterator[bytes]:

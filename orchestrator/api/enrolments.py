@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.api.operation import Answer, Ask, Operation
-from orchestrator.api.ports import Enrolments
+from orchestrator.api.ports import Certificates, Enrolments
 from orchestrator.api.reply import Reply, model
 from orchestrator.identity.tokens import digest
 from tasks.node import EnrolReply, EnrolRequest
@@ -14,8 +14,8 @@ from tasks.scopes import Scope
 class EnrolmentDoor:
     """Tokens and credentials of nodes."""
 
-    def __init__(self, enrolments: Enrolments) -> None:
-        self._enrolments = enrolments
+    def __init__(self, enrolments: Enrolments, certificates: Certificates) -> None:
+        self._enrolments, self._certificates = enrolments, certificates
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -40,8 +40,9 @@ class EnrolmentDoor:
 
     async def enrol(self, ask: Ask) -> Reply:
         """POST /v1/enrolments/{name}."""
-        credential = ask.body(EnrolRequest).credential_digest
-        return model(await self._enrolments.enrol(ask.path["name"], digest(ask.presented.token), credential))
+        wanted, name = ask.body(EnrolRequest), ask.path["name"]
+        reply = await self._enrolments.enrol(name, digest(ask.presented.token), wanted.credential_digest)
+        return model(reply.model_copy(update={"certificate": self._certificates.enrolled(name, wanted.csr)}))
 
     async def revoke(self, ask: Ask) -> Reply:
         """DELETE /v1/enrolments/{name}."""

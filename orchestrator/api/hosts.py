@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestrator.api.door import trace_of
 from orchestrator.api.problems import WrongHost, problem
+from orchestrator.api.trace import trace_of
 
 
 class HostGuard:

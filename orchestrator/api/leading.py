@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestrator.api.door import trace_of
 from orchestrator.api.problems import NotLeading, problem
+from orchestrator.api.trace import trace_of
 
 METRICS_PATH = "/metrics"
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 from functools import partial
 
 from orchestrator.api.operation import Answer, Ask, Operation
-from orchestrator.api.ports import Blobs, Enrolments, Nodes
+from orchestrator.api.ports import Blobs, Certificates, Enrolments, Nodes
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.reply import Reply, Stream, model
 from tasks.errors import NotAllowed
-from tasks.node import ClaimReply, ClaimRequest, JoinReply, JoinRequest, LeaveRequest, RenewReply, RenewRequest
+from tasks.node import (
+    CertificateReply,
+    CertificateRequest,
+    ClaimReply,
+    ClaimRequest,
+    JoinReply,
+    JoinRequest,
+    LeaveRequest,
+    RenewReply,
+    RenewRequest,
+)
 from tasks.scopes import Scope
 from tasks.wire import BlobView
 
@@ -21,8 +31,8 @@ MEDIA_TYPE = "application/octet-stream"
 class NodeProtocol:
     """Join, renew, claim, leave."""
 
-    def __init__(self, nodes: Nodes, enrolments: Enrolments) -> None:
-        self._nodes, self._enrolments = nodes, enrolments
+    def __init__(self, nodes: Nodes, enrolments: Enrolments, certificates: Certificates) -> None:
+        self._nodes, self._enrolments, self._certificates = nodes, enrolments, certificates
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -40,6 +50,10 @@ class NodeProtocol:
                       "Join the fleet", self.join,
                       {200: Answer("everything a node needs", JoinReply)}, body=JoinRequest,
                       errors=(409,), tag="node protocol"),
+            Operation("POST", path + "/certificates", "renew_certificate", Scope.NODE,
+                      "Trade a node's certificate for its next", self.certificate,
+                      {200: Answer("the next", CertificateReply)}, body=CertificateRequest, is_for_itself=True,
+                      errors=(409,), tag="node protocol"),
             Operation("POST", path + "/leave", "leave", Scope.NODE,
                       "Leave the fleet", self.leave, {204: Answer("gone")}, body=LeaveRequest, is_for_itself=True,
                       errors=(404, 409), tag="node protocol"),
@@ -49,7 +63,12 @@ class NodeProtocol:
         """POST /v1/nodes."""
         request = ask.body(JoinRequest)
         check = partial(self._enrolments.check, ask.principal, request.offer.name, request.offer.pool)
-        return model(await self._nodes.join(request, check))
+        return model(await self._nodes.join(request, check, ask.presented.certificate))
+
+    async def certificate(self, ask: Ask) -> Reply:
+        """POST /v1/nodes/{name}/certificates."""
+        csr = ask.body(CertificateRequest).csr
+        return model(await self._certificates.renew(ask.path["name"], ask.presented.token, csr))
 
     async def renew(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/renewals."""

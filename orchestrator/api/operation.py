@@ -48,6 +48,14 @@ class Ask:
         assert isinstance(self._query, model)
         return self._query
 
+    def body_or_none(self) -> BaseModel | None:
+        """The body, whatever model it is of."""
+        return self._body
+
+    def query_or_none(self) -> BaseModel | None:
+        """The query, whatever model it is of."""
+        return self._query
+
     def header(self, name: bytes) -> str | None:
         """A header's text; None when absent."""
         value = self.headers.get(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+
+from orchestrator.api.edges import EdgeRules
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -22,6 +24,7 @@ class ApiSettings:
             where a web page could otherwise reach us under a name of its own (DNS rebinding).
         is_metrics_open: `/metrics` needs no token.
         resource_metadata: URL that a 401 names, where a client finds its issuer (RFC 9728); empty without one.
+        edges: from where, from which page and how fast requests may come.
         version: shown by `/health` and in the OpenAPI document.
     """
 
@@ -33,6 +36,7 @@ class ApiSettings:
     allowed_hosts: frozenset[str] | None = None
     is_metrics_open: bool = False
     resource_metadata: str = ""
+    edges: EdgeRules = field(default_factory=EdgeRules)
     version: str = "0"
 
 

@@ -7,6 +7,7 @@ command does one thing at a time, and Ctrl-C must land in it.
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -42,6 +43,8 @@ class Api:
             headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             trust_env=False,
+            # The machine's authorities, and what SSL_CERT_FILE names: `mcpfleet ca` prints a fleet's own.
+            verify=ssl.create_default_context() if url.startswith("https://") else True,
         )
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ def schema_of(url: str) -> tuple[str | None, str]:
         LedgerDown: the database does not answer.
     """
     try:
-        engine = create_engine(_read_only(url))
+        engine = create_engine(read_only(url))
         try:
             with engine.connect() as connection:
                 if not inspect(connection).has_table(VERSION_TABLE):
@@ -32,7 +32,7 @@ def schema_of(url: str) -> tuple[str | None, str]:
         raise LedgerDown(detail) from error
 
 
-def _read_only(url: str) -> str:
+def read_only(url: str) -> str:
     """SQLite makes a missing file unless told not to."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":

@@ -19,6 +19,8 @@ from typer.exceptions import TyperException
 
 from orchestrator.cli import (
     approvals,
+    audit,
+    ca,
     call,
     cost,
     dead,
@@ -30,6 +32,7 @@ from orchestrator.cli import (
     oauth,
     policy,
     projects,
+    redis,
     scale,
     secrets,
     tools,
@@ -61,7 +64,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _DOORS: (keys.whoami,),
-    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, fleet.version),
+    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, ca.ca, fleet.version),
 }
 
 
@@ -79,6 +82,7 @@ def build() -> typer.Typer:
         for command in commands:
             app.command(rich_help_panel=panel)(command)
     app.add_typer(approvals.approvals, name="approvals", rich_help_panel=_CALLS)
+    app.add_typer(audit.audit, name="audit", rich_help_panel=_MACHINES)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)
@@ -88,6 +92,7 @@ def build() -> typer.Typer:
     app.add_typer(guard.guard, name="guard", rich_help_panel=_DOORS)
     app.add_typer(policy.policy, name="policy", rich_help_panel=_DOORS)
     app.add_typer(oauth.oauth, name="oauth", rich_help_panel=_DOORS)
+    app.add_typer(redis.redis, name="redis", rich_help_panel=_MACHINES)
     return app
 
 

@@ -29,11 +29,11 @@ ORIGIN = "mcpfleet"
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One Celery message: where to, and the sealed delivery."""
+    """One Celery message: where to, and the delivery. `tool` and `project` are readable: None where that is sealed."""
 
     invocation_id: str
     queue: str
-    tool: str
+    tool: str | None
     project: str | None
     body: str
     mac: str
@@ -129,7 +129,7 @@ class Sender:
             args=(letter.body, letter.mac),
             shadow=letter.tool,
             argsrepr="(sealed)",
-            kwargsrepr=f"{{'project': {letter.project!r}}}",
+            kwargsrepr="(sealed)" if letter.tool is None else f"{{'project': {letter.project!r}}}",
             origin=ORIGIN,
             ignore_result=True,
         )

@@ -36,7 +36,6 @@ from orchestrator.grants.ports import Audit, Policy
 from orchestrator.grants.types import ResourceType
 from orchestrator.ledger.grant_values import Answer, Asked, GrantKeyRow, GrantRow, GrantState, Validity, terms_digest
 from tasks.clock import Clock
-from tasks.errors import FleetError
 from tasks.grant import Grant, GrantInvalid, GrantNews, check_use
 from tasks.ids import new_id
 from tasks.invocation import FLEET_TENANT, Principal
@@ -301,10 +300,7 @@ class Guardian:
             "credential": by.credential,
         }
         log.info(act, grant=row.id, agent=row.agent, resource_type=row.resource_type, scope=row.scope, by=by.id)
-        try:
-            await self.audit.note(act, by.id, row.tenant, about)
-        except FleetError:  # decided is decided; the book has it
-            log.exception("grant_not_audited", grant=row.id)
+        await self.audit.note(act, by.id, row.tenant, about)  # before anybody is handed a token
 
 
 def _row_of(asked: Asked, terms: Terms, by: Principal, trust: int, now: float) -> GrantRow:

@@ -30,7 +30,7 @@ class Audit(Protocol):
     """Where every decision goes."""
 
     async def note(self, act: str, by: str, tenant: str, about: Mapping[str, object]) -> None:
-        """Append one. Must not raise: what was decided was decided."""
+        """Append one, durably; raises LedgerDown where it cannot, and then no token is handed out."""
         ...
 
 

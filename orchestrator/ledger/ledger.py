@@ -7,14 +7,15 @@ the writer (`commit.py`) or a question to the readers (`readers.py`). docs/ledge
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger import cancel as ends
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
+from orchestrator.ledger.audit_rows import AuditBook
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
 from orchestrator.ledger.errors import EpochLost
@@ -23,7 +24,6 @@ from orchestrator.ledger.purge import purge
 from orchestrator.ledger.readers import Reader, Readers
 from orchestrator.ledger.release import Claim, Releases, claim, mark_started, release
 from orchestrator.ledger.settle import settle
-from orchestrator.ledger.shelves import Shelf
 from orchestrator.ledger.transaction import Tx
 from orchestrator.ledger.values import (
     Accepted,
@@ -100,6 +100,7 @@ class Ledger:
         self._readers = readers
         self._clock = clock
         self.oauth = OAuthBooks(self._small, readers.run, clock)
+        self.audit = AuditBook(self._small, readers)
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
@@ -338,18 +339,6 @@ class Ledger:
     async def forget_enrolment(self, name: str) -> None:
         """Its token and its credential are void."""
         await self._small(lambda tx: scale_rows.forget_enrolment(tx, name))
-
-    async def keep(self, shelf: Shelf, row: Mapping[str, Any]) -> None:
-        """Keep one row of a small table, replacing what was known under its key."""
-        await self._small(lambda tx: shelf.keep(tx, row))
-
-    async def drop(self, shelf: Shelf, key: str) -> None:
-        """Delete one."""
-        await self._small(lambda tx: shelf.drop(tx, key))
-
-    async def kept(self, shelf: Shelf) -> list[dict[str, Any]]:
-        """Every row of a small table."""
-        return await self._readers.run(shelf.read)
 
     async def scale_pools(self) -> list[ScalePoolRow]:
         """What is remembered of pools beside their policy."""

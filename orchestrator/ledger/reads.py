@@ -172,13 +172,14 @@ def page(
 ) -> tuple[list[RowMapping], str | None]:
     """One page of any query, newest first, and the cursor of the next. Raises InvalidCall."""
     if cursor is not None:
-        query = query.where(seq < _seq_of(cursor))
+        query = query.where(seq < seq_of(cursor))
     query = query.add_columns(seq.label("page_seq")).order_by(seq.desc()).limit(limit + 1)
     rows = list(reader.core.execute(query).mappings())
     return rows[:limit], str(rows[limit - 1]["page_seq"]) if len(rows) > limit else None
 
 
-def _seq_of(cursor: str) -> int:
+def seq_of(cursor: str) -> int:
+    """The row that a page ended with. Raises InvalidCall: the cursor is not one that a listing gave."""
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < len(str(2**63))):
         raise InvalidCall(f"cursor {cursor[:40]!r} is not one that a listing gave; begin again without it")
     return int(cursor)

@@ -6,9 +6,9 @@ here has it in memory while this orchestrator leads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Table, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -17,6 +17,8 @@ from orchestrator.ledger.key_values import KeyRow
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.tables import KEYS
 from orchestrator.ledger.transaction import Hot, Tx
+
+T = TypeVar("T")
 
 
 class Shelf:
@@ -44,12 +46,11 @@ class Shelf:
         return [dict(row) for row in found.mappings()]
 
 
-class Shelves(Protocol):
+class Books(Protocol):
     """The ledger."""
 
-    async def keep(self, shelf: Shelf, row: Mapping[str, Any]) -> None: ...
-    async def drop(self, shelf: Shelf, key: str) -> None: ...
-    async def kept(self, shelf: Shelf) -> list[dict[str, Any]]: ...
+    async def read(self, question: Callable[[Reader], T]) -> T: ...
+    async def write(self, operation: Callable[[Tx], T]) -> T: ...
 
 
 _KEYS = Shelf(KEYS, "id")
@@ -58,17 +59,17 @@ _KEYS = Shelf(KEYS, "id")
 class KeyRows:
     """API keys."""
 
-    def __init__(self, shelves: Shelves) -> None:
-        self._shelves = shelves
+    def __init__(self, books: Books) -> None:
+        self._books = books
 
     async def save(self, row: KeyRow) -> None:
         """Insert or replace one."""
-        await self._shelves.keep(_KEYS, asdict(row))
+        await self._books.write(lambda tx: _KEYS.keep(tx, asdict(row)))
 
     async def forget(self, key_id: str) -> None:
         """Delete one."""
-        await self._shelves.drop(_KEYS, key_id)
+        await self._books.write(lambda tx: _KEYS.drop(tx, key_id))
 
     async def all(self) -> list[KeyRow]:
         """Every key, by id."""
-        return [KeyRow(**row) for row in await self._shelves.kept(_KEYS)]
+        return [KeyRow(**row) for row in await self._books.read(_KEYS.read)]

@@ -350,3 +350,39 @@ SECRETS = Table(
     PrimaryKeyConstraint("tenant", "owner", "name"),
 )
 """The newest version of each alone: an old value is gone when a new one is set. `sealed`: of the source `database`."""
+
+AUDIT = Table(
+    "mcpfleet_audit",
+    META,
+    Column("seq", SEQ, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    *(
+        Column(name, Text, nullable=False)
+        for name in ("tenant", "actor", "credential", "peer", "action", "target", "decision", "reason", "trace_id")
+    ),
+    Column("details_json", Text, nullable=False),
+    Column("prev", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+"""Append-only, and numbered by the writer without gaps: each row carries the hash of the one before."""
+Index("mcpfleet_audit_tenant", AUDIT.c.tenant, AUDIT.c.seq)
+Index("mcpfleet_audit_actor", AUDIT.c.actor, AUDIT.c.seq)
+Index("mcpfleet_audit_at", AUDIT.c.at_us)
+
+AUDIT_CHECKPOINTS = Table(
+    "mcpfleet_audit_checkpoints",
+    META,
+    Column("seq", BigInteger, nullable=False),
+    Column("sealed", BigInteger, nullable=False),
+    Column("body_json", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+    PrimaryKeyConstraint("seq", "sealed"),
+)
+
+AUDIT_EXPORTS = Table(
+    "mcpfleet_audit_exports",
+    META,
+    Column("target", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)

@@ -17,6 +17,7 @@ from orchestrator.happenings import (
     AttemptReleased,
     AttemptRunning,
     Ended,
+    EntryRefused,
     Happening,
     ModelsUsed,
     Progressed,
@@ -60,6 +61,9 @@ class Metrics:
             registry=registry,
         )
         self._dead = Counter("mcp_dead_letters_total", "Dead letters kept, by reason", ["reason"], registry=registry)
+        self._refused = Counter(
+            "mcpfleet_events_refused", "Entries of nodes' streams refused, by reason", ["why"], registry=registry
+        )
         self._spent = SpendCounters(registry)
 
     def hear(self, happening: Happening) -> None:
@@ -74,6 +78,8 @@ class Metrics:
                 self._attempts.labels(happening.ending).inc()
             case Ended():
                 self._ended(happening)
+            case EntryRefused():
+                self._refused.labels(happening.why).inc()
             case ModelsUsed():
                 self._spent.count(happening.spent)
             case AttemptRunning() | Progressed():

@@ -17,13 +17,13 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from orchestrator.identity.tokens import digest, new_token
+from orchestrator.identity.tokens import bound_digest, new_token
 from orchestrator.ledger.values import NodeRow, Outstanding
-from orchestrator.registry.inventory import Comparison, compare
+from orchestrator.registry.inventory import Comparison, compare, speaks_for
 from orchestrator.registry.member import Lease, Member, Ref
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.rows import member_of, row_of
-from orchestrator.registry.terms import Terms
+from orchestrator.registry.terms import Broker, Seals, Terms
 from tasks.clock import Clock
 from tasks.errors import Late, WrongState
 from tasks.grant import GrantNews
@@ -92,6 +92,8 @@ class NodeDesk:
         on_claim: Callable[[str | None, str], None],
         on_left: Callable[[str], None],
         newest: Callable[[], tuple[int, int] | None],
+        seals: Seals,
+        broker: Broker,
         answers: Callable[[str], tuple[ApprovalAnswer, ...]] = lambda _: (),
         grants: Callable[[str | None], GrantNews | None] = lambda _: None,
         secrets_mark: Callable[[], str] = str,
@@ -99,14 +101,17 @@ class NodeDesk:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
-        self._answers, self._secrets_mark, self._grants = answers, secrets_mark, grants
+        self._answers, self._secrets_mark, self._seals, self._broker = answers, secrets_mark, seals, broker
+        self._grants = grants
         self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody joins by it
         self._looked_at_s: float | None = None
 
-    async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
+    async def join(
+        self, request: JoinRequest, check: Callable[[], None] | None = None, certificate: str | None = None
+    ) -> JoinReply:
         """Admit a process as a node; an older incarnation of the same name is superseded.
 
-        `check` raises if its bearer may not join, or not any more.
+        `check` raises if its bearer may not join, or not any more; its token is bound to `certificate` (thumbprint).
 
         Raises:
             WrongState: it speaks another wire version.
@@ -115,13 +120,14 @@ class NodeDesk:
         offer = request.offer
         if request.wire_version != WIRE_VERSION:
             raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
-        joining = self._joining.setdefault(offer.name, asyncio.Lock())
-        async with joining:
+        if not self._seals.takes(is_able=request.seals):
+            raise WrongState(offer.name, "of a version that cannot open sealed deliveries", "a node of this fleet")
+        async with self._joining.setdefault(offer.name, asyncio.Lock()):
             if check is not None:
                 check()
-            return await self._admit(request)
+            return await self._admit(request, certificate)
 
-    async def _admit(self, request: JoinRequest) -> JoinReply:
+    async def _admit(self, request: JoinRequest, certificate: str | None) -> JoinReply:
         offer, before = request.offer, self._roster.find(request.offer.name)
         is_again = before is not None and before.incarnation == request.incarnation
         if before and is_again and 0 < request.number <= before.join_number:
@@ -132,7 +138,7 @@ class NodeDesk:
             offer=offer,
             incarnation=request.incarnation,
             delivery_key=key,
-            token_digest=digest(token),
+            token_digest=bound_digest(token, certificate),
             lease=Lease(before.lease.term + 1 if before else 1, self._clock.mono_s() + self._terms.lease_ttl_s),
             joined_at=self._clock.wall_s(),
             known_since_s=self._clock.mono_s(),
@@ -143,9 +149,9 @@ class NodeDesk:
         await self._store.save_node(row_of(member))
         self._roster.put(member)  # first: what settling sets free may be released to it, and not to who is gone
         await self._settle_earlier(request, before)
-        log.info(
-            "node_joined", node=offer.name, pool=offer.pool, incarnation=request.incarnation, tools=len(offer.tools)
-        )
+        await self._broker.admit(member)
+        about = {"pool": offer.pool, "incarnation": request.incarnation, "tools": len(offer.tools)}
+        log.info("node_joined", node=offer.name, **about)
         self._on_change()
         return self._reply(member, token)
 
@@ -156,7 +162,8 @@ class NodeDesk:
             Late: a later renewal was here before it. What it says is over, and its sender has given it up.
         """
         member = self._roster.find(name)
-        if member is None or member.incarnation != request.incarnation or not member.token_digest:
+        is_able = self._seals.takes(is_able=request.sealed_by is not None)
+        if member is None or member.incarnation != request.incarnation or not (member.token_digest and is_able):
             return RenewReply(granted=False)
         if 0 < request.number <= member.renewal_number:
             raise Late("renewal", name)
@@ -182,7 +189,7 @@ class NodeDesk:
         if not member.token_digest:  # expelled meanwhile
             return RenewReply(granted=False)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
-        return self._renewed(member, comparison, request.grants)
+        return self._renewed(member, comparison, request)
 
     async def claim(self, name: str, request: ClaimRequest) -> ClaimReply:
         """Late binding: the first node of the pool that asks gets the attempt; one that shall become idle does not."""
@@ -273,8 +280,7 @@ class NodeDesk:
         if member.lease.is_good(self._clock.mono_s()):
             await self._store.save_node(row_of(member))
             return False
-        member.state = NodeState.LOST
-        member.lease.term += 1
+        member.state, member.lease.term = NodeState.LOST, member.lease.term + 1
         member.suspects, member.health = frozenset(), UNHEALTHY
         self._roster.changed()
         self._on_change()
@@ -291,21 +297,22 @@ class NodeDesk:
     def node_of(self, token_digest: str) -> str | None:
         """Which node a token's digest belongs to."""
         for member in self._roster.members():
-            if hmac.compare_digest(member.token_digest, token_digest):
+            if any(hmac.compare_digest(one, token_digest) for one in member.token_digests):
                 return member.name
         return None
 
     async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
         name = request.offer.name
         held = self._attempts.of_node(name)
-        if before is None or not _speaks_for(request, before.incarnation):
+        if before is None or not speaks_for(request, before.incarnation):
             message = f"node {name} came back without its journal"
             told = {(ref.invocation, ref.fence) for ref in request.finished}  # it says so itself, on its stream
             held = [a for a in held if (a.invocation_id, a.fence) not in told]
             await self._fates.lost(held, code="node_replaced", message=message)
             return
-        interrupted = {(ref.invocation, ref.fence) for ref in request.interrupted}
-        finished = {(ref.invocation, ref.fence) for ref in request.finished}
+        interrupted, finished = (
+            {(r.invocation, r.fence) for r in refs} for refs in (request.interrupted, request.finished)
+        )
         broken = [a for a in held if (a.invocation_id, a.fence) in interrupted]
         untouched = [a for a in held if (a.invocation_id, a.fence) not in interrupted | finished]
         message = f"node {name} restarted while it ran"
@@ -348,7 +355,7 @@ class NodeDesk:
         if running:
             await self._fates.running(running, node=member.name)
 
-    def _renewed(self, member: Member, comparison: Comparison, grants: str | None) -> RenewReply:
+    def _renewed(self, member: Member, comparison: Comparison, request: RenewRequest) -> RenewReply:
         held = self._attempts.of_node(member.name)
         return RenewReply(
             granted=True,
@@ -362,8 +369,9 @@ class NodeDesk:
             answers=self._answers(member.name),
             now=self._clock.wall_s(),
             newest=self._newest(),
-            grants=self._grants(grants),
+            grants=self._grants(request.grants),
             secrets=self._secrets_mark(),
+            seal=self._seals.news(member, request.sealed_by or ""),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:
@@ -378,7 +386,7 @@ class NodeDesk:
             term=member.lease.term,
             lease_ttl_s=self._terms.lease_ttl_s,
             renew_every_s=self._terms.renew_every_s,
-            redis_url=self._terms.redis_url,
+            redis_url=self._broker.url_for(member),
             queues=(*own, *shared),
             events_stream=events_stream(name),
             control_stream=control_stream(name),
@@ -386,14 +394,8 @@ class NodeDesk:
             result_limit_bytes=self._terms.result_limit_bytes,
             capsule_limit_bytes=self._terms.capsule_limit_bytes,
             now=self._clock.wall_s(),
+            seal=self._seals.terms(member),
         )
-
-
-def _speaks_for(request: JoinRequest, incarnation: str) -> bool:
-    """What this join says of a journal is all there is to say of that incarnation."""
-    if incarnation == request.incarnation:
-        return True
-    return request.resumes is not None and incarnation in {request.resumes, *request.unstarted}
 
 
 def _wire(refs: Iterable[Ref]) -> tuple[WireRef, ...]:

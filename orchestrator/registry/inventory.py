@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.ledger.values import Outstanding
 from tasks.invocation import State
-from tasks.node import Held, Phase
+from tasks.node import Held, JoinRequest, Phase
 
 Ref = tuple[str, int]
 
@@ -89,3 +89,10 @@ def _newly_running(held: Mapping[Ref, Phase], open_refs: Mapping[Ref, Outstandin
         for ref, attempt in open_refs.items()
         if held.get(ref) is Phase.RUNNING and attempt.state in (State.RELEASED, State.UNREACHABLE)
     ]
+
+
+def speaks_for(request: JoinRequest, incarnation: str) -> bool:
+    """What this join says of a journal is all there is to say of that incarnation."""
+    if incarnation == request.incarnation:
+        return True
+    return request.resumes is not None and incarnation in {request.resumes, *request.unstarted}

@@ -60,12 +60,19 @@ class Member:
     health: Health = HEALTHY
     """Of its lease: a lapse is three missed renewals, and two in a row make up for it."""
 
+    earlier_token_digest: str = ""
+    """Bound to the certificate before: requests with it may be under way. In memory only."""
     heard_at: dict[Ref, float] = field(default_factory=dict)
     """What runs on it → wall clock of the last word of its MCP server, as the last inventory says."""
 
     def hear(self, inventory: Iterable[Held], now_s: float) -> None:
         """A renewal's inventory came."""
         self.heard_at = {(h.invocation, h.fence): now_s - h.quiet_s for h in inventory if h.quiet_s is not None}
+
+    @property
+    def token_digests(self) -> tuple[str, ...]:
+        """What its token may have: none, where it was voided."""
+        return (self.token_digest, self.earlier_token_digest) if self.token_digest else ()
 
     @property
     def name(self) -> str:

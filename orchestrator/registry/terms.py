@@ -5,6 +5,25 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
+
+from orchestrator.registry.member import Member
+from tasks.node import SealTerms
+
+
+class Seals(Protocol):
+    """The keys of sealed messages."""
+
+    def terms(self, member: Member) -> SealTerms: ...
+    def news(self, member: Member, known: str) -> SealTerms | None: ...
+    def takes(self, *, is_able: bool) -> bool: ...
+
+
+class Broker(Protocol):
+    """Who may do what in Redis."""
+
+    def url_for(self, member: Member) -> str: ...
+    async def admit(self, member: Member) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

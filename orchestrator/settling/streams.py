@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from orchestrator.happenings import Happening, Progressed
+from orchestrator.happenings import EntryRefused, Happening, Progressed
 from orchestrator.ledger.values import Started as StartedRow
 from orchestrator.redis_client import ANSWER_S
 from tasks.clock import Clock
@@ -24,6 +24,7 @@ from tasks.invocation import Lane, State
 from tasks.ledger_events import FIELD, Asked, Event, Finished, Progress, Resolved, Saved, Started, unpack
 from tasks.node import Control, Ref
 from tasks.queues import BINDINGS, DOORBELL, binding_of, control_stream, events_stream, node_queue
+from tasks.sealing import SEALED_FIELD, NotSealedForUs
 
 log = structlog.get_logger("mcpfleet.streams")
 E = TypeVar("E", StartedRow, Finished, Progress, Saved, Asked, Resolved)
@@ -55,6 +56,29 @@ class Questions(Protocol):
     async def resolved(self, events: Sequence[tuple[str, Resolved]]) -> None: ...
 
 
+class Seals(Protocol):
+    """Who opens what nodes say, and seals what they are told."""
+
+    def opened(self, node: str, fields: Mapping[bytes, bytes]) -> bytes: ...
+    def control(self, node: str, control: Control) -> dict[bytes, bytes]: ...
+    def forget(self, node: str) -> None: ...
+
+
+class Plain:
+    """Where nothing is sealed."""
+
+    def opened(self, node: str, fields: Mapping[bytes, bytes]) -> bytes:  # noqa: ARG002 - a Seals
+        """As it stands there."""
+        return fields[FIELD]
+
+    def control(self, node: str, control: Control) -> dict[bytes, bytes]:  # noqa: ARG002 - a Seals
+        """As it is."""
+        return {FIELD: control.model_dump_json().encode()}
+
+    def forget(self, node: str) -> None:
+        """There is nothing to forget."""
+
+
 class NodeStreams:
     """One reader for all nodes of the fleet."""
 
@@ -69,8 +93,10 @@ class NodeStreams:
         leads: Callable[[], bool],
         saved: Callable[[Sequence[tuple[str, Saved]]], Awaitable[None]] | None = None,
         questions: Questions | None = None,
+        seals: Seals | None = None,
     ) -> None:
         """`saved`: told what nodes saved of their sessions; before what ended."""
+        self._seals = seals or Plain()
         self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
         self._leads, self._saved, self._questions = leads, saved, questions
         self._clock = clock
@@ -120,9 +146,9 @@ class NodeStreams:
             async with asyncio.timeout(ANSWER_S), self._one_writes:
                 if node not in self._nodes():
                     return
-                await self._redis.xadd(
-                    control_stream(node), _control_fields(control), maxlen=CONTROL_MAX_ENTRIES, approximate=True
-                )
+                fields: Any = self._seals.control(node, control)
+                if fields:
+                    await self._redis.xadd(control_stream(node), fields, maxlen=CONTROL_MAX_ENTRIES, approximate=True)
         except (RedisError, OSError) as error:
             log.warning("control_not_prompt", node=node, kind=control.kind, error=str(error))
 
@@ -137,6 +163,7 @@ class NodeStreams:
         self._seen.pop(events_stream(node), None)
         self._read_since_trim.pop(events_stream(node), None)
         self._unsaid.pop(node, None)
+        self._seals.forget(node)
         queues = [node_queue(node, lane) for lane in Lane]
         try:
             async with asyncio.timeout(ANSWER_S), self._one_writes:
@@ -168,7 +195,7 @@ class NodeStreams:
             (by_stream[stream], event)
             for stream, batch in entries.items()
             for entry_id, fields in batch
-            for event in _events(stream, entry_id, fields)
+            for event in self._events(by_stream[stream], entry_id, fields)
         ]
         settled = await self._act(events)
         for stream, batch in entries.items():
@@ -220,6 +247,19 @@ class NodeStreams:
         finished = [(node, event) for node, event in events if isinstance(event, Finished)]
         return await _each_apart(self._settling.finished, finished)
 
+    def _events(self, node: str, entry_id: bytes, fields: dict[bytes, bytes]) -> list[Event]:
+        """What an entry says: nothing, where it is not that node's, or not readable. An outcome is said again."""
+        try:
+            return unpack(self._seals.opened(node, fields))
+        except NotSealedForUs:
+            why = "seal" if SEALED_FIELD in fields else "unsealed"
+            self._tell(EntryRefused(node, why))
+            log.warning("events_refused", node=node, entry=_text(entry_id), why=why)
+        except (KeyError, ValueError, TypeError) as error:
+            self._tell(EntryRefused(node, "form"))
+            log.warning("events_unreadable", node=node, entry=_text(entry_id), error=str(error))
+        return []
+
     def _progressed(self, event: Progress) -> Progressed:
         at = self._clock.wall_s()
         return Progressed(event.invocation, event.fence, event.progress, event.total, event.message, at)
@@ -248,8 +288,9 @@ class NodeStreams:
         pipeline: Any = self._redis.pipeline(transaction=False)
         for node in unsaid.keys() & set(self._nodes()):
             refs = unsaid[node]
-            fields = _control_fields(Control(kind="settled", refs=tuple(refs)))
-            pipeline.xadd(control_stream(node), fields, maxlen=CONTROL_MAX_ENTRIES, approximate=True)
+            fields = self._seals.control(node, Control(kind="settled", refs=tuple(refs)))
+            if fields:
+                pipeline.xadd(control_stream(node), fields, maxlen=CONTROL_MAX_ENTRIES, approximate=True)
         for stream in trims:
             if self._read_since_trim.get(stream, 0) >= TRIM_EVERY_ENTRIES:
                 self._read_since_trim[stream] = 0
@@ -289,18 +330,6 @@ def _saved_in(event: Event) -> list[Saved]:
     if isinstance(event, Finished) and event.saved is not None and event.outcome.ending == State.FAILED.value:
         return [Saved(event.invocation, event.fence, *event.saved)]
     return []
-
-
-def _control_fields(control: Control) -> dict[Any, Any]:
-    return {FIELD: control.model_dump_json()}
-
-
-def _events(stream: str, entry_id: bytes, fields: dict[bytes, bytes]) -> list[Event]:
-    try:
-        return unpack(fields[FIELD])
-    except (KeyError, ValueError, TypeError) as error:
-        log.warning("events_unreadable", stream=stream, entry=_text(entry_id), error=str(error))
-        return []
 
 
 def _pairs(reply: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401 - RESP2 gives a list, RESP3 a dict

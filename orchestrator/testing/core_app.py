@@ -35,5 +35,6 @@ def app_of(core: Core, operator: str, join: str = "the-join-token") -> Starlette
         keys=core.keys,
         challenges=challenges,
         policies=policy_views(core),
+        audit=core.audit,
         clock=clock,
     )

@@ -54,8 +54,11 @@ class FakeNodes:
     def __init__(self) -> None:
         self.joined: dict[str, str] = {}
 
-    async def join(self, request: JoinRequest, check: Callable[[], None] | None = None) -> JoinReply:
+    async def join(
+        self, request: JoinRequest, check: Callable[[], None] | None = None, certificate: str | None = None
+    ) -> JoinReply:
         """Admit."""
+        del certificate
         if check is not None:
             check()
         name = request.offer.name

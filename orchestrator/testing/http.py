@@ -15,11 +15,13 @@ from starlette.applications import Starlette
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
+from orchestrator.audit.log import AuditLog
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.enrolment import Enroller
 from orchestrator.identity.keys import Keys
 from orchestrator.oauth import OAuth
+from orchestrator.testing.audit import memory_audit
 from orchestrator.testing.blobs import MemoryBlobs
 from orchestrator.testing.doors import (
     CLIENT_TOKEN,
@@ -47,6 +49,7 @@ def fake_app(
     *,
     draining: int = 0,
     oauth: OAuth | None = None,
+    audit: AuditLog | None = None,
 ) -> Starlette:
     """The application over fakes only; with OAuth's tokens, clients and routes where it is given."""
     nodes = FakeNodes()
@@ -72,6 +75,7 @@ def fake_app(
         policies=NoPolicies(),
         oauth=None if oauth is None else oauth.server,
         extra_routes=() if oauth is None else oauth.routes(),
+        audit=audit or memory_audit(),
     )
 
 
@@ -81,11 +85,12 @@ async def door(
     token: str | None = CLIENT_TOKEN,
     settings: ApiSettings | None = None,
     money: MemoryMoney | None = None,
+    audit: AuditLog | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application, without a socket."""
     fleet = fleet or FakeFleet()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    transport = httpx.ASGITransport(fake_app(fleet, settings, money), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(fake_app(fleet, settings, money, audit=audit), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=BASE_URL, headers=headers) as client:
         yield client
     await fleet.close()

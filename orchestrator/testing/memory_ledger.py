@@ -14,7 +14,6 @@ from typing import Any
 from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.moves import settle_sources
-from orchestrator.ledger.shelves import Shelf
 from orchestrator.ledger.values import (
     Booking,
     ClaimRow,
@@ -31,6 +30,7 @@ from orchestrator.ledger.values import (
     Waiting,
 )
 from orchestrator.settling.waiting import as_waiting
+from orchestrator.testing.audit import MemoryBook
 from tasks.invocation import OUTSTANDING, Attempt, Invocation, State
 from tasks.spend import Spent
 
@@ -63,6 +63,7 @@ class MemoryLedger:
         self.epoch = 0
         self._flaws = flaws
         self._nodes: dict[str, NodeRow] = {}
+        self.audit = MemoryBook()
 
     def lead(self) -> int:
         """A new leader."""
@@ -106,8 +107,8 @@ class MemoryLedger:
         """The end of attempts."""
         return [self._settle(one) for one in wanted]
 
-    async def kept(self, _shelf: Shelf) -> list[dict[str, Any]]:
-        """No keys here."""
+    async def read(self, _question: Callable[..., Any]) -> list[Any]:
+        """No small tables here."""
         return []
 
     async def book(self, wanted: Sequence[Booking]) -> list[Spent]:

@@ -80,7 +80,9 @@ class Story:
         clock, outgoing = clock or FakeClock(), CapturedLetters()
         url = f"sqlite:///{folder / 'ledger.db'}"
         chosen = OrchestratorSettings.model_validate(
-            {"token": "t", "join_token": "j", "database_url": url, "blob_dir": folder / "blobs", **settings}
+            {"token": "t", "join_token": "j", "database_url": url, "blob_dir": folder / "blobs"}
+            | {"seal_deliveries": False}  # nodes that a test plays open nothing; sealing has tests of its own
+            | settings
         )
         stores = Stores(
             ledger=await Ledger.open(url, clock=clock),

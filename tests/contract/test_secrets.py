@@ -22,8 +22,9 @@ from orchestrator.ledger.secret_rows import SecretRows
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyring import KeyRing
 from orchestrator.secrets.sources import FileSource
+from orchestrator.testing.audit import memory_audit
 from orchestrator.testing.blobs import MemoryBlobs
-from orchestrator.testing.doors import FakeNodes, NoApprovals
+from orchestrator.testing.doors import FakeNodes, NoApprovals, NoPolicies
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
 from orchestrator.testing.scaling import scale_views
@@ -241,7 +242,7 @@ async def api(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(
         FakeFleet(), FakeNodes(), MemoryBlobs(), tokens, ApiSettings(), enrolments=nobody, keys=nobody,
         challenges=nobody, scaling=scale_views(), money=MemoryMoney(), approvals=NoApprovals(), secrets=desk.of,
-        erasure=NoErasure(),
+        erasure=NoErasure(), policies=NoPolicies(), audit=memory_audit(),
     )  # fmt: skip
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     transport = httpx.ASGITransport(app)

@@ -19,6 +19,7 @@ SHARED_WORDS = (
     "orchestrator.ledger.key_values",
     "orchestrator.ledger.grant_values",
     "orchestrator.ledger.oauth_values",
+    "orchestrator.ledger.audit_values",
     "orchestrator.ledger.errors",
     "orchestrator.ledger.guest",
     "orchestrator.identity.tokens",

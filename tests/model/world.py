@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from orchestrator.assembly import core_of
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 NAMES = ("a", "b")
 SLOTS = 1
 CELERY = make_app("redis://127.0.0.1:1/0")
-SETTINGS = OrchestratorSettings.model_validate({"token": "t", "join_token": "j"})
+FOLDER = TemporaryDirectory(prefix="mcpfleet-model-")
+SETTINGS = OrchestratorSettings.model_validate(
+    {"token": "t", "join_token": "j", "seal_deliveries": False, "audit_key_file": Path(FOLDER.name) / "audit.key"}
+)
 
 
 class SilentRedis:

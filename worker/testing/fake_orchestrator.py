@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -37,8 +38,19 @@ from tasks.node import (
     Ref,
     RenewReply,
     RenewRequest,
+    SealTerms,
 )
 from tasks.queues import TASK_NAME, control_stream, events_stream, node_queue, pool_queue
+from tasks.sealing import (
+    SEALED_FIELD,
+    control_box,
+    events_box,
+    node_box,
+    pool_box,
+    public_hex,
+    seal_delivery,
+    seal_late,
+)
 from worker.serve import HttpServer
 
 WAIT_S = 100.0
@@ -57,6 +69,8 @@ class FakeOrchestrator:
     inline_limit_bytes: int = 10_000
     result_limit_bytes: int = 100_000
     url: str = ""
+    redis_url_for_nodes: str = ""
+    """What nodes are told, where it is another."""
     wall_s: Callable[[], float] | None = time.time
     """What it says the time is; None: as older ones, nothing."""
     is_away: bool = False
@@ -78,6 +92,8 @@ class FakeOrchestrator:
     blobs: dict[str, bytes] = field(default_factory=dict)
     key: bytes = b""
     pool_key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    signer: Ed25519PrivateKey | None = None
+    """Set: everything is sealed, and demanded to be, with `key` and `pool_key`."""
     _numbers: int = 0
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -120,15 +136,30 @@ class FakeOrchestrator:
         """Seal and publish through Celery, to the node's queue or, late-bound, to its pool's."""
         offer = self.joins[-1].offer
         late = delivery.node is None
-        body, right_mac = seal(delivery, key or (self.pool_key if late else self.key))
+        key = key or (self.pool_key if late else self.key)
+        body, right_mac = self.sealed(delivery, key) if self.signer else seal(delivery, key)
         queue = pool_queue(offer.pool, delivery.lane) if late else node_queue(offer.name, delivery.lane)
-        await asyncio.to_thread(self._publish, body, mac or right_mac, queue)
+        await self.publish((body, mac or right_mac), queue, task_id=delivery.invocation)
         return delivery.invocation
 
-    def _publish(self, body: str, mac: str, queue: str) -> None:
-        app = make_app(self.redis_url)
-        app.send_task(TASK_NAME, (body, mac), queue=queue)
-        app.close()
+    def sealed(self, delivery: Delivery, key: bytes) -> tuple[str, str]:
+        """As the orchestrator seals it."""
+        assert self.signer is not None
+        if delivery.node is None:
+            return seal_late(delivery, pool_box(key, self.joins[-1].offer.pool), self.signer, time.time())
+        return seal_delivery(delivery, node_box(key, delivery.node), time.time())
+
+    async def publish(
+        self, arguments: tuple[object, ...], queue: str | None = None, *, task: str = TASK_NAME, **more: object
+    ) -> None:
+        """Any Celery message, to the node's `tools` queue unless told otherwise."""
+
+        def send() -> None:
+            app = make_app(self.redis_url)
+            app.send_task(task, arguments, queue=queue or node_queue(self.joins[-1].offer.name, Lane.TOOLS), **more)
+            app.close()
+
+        await asyncio.to_thread(send)
 
     async def call(self, tool: str, arguments_json: str | None = "{}", **changes: object) -> str:
         """Send an ordinary delivery; its invocation."""
@@ -137,8 +168,9 @@ class FakeOrchestrator:
     async def control(self, kind: Literal["settled", "cancel"], *refs: Ref) -> None:
         """Write on the control stream."""
         async with Redis.from_url(self.redis_url) as redis:
-            entry = Control(kind=kind, refs=refs).model_dump_json()
-            await redis.xadd(control_stream(self.joins[-1].offer.name), {FIELD: entry})
+            entry, name = Control(kind=kind, refs=refs).model_dump_json().encode(), self.joins[-1].offer.name
+            fields: Any = {SEALED_FIELD: control_box(self.key, name).seal(entry)} if self.signer else {FIELD: entry}
+            await redis.xadd(control_stream(name), fields)
 
     async def join(self, request: Request) -> Response:
         """POST /v1/nodes."""
@@ -158,14 +190,23 @@ class FakeOrchestrator:
             term=self.term,
             lease_ttl_s=self.lease_ttl_s,
             renew_every_s=self.renew_every_s,
-            redis_url=self.redis_url,
+            redis_url=self.redis_url_for_nodes or self.redis_url,
             queues=(*(node_queue(offer.name, lane) for lane in Lane), *late),
             events_stream=events_stream(offer.name),
             control_stream=control_stream(offer.name),
             inline_limit_bytes=self.inline_limit_bytes,
             result_limit_bytes=self.result_limit_bytes,
             now=self._now(),
+            seal=self._seal_terms(),
         )
+
+    def _seal_terms(self) -> SealTerms | None:
+        if self.signer is None:
+            return None
+        return SealTerms(key=self.key.hex(), pool_key=self.pool_key.hex(), signer=public_hex(self.signer))
+
+    def _said(self, node: str, fields: dict[bytes, bytes]) -> bytes:
+        return events_box(self.key, node).open(fields[SEALED_FIELD]) if self.signer else fields[FIELD]
 
     async def renew(self, request: Request) -> Response:
         """POST /v1/nodes/{name}/renewals."""
@@ -249,14 +290,15 @@ class FakeOrchestrator:
         await self.until_joined()
         last: Any = "0"
         while True:
-            stream = events_stream(self.joins[-1].offer.name)
+            name = self.joins[-1].offer.name
+            stream = events_stream(name)
             try:
                 async with Redis.from_url(self.redis_url) as redis:
                     while True:
                         reply: Any = await redis.xread({stream: last}, block=1000)
                         for entry_id, fields in _entries(reply):
                             last = entry_id
-                            await self._heard(unpack(fields[FIELD]))
+                            await self._heard(unpack(self._said(name, fields)))
             except (RedisError, OSError):
                 last = "0"
                 await asyncio.sleep(RETRY_S)

@@ -23,6 +23,7 @@ from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 
 from tasks.clock import Clock
 from tasks.outcome import Failure
+from worker.upstreams.egress import Allowed, JudgedBackend, allowed_by
 from worker.upstreams.errors import Fault
 from worker.upstreams.filling import SecretSource, filled_headers
 from worker.upstreams.servers_entries import HttpEntry
@@ -54,7 +55,8 @@ class HttpLink:
         self, entry: HttpEntry, *, alarm: Alarm, limit_bytes: int, clock: Clock, secrets: SecretSource
     ) -> None:
         self._entry, self._limit_bytes, self._secrets = entry, limit_bytes, secrets
-        self._wire = _FaultTransport(alarm=alarm, limit_bytes=limit_bytes, clock=clock)
+        allowed = allowed_by(entry.url, is_private=entry.is_private)
+        self._wire = _FaultTransport(alarm=alarm, limit_bytes=limit_bytes, clock=clock, allowed=allowed)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> TransportStreams:
@@ -65,6 +67,7 @@ class HttpLink:
                 headers=headers,
                 timeout=httpx2.Timeout(WRITE_S, connect=CONNECT_S, read=None),
                 transport=self._wire,
+                follow_redirects=False,  # what was judged is this host alone
             )
             await stack.enter_async_context(client)
             limit = self._limit_bytes + SLACK_BYTES
@@ -95,8 +98,8 @@ class _TooLarge(httpx2.StreamError):
 
 
 class _FaultTransport(httpx2.AsyncBaseTransport):
-    def __init__(self, *, alarm: Alarm, limit_bytes: int, clock: Clock) -> None:
-        self._alarm, self._limit_bytes, self._clock = alarm, limit_bytes, clock
+    def __init__(self, *, alarm: Alarm, limit_bytes: int, clock: Clock, allowed: Allowed) -> None:
+        self._alarm, self._limit_bytes, self._clock, self._allowed = alarm, limit_bytes, clock, allowed
         self.last_fault: str | None = None
         self.outage: str | None = None
 
@@ -110,6 +113,8 @@ class _FaultTransport(httpx2.AsyncBaseTransport):
         bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls = await asyncio.to_thread(httpx2.create_ssl_context) if is_tls else bare
         self._inner = httpx2.AsyncHTTPTransport(limits=limits, verify=tls)
+        pool = self._inner._pool  # noqa: SLF001 - httpx has no argument for it; test_ssrf.py fails if this is gone
+        pool._network_backend = JudgedBackend(self._allowed, pool._network_backend)  # noqa: SLF001
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "DELETE":

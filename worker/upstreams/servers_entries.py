@@ -28,6 +28,8 @@ class HttpEntry:
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    is_private: bool = False
+    """Its name may lead to addresses of this machine or of a private network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from tasks.errors import SettingsError, near
 from tasks.secretref import NotARef
 from tasks.tool import ToolPolicy
 from worker.sidecars.sidecars_file import SidecarEntry, key_ref, parse_projects, parse_sidecars
+from worker.upstreams.egress import allowed_by
 from worker.upstreams.secret_words import refs_in, why_not_here
 from worker.upstreams.servers_entries import HttpEntry, ModuleEntry, ServerEntry, StdioEntry, texts_of
 from worker.workspaces.names import Project
@@ -41,7 +42,7 @@ SECRET_CHARS = 6
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 _STDIO_KEYS = frozenset({"type", "command", "args", "env", "cwd"})
-_HTTP_KEYS = frozenset({"type", "url", "headers"})
+_HTTP_KEYS = frozenset({"type", "url", "headers", "private"})
 _TYPES = {
     "stdio": "command",
     "http": "url",
@@ -266,7 +267,14 @@ def _http(name: str, node: _Node, expand: _Expander) -> HttpEntry:
     url = expand.field(node, "url")
     if not url.startswith(("http://", "https://")):
         raise node.wrong("url", "must begin with http:// or https://")
-    return HttpEntry(name, url, expand.mapping(node, "headers"), tuple(expand.secrets))
+    is_private = node.fields().get("private", False)
+    if not isinstance(is_private, bool):
+        raise node.wrong("private", "must be true or false")
+    try:
+        allowed_by(url, is_private=is_private)
+    except ValueError as error:
+        raise node.wrong("url", f"leads nowhere that a node goes: {error}") from error
+    return HttpEntry(name, url, expand.mapping(node, "headers"), tuple(expand.secrets), is_private)
 
 
 def _module(name: str, node: _Node) -> ModuleEntry:

@@ -1,0 +1,61 @@
+"""Nodes' certificates: made at enrolment, traded for the next while they are good, and what tokens are bound to.
+
+Refuses to make one for anybody but who asks: the name comes from the token that the door checked.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Protocol
+
+import structlog
+
+from orchestrator.identity.ca import Issuer, thumbprint
+from orchestrator.identity.tokens import bound_digest
+from orchestrator.ledger.values import NodeRow
+from orchestrator.registry.roster import Roster
+from orchestrator.registry.rows import row_of
+from tasks.node import CertificateReply
+
+log = structlog.get_logger("mcpfleet.certificates")
+END = "-----END CERTIFICATE-----"
+
+
+class Store(Protocol):
+    """The ledger."""
+
+    async def save_node(self, row: NodeRow) -> None: ...
+
+
+class Certificates:
+    """Satisfies the API's port."""
+
+    def __init__(self, issuer: Issuer, *, roster: Roster, store: Store) -> None:
+        self._issuer, self._roster, self._store = issuer, roster, store
+
+    def enrolled(self, name: str, csr: str | None) -> str:
+        """The first one, for the bearer of a one-time token; none where none was asked for.
+
+        Raises:
+            BadRequestForCertificate
+        """
+        return "" if csr is None else self._issuer.node(csr, name=name).chain_pem
+
+    async def renew(self, name: str, token: str, csr: str) -> CertificateReply:
+        """The next one. The node's token is bound to it, durably, before it is told; for now also to the one before.
+
+        Raises:
+            NotFound: it left.
+            BadRequestForCertificate, LedgerDown
+        """
+        issued, member = self._issuer.node(csr, name=name), self._roster.get(name)
+        before, bound = member.token_digest, bound_digest(token, thumbprint(leaf_of(issued.chain_pem)))
+        member.token_digest, member.earlier_token_digest = bound, before
+        await self._store.save_node(row_of(member))
+        log.info("certificate_renewed", node=name)
+        return CertificateReply(certificate=issued.chain_pem, not_after=issued.not_after)
+
+
+def leaf_of(chain_pem: str) -> bytes:
+    """The first certificate, DER."""
+    return ssl.PEM_cert_to_DER_cert(chain_pem.partition(END)[0] + END)

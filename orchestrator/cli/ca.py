@@ -1,0 +1,27 @@
+"""`mcpfleet ca`: the root that nodes and people check the fleet's doors against."""
+
+from __future__ import annotations
+
+import typer
+
+from orchestrator.cli.desk import JsonFlag, desk_of
+from orchestrator.cli.exits import BadInput
+from orchestrator.cli.fleet import NOT_OURS
+
+
+def ca(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """Print the fleet's root certificate, for MCPFLEET_NODE_CA. Run it with the orchestrator's settings."""
+    from orchestrator.settings import OrchestratorSettings
+    from orchestrator.tls_doors import authority_for
+    from tasks.clock import SystemClock
+    from tasks.settings import read
+
+    desk = desk_of(ctx)
+    settings = read(OrchestratorSettings, "MCPFLEET_", desk.settings.environ, excluding=NOT_OURS)
+    authority = authority_for(settings, SystemClock())
+    if authority is None:
+        raise BadInput("MCPFLEET_TLS is off: this fleet has no authority; set it, and MCPFLEET_POOL_SECRET")
+    if as_json:
+        desk.screen.json({"root_pem": authority.roots_pem, "key_sha256": authority.key_id})
+    else:
+        desk.screen.raw(authority.roots_pem)

@@ -1,0 +1,79 @@
+"""`mcpfleet redis acl`: the file that gives each node a Redis user of its own."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from orchestrator.cli.desk import Desk, desk_of
+from orchestrator.cli.exits import BadInput
+from orchestrator.cli.fleet import NOT_OURS
+from tasks.node import NAME_PATTERN
+from tasks.queues import PREFIX
+from tasks.wire import NodeView
+
+if TYPE_CHECKING:
+    from orchestrator.settings import OrchestratorSettings
+
+redis = typer.Typer(no_args_is_help=True, help="The fleet's Redis.")
+NodesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME=POOL]...", help="Nodes that are to join; those that have joined when none is named."),
+]
+
+
+@redis.callback()
+def _group() -> None:
+    """One command so far, under its name."""
+
+
+@redis.command()
+def acl(ctx: typer.Context, nodes: NodesArgument = None) -> None:
+    """Print the ACL file for MCPFLEET_REDIS_ACL=file. Run it with the orchestrator's settings; keep it private."""
+    from orchestrator.limits import seal_secret
+    from orchestrator.pools import read_pools
+    from orchestrator.redis_users import Guest, acl_file, lasting_password
+    from orchestrator.settings import OrchestratorSettings
+    from tasks.pool import Strategy
+    from tasks.settings import read
+
+    desk = desk_of(ctx)
+    environ = desk.settings.environ
+    settings = read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS)
+    policies = read_pools(settings.pools_file, cloud_dir=settings.cloud_dir, environ=environ)
+    secret = seal_secret(settings)
+    guests = [
+        Guest(name, lasting_password(secret, name), (pool,) if policies.of(pool).strategy is Strategy.LATE else ())
+        for name, pool in sorted(_named(nodes) if nodes else _joined(desk))
+    ]
+    desk.screen.raw(acl_file(guests, orchestrator_password=_own_password(settings)))
+
+
+def _named(nodes: list[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for node in nodes:
+        name, _, pool = node.partition("=")
+        if not (re.fullmatch(NAME_PATTERN, name) and re.fullmatch(NAME_PATTERN, pool)):
+            raise BadInput(f"{node!r} is not NAME=POOL: both of a-z, 0-9 and -, at most 41 characters")
+        pairs.append((name, pool))
+    return pairs
+
+
+def _joined(desk: Desk) -> list[tuple[str, str]]:
+    with desk.api() as api:
+        return [(view.name, view.pool) for view in api.pages("/v1/nodes", NodeView)]
+
+
+def _own_password(settings: OrchestratorSettings) -> str:
+    parts = urlsplit(settings.redis_url.get_secret_value())
+    who = parts.netloc.rpartition("@")[0]
+    user, _, password = who.partition(":")
+    if unquote(user) != PREFIX or not password:
+        raise BadInput(
+            f"MCPFLEET_REDIS_URL does not log in as {PREFIX!r}: the file closes the default user, so write "
+            f"rediss://{PREFIX}:PASSWORD@HOST:PORT/0"
+        )
+    return unquote(password)

@@ -1,0 +1,169 @@
+"""The whole orchestrator, made once: stores, then the core that decides, then what listens, then the doors.
+
+`assembly.py` makes the core, `scaling.py` the autoscaler, `gates.py` what stands at the doors; `leading.py` says what
+leading means, `bootstrap.py` runs it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
+from orchestrator.api import strict_json
+from orchestrator.api.app import create_app
+from orchestrator.assembly import core_of, fleet_of, views_of
+from orchestrator.at_rest import keys_of, ledger_of
+from orchestrator.audit.answers import AuditedAnswers
+from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.certificates import Certificates
+from orchestrator.core import Core, Stores
+from orchestrator.dispatch.send import Sender
+from orchestrator.fleet import Fleet
+from orchestrator.front.app import McpFront
+from orchestrator.front.grants import GuardFront
+from orchestrator.gates import Gates, gates_of
+from orchestrator.guarding import RunGuard, guard_of
+from orchestrator.identity.ca import Authority
+from orchestrator.leader import Leadership
+from orchestrator.leading import leadership_of, lifespan_of
+from orchestrator.limits import api_settings, front_settings, redis_url_of, url_for_nodes
+from orchestrator.oauth import OAuth, oauth_of
+from orchestrator.observability.flower_feed import FlowerFeed
+from orchestrator.observability.metrics import FleetCollector, Metrics
+from orchestrator.redis_client import ANSWER_S, redis_of
+from orchestrator.scaling import scaling_of
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.tls_doors import authority_for
+from orchestrator.views import Views
+from tasks.app import make_app
+from tasks.clock import Clock, SteadyClock, SystemClock
+from tasks.redis_clients import sync_client
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestrator:
+    """What a caller of `build` works with."""
+
+    app: Starlette
+    fleet: Fleet
+    core: Core
+    leadership: Leadership
+    leave: Callable[[], None]
+    """Before doors close: another replica may lead, who waits is answered, what runs goes on."""
+    authority: Authority | None = None
+    """Of nodes' certificates, where doors speak TLS."""
+
+
+async def build(
+    settings: OrchestratorSettings,
+    *,
+    address: str,
+    follows: Callable[[str | None], None],
+    clock: Clock | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Orchestrator:
+    """Make every part.
+
+    Args:
+        settings: as read.
+        address: HOST:PORT of its doors, for other replicas.
+        follows: told where another replica leads.
+        clock: for tests.
+        environ: where secrets are that the pools file only names.
+
+    Raises:
+        LedgerDown: the database does not answer.
+        SettingsError: a file that a setting names is wrong.
+    """
+    stores = await _stores(settings, clock or SteadyClock(SystemClock()))
+    sender = Sender(stores.celery)
+    core = core_of(settings, stores, sender, environ=environ)
+    views = views_of(core)
+    fleet = fleet_of(core, views, settings)
+    registry = _measured(core, views)
+    scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
+    oauth = oauth_of(settings, address=address, books=stores.ledger.oauth, sealer=stores.keys, clock=stores.clock)
+    leadership = leadership_of(settings, core, scaling, oauth, address, follows)
+    gates = gates_of(settings, core, oauth)
+    front, guard = _fronts(settings, core, fleet, gates, oauth)
+    authority = authority_for(settings, core.stores.clock)
+    feed = _flower_feed(settings, core, views)
+    app = create_app(
+        fleet,
+        core.desk,
+        core.stores.blobs,
+        gates.api,
+        replace(api_settings(settings), resource_metadata=oauth.api.metadata_url),
+        enrolments=core.enroller,
+        scaling=scaling.views,
+        money=core.stores.ledger,
+        approvals=core.approvals,
+        secrets=core.secrets,
+        erasure=core.erasure(),
+        keys=core.keys,
+        challenges=gates.challenges,
+        policies=gates.policies,
+        oauth=oauth.server,
+        audit=core.audit,
+        certificates=_certificates(authority, core),
+        registry=registry,
+        clock=core.stores.clock,
+        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes()],
+        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth),
+        leads=core.proof.holds,
+        run_grants=RunGuard(core),
+    )
+
+    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front), authority)
+
+
+def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
+    front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
+    leadership.step_down()
+    core.watch.end()
+
+
+def _measured(core: Core, views: Views) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    core.happenings.listen(Metrics(registry).hear)
+    registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
+    return registry
+
+
+def _fronts(
+    settings: OrchestratorSettings, core: Core, fleet: Fleet, gates: Gates, oauth: OAuth
+) -> tuple[McpFront, GuardFront]:
+    """Both MCP servers; to OAuth they are one resource."""
+    wanted, clock = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url), core.stores.clock
+    answers = AuditedAnswers(core.approvals, core.audit)
+    front = McpFront(fleet, gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers)
+    return front, guard_of(wanted, core, gates.mcp)
+
+
+def _certificates(authority: Authority | None, core: Core) -> Certificates | None:
+    return None if authority is None else Certificates(authority, roster=core.roster, store=core.stores.ledger)
+
+
+async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
+    url, keys = redis_url_of(settings), keys_of(settings)
+    return Stores(
+        ledger=await ledger_of(settings, keys, clock),
+        redis=redis_of(url),
+        celery=make_app(url),
+        blobs=DiskBlobs(settings.blob_dir, keys, seals=settings.seal_payloads),
+        clock=clock,
+        keys=keys,
+    )
+
+
+def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
+    if not settings.flower_feed:
+        return None
+    redis = sync_client(redis_url_of(settings), answer_s=ANSWER_S)
+    feed = FlowerFeed(core.stores.celery, redis, nodes=views.nodes, clock=core.stores.clock)
+    core.happenings.listen(feed.hear)
+    return feed

@@ -1,0 +1,47 @@
+"""The audit log on the wire: its rows, as `GET /v1/audit` gives them and as exports hold them, and its checkpoints."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class AuditRowView(BaseModel):
+    """One row. All its fields but `hash` are what `hash` covers; docs/audit.md says how."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    at_us: int = Field(description="microseconds since the epoch")
+    epoch: int = Field(description="of the leader that wrote it")
+    tenant: str
+    actor: str
+    credential: str = Field(description="which one was shown; never the credential itself")
+    peer: str
+    action: str
+    target: str
+    decision: str = Field(description="allowed, refused, failed or noted")
+    reason: str
+    trace_id: str
+    details_json: str = Field(description="a small JSON object, as text, for it is hashed as it is")
+    prev: str
+    hash: str
+
+
+class CheckpointView(BaseModel):
+    """A signed checkpoint. `body_json` is what was signed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    sealed: int = Field(description="rows up to this one may have been removed; 0: none")
+    body_json: str
+    signature: str = Field(description="Ed25519, base64")
+
+
+class AuditKeyView(BaseModel):
+    """The public key with which this orchestrator signs checkpoints."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str = Field(description="its JWK thumbprint, RFC 7638")
+    pem: str

@@ -304,15 +304,13 @@ class NodeDesk:
     async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
         name = request.offer.name
         held = self._attempts.of_node(name)
+        finished = {(ref.invocation, ref.fence) for ref in request.finished}  # it says so itself, on its stream
         if before is None or not speaks_for(request, before.incarnation):
             message = f"node {name} came back without its journal"
-            told = {(ref.invocation, ref.fence) for ref in request.finished}  # it says so itself, on its stream
-            held = [a for a in held if (a.invocation_id, a.fence) not in told]
+            held = [a for a in held if (a.invocation_id, a.fence) not in finished]
             await self._fates.lost(held, code="node_replaced", message=message)
             return
-        interrupted, finished = (
-            {(r.invocation, r.fence) for r in refs} for refs in (request.interrupted, request.finished)
-        )
+        interrupted = {(ref.invocation, ref.fence) for ref in request.interrupted}
         broken = [a for a in held if (a.invocation_id, a.fence) in interrupted]
         untouched = [a for a in held if (a.invocation_id, a.fence) not in interrupted | finished]
         message = f"node {name} restarted while it ran"

@@ -14,11 +14,14 @@ from mcp.client import Client
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from orchestrator.api.auditing import Auditor
 from orchestrator.api.door import Door as ApiDoor
 from orchestrator.api.run_grants import RunGrantDoor
-from orchestrator.guarding import RunGuard
+from orchestrator.api.settings import ApiSettings
+from orchestrator.guarding import AuditedGrants, RunGuard
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
+from orchestrator.ledger.audit_values import AuditFilter
 from orchestrator.ledger.grant_values import terms_digest
 from orchestrator.testing.guard import BUZZWORDS, PERSON, TablePolicy
 from orchestrator.testing.protocol import Story
@@ -165,7 +168,11 @@ async def test_a_node_asks_with_its_own_token_only(bench: Bench) -> None:
     core = bench.story.core
     own = Tokens(static("operator-token", "join-token"), node_of=core.desk.node_of, enrolled=core.enroller.principal)
     routes = [
-        Route(one.path, ApiDoor({one.method: one}, Authenticators([own]), 100_000), methods=[one.method])
+        Route(
+            one.path,
+            ApiDoor({one.method: one}, Authenticators([own]), ApiSettings(), Auditor(core.audit)),
+            methods=[one.method],
+        )
         for one in RunGrantDoor(RunGuard(core)).operations()
     ]
     door = Door("http://127.0.0.1:8700", httpx.ASGITransport(Starlette(routes=routes)))
@@ -183,3 +190,21 @@ async def test_a_node_asks_with_its_own_token_only(bench: Bench) -> None:
     with pytest.raises(NotAllowed):
         await door.ask_guard(said)
     await door.close()
+
+
+async def test_what_a_run_was_granted_is_in_the_audit_log(bench: Bench) -> None:
+    """Who, what, for which run, and the justification as it was said; never the token."""
+    core = bench.story.core
+    core.guardian.audit = AuditedGrants(core.audit)
+    run = bench.borrower()
+    await bench.call(run, AUTHGUARDIAN, ASK, resource_type="SAP_API", justification=BUZZWORDS)
+    await bench.call(run, AUTHGUARDIAN, ASK, resource_type="EXTERNAL_SERVICE", justification=BUZZWORDS)
+    rows, _ = await core.audit.listing(AuditFilter(), None, 100)
+    told = {row.action: row for row in rows if row.action.startswith("grant.")}
+    assert {act: (str(row.decision), row.target) for act, row in told.items()} == {
+        "grant.granted": ("allowed", "SAP_API"),
+        "grant.denied": ("refused", "EXTERNAL_SERVICE"),
+    }
+    assert BUZZWORDS in repr(told)
+    assert bench.delivery.invocation in repr(told)
+    assert run.tokens["SAP_API"] not in repr(rows)

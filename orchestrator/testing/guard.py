@@ -66,7 +66,7 @@ class MemoryGrants:
         self.kept_keys.pop(key_id, None)
 
 
-@dataclass(slots=True)
+@dataclass
 class Notes:
     """An audit that is read by the test."""
 

@@ -35,6 +35,7 @@ from orchestrator.testing.guard import (
     asked,
     rig_of,
 )
+from tasks.errors import LedgerDown
 from tasks.invocation import Principal
 from tasks.scopes import Role, ScopeMissing
 from tasks.testing.clock import FakeClock
@@ -311,3 +312,15 @@ async def test_every_decision_is_noted(clock: FakeClock) -> None:
     ]  # fmt: skip
     assert BUZZWORDS in repr(rig.notes.said)
     assert token not in repr(rig.notes.said)
+
+
+async def test_without_its_record_there_is_no_token(clock: FakeClock) -> None:
+    """An audit that cannot be written stops the answer, not only the note."""
+    rig = rig_of(clock)
+
+    async def fails(*_: object) -> None:
+        raise LedgerDown("gone")
+
+    rig.notes.note = fails  # type: ignore[method-assign,assignment]
+    with pytest.raises(LedgerDown):
+        await rig.guardian.request(asked(), AGENT, 90)

@@ -63,7 +63,7 @@ class Bench:
     async def call(self, borrower: Borrower, server: str, tool: str, **arguments: Any) -> types.CallToolResult:
         """As the agent's runtime does."""
         async with Client(lender(self.upstreams, "1")(server, borrower)) as client:
-            return await client.call_tool(tool, arguments, meta={META_KEY: "mine"})  # type: ignore[typeddict-unknown-key]
+            return await client.call_tool(tool, arguments, meta={META_KEY: "mine"})  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.fleet import Fleet
+from orchestrator.guarding import guardian_of
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.enrolment import Enroller
@@ -73,7 +74,7 @@ def core_of(
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)
     approvals, streams = _speech(stores, roster, attempts, settler, doubts, happenings, proof, seals)
-    given = secrets_of(settings, stores, roster.pool_of)
+    given, guardian = secrets_of(settings, stores, roster.pool_of), guardian_of(settings, stores, policy)
     desk = NodeDesk(
         roster=roster,
         store=stores.ledger,
@@ -90,6 +91,7 @@ def core_of(
         seals=seals,
         broker=redis_users,
         answers=approvals.answers_for,
+        grants=guardian.news,
         secrets_mark=given.mark,
     )
     doubts.backlog, approvals.on_room = dispatcher, dispatcher.credit_returned
@@ -98,7 +100,7 @@ def core_of(
         stores, policies, happenings, watch, roster, attempts, dispatcher, intake, settler, streams, desk, doubts,
         circuits, proof, Enroller(store=stores.ledger, members=desk, clock=stores.clock),
         *_machines(stores, policies), approvals, Keys(store=KeyRows(stores.ledger), clock=stores.clock), policy,
-        given, audit_of(settings, stores.ledger, stores.clock), redis_users,
+        given, audit_of(settings, stores.ledger, stores.clock), redis_users, guardian,
     )  # fmt: skip
 
 

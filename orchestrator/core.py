@@ -15,6 +15,7 @@ from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.erasure import Erasure
+from orchestrator.grants.guardian import Guardian
 from orchestrator.happenings import Happenings
 from orchestrator.health.circuits import Circuits
 from orchestrator.identity.enrolment import Enroller
@@ -76,6 +77,7 @@ class Core:
     secrets: Secrets
     audit: AuditLog
     redis_users: RedisUsers
+    guardian: Guardian
 
     def erasure(self) -> Erasure:
         """What forgets a project."""

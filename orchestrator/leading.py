@@ -19,7 +19,9 @@ from orchestrator.core import Core
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.send import Sender
 from orchestrator.front.app import McpFront
+from orchestrator.front.grants import GuardFront
 from orchestrator.leader import Leadership, Loop, every
+from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.shelves import KeyRows
 from orchestrator.oauth import TEND_EVERY_S, OAuth
 from orchestrator.observability.flower_feed import FlowerFeed
@@ -83,6 +85,8 @@ def lead(
         core.dispatcher.recall(paused=await ledger.paused(), bound=await ledger.affinities())
         core.enroller.restore(await ledger.enrolments())
         core.keys.restore(await KeyRows(ledger).all())
+        grants = GrantRows(ledger)
+        core.guardian.restore(await grants.all(), await grants.keys())
         await core.policy.refresh()
         await recall()
         await core.claims.load()
@@ -143,6 +147,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         every(RELOAD_EVERY_S, report_loads, "loads"),
         every(POLICY_EVERY_S, core.policy.refresh, "policies"),
         every(USES_EVERY_S, core.keys.save_uses, "uses of keys"),
+        every(RELOAD_EVERY_S, core.guardian.look, "grants"),
         every(SWEEP_EVERY_S, core.redis_users.keep, "redis users"),
         every(AUDIT_EVERY_S, audit.look, "audit"),
         *upkeep(settings, core),
@@ -170,6 +175,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
     sender: Sender,
     leadership: Leadership,
     front: McpFront,
+    guard: GuardFront,
     feed: FlowerFeed | None,
     scaling: Scaling,
     oauth: OAuth,
@@ -184,7 +190,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
         leading = asyncio.create_task(leadership.run())
         try:
             await leadership.is_leader.wait()  # doors open on a roster and open attempts that are known
-            async with front.running():
+            async with front.running(), guard.running():
                 yield
         finally:
             await core.audit.close()

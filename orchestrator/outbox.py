@@ -81,4 +81,5 @@ class Outbox:
             spent_usd=released.spent_usd,
             handover_s=self._grace_agents_s if goes_on else None,
             number=number,
+            caller=released.principal,
         )

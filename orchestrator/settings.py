@@ -101,6 +101,8 @@ class OrchestratorSettings(BaseModel):
     """Whoever connects over loopback has trust 90. Off where a reverse proxy runs on this machine."""
     pools_file: Path | None = None
     """TOML: pools, how the fleet sizes itself, where projects may run. See docs/adr/0012-autoscaler.md."""
+    guard_file: Path | None = None
+    """TOML: what agents may ask AuthGuardian for, on which terms; four examples when absent. See docs/guard.md."""
     cloud_dir: Path = Path("cloud")
     """What cloud providers keep on this host, one folder each: local machines, keys, logs of boots."""
     url_for_nodes: str = Field(default="", pattern=r"^$|^https?://\S+$")

@@ -24,7 +24,9 @@ from orchestrator.core import Core, Stores
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
 from orchestrator.front.app import McpFront
+from orchestrator.front.grants import GuardFront
 from orchestrator.gates import Gates, gates_of
+from orchestrator.guarding import RunGuard, guard_of
 from orchestrator.identity.ca import Authority
 from orchestrator.leader import Leadership
 from orchestrator.leading import leadership_of, lifespan_of
@@ -87,7 +89,7 @@ async def build(
     oauth = oauth_of(settings, address=address, books=stores.ledger.oauth, sealer=stores.keys, clock=stores.clock)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
-    front = _front(settings, core, fleet, gates, oauth)
+    front, guard = _fronts(settings, core, fleet, gates, oauth)
     authority = authority_for(settings, core.stores.clock)
     feed = _flower_feed(settings, core, views)
     app = create_app(
@@ -110,9 +112,10 @@ async def build(
         certificates=_certificates(authority, core),
         registry=registry,
         clock=core.stores.clock,
-        extra_routes=[*front.routes(), *oauth.routes()],
-        lifespan=lifespan_of(core, sender, leadership, front, feed, scaling, oauth),
+        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes()],
+        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth),
         leads=core.proof.holds,
+        run_grants=RunGuard(core),
     )
 
     return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front), authority)
@@ -131,10 +134,14 @@ def _measured(core: Core, views: Views) -> CollectorRegistry:
     return registry
 
 
-def _front(settings: OrchestratorSettings, core: Core, fleet: Fleet, gates: Gates, oauth: OAuth) -> McpFront:
-    wanted = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url)
+def _fronts(
+    settings: OrchestratorSettings, core: Core, fleet: Fleet, gates: Gates, oauth: OAuth
+) -> tuple[McpFront, GuardFront]:
+    """Both MCP servers; to OAuth they are one resource."""
+    wanted, clock = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url), core.stores.clock
     answers = AuditedAnswers(core.approvals, core.audit)
-    return McpFront(fleet, gates.mcp, wanted, core.stores.clock, parse=strict_json.parse, approvals=answers)
+    front = McpFront(fleet, gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers)
+    return front, guard_of(wanted, core, gates.mcp)
 
 
 def _certificates(authority: Authority | None, core: Core) -> Certificates | None:

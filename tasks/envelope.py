@@ -49,6 +49,8 @@ class Delivery:
     """Once its node's lease is over for so long, another one goes on from its capsule; None: none does."""
     number: Number | None = None
     """By it a node knows an old one that it no longer remembers. None: sealed by an orchestrator that gave none."""
+    caller: str = ""
+    """Id of the principal that called; a grant is good for one only. Empty from an orchestrator that does not say."""
 
 
 def seal(delivery: Delivery, key: bytes) -> tuple[str, str]:
@@ -86,6 +88,7 @@ def encode(delivery: Delivery) -> bytes:
             "spent_usd": delivery.spent_usd,
             "handover_s": delivery.handover_s,
             "number": delivery.number,
+            "caller": delivery.caller,
         }
     )
 
@@ -142,6 +145,7 @@ def parse(body: bytes) -> Opened:
                 spent_usd=form.get("spent_usd"),
                 handover_s=form.get("handover_s"),
                 number=_number(form.get("number")),
+                caller=str(form.get("caller") or ""),
             ),
             arguments=form["args"],
             meta=form["meta"],

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.approval import Verdict
+from tasks.grant import GrantNews
 from tasks.invocation import Lane
 from tasks.tool import ToolSpec
 
@@ -227,6 +228,8 @@ class RenewRequest(_Wire):
     is_draining: bool = False
     offer: Offer | None = None
     """Sent again when it changed (a server died, tools were added)."""
+    grants: str | None = None
+    """Version of what it knows about grants, empty at first; None from a node that checks none."""
     returned: tuple[Ref, ...] = ()
     """Handed back by a draining node: not started here, and never to be. Said until a reply is heard. An
     orchestrator that does not know this field finds them missing from the inventory."""
@@ -266,6 +269,8 @@ class RenewReply(_Wire):
     """As in JoinReply."""
     newest: tuple[int, int] | None = None
     """Number of the newest delivery sent so far: whatever `void` names has this one or an older one."""
+    grants: GrantNews | None = None
+    """Where the node knows another version: all of it."""
     secrets: str = ""
     """Another one than before: some secret may have a new version, and who runs with one asks for its own."""
     seal: SealTerms | None = None
@@ -283,6 +288,29 @@ class ClaimReply(_Wire):
     """The granted ones. What is not granted was claimed, superseded or cancelled: drop it."""
 
     granted: tuple[Ref, ...]
+
+
+class RunGrantRequest(_Wire):
+    """POST /v1/nodes/{name}/grants: a run on this node asks AuthGuardian, as whoever called it."""
+
+    incarnation: str
+    run: Ref
+    resource_type: str = Field(max_length=64)
+    justification: str = Field(default="", max_length=4000)
+    scope: tuple[str, ...] = Field(default=(), max_length=20)
+    request: str | None = Field(default=None, max_length=64)
+    """Ask again about this one."""
+
+
+class RunGrantReply(_Wire):
+    """What became of it. The token stays with the node: the run's agent never sees it."""
+
+    id: str
+    status: str
+    token: str | None = None
+    reason: str = ""
+    scope: tuple[str, ...] = ()
+    expires_at: float | None = None
 
 
 class LeaveRequest(_Wire):

@@ -38,6 +38,14 @@ class Scope(StrEnum):
     """Forget all that the fleet keeps of a project of one's tenant."""
     AUDIT_READ = "audit:read"
     POLICY_READ = "policy:read"
+    GRANTS_READ = "grants:read"
+    """Grants of the tenant, and what became of requests."""
+    GRANTS_REQUEST = "grants:request"
+    """Ask AuthGuardian, for oneself."""
+    GRANTS_REQUEST_FOR = "grants:request-for"
+    """Ask for the agents of one's tenant: for a service that runs them, never for an agent."""
+    GRANTS_WRITE = "grants:write"
+    """Answer requests, and revoke any grant of one's tenant."""
     METRICS_READ = "metrics:read"
     BLOBS = "blobs"
     """Payloads by their digest."""
@@ -66,13 +74,16 @@ FLEET_WIDE = frozenset({Scope.FLEET_WRITE, Scope.METRICS_READ, Scope.BLOBS})
 _OF_NODES = frozenset({Scope.NODE, Scope.NODE_JOIN, Scope.NODE_ENROL})
 _CALLS = frozenset({Scope.INVOCATIONS_READ, Scope.INVOCATIONS_WRITE, Scope.TOOLS_READ})
 _READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
-_WORKS = _CALLS | {Scope.APPROVALS_READ, Scope.APPROVALS_WRITE, Scope.COSTS_READ, Scope.FLEET_READ, Scope.POLICY_READ}
+_ASKS = _CALLS | {Scope.GRANTS_REQUEST}
+_SHARES = _ASKS | {Scope.GRANTS_READ}
+_WORKS = _SHARES | {Scope.APPROVALS_READ, Scope.APPROVALS_WRITE, Scope.COSTS_READ, Scope.FLEET_READ, Scope.POLICY_READ}
+_ANSWERS = frozenset({Scope.GRANTS_WRITE})
 
 SCOPES_OF: dict[str, frozenset[Scope]] = {
     Role.ADMIN: frozenset(Scope) - _OF_NODES,
-    Role.OPERATOR: _WORKS | {Scope.FLEET_WRITE, Scope.METRICS_READ, Scope.KEYS_READ, Scope.SECRETS_READ},
+    Role.OPERATOR: _WORKS | _ANSWERS | {Scope.FLEET_WRITE, Scope.METRICS_READ, Scope.KEYS_READ, Scope.SECRETS_READ},
     Role.DEVELOPER: _WORKS | {Scope.SECRETS_READ},
-    Role.AGENT: _CALLS,
+    Role.AGENT: _ASKS,
     Role.AUDITOR: _READS,
     Role.NODE: frozenset({Scope.NODE, Scope.BLOBS}),
     Role.JOIN: frozenset({Scope.NODE_JOIN}),

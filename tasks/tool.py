@@ -85,6 +85,10 @@ class ToolPolicy(BaseModel):
     stop_s: float | None = Field(default=None, ge=0, le=STOP_MAX_S)
     """Seconds it has once it was told to stop; then its server's process is ended. 0: it is trusted to stop."""
     retry: DeclaredRetry | None = None
+    grant: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]{0,62}$")
+    """A call of it needs a grant of this resource type; its node checks that, offline (docs/guard.md)."""
+    grant_scope: tuple[str, ...] = ()
+    """Of that type: all of it must be granted."""
 
 
 class ToolSpec(BaseModel):

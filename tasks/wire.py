@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.grant import TOKEN_CHARS_MAX
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Lane, State
 from tasks.node import NodeState, Visibility
 from tasks.tool import RetryForm, ToolPolicy
@@ -42,6 +43,8 @@ class _CallForm(_In):
     retry: RetryForm | None = None
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=255)
     trace_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
+    grant: str | None = Field(default=None, min_length=1, max_length=TOKEN_CHARS_MAX)
+    """A token of AuthGuardian, for a tool that needs one."""
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{8,64}$")
     """Chosen by the caller (Celery chooses task ids)."""
 

@@ -19,6 +19,7 @@ from tasks.spend import Spent
 from worker import outcomes
 from worker.approvals import Approvals, OfAttempt, Pause
 from worker.blobs import Blobs
+from worker.grants import Caller
 from worker.journal import Journal, JournalFailed
 from worker.keeping import SessionKeeping
 from worker.seats import Seat
@@ -45,6 +46,7 @@ class Upstreams(Protocol):
         on_spend: Callable[[Spent], None],
         keeping: Keeping | None = None,
         approver: Approver | None = None,
+        caller: Caller | None = None,
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError. Cancelling the task stops the tool."""
         ...
@@ -135,6 +137,7 @@ class Runner:
                     on_spend=work.spend,
                     keeping=self._keeping(work),
                     approver=self._approver(work, limit, seat),
+                    caller=Caller(delivery.caller, delivery.tenant),
                 )
         except TimeoutError:
             if is_deadline or self._is_past(delivery.expires_at):

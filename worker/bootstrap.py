@@ -42,6 +42,7 @@ from worker.enrol import Credentials, Given
 from worker.execute import Executor
 from worker.exporter import Gauges, Metrics
 from worker.fleet_clock import FleetClock
+from worker.grants import AskGuard, Grants, guard_through
 from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.machine import boot_id, our_version
@@ -65,6 +66,8 @@ class Servers(Callee, Protocol):
 
     version: int
     on_change: Callable[[], None]
+    grants: Grants
+    ask_guard: AskGuard
 
     async def start(self) -> None:
         """Start them."""
@@ -306,7 +309,10 @@ class Node:
             clock=self._clock,
         )
         self.membership = self._member(journal, approvals)
-        self.servers.on_change = self.membership.nudge
+        self.servers.on_change, self.servers.ask_guard = (
+            self.membership.nudge,
+            guard_through(self.door, self.incarnation),
+        )
         control = ControlReader(
             self._connect(), reply.control_stream, self.executor.settled, self.executor.cancel, approvals, seals.control
         )
@@ -350,6 +356,7 @@ class Node:
             load=load,
             on_state=self._on_state,
             on_answers=approvals.answered,
+            grants=self.servers.grants,
             on_secrets=self._secrets.marked,
             seals=self.seals,
             clock=self._clock,

@@ -27,6 +27,8 @@ from tasks.node import (
     LeaveRequest,
     RenewReply,
     RenewRequest,
+    RunGrantReply,
+    RunGrantRequest,
 )
 from tasks.secret_wire import SecretsReply, SecretsRequest
 
@@ -87,6 +89,10 @@ class Door:
     async def claim(self, request: ClaimRequest) -> ClaimReply:
         """Late-bound deliveries."""
         return await self._post(f"/v1/nodes/{self._node}/claims", request, ClaimReply)
+
+    async def ask_guard(self, request: RunGrantRequest) -> RunGrantReply:
+        """AuthGuardian, for a run."""
+        return await self._post(f"/v1/nodes/{self._node}/grants", request, RunGrantReply)
 
     async def leave(self, request: LeaveRequest) -> None:
         """The last word."""

@@ -30,6 +30,7 @@ from tasks.node import (
 )
 from worker.admit import Ref as RefPair
 from worker.door import Refused
+from worker.grants import Grants
 from worker.lease import Lease
 
 JOIN_FIRST_S = 0.2
@@ -165,6 +166,7 @@ class Membership:
         load: Callable[[], Load],
         on_state: Callable[[NodeState], None],
         on_answers: Callable[[Iterable[ApprovalAnswer]], None] = lambda _: None,
+        grants: Grants | None = None,
         on_secrets: Callable[[str], None] = lambda _: None,
         seals: Keys | None = None,
         clock: FleetTime,
@@ -179,6 +181,7 @@ class Membership:
         self._offer = offer
         self._offered = offer()
         self._load = load
+        self._grants = grants or Grants(clock)
         self._on_state, self._on_answers, self._on_secrets, self._seals = on_state, on_answers, on_secrets, seals
         self._clock = clock
         self._heard = self._number = 0
@@ -218,6 +221,7 @@ class Membership:
             is_draining=self.is_draining,
             offer=offer if offer != self._offered else None,
             returned=tuple(Ref(invocation=ref[0], fence=ref[1]) for ref in returned),
+            grants=self._grants.version,
             sealed_by=None if self._seals is None else self._seals.id,
         )
         try:
@@ -249,6 +253,7 @@ class Membership:
             self._executor.cancel(ref)
         self._executor.known(inventory)
         self._on_answers(reply.answers)
+        self._grants.learn(reply.grants)
         self._on_secrets(reply.secrets)
         # Last: it starts what waited for the lease, and that must not be void or cancelled.
         self._executor.renewed(Lease(reply.term, reply.lease_ttl_s, sent_at_s))

@@ -54,6 +54,7 @@ from orchestrator.api.ports import (
 from orchestrator.api.problems import NoSuchPath, internal, problem
 from orchestrator.api.projects import ProjectDoor
 from orchestrator.api.reply import Reply
+from orchestrator.api.run_grants import RunGrantDoor, RunGrants
 from orchestrator.api.scale_views import ScaleDoor
 from orchestrator.api.secrets import SecretDoor
 from orchestrator.api.service import Service
@@ -90,6 +91,7 @@ def create_app(
     extra_routes: Sequence[BaseRoute] = (),
     lifespan: Lifespan | None = None,
     leads: Callable[[], bool] | None = None,
+    run_grants: RunGrants | None = None,
 ) -> Starlette:
     """The application. `extra_routes` (the MCP door's) come after ours and guard themselves.
 
@@ -112,6 +114,7 @@ def create_app(
         *KeyDoor(keys, challenges).operations(),
         *PolicyDoor(policies).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
+        *(() if run_grants is None else RunGrantDoor(run_grants).operations()),
         *OAuthDoor(oauth).operations(),
         *AuditDoor(audit).operations(),
         *service.operations(),

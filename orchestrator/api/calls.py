@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.strict_json import write
+from tasks.grant import META_KEY
 from tasks.invocation import Call
 from tasks.retry import RetryPolicy
 from tasks.tool import RetryForm
@@ -55,6 +56,7 @@ def _call(
         into=into,
         invocation_id=request.id,
         parent=request.parent if isinstance(request, CallRequest) else None,
+        meta_json=None if request.grant is None else write({"_meta": {META_KEY: request.grant}}),
     )
 
 

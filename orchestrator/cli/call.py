@@ -63,6 +63,10 @@ Key = Annotated[
     str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same key gives the same invocation.")
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Print the id and return at once.")]
+Grant = Annotated[
+    str | None,
+    typer.Option("--grant", metavar="TOKEN|@FILE", help="Of AuthGuardian, for a tool that needs one."),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write images, audio, files and texts there.")
 ]
@@ -84,6 +88,7 @@ def call(
     wait: Wait = None,
     retries: Retries = None,
     idempotency_key: Key = None,
+    grant: Grant = None,
     output: Output = None,
     detach: Detach = False,
     as_json: JsonFlag = False,
@@ -103,6 +108,7 @@ def call(
             timeout_s=_seconds(timeout),
             retry=None if retries is None else RetryForm(attempts=retries + 1),
             idempotency_key=idempotency_key,
+            grant=_read_file(grant[1:]).strip() if grant and grant.startswith("@") else grant,
             id=None if idempotency_key else new_id(),
         )
         return place(desk, api, request, wait_s=_seconds(wait), detach=detach, output=output, as_json=as_json)

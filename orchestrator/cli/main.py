@@ -25,6 +25,7 @@ from orchestrator.cli import (
     cost,
     dead,
     fleet,
+    guard,
     invocations,
     keys,
     nodes,
@@ -88,6 +89,7 @@ def build() -> typer.Typer:
     app.add_typer(secrets.secrets, name="secrets", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
+    app.add_typer(guard.guard, name="guard", rich_help_panel=_DOORS)
     app.add_typer(policy.policy, name="policy", rich_help_panel=_DOORS)
     app.add_typer(oauth.oauth, name="oauth", rich_help_panel=_DOORS)
     app.add_typer(redis.redis, name="redis", rich_help_panel=_MACHINES)

@@ -46,6 +46,7 @@ _RELEASE = Hot(
         _C.meta_json,
         _C.tries,
         _C.capsule_blob,
+        _C.principal,
     )
 )
 _NEW_ATTEMPT = Hot(
@@ -186,7 +187,7 @@ def _attempt_row(one: Release) -> dict[str, object]:
 
 def _released(tx: Tx, one: Release, row: Found) -> Released:
     tool, arguments_json, arguments_blob, project, tenant, expires_at, timeout_s, trace_id, meta_json, *rest = row
-    tries, capsule = rest
+    tries, capsule, principal = rest
     return Released(
         invocation_id=one.invocation_id,
         fence=one.expected_fence + 1,
@@ -202,4 +203,5 @@ def _released(tx: Tx, one: Release, row: Found) -> Released:
         tries=tries,
         capsule=capsule,
         spent_usd=None if capsule is None else spent_usd(tx, one.invocation_id),
+        principal=principal,
     )

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from tasks.invocation import State
 
-SCHEMA = "0011"
+SCHEMA = "0012"
 """The newest migration. A ledger that is at it opens without loading alembic."""
 
 META = MetaData()
@@ -309,6 +309,29 @@ SPEND = Table(
 Index("mcpfleet_spend_tenant", SPEND.c.tenant, SPEND.c.at)
 Index("mcpfleet_spend_project", SPEND.c.tenant, SPEND.c.project, SPEND.c.at)
 Index("mcpfleet_spend_at", SPEND.c.at)
+
+GRANTS = Table(
+    "mcpfleet_grants",
+    META,
+    Column("id", Text, primary_key=True),
+    *(
+        Column(name, Text, nullable=False)
+        for name in ("tenant", "agent", "requested_by", "credential", "resource_type", "scope", "justification")
+    ),
+    *(Column(name, Text, nullable=False) for name in ("restrictions_json", "state", "reason", "rules")),
+    *(Column(name, Text) for name in ("parent", "decided_by", "key", "revoked_by")),
+    Column("trust", Integer, nullable=False),
+    *(Column(name, Double, nullable=False) for name in ("lifetime_s", "asked_at")),
+    *(Column(name, Double) for name in ("answer_by", "decided_at", "expires_at", "revoked_at")),
+)
+
+GRANT_KEYS = Table(
+    "mcpfleet_grant_keys",
+    META,
+    Column("id", Text, primary_key=True),
+    Column("public", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
 
 SECRETS = Table(
     "mcpfleet_secrets",

@@ -99,6 +99,8 @@ class Released:
     """Digest of what was last saved of its session."""
     spent_usd: float | None = None
     """With it: what earlier attempts are booked with; None where nothing of them has a price."""
+    principal: str = ""
+    """Who called."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from orchestrator.registry.rows import member_of, row_of
 from orchestrator.registry.terms import Broker, Seals, Terms
 from tasks.clock import Clock
 from tasks.errors import Late, WrongState
+from tasks.grant import GrantNews
 from tasks.health import UNHEALTHY
 from tasks.invocation import Lane, State
 from tasks.node import (
@@ -94,14 +95,15 @@ class NodeDesk:
         seals: Seals,
         broker: Broker,
         answers: Callable[[str], tuple[ApprovalAnswer, ...]] = lambda _: (),
+        grants: Callable[[str | None], GrantNews | None] = lambda _: None,
         secrets_mark: Callable[[], str] = str,
     ) -> None:
         self._roster, self._store, self._attempts, self._fates = roster, store, attempts, fates
         self._terms, self._clock, self._is_late, self._is_doubtful = terms, clock, is_late, is_doubtful
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
         self._answers, self._secrets_mark, self._seals, self._broker = answers, secrets_mark, seals, broker
-        self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """Each lives as long as somebody joins under that name."""
+        self._grants = grants
+        self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody joins by it
         self._looked_at_s: float | None = None
 
     async def join(
@@ -148,9 +150,8 @@ class NodeDesk:
         self._roster.put(member)  # first: what settling sets free may be released to it, and not to who is gone
         await self._settle_earlier(request, before)
         await self._broker.admit(member)
-        log.info(
-            "node_joined", node=offer.name, pool=offer.pool, incarnation=request.incarnation, tools=len(offer.tools)
-        )
+        about = {"pool": offer.pool, "incarnation": request.incarnation, "tools": len(offer.tools)}
+        log.info("node_joined", node=offer.name, **about)
         self._on_change()
         return self._reply(member, token)
 
@@ -188,7 +189,7 @@ class NodeDesk:
         if not member.token_digest:  # expelled meanwhile
             return RenewReply(granted=False)
         member.lease.until_s = self._clock.mono_s() + self._terms.lease_ttl_s
-        return self._renewed(member, comparison, request.sealed_by)
+        return self._renewed(member, comparison, request)
 
     async def claim(self, name: str, request: ClaimRequest) -> ClaimReply:
         """Late binding: the first node of the pool that asks gets the attempt; one that shall become idle does not."""
@@ -279,8 +280,7 @@ class NodeDesk:
         if member.lease.is_good(self._clock.mono_s()):
             await self._store.save_node(row_of(member))
             return False
-        member.state = NodeState.LOST
-        member.lease.term += 1
+        member.state, member.lease.term = NodeState.LOST, member.lease.term + 1
         member.suspects, member.health = frozenset(), UNHEALTHY
         self._roster.changed()
         self._on_change()
@@ -304,14 +304,13 @@ class NodeDesk:
     async def _settle_earlier(self, request: JoinRequest, before: Member | None) -> None:
         name = request.offer.name
         held = self._attempts.of_node(name)
+        finished = {(ref.invocation, ref.fence) for ref in request.finished}  # it says so itself, on its stream
         if before is None or not speaks_for(request, before.incarnation):
             message = f"node {name} came back without its journal"
-            told = {(ref.invocation, ref.fence) for ref in request.finished}  # it says so itself, on its stream
-            held = [a for a in held if (a.invocation_id, a.fence) not in told]
+            held = [a for a in held if (a.invocation_id, a.fence) not in finished]
             await self._fates.lost(held, code="node_replaced", message=message)
             return
         interrupted = {(ref.invocation, ref.fence) for ref in request.interrupted}
-        finished = {(ref.invocation, ref.fence) for ref in request.finished}
         broken = [a for a in held if (a.invocation_id, a.fence) in interrupted]
         untouched = [a for a in held if (a.invocation_id, a.fence) not in interrupted | finished]
         message = f"node {name} restarted while it ran"
@@ -354,7 +353,7 @@ class NodeDesk:
         if running:
             await self._fates.running(running, node=member.name)
 
-    def _renewed(self, member: Member, comparison: Comparison, sealed_by: str | None) -> RenewReply:
+    def _renewed(self, member: Member, comparison: Comparison, request: RenewRequest) -> RenewReply:
         held = self._attempts.of_node(member.name)
         return RenewReply(
             granted=True,
@@ -368,8 +367,9 @@ class NodeDesk:
             answers=self._answers(member.name),
             now=self._clock.wall_s(),
             newest=self._newest(),
+            grants=self._grants(request.grants),
             secrets=self._secrets_mark(),
-            seal=self._seals.news(member, sealed_by or ""),
+            seal=self._seals.news(member, request.sealed_by or ""),
         )
 
     def _reply(self, member: Member, token: str) -> JoinReply:

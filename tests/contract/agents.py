@@ -19,6 +19,7 @@ from tasks.tool import ToolPolicy
 from tests.contract.claude_binary import BINARY, VERSION
 from worker.sidecars.agent_server import AgentServer
 from worker.sidecars.assemble import agent_server
+from worker.sidecars.guard_line import Borrower
 from worker.sidecars.lent import Lend
 from worker.sidecars.sidecars_file import parse_sidecars
 from worker.testing.messages_double import MessagesDouble
@@ -77,9 +78,9 @@ class Bench:
         return found
 
 
-def lends_nothing(name: str, project: str | None) -> Server[Any]:
+def lends_nothing(name: str, borrower: Borrower) -> Server[Any]:
     """Of a node without servers."""
-    raise AssertionError(f"{project} has no server {name}")
+    raise AssertionError(f"{borrower.project} has no server {name}")
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ SHARED_WORDS = (
     "orchestrator.ledger.approval_values",
     "orchestrator.ledger.secret_values",
     "orchestrator.ledger.key_values",
+    "orchestrator.ledger.grant_values",
     "orchestrator.ledger.oauth_values",
     "orchestrator.ledger.audit_values",
     "orchestrator.ledger.errors",

@@ -35,6 +35,7 @@ from worker.sidecars.chat_tools import Applied
 from worker.sidecars.credential import Credential
 from worker.sidecars.falling_back import Asked, FallsBack, Left
 from worker.sidecars.guard import guarded
+from worker.sidecars.guard_line import borrower_of
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.places import Place, Places
 from worker.sidecars.run_arguments import RunArguments, parsed
@@ -318,6 +319,7 @@ class AgentServer:
             limits=said.within(self._limits, asked.left.s),
             project=ask.project,
             servers=self._places.servers(ask.project),
+            borrower=borrower_of(ask),
             read_only=place.read_only,
             reach=place.reach,
             entering=entering,

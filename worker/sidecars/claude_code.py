@@ -317,7 +317,8 @@ class _Run:
         outer.write_text(f'#!/bin/sh\nexec /usr/bin/env -i /bin/sh {shlex.quote(str(inner))} "$@"\n')
 
     def _lent(self, name: str) -> McpSdkServerConfig:
-        return {"type": "sdk", "name": name, "instance": self._settings.lend(name, self._task.project)}
+        assert self._task.borrower is not None
+        return {"type": "sdk", "name": name, "instance": self._settings.lend(name, self._task.borrower)}
 
     def _options(self) -> ClaudeAgentOptions:
         from claude_agent_sdk import ClaudeAgentOptions

@@ -12,15 +12,23 @@ from typing import Any, Protocol
 
 from mcp.server.lowlevel import Server
 
+from tasks.grant import META_KEY
 from tasks.ids import new_id
 from tasks.tool import ToolSpec
+from worker.grants import AUTHGUARDIAN, AskGuard, Caller, with_grant
 from worker.mcpserver import NodeMcp, Progress
+from worker.sidecars.guard_line import Borrower, guard_line
 
 
 class Host(Protocol):
     """The node's servers. `Upstreams` satisfies it."""
 
     version: int
+    ask_guard: AskGuard
+
+    def grant_type(self, tool: str) -> str | None:
+        """The resource type that a call of it needs a grant of."""
+        ...
 
     def tools(self) -> tuple[ToolSpec, ...]:
         """What can be called now."""
@@ -37,20 +45,23 @@ class Host(Protocol):
         trace_id: str | None,
         on_progress: Progress,
         project: str | None = None,
+        caller: Caller | None = None,
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError."""
         ...
 
 
-Lend = Callable[[str, str | None], Server[Any]]
-"""Server's name and the run's project → an MCP server with that server's tools alone, under their own names."""
+Lend = Callable[[str, Borrower], Server[Any]]
+"""Server's name and the run → an MCP server with that server's tools alone, under their own names."""
 
 
 def lender(host: Host, version: str) -> Lend:
     """Of this node."""
 
-    def lend(name: str, project: str | None) -> Server[Any]:
-        one = _One(host, name, project)
+    def lend(name: str, borrower: Borrower) -> Server[Any]:
+        if name == AUTHGUARDIAN:
+            return guard_line(host.ask_guard, borrower, version)
+        one = _One(host, name, borrower)
         return NodeMcp(one, name=name, version=version, new_id=new_id, named=_own_name).server
 
     return lend
@@ -61,10 +72,10 @@ def _own_name(spec: ToolSpec) -> str:
 
 
 class _One:
-    """One server of the host, for runs of one project."""
+    """One server of the host, for one run."""
 
-    def __init__(self, host: Host, name: str, project: str | None) -> None:
-        self._host, self._name, self._project = host, name, project
+    def __init__(self, host: Host, name: str, borrower: Borrower) -> None:
+        self._host, self._name, self._borrower = host, name, borrower
 
     @property
     def version(self) -> int:
@@ -75,6 +86,18 @@ class _One:
         """Its own."""
         return tuple(spec for spec in self._host.tools() if spec.server == self._name)
 
-    async def call(self, tool: str, arguments: dict[str, Any], **how: Any) -> str:  # noqa: ANN401 - the host's own
-        """On behalf of the project."""
-        return await self._host.call(tool, arguments, project=self._project, **how)
+    async def call(
+        self,
+        tool: str,
+        arguments: dict[str, Any],
+        *,
+        meta: dict[str, Any] | None,
+        **how: Any,  # noqa: ANN401 - the host's own
+    ) -> str:
+        """On behalf of the run, with what it was granted; what its agent says about grants is dropped."""
+        by, meta = self._borrower, with_grant(meta, None)
+        kind = self._host.grant_type(tool)
+        if kind is None:
+            return await self._host.call(tool, arguments, meta=meta, project=by.project, **how)
+        meta = {**meta, "_meta": {**meta["_meta"], META_KEY: by.tokens.get(kind)}}
+        return await self._host.call(tool, arguments, meta=meta, project=by.project, caller=by.caller, **how)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from worker.sidecars.bill import Bill
+    from worker.sidecars.guard_line import Borrower
 
 from tasks.approval import Permission, Question
 
@@ -80,6 +81,8 @@ class AgentTask:
     permission_mode: str | None = None
     servers: tuple[str, ...] = ()
     """MCP servers of the node that the project lends to its runs."""
+    borrower: Borrower | None = None
+    """Who calls them."""
     brought: str | None = field(default=None, repr=False)
     """The transcript of the session that it resumes, where it comes from another node."""
     spent_usd: float = 0.0

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tasks.errors import FleetError, SettingsError
 from tasks.secretref import PREFIX, SecretRef, parse_ref
+from worker.grants import AUTHGUARDIAN
 from worker.workspaces.destinations import Destination, destination_of
 from worker.workspaces.names import Project
 
@@ -304,7 +305,7 @@ def parse_projects(listed: Mapping[str, Any], where: str, servers: Collection[st
             entry = ProjectEntry.model_validate(value)
         except ValidationError as error:
             raise SettingsError(f"{where}: {name}: {_first(error)}") from error
-        unknown = next((each for each in entry.servers if each not in servers), None)
+        unknown = next((each for each in entry.servers if each not in servers and each != AUTHGUARDIAN), None)
         if unknown is not None:
             why = f"{unknown!r} is no MCP server of this node; known are {', '.join(sorted(servers)) or 'none'}"
             raise SettingsError(f"{where}: {name}: servers: {why}")

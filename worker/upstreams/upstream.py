@@ -17,6 +17,7 @@ from mcp_types import (
 from tasks.approval import Permission, Question
 from tasks.spend import Spent
 from tasks.tool import ToolSpec
+from worker.grants import Caller
 
 INVOCATION_META_KEY = "mcpfleet/invocation"
 """In `_meta` of every call: the Invocation's id, the same for every try. A server that writes can use
@@ -106,6 +107,8 @@ class Ask:
     keeping: Keeping | None = None
     """None where nothing can be saved."""
     approver: Approver | None = None
+    caller: Caller | None = None
+    """Who called; None where the call did not come through the fleet."""
 
     def call_meta(self) -> dict[str, Any]:
         """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""

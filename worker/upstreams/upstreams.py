@@ -17,6 +17,7 @@ from mcp_types import Implementation
 
 from tasks.clock import Clock
 from tasks.tool import ToolSpec
+from worker.grants import AskGuard, Caller, Grants, no_guard, token_in, with_grant
 from worker.upstreams.errors import unknown_tool
 from worker.upstreams.filling import NoSecrets, SecretSource
 from worker.upstreams.http import HttpLink
@@ -73,6 +74,10 @@ class Upstreams:
         self.on_change: Callable[[], None] = _nobody
         """Told then: the fleet should know at once."""
         self._known: tuple[int, tuple[ToolSpec, ...]] = (-1, ())
+        self.grants = Grants(clock)
+        self.ask_guard: AskGuard = no_guard
+        """Set once this node has joined: AuthGuardian, for its runs."""
+        self._needs_grants = any(policy.grant is not None for policy in config.policies.values())
 
     def add_server(self, name: str, server: Server[Any]) -> None:
         """An MCP server object as one more upstream; before `start`."""
@@ -152,20 +157,41 @@ class Upstreams:
         on_spend: OnSpend = nobody_pays,
         keeping: Keeping | None = None,
         approver: Approver | None = None,
+        caller: Caller | None = None,
     ) -> str:
         """Call `server.tool`; its CallToolResult or InputRequiredResult as JSON text, as it came.
 
         Cancelling the task tells the server. `timeout_s` is kept by whoever calls: it cancels.
 
         Raises:
-            UpstreamError: with what went wrong and what that allows.
+            UpstreamError: with what went wrong and what that allows; the tool needs a grant and has none.
         """
         server_name, _, name = tool.partition(".")
         server = self._servers.get(server_name)
         if server is None:
             raise unknown_tool(tool)
-        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping, approver)
+        meta = self._granted(tool, server, meta, caller)
+        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping, approver, caller)
         return await server.call(name, arguments, ask)
+
+    def grant_type(self, tool: str) -> str | None:
+        """The resource type that a call of it needs a grant of."""
+        return self._config.policy_of(tool).grant
+
+    def _granted(
+        self, tool: str, server: Upstream, meta: dict[str, Any] | None, caller: Caller | None
+    ) -> dict[str, Any] | None:
+        """What the tool's server is told. Here, because every way to call a tool passes here, and most have no caller.
+
+        Raises:
+            UpstreamError: the tool needs a grant, and this call has none that is good.
+        """
+        token = token_in(meta)
+        policy = self._config.policy_of(tool) if self._needs_grants else None
+        if policy is None or policy.grant is None:
+            return meta if token is None else with_grant(meta, None)
+        is_read_only = _is_read_only(server.tools(), tool)
+        return with_grant(meta, self.grants.check(tool, policy, caller, token, is_read_only=is_read_only))
 
     def _changed(self) -> None:
         self.version += 1
@@ -204,6 +230,11 @@ class Upstreams:
             result_bytes=self._limits.result_bytes,
             start_s=self._limits.start_s,
         )
+
+
+def _is_read_only(specs: tuple[ToolSpec, ...], tool: str) -> bool:
+    found = next((spec for spec in specs if spec.name == tool), None)
+    return found is not None and bool((found.definition.get("annotations") or {}).get("readOnlyHint"))
 
 
 def _nobody() -> None:

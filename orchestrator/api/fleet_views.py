@@ -10,6 +10,7 @@ from orchestrator.api.ports import Graveyard
 from orchestrator.api.ports import Operations as Steering
 from orchestrator.api.reply import Reply, listing, model
 from tasks.errors import NotFound
+from tasks.invocation import FLEET_TENANT
 from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
@@ -85,9 +86,12 @@ class FleetViews:
             raise NotFound("tool", name, list(tools))
         return model(tools[name])
 
-    async def nodes(self, _ask: Ask) -> Reply:
-        """GET /v1/nodes."""
-        return listing(self._fleet.nodes())
+    async def nodes(self, ask: Ask) -> Reply:
+        """GET /v1/nodes. Which projects are where is for those who run the fleet."""
+        found = self._fleet.nodes()
+        if ask.principal.tenant != FLEET_TENANT:
+            found = [one.model_copy(update={"projects": [], "mirrors": {}}) for one in found]
+        return listing(found)
 
     async def set_node_state(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/state."""
@@ -101,9 +105,12 @@ class FleetViews:
         """GET /v1/queues."""
         return listing(await self._fleet.queues())
 
-    async def backlog(self, _ask: Ask) -> Reply:
-        """GET /v1/backlog."""
-        return model(self._fleet.backlog())
+    async def backlog(self, ask: Ask) -> Reply:
+        """GET /v1/backlog. By project for those who run the fleet."""
+        found = self._fleet.backlog()
+        if ask.principal.tenant != FLEET_TENANT:
+            found = found.model_copy(update={"by_project": {}, "paused_projects": []})
+        return model(found)
 
     async def pause(self, ask: Ask) -> Reply:
         """POST /v1/pauses."""

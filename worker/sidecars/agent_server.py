@@ -257,7 +257,7 @@ class AgentServer:
             if ask.keeping is not None and ask.keeping.fence > 1:
                 run = f"{run}-{ask.keeping.fence}"  # and its branch: the lost node may yet push its own
             ref = said.ref if left is None or left.base is None else left.base
-            async with self._places.open(run, ask.project, ref) as place:
+            async with self._places.open(run, ask.project, ref, ask.tenant) as place:
                 await self._look_at_mirrors()
                 async with self._confines.around(run, place.workspace.parent) as confined:
                     began_s = self._clock.mono_s()
@@ -291,7 +291,7 @@ class AgentServer:
                 answer = await extras.call(tool, arguments, None, bill)
             else:
                 run = f"{self.name}-{ask.invocation}"
-                async with self._places.open(run, ask.project, applied.ref) as place:
+                async with self._places.open(run, ask.project, applied.ref, ask.tenant) as place:
                     answer = await extras.call(tool, arguments, place.workspace, bill)
                     if isinstance(answer, dict):
                         done = await kept(place, push=applied.push)
@@ -318,7 +318,7 @@ class AgentServer:
             home=place.home,
             limits=said.within(self._limits, asked.left.s),
             project=ask.project,
-            servers=self._places.servers(ask.project),
+            servers=self._places.servers(ask.project, ask.tenant),
             borrower=borrower_of(ask),
             read_only=place.read_only,
             reach=place.reach,

@@ -34,7 +34,8 @@ class ProjectUnknown(Retryable):
 
     def __init__(self, project: str) -> None:
         super().__init__(
-            f"this node knows no project {project!r}: name its repository under mcpfleet.projects in the servers file"
+            f"this node knows no project {project!r}: name its repository, and the tenant that "
+            "it belongs to, under mcpfleet.projects in the servers file"
         )
 
 
@@ -111,17 +112,17 @@ class Places:
         if self._workspaces is not None:
             await self._workspaces.age_out()
 
-    def servers(self, project: str | None) -> tuple[str, ...]:
+    def servers(self, project: str | None, tenant: str) -> tuple[str, ...]:
         """The node's MCP servers that a project lends to its runs."""
         known = self._projects.get(project) if project is not None else None
-        return () if known is None else known.servers
+        return () if known is None or known.tenant != tenant else known.servers
 
     def mirrored(self) -> tuple[str, ...]:
         """Projects whose mirror is here, by name; looks at the disk."""
         return () if self._workspaces is None else tuple(sorted(self._workspaces.warm()))
 
     @contextlib.asynccontextmanager
-    async def open(self, run: str, project: str | None, ref: str | None) -> AsyncIterator[Place]:
+    async def open(self, run: str, project: str | None, ref: str | None, tenant: str) -> AsyncIterator[Place]:
         """For one run; all of it is gone afterwards.
 
         Raises:
@@ -131,9 +132,9 @@ class Places:
             async with self._scratch.open() as scratch:
                 yield _Empty(scratch, self._limits)
             return
-        if self._workspaces is None or project not in self._projects:
-            raise ProjectUnknown(project)
-        known = self._projects[project]
+        known = self._projects.get(project)
+        if self._workspaces is None or known is None or known.tenant != tenant:
+            raise ProjectUnknown(project)  # another tenant's does not exist
         async with self._workspaces.open(known, ref, run) as workspace:
             at = workspace.path.parent / REACH
             async with reaching(at, run, known) as reach:

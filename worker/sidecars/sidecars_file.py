@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import FleetError, SettingsError
+from tasks.invocation import FLEET_TENANT, TENANT_PATTERN
 from tasks.secretref import PREFIX, SecretRef, parse_ref
 from worker.grants import AUTHGUARDIAN
 from worker.workspaces.destinations import Destination, destination_of
@@ -287,6 +288,8 @@ class ProjectEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     git: str
     """Where its files come from."""
+    tenant: str = Field(default=FLEET_TENANT, pattern=rf"^{TENANT_PATTERN.pattern}$")
+    """Whose it is; calls of other tenants do not find it."""
     servers: tuple[str, ...] = ()
     """Of `mcpServers` here: its agents may use them, where the call allows their tools."""
     destinations: tuple[DestinationEntry, ...] = ()
@@ -311,7 +314,7 @@ def parse_projects(listed: Mapping[str, Any], where: str, servers: Collection[st
             raise SettingsError(f"{where}: {name}: servers: {why}")
         try:
             reached = tuple(each.made() for each in entry.destinations)
-            projects[name] = Project.of(name, entry.git, entry.servers, reached)
+            projects[name] = Project.of(name, entry.git, entry.servers, reached, entry.tenant)
         except FleetError as error:
             raise SettingsError(f"{where}: {name}: {error.message}") from error
     return projects

@@ -15,6 +15,7 @@ from mcp_types import (
 )
 
 from tasks.approval import Permission, Question
+from tasks.invocation import FLEET_TENANT
 from tasks.spend import Spent
 from tasks.tool import ToolSpec
 from worker.grants import Caller
@@ -109,6 +110,11 @@ class Ask:
     approver: Approver | None = None
     caller: Caller | None = None
     """Who called; None where the call did not come through the fleet."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose call it is: a project is its tenant's alone."""
+        return FLEET_TENANT if self.caller is None else self.caller.tenant
 
     def call_meta(self) -> dict[str, Any]:
         """`_meta` for the server: the caller's own, then the Invocation's id and W3C trace context."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tasks.errors import InvalidProject
-from tasks.invocation import PROJECT_PATTERN
+from tasks.invocation import FLEET_TENANT, PROJECT_PATTERN
 from worker.workspaces.destinations import Destination
 from worker.workspaces.errors import InvalidRef, InvalidRemote
 
@@ -57,10 +57,17 @@ class Project:
     """The node's MCP servers that its agents may use."""
     destinations: tuple[Destination, ...] = ()
     """What its runs reach of the network, beside their model."""
+    tenant: str = FLEET_TENANT
+    """Whose it is: nobody else's calls come near its files."""
 
     @classmethod
     def of(
-        cls, name: str, remote: str, servers: tuple[str, ...] = (), destinations: tuple[Destination, ...] = ()
+        cls,
+        name: str,
+        remote: str,
+        servers: tuple[str, ...] = (),
+        destinations: tuple[Destination, ...] = (),
+        tenant: str = FLEET_TENANT,
     ) -> Project:
         """Checked.
 
@@ -69,7 +76,7 @@ class Project:
         """
         if not PROJECT_PATTERN.fullmatch(name):
             raise InvalidProject(name)
-        return cls(name, remote_of(remote), servers, destinations)
+        return cls(name, remote_of(remote), servers, destinations, tenant)
 
 
 def remote_of(text: str) -> Remote:

@@ -106,6 +106,25 @@ async def test_a_private_pool_runs_its_groups_calls_only(scene: Scene) -> None:
     assert [one.invocation for one in await scene.story.release()] == [his]
 
 
+RESIDENCY = (
+    '@id("acme-in-eu") forbid (principal in Tenant::"acme", action == Action::"use", resource)'
+    ' unless { resource.location like "eu-*" };\n'
+)
+
+
+async def test_a_tenants_data_stays_where_it_may_be(scene: Scene) -> None:
+    """Placed in its region however full that is, and never elsewhere; other tenants' calls go anywhere."""
+    await scene.story.core.desk.set_state("n1", NodeState.CORDONED)
+    await scene.changed(CALLS + USES + RESIDENCY)
+    await scene.story.join("us", slots=9, location="us-1")
+    hers, ours = await scene.call(ANN), await scene.call(Principal("op", roles=frozenset({Role.DEVELOPER})))
+    assert [one.invocation for one in await scene.story.release()] == [ours]
+    assert "acme-in-eu" in " ".join(scene.story.core.dispatcher.why(hers))
+    await scene.story.join("eu", slots=1, location="eu-1")
+    [delivery] = await scene.story.release()
+    assert (delivery.invocation, delivery.node) == (hers, "eu")
+
+
 async def test_a_new_leader_bars_what_waits_too(scene: Scene, tmp_path: Path, clock: FakeClock) -> None:
     """Who called is in the ledger, roles and groups with it."""
     await scene.story.core.desk.set_state("n1", NodeState.CORDONED)

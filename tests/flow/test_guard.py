@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from orchestrator.cli import main
-from orchestrator.testing.local import Local
+from orchestrator.testing.local import UP_WITHIN_S, Local, until, upped
+from worker.testing import signing_server
 
 WHY = "The files of ticket 4711, for the customer who asked for them in writing"
 
@@ -39,3 +45,43 @@ def test_an_agent_asks_and_a_person_answers(fleet: Local, tmp_path: Path) -> Non
     assert run(fleet, tmp_path, fleet.token, *check)[0] == 1
     events = json.loads(run(fleet, tmp_path, fleet.token, "guard", "grants", "--audit", "--json")[1])
     assert {one["act"] for one in events if one["grant"] == request} == {"requested", "granted", "revoked"}
+
+
+SERVER = [sys.executable, "-S", signing_server.__file__]
+GUARDED = {
+    "mcpServers": {"sap": {"command": SERVER[0], "args": SERVER[1:], "env": {"SIGNING_KEY": "of-no-account"}}},
+    "mcpfleet": {"tools": {"sap.facts": {"grant": "SAP_API", "grant_scope": ["orders:read"]}}},
+}
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Local]:
+    """A fleet of one node, a tool of which needs a grant."""
+    (tmp_path / "servers.json").write_text(json.dumps(GUARDED))
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy/all.cedar").write_text('@id("all") permit (principal, action, resource);')
+    words = ("--nodes", "1", "--servers", str(tmp_path / "servers.json"))
+    settings = {"MCPFLEET_POLICY_DIR": str(tmp_path / "policy")}
+    with upped(tmp_path, *words, environ=os.environ, settings=settings) as local:
+        yield local
+
+
+def test_a_node_asks_for_the_grant_and_hears_that_it_was_revoked(guarded: Local, tmp_path: Path) -> None:
+    """A real node, which checks by itself: none, a good one, another agent's, and the good one once it is void."""
+    ann, bob = (
+        run(guarded, tmp_path, guarded.token, "keys", "create", name, "-r", "agent", "--principal", name)[1]
+        for name in ("ann", "bob")
+    )
+    asked = ("--agent", "ann", "--justification", WHY, "--resource", "SAP_API", "--scope", "orders:read")
+    status, token, said = run(guarded, tmp_path, ann, "guard", "request-permission", *asked)
+    assert status == 0, said
+
+    def code(key: str, *words: str) -> str | None:
+        """Of the error of one call; None where it succeeded."""
+        found = json.loads(run(guarded, tmp_path, key, "call", "sap.facts", *words, "--json")[1])
+        return None if found["state"] == "succeeded" else found["error"]["code"]
+
+    until(lambda: code(ann, "--grant", token) is None, UP_WITHIN_S, "the grant is taken")
+    assert (code(ann), code(bob, "--grant", token)) == ("grant_required", "grant_invalid")
+    assert run(guarded, tmp_path, ann, "guard", "revoke", token)[0] == 0
+    until(lambda: code(ann, "--grant", token) == "grant_invalid", UP_WITHIN_S, "the node has heard of it")

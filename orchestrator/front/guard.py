@@ -36,18 +36,18 @@ class Guard:
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """ASGI."""
         shown = presented(scope)
-        principal, detail = None, "a bearer token is needed"
+        principal, detail, code = None, "a bearer token is needed", "not_allowed"
         if shown.token:
             try:
                 principal, detail = await self._verifier.verify(shown), "this token is not known"
             except FleetError as error:
                 if error.http_status != _UNAUTHORIZED:
-                    await _refuse(error.http_status, error.code, error.message)(scope, receive, send)
+                    await _unable(error)(scope, receive, send)
                     return
-                detail = error.message
+                detail, code = error.message, error.code
         if principal is None:
             words = self._metadata + (', error="invalid_token"' if shown.token else "")
-            await _refuse(_UNAUTHORIZED, "not_allowed", detail, words)(scope, receive, send)
+            await _refuse(_UNAUTHORIZED, code, detail, words)(scope, receive, send)
         elif not allows(principal, Scope.TOOLS_READ):
             words = f'{self._metadata}, error="insufficient_scope", scope="{Scope.TOOLS_READ}"'
             await _refuse(403, "not_allowed", f"{principal.id} may not use tools", words)(scope, receive, send)
@@ -61,9 +61,20 @@ class Guard:
 
 
 def _refuse(status: int, code: str, detail: str, error: str = "") -> JSONResponse:
+    return _problem(status, "Not allowed", code, detail, {"WWW-Authenticate": f'Bearer realm="mcpfleet"{error}'})
+
+
+def _unable(error: FleetError) -> JSONResponse:
+    """Nothing is wrong with the credential: too many tries from there, or its issuer is away."""
+    wait_s = getattr(error, "retry_after_s", None)
+    headers = {} if wait_s is None else {"Retry-After": str(wait_s)}
+    return _problem(error.http_status, "Not now", error.code, error.message, headers)
+
+
+def _problem(status: int, title: str, code: str, detail: str, headers: dict[str, str]) -> JSONResponse:
     return JSONResponse(
-        {"type": "about:blank", "title": "Not allowed", "status": status, "code": code, "detail": detail},
+        {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail},
         status_code=status,
         media_type="application/problem+json",
-        headers={"WWW-Authenticate": f'Bearer realm="mcpfleet"{error}'},
+        headers=headers,
     )

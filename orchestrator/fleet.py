@@ -89,7 +89,7 @@ class Fleet:
 
     def _check(self, calls: Sequence[Call], principal: Principal) -> None:
         """Calls of a chain are asked about now, with the one that they follow: later nobody is there to be told."""
-        every = [one for call in calls for one in (call, *call.then)]
+        every = [one for call in calls for one in _with_later(call)]
         specs = [spec for call in every if (spec := self._tools.tool(call.tool)) is not None]
         if len(specs) == len(every):  # else intake has refused them
             self._gate.admit(every, specs, principal)
@@ -287,7 +287,6 @@ class Fleet:
                     self._dispatch.offer(self._as_waiting(earlier))  # its commit's answer was lost
                 answer.append(earlier)
                 continue
-            self._gate.accepted([row.invocation])
             self._tell(Accepted(row.invocation))
             self._dispatch.offer(self._as_waiting(row.invocation))
             self._remember(row.invocation)
@@ -299,6 +298,14 @@ class Fleet:
         self._recent[invocation.id] = replace(invocation, call=call)
         if len(self._recent) > RECENT_KEPT:
             self._recent.popitem(last=False)
+
+
+def _with_later(call: Call) -> list[Call]:
+    """A call and those of its chain, each in the project in which it will run (`Intake.successors`)."""
+    every = [call]
+    for later in call.then:
+        every.append(later if later.project else replace(later, project=every[-1].project))
+    return every
 
 
 def ended_view(accepted: Invocation, ended: Ended) -> Invocation | None:

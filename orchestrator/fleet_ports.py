@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.ledger.values import Accepted as AcceptedRow
@@ -78,5 +78,4 @@ class Gate(Protocol):
     @property
     def version(self) -> int: ...
     def admit(self, calls: Sequence[Call], specs: Sequence[ToolSpec], principal: Principal) -> None: ...
-    def accepted(self, invocations: Iterable[Invocation]) -> None: ...
     def sees(self, principal: Principal, spec: ToolSpec) -> bool: ...

@@ -15,6 +15,7 @@ from orchestrator.oauth import OAuth
 from orchestrator.policy.explain import PolicyViews
 from orchestrator.seats import seats_of
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.tls_doors import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,10 @@ def gates_of(settings: OrchestratorSettings, core: Core, oauth: OAuth) -> Gates:
     Raises:
         SettingsError: a setting of theirs is wrong.
     """
-    challenges, trust = Challenges(keys=core.keys, clock=core.stores.clock), zones_of(settings).trust
+    challenges, trust = (
+        Challenges(keys=core.keys, clock=core.stores.clock, names=names_of(settings)),
+        zones_of(settings).trust,
+    )
     kinds: list[Authenticator] = [core.keys, challenges, _tokens(settings, core)]
     lockout, clock = Lockout(), core.stores.clock
 

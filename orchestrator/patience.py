@@ -17,7 +17,7 @@ HEADERS_BYTES_MAX = 64 * 1024
 """A client certificate in a header, and a JWT beside it, are below 16 KiB."""
 BODY_WITHIN_S = 30.0
 BODY_BYTES_PER_S = 1024
-"""A body may take `BODY_WITHIN_S`, and a second more for each so many bytes that came."""
+"""So many, at least, over each `BODY_WITHIN_S` until it is whole."""
 TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -89,9 +89,8 @@ class PatientProtocol(HttpToolsProtocol):
             if self.flow.read_paused:  # whoever is to read it is busy: that is not the client's fault
                 self._wait()
                 return
-            left_s = self._began_s + self.body_within_s + self._bytes / BODY_BYTES_PER_S - self.loop.time()
-            if left_s > 0:
-                self._timer = self.loop.call_later(left_s, self._late)
+            if self._bytes >= BODY_BYTES_PER_S * self.body_within_s:
+                self._wait()
                 return
         self._end(TOO_SLOW)
 

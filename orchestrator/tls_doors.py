@@ -51,7 +51,7 @@ def context_for(settings: OrchestratorSettings, authority: Authority) -> ssl.SSL
 def names_of(settings: OrchestratorSettings) -> list[str]:
     """By which nodes and people call them."""
     named = [host.strip() for host in settings.allowed_hosts.split(",") if host.strip()]
-    for url in (settings.url_for_nodes, f"//{settings.advertise}", f"//{settings.host}"):
+    for url in (settings.url_for_nodes, settings.public_url, f"//{settings.advertise}", f"//{settings.host}"):
         host = urlsplit(url).hostname
         if host and host not in ANY:
             named.append(host)

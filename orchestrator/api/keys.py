@@ -46,7 +46,8 @@ class KeyDoor:
             Operation("GET", one, "show_key", Scope.KEYS_READ, "One API key, without the key", self.show,
                       {200: Answer("what is known of it", KeyView)}, errors=(404,), tag="identity"),
             Operation("DELETE", one, "revoke_key", Scope.KEYS_WRITE, "Void an API key at once", self.revoke,
-                      {204: Answer("void")}, errors=(404,), tag="identity"),
+                      {200: Answer("all that are void: it, and successors that its holder made", Page[KeyView])},
+                      errors=(404,), tag="identity"),
             Operation("POST", one + "/rotate", "rotate_key", Scope.KEYS_WRITE,
                       "Make its successor; both work for up to three days", self.rotate,
                       {201: Answer("the successor; it is shown once", IssuedKeyView)}, errors=(404, 409),
@@ -115,8 +116,7 @@ class KeyDoor:
 
     async def revoke(self, ask: Ask) -> Reply:
         """DELETE /v1/keys/{id}."""
-        await self._keys.revoke(ask.path["id"], ask.principal)
-        return Reply(b"", 204)
+        return listing([_view(row) for row in await self._keys.revoke(ask.path["id"], ask.principal)])
 
     async def challenge(self, ask: Ask) -> Reply:
         """POST /v1/auth/challenges."""

@@ -21,6 +21,7 @@ from orchestrator.cli.screen import Cell, Column
 from orchestrator.cli.settings import is_private
 from tasks.errors import FleetError
 from tasks.identity_wire import IssuedKeyView, KeyView, WhoAmIView
+from tasks.wire import Page
 
 NEVER = "never"
 NOT_DUE = "key_not_due"
@@ -135,14 +136,15 @@ def rotate(
 
 @keys.command()
 def revoke(ctx: typer.Context, key_id: KeyArgument, as_json: JsonFlag = False) -> None:
-    """Void a key at once, and the sessions that it opened."""
+    """Void a key at once, the sessions that it opened, and the successors that its holder made."""
     desk = desk_of(ctx)
     with desk.api() as api:
-        api.send("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
+        said = api.send("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
+    gone = [view.id for view in Page[KeyView].model_validate(said).items]
     if as_json:
-        desk.screen.json({"id": key_id, "is_revoked": True})
+        desk.screen.json({"revoked": gone})
     else:
-        desk.screen.note(f"[green]✓[/] {escape(key_id)} opens no door any more")
+        desk.screen.note(f"[green]✓[/] {escape(' and '.join(gone))}: no door opens any more")
 
 
 def _rotate_file(desk: Desk, file: Path, *, as_json: bool) -> None:

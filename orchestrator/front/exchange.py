@@ -9,6 +9,7 @@ this spends a fraction of it and passes the tool's result on without reading it 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,11 +32,13 @@ from orchestrator.front.ordinary import Ordinary, Recognizer
 from orchestrator.front.reply import LongReply, write_json
 from orchestrator.front.server import Built
 from orchestrator.front.settings import FrontSettings
-from orchestrator.front.who import SCOPE_KEY, SESSION_HEADER, request_key
+from orchestrator.front.who import AGAIN_KEY, SCOPE_KEY, SESSION_HEADER, request_key
 from tasks.errors import FleetError
 from tasks.invocation import TERMINAL, Invocation, Lane, Principal
 from tasks.tool import ToolSpec
 
+_AT_ONCE_BYTES = 256 * 1024
+"""Larger bodies are read beside the loop, which other requests and the leader's lease need."""
 _KNOWN_HOSTS_MAX = 256
 _CARRIED = {name.encode(): name for name in (PROJECT_HEADER, "traceparent")}
 """Headers that make_call looks at."""
@@ -70,12 +73,15 @@ class Exchange:
             refusal = Response(status_code=405, headers={"Allow": "POST"})
             await (self._app if self._settings.legacy_sessions else refusal)(scope, receive, send)
             return
-        body = await self._body(receive)
+        body, is_late = await self._body(receive)
         if body is None:
             await Response("Request body too large", status_code=413)(scope, receive, send)
             return
+        if is_late and not await scope[AGAIN_KEY]():
+            await Response("This credential is not good any more", status_code=401)(scope, receive, send)
+            return
         try:
-            form = self._parse(body)
+            form = self._parse(body) if len(body) <= _AT_ONCE_BYTES else await asyncio.to_thread(self._parse, body)
         except (ValueError, FleetError) as error:
             await _malformed(error, send)
             return
@@ -107,8 +113,8 @@ class Exchange:
                 await self._built.calls.cancel_request(key, scope[SCOPE_KEY])
         return send
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body, or None when it is over the limit."""
+    async def _body(self, receive: Receive) -> tuple[bytes | None, bool]:
+        """The whole body, or None when it is over the limit; and whether it was waited for."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -116,10 +122,10 @@ class Exchange:
             part = message.get("body", b"")
             size += len(part)
             if size > self._settings.body_limit_bytes:
-                return None
+                return None, True
             parts.append(part)
             if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return (parts[0], False) if len(parts) == 1 else (b"".join(parts), True)
 
     async def _is_served_here(self, scope: Scope, headers: Mapping[bytes, bytes], ordinary: Ordinary) -> bool:
         if not self._has_plain_tool(ordinary, scope[SCOPE_KEY]):

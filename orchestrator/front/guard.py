@@ -5,6 +5,8 @@ Refuses to know how tokens are made or kept: that is the Verifier's.
 
 from __future__ import annotations
 
+from functools import partial
+
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.responses import JSONResponse
@@ -12,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from orchestrator.front.ports import Verifier
-from orchestrator.front.who import SCOPE_KEY
-from orchestrator.presented import presented
+from orchestrator.front.who import AGAIN_KEY, SCOPE_KEY
+from orchestrator.presented import Presented, presented
 from tasks.errors import FleetError
 from tasks.scopes import Scope, allows
 
@@ -52,12 +54,20 @@ class Guard:
             words = f'{self._metadata}, error="insufficient_scope", scope="{Scope.TOOLS_READ}"'
             await _refuse(403, "not_allowed", f"{principal.id} may not use tools", words)(scope, receive, send)
         else:
-            scope[SCOPE_KEY] = principal
+            scope[SCOPE_KEY], scope[AGAIN_KEY] = principal, partial(self._still, shown)
             if self._has_sessions:  # the SDK's belong to the credential that opened them; it looks for this
                 scope["user"] = AuthenticatedUser(AccessToken(token=shown.token, client_id=principal.id, scopes=[]))
             # uvicorn leaves blanks around values; RFC 9110, section 5.5 has them removed.
             scope["headers"] = [(k, v.strip() if k.startswith(_MCP_PREFIX) else v) for k, v in scope["headers"]]
             await self._app(scope, receive, send)
+
+    async def _still(self, shown: Presented) -> bool:
+        """Asked when a body was waited for: what was good when it began may have been revoked since."""
+        try:
+            principal = await self._verifier.verify(shown)
+        except FleetError:
+            return False
+        return principal is not None and allows(principal, Scope.TOOLS_READ)
 
 
 def _refuse(status: int, code: str, detail: str, error: str = "") -> JSONResponse:

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from tasks.invocation import Principal
 
 SCOPE_KEY = "mcpfleet.principal"
+AGAIN_KEY = "mcpfleet.verify"
+"""In a scope: whether its credential is still good; to be asked when a body was waited for."""
 SESSION_HEADER = "mcp-session-id"
 
 

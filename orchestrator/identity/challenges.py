@@ -12,8 +12,10 @@ import base64
 import binascii
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -60,8 +62,9 @@ class Session:
 class Challenges:
     """An Authenticator, for session tokens."""
 
-    def __init__(self, *, keys: Keys, clock: Clock) -> None:
-        self._keys, self._clock = keys, clock
+    def __init__(self, *, keys: Keys, clock: Clock, names: Iterable[str]) -> None:
+        """`names`: of hosts under which agents may reach this fleet; who signed another's was led to another."""
+        self._keys, self._clock, self._names = keys, clock, frozenset(name.lower() for name in names)
         self._nonces: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
@@ -84,9 +87,14 @@ class Challenges:
             peer: from where.
 
         Raises:
-            NotAllowed: a used, old or foreign nonce, or a signature that is not this key's.
+            NotAllowed: a used, old or foreign nonce, a signature that is not this key's, or for another server.
             KeyExpired, KeyElsewhere: of the key.
         """
+        if _host(server) not in self._names:
+            raise NotAllowed(
+                f"{server[:80]!r} is no name of this fleet's, so what was signed for it proves nothing here; an "
+                "operator names it in MCPFLEET_PUBLIC_URL or MCPFLEET_ALLOWED_HOSTS"
+            )
         made_for, ends = self._nonces.pop(nonce, ("", 0.0))  # gone whatever follows: it is good once
         row = self._keys.find(key_id)
         is_fresh = made_for == key_id and self._clock.wall_s() < ends
@@ -123,6 +131,14 @@ class Challenges:
 def signed(server: str, key_id: str, nonce: str) -> bytes:
     """What an agent signs. `server` is HOST or HOST:PORT as it stands in the URL that it uses."""
     return f"mcpfleet-challenge-v1\n{server.lower()}\n{key_id}\n{nonce}".encode()
+
+
+def _host(server: str) -> str:
+    """Without the port."""
+    try:
+        return urlsplit(f"//{server}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def public_key_of(text: str) -> Ed25519PublicKey:

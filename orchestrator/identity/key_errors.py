@@ -51,6 +51,19 @@ class KeyTooYoung(Permanent):
         )
 
 
+class KeyReplaced(Permanent):
+    """One successor is enough."""
+
+    code = "key_replaced"
+    http_status = 409
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(
+            f"key {key_id} has a successor that is in use: use that one. If that was not your doing: mcpfleet keys "
+            f"revoke {key_id}, which voids both"
+        )
+
+
 class KeyHasNoSecret(Permanent):
     """A signing key is rotated by its holder: he makes another pair."""
 

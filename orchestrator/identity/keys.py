@@ -20,6 +20,7 @@ from orchestrator.identity.key_errors import (
     KeyElsewhere,
     KeyExpired,
     KeyHasNoSecret,
+    KeyReplaced,
     KeyTooYoung,
     MoreThanOwn,
     NoSuchKey,
@@ -30,7 +31,6 @@ from orchestrator.identity.tokens import digest
 from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
 from orchestrator.presented import Presented
 from tasks.clock import Clock
-from tasks.errors import LedgerDown
 from tasks.invocation import FLEET_TENANT, Principal
 from tasks.scopes import Scope, require, scopes_of
 
@@ -41,6 +41,8 @@ OVERLAP_S = 72 * 3600.0
 """Both keys work so long after a rotation, at most."""
 LISTED_AFTER_S = 30 * 86_400.0
 """An expired key is told so for this long, then it is unknown."""
+HOLDER = "key:"
+"""Before the id, in `created_by`: whoever held that key made this one."""
 _NOBODY = digest("")
 """Compared with where there is no key, so that an unknown id takes as long as a wrong secret."""
 
@@ -157,7 +159,8 @@ class Keys:
             is_own: whoever asks showed this very key: he may when it is due, and needs no scope.
 
         Raises:
-            NoSuchKey, ScopeMissing, KeyTooYoung
+            NoSuchKey, ScopeMissing, KeyTooYoung, TooManyKeys
+            KeyReplaced: its holder has used a successor already.
             KeyHasNoSecret: it only signs.
         """
         async with self._turn:
@@ -172,14 +175,19 @@ class Keys:
             if not is_own:
                 require(by, Scope.KEYS_WRITE)
                 _check_may_give(_as_wanted(row), by)
-            for old in [one for one in self._rows.values() if one.succeeds == row.id and one.used_at is None]:
+            made = [one for one in self._rows.values() if one.succeeds == row.id]
+            if is_own and any(one.used_at is not None for one in made):
+                raise KeyReplaced(row.id)
+            for old in [one for one in made if one.used_at is None]:
                 await self._drop(old.id)
+            if len(self._rows) >= KEYS_MAX:
+                raise TooManyKeys(KEYS_MAX)
             successor = replace(
                 row,
                 id=new_id(),
                 digest=None,
                 created_at=now,
-                created_by=by.id,
+                created_by=f"{HOLDER}{row.id}" if is_own else by.id,
                 expires_at=None if row.lifetime_s is None else now + row.lifetime_s,
                 succeeds=row.id,
                 used_at=None,
@@ -191,32 +199,35 @@ class Keys:
         log.info("key_rotated", key=row.id, successor=successor.id, by=by.id)
         return issued
 
-    async def revoke(self, key_id: str, by: Principal) -> KeyRow:
-        """It is void at once.
+    async def revoke(self, key_id: str, by: Principal) -> list[KeyRow]:
+        """It is void at once, and with it every successor that its holder made: that may have been a thief.
+
+        Returns:
+            All that are void now, the key itself first. Successors that an admin made stay.
 
         Raises:
             NoSuchKey: also for another tenant's.
-            LedgerDown: it is void here and now, and may be good again after a restart: say it again.
+            LedgerDown: they are void here and now, and may be good again after a restart: say it again.
         """
         async with self._turn:
-            row = self.get(key_id, by)
-            self._rows.pop(key_id)
-            try:
-                await self._store.forget(key_id)
-            except LedgerDown:
-                # Void in memory already, and still there to be named when it is said again.
-                self._rows[key_id] = replace(row, expires_at=0.0)
-                raise
-        log.info("key_revoked", key=row.id, by=by.id)
-        return row
+            gone = [self.get(key_id, by)]
+            for row in gone:  # grows as it goes
+                gone += [one for one in self._rows.values() if one.created_by == f"{HOLDER}{row.id}"]
+            for row in gone:
+                self._rows[row.id] = replace(row, expires_at=0.0)  # void, and still there to be named again
+            for row in gone:
+                await self._drop(row.id)
+        log.info("key_revoked", keys=[row.id for row in gone], by=by.id)
+        return gone
 
     async def save_uses(self) -> None:
         """Write down when keys were used last; for a loop, so that no call waits for it."""
         for key_id in list(self._used):
-            self._used.discard(key_id)
-            row = self._rows.get(key_id)
-            if row is not None:
-                await self._store.save(row)
+            async with self._turn:
+                self._used.discard(key_id)
+                row = self._rows.get(key_id)
+                if row is not None:
+                    await self._store.save(row)
 
     async def _kept(self, row: KeyRow) -> IssuedKey:
         key = None if row.public_key is not None else new_key(row.id)
@@ -229,8 +240,8 @@ class Keys:
         self._rows[row.id] = row
 
     async def _drop(self, key_id: str) -> None:
-        self._rows.pop(key_id, None)
         await self._store.forget(key_id)
+        self._rows.pop(key_id, None)
 
     async def _forget_expired(self) -> None:
         before = self._clock.wall_s() - LISTED_AFTER_S
@@ -265,6 +276,8 @@ def _check_may_give(wanted: WantedKey, by: Principal) -> None:
     if not _sees(by, wanted.tenant):
         raise MoreThanOwn(by.id, f"keys of tenant {wanted.tenant!r}")
     wished = Principal(wanted.principal or "", wanted.tenant, wanted.roles, wanted.scopes)
+    if by.tenant != FLEET_TENANT and wanted.groups - by.groups:
+        raise MoreThanOwn(by.id, f"the groups {', '.join(sorted(wanted.groups - by.groups))}")
     more = scopes_of(wished) - scopes_of(by)
     if more:
         raise MoreThanOwn(by.id, ", ".join(sorted(more)))
@@ -272,7 +285,7 @@ def _check_may_give(wanted: WantedKey, by: Principal) -> None:
 
 def _as_wanted(row: KeyRow) -> WantedKey:
     principal = principal_of(row)
-    return WantedKey(row.name, row.principal, row.tenant, principal.roles, principal.scopes)
+    return WantedKey(row.name, row.principal, row.tenant, principal.roles, principal.scopes, principal.groups)
 
 
 def _words(words: Iterable[str]) -> str:

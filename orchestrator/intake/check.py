@@ -123,8 +123,9 @@ class Intake:
         self._check_requirements(call)
         _check_deadline(call, now_s)
         self._check_arguments(call, spec)
+        _check_lane(call, spec)
         for later in call.then:
-            self._known(later)
+            _check_lane(later, self._known(later))
             _check_project(later.project)
             self._check_requirements(later)
         return await self._row(call, spec, principal, now_s, await self._lineage(call, principal))
@@ -261,6 +262,11 @@ def plain_result(result: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON valu
         return result["structuredContent"]
     texts = [part.get("text", "") for part in result.get("content", ()) if part.get("type") == "text"]
     return "\n".join(texts) if texts else result
+
+
+def _check_lane(call: Call, spec: ToolSpec) -> None:
+    if call.lane is Lane.TOOLS and spec.lane is Lane.AGENTS:
+        raise InvalidCall(f"{spec.name} is an agent's and runs in the lane agents; leave out the lane")
 
 
 def _check_project(project: str | None) -> None:

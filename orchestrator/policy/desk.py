@@ -6,7 +6,7 @@ is asked: everything within one's tenant and scopes is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,15 +18,17 @@ from orchestrator.ledger.guest import Guest, Place
 from orchestrator.ledger.values import UsedRow, Waiting
 from orchestrator.policy import facts
 from orchestrator.policy.files import Folder, read
-from orchestrator.policy.limits import Buckets, Usage, Used, check
+from orchestrator.policy.limits import Asked, Buckets, Usage, Used, check
 from orchestrator.policy.question import FREE, Decision, Question, Who, who
 from tasks.clock import Clock
-from tasks.errors import Permanent, SettingsError
-from tasks.invocation import Call, Invocation, Lane, Principal
+from tasks.errors import InvalidCall, Permanent, SettingsError
+from tasks.invocation import Call, Lane, Principal
 from tasks.tool import ToolSpec
 
 DAY_S = 86_400.0
 GUESTS_KEPT = 10_000
+QUESTIONS_MAX = 1000
+"""Of one request: Cedar takes a tenth of a second for so many new ones."""
 log = structlog.get_logger("mcpfleet.policy")
 
 
@@ -42,6 +44,23 @@ class PolicyDenied(Permanent):
             "`mcpfleet policy explain` shows what was asked"
         )
         self.rules = decision.rules
+
+
+class TooManyAtOnce(InvalidCall):
+    """More to be judged than one request is worth."""
+
+    code = "too_many_at_once"
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"the request asks for {count} different tools and projects, its chains' too, and {QUESTIONS_MAX} is the "
+            "limit; send it in parts"
+        )
+
+
+def is_run(call: Call, spec: ToolSpec) -> bool:
+    """Whether it is an agent's, whatever the caller says of its lane."""
+    return Lane.AGENTS in {call.lane, spec.lane}
 
 
 class Books(Protocol):
@@ -114,26 +133,25 @@ class PolicyDesk:
         """
         if self._folder is None:
             return
-        asker = who(principal)
-        for call, spec in zip(calls, specs, strict=True):
-            decision = self.decide(facts.may_call(asker, spec, call.project, call.lane or spec.lane))
-            if not decision.is_allowed:
-                where = "" if call.project is None else f" in project {call.project}"
-                raise PolicyDenied(principal, f"call {spec.name}{where}", decision)
         limits = self._folder.limits
-        if limits.quotas:
-            self._check_quotas(calls, specs, principal)
-        if limits.rates:
+        if limits.rates:  # first: what is refused so costs little
             self._buckets.take(limits.rates, principal, (spec.name for spec in specs), self._clock.mono_s())
+        self._check_rules(calls, specs, principal)
+        if limits.quotas:
+            self._check_quotas([Asked(c.project, is_run(c, s)) for c, s in zip(calls, specs, strict=True)], principal)
 
-    def accepted(self, invocations: Iterable[Invocation]) -> None:
-        """These are durable: they count."""
-        if self._folder is None or not self._folder.limits.quotas:
-            return
-        for one in invocations:
-            used = self._usage.by.setdefault((one.principal.tenant, one.call.project), Used())
-            used.calls += 1
-            used.runs += one.lane is Lane.AGENTS
+    def _check_rules(self, calls: Sequence[Call], specs: Sequence[ToolSpec], principal: Principal) -> None:
+        """Each tool in each project once, however many calls there are of it."""
+        asker = who(principal)
+        asked = {(s.name, c.project, is_run(c, s)): s for c, s in zip(calls, specs, strict=True)}
+        if len(asked) > QUESTIONS_MAX:
+            raise TooManyAtOnce(len(asked))
+        for (name, project, is_agents), spec in asked.items():
+            lane = Lane.AGENTS if is_agents else Lane.TOOLS
+            decision = self.decide(facts.may_call(asker, spec, project, lane))
+            if not decision.is_allowed:
+                where = "" if project is None else f" in project {project}"
+                raise PolicyDenied(principal, f"call {name}{where}", decision)
 
     async def refresh(self) -> None:
         """Read again: the folder if it changed, and what was used. For a loop."""
@@ -151,18 +169,19 @@ class PolicyDesk:
         now = self._clock.wall_s()
         return now - now % DAY_S
 
-    def _check_quotas(self, calls: Sequence[Call], specs: Sequence[ToolSpec], principal: Principal) -> None:
+    def _check_quotas(self, asked: Sequence[Asked], principal: Principal) -> None:
+        """They count at once, so that others who ask meanwhile find them; what was refused after all is read anew."""
         assert self._folder is not None
         if self._today() != self._day:
             self._day = self._today()
             for used in self._usage.by.values():
                 used.calls, used.tokens, used.usd = 0, 0, 0.0
         left_s = self._day + DAY_S - self._clock.wall_s()
-        for project in {call.project for call in calls}:
-            ours = [(c, s) for c, s in zip(calls, specs, strict=True) if c.project == project]
-            runs = sum((call.lane or spec.lane) is Lane.AGENTS for call, spec in ours)
-            owner = (principal.tenant, project)
-            check(self._folder.limits.quotas, self._usage, owner, calls=len(ours), runs=runs, day_left_s=left_s)
+        check(self._folder.limits.quotas, self._usage, principal.tenant, asked, day_left_s=left_s)
+        for one in asked:
+            used = self._usage.by.setdefault((principal.tenant, one.project), Used())
+            used.calls += 1
+            used.runs += one.is_run
 
     def _reload(self) -> None:
         if self._path is None or self._folder is None:

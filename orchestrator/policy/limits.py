@@ -7,7 +7,7 @@ buckets; what was used today it reads from the ledger.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -190,17 +190,27 @@ class Usage:
         return total
 
 
-def check(quotas: Iterable[Quota], usage: Usage, owner: Owner, *, calls: int, runs: int, day_left_s: float) -> None:
-    """Whether so many more calls, of which `runs` are agents', are within every quota about their owner.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call of a request, as quotas see it."""
+
+    project: str | None
+    is_run: bool
+    """Of an agent."""
+
+
+def check(quotas: Iterable[Quota], usage: Usage, tenant: str, asked: Sequence[Asked], *, day_left_s: float) -> None:
+    """Whether so many more calls are within every quota about them, all together.
 
     Raises:
         QuotaSpent: naming the first that is not.
     """
     for quota in quotas:
-        if quota.tenant != owner[0] or quota.project not in {None, owner[1]}:
+        ours = [one for one in asked if quota.tenant == tenant and quota.project in {None, one.project}]
+        if not ours:
             continue
-        used = usage.of(quota)
-        if quota.calls_per_day is not None and used.calls + calls > quota.calls_per_day:
+        used, runs = usage.of(quota), sum(one.is_run for one in ours)
+        if quota.calls_per_day is not None and used.calls + len(ours) > quota.calls_per_day:
             raise QuotaSpent(quota.name, "calls a day", used.calls, quota.calls_per_day, day_left_s)
         if runs and quota.runs is not None and used.runs + runs > quota.runs:
             raise QuotaSpent(quota.name, "runs of agents at once", used.runs, quota.runs, 5.0)

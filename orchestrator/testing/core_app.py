@@ -27,7 +27,7 @@ def app_of(
         enrolled=core.enroller.principal,
         needs_certificate=certificates is not None,
     )
-    challenges = Challenges(keys=core.keys, clock=clock)
+    challenges = Challenges(keys=core.keys, clock=clock, names=("127.0.0.1",))
     return create_app(
         fleet_of(core, views_of(core)),
         core.desk,

@@ -55,7 +55,7 @@ def fake_app(
     nodes = FakeNodes()
     enroller = Enroller(store=MemoryEnrolments(), members=nodes, clock=SystemClock())
     keys = Keys(store=MemoryKeys(), clock=SystemClock())
-    challenges = Challenges(keys=keys, clock=SystemClock())
+    challenges = Challenges(keys=keys, clock=SystemClock(), names=("127.0.0.1",))
     jwts = [] if oauth is None else [oauth.at_api]
     verifier = Authenticators([keys, challenges, FakeTokens(enroller.principal), *jwts])
     return create_app(

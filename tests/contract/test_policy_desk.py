@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from orchestrator.assembly import fleet_of, views_of
 from orchestrator.fleet import Fleet
 from orchestrator.gates import policy_views
 from orchestrator.ledger.values import Filter
-from orchestrator.policy.desk import DAY_S, PolicyDenied
+from orchestrator.policy.desk import DAY_S, PolicyDenied, TooManyAtOnce
 from orchestrator.policy.limits import QuotaSpent, RateLimited
 from orchestrator.testing.protocol import Story
 from tasks.errors import NotFound, SettingsError, UnknownTool
@@ -206,3 +207,34 @@ async def test_a_quota_of_runs_is_free_again_when_one_ends(scene: Scene) -> None
     await scene.story.finish("n1", delivery, Outcome("succeeded", "{}"))
     await scene.story.core.policy.refresh()
     assert await scene.call(ANN, project="shop", lane=Lane.AGENTS)
+
+
+async def test_a_later_call_is_judged_where_it_will_run(scene: Scene) -> None:
+    """In the project that it inherits, through a chain of any length."""
+    wall = (
+        '@id("wall") forbid (principal, action == Action::"call", resource == Tool::"files.write")'
+        ' when { context has project && context.project == "prod" };\n'
+    )
+    await scene.changed(CALLS + USES + wall)
+    write = Call("files.write")
+    for chain in ((write,), (Call("files.read"), write), (Call("files.read", project="prod"), write)):
+        with pytest.raises(PolicyDenied, match="wall"):
+            await scene.call(ANN, project="prod", then=chain)
+    assert await scene.call(ANN, project="prod", then=(Call("files.read", project="dev"), write))
+
+
+async def test_a_request_of_too_many_questions_is_refused(scene: Scene) -> None:
+    """Before they are asked; the same question a thousand times is one."""
+    many = [Call("files.read", project=f"p{number}") for number in range(1001)]
+    with pytest.raises(TooManyAtOnce):
+        await scene.fleet.accept(many, ANN)
+    assert len(await scene.fleet.accept([Call("files.read", project="one")] * 20, ANN)) == 20
+
+
+async def test_those_who_ask_at_once_share_one_quota(scene: Scene) -> None:
+    """What was let through counts before it is durable."""
+    await scene.changed(CALLS + USES, '[[quota]]\nname = "q"\ntenant = "acme"\nruns = 2\n')
+    ends = await asyncio.gather(
+        *(scene.call(ANN, project=f"p{number}", lane=Lane.AGENTS) for number in range(9)), return_exceptions=True
+    )
+    assert sum(isinstance(end, str) for end in ends) == 2

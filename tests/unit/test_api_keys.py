@@ -6,8 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.identity import key_text
-from orchestrator.identity.key_errors import KeyElsewhere, KeyExpired, KeyTooYoung, MoreThanOwn, NoSuchKey
+from orchestrator.identity import key_text, keys
+from orchestrator.identity.key_errors import (
+    KeyElsewhere,
+    KeyExpired,
+    KeyReplaced,
+    KeyTooYoung,
+    MoreThanOwn,
+    NoSuchKey,
+    TooManyKeys,
+)
 from orchestrator.identity.keys import OVERLAP_S, Keys
 from orchestrator.ledger.key_values import IssuedKey, WantedKey
 from orchestrator.presented import Presented
@@ -195,6 +203,40 @@ async def test_a_use_is_written_down_later(desk: Desk) -> None:
     assert desk.store.rows[issued.row.id].used_at is None
     await desk.keys.save_uses()
     assert desk.store.rows[issued.row.id].used_from == "192.0.2.9"
+
+
+async def test_revoking_a_key_ends_what_its_holder_made_of_it(desk: Desk) -> None:
+    """A thief who rotated it is out too; what an admin made stays."""
+    issued = await desk.issued(lifetime_s=None)
+    own = await desk.keys.rotate(issued.row.id, ADMIN, is_own=True)
+    assert await desk.who(own.key) is not None
+    next_one = await desk.keys.rotate(own.row.id, ADMIN, is_own=True)
+    by_admin = await desk.keys.rotate(issued.row.id, ADMIN)
+    gone = await desk.keys.revoke(issued.row.id, ADMIN)
+    assert [row.id for row in gone] == [issued.row.id, own.row.id, next_one.row.id]
+    assert [await desk.who(one.key) for one in (issued, own, next_one)] == [None] * 3
+    assert await desk.who(by_admin.key) is not None
+
+
+async def test_a_holder_has_one_successor_that_works(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor can he fill the ledger with them."""
+    issued = await desk.issued(lifetime_s=None)
+    own = await desk.keys.rotate(issued.row.id, ADMIN, is_own=True)
+    await desk.who(own.key)
+    with pytest.raises(KeyReplaced):
+        await desk.keys.rotate(issued.row.id, ADMIN, is_own=True)
+    monkeypatch.setattr(keys, "KEYS_MAX", 2)
+    with pytest.raises(TooManyKeys):
+        await desk.keys.rotate(own.row.id, ADMIN, is_own=True)
+
+
+async def test_groups_are_the_givers_own(desk: Desk) -> None:
+    """Policies rest on them; the fleet's own tenant may give any."""
+    wanted = {"tenant": "acme", "groups": frozenset({"ml"})}
+    with pytest.raises(MoreThanOwn, match="the groups ml"):
+        await desk.issued(ACME_ADMIN, **wanted)
+    assert await desk.issued(replace(ACME_ADMIN, groups=frozenset({"ml"})), **wanted)
+    assert await desk.issued(ADMIN, **wanted)
 
 
 async def test_a_long_expired_key_is_forgotten(desk: Desk) -> None:

@@ -36,7 +36,7 @@ class Agent:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.keys = Keys(store=MemoryKeys(), clock=self.clock)
-        self.desk = Challenges(keys=self.keys, clock=self.clock)
+        self.desk = Challenges(keys=self.keys, clock=self.clock, names=("fleet.example",))
         self.private = Ed25519PrivateKey.generate()
         self.id = ""
 
@@ -110,6 +110,15 @@ async def test_what_was_not_signed_for_this_opens_nothing(agent: Agent, what: st
     }
     with pytest.raises(NotAllowed):
         tries[what]()
+
+
+async def test_an_answer_that_another_server_was_given_opens_nothing(agent: Agent) -> None:
+    """Who stands in between may write whatever Host: this fleet knows its own names."""
+    nonce, _ = agent.desk.challenge(agent.id)
+    for evil in ("evil.example:8700", "evil.example", "", "fleet.example.evil.example", "evil.example@x", "[::1"):
+        with pytest.raises(NotAllowed, match="no name of this fleet"):
+            agent.open(nonce, signature=agent.answer(nonce, evil), server=evil)
+    assert agent.open(nonce)
 
 
 async def test_an_unknown_key_gets_a_nonce_too(agent: Agent) -> None:

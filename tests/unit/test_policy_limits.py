@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.policy import limits
-from orchestrator.policy.limits import Buckets, Per, Quota, QuotaSpent, Rate, RateLimited, Usage, Used, check
+from orchestrator.policy.limits import Asked, Buckets, Per, Quota, QuotaSpent, Rate, RateLimited, Usage, Used, check
 from tasks.invocation import Principal
 
 ANN, BOB = Principal("ann", "acme", frozenset({"agent"})), Principal("bob", "acme", frozenset({"admin"}))
@@ -120,7 +120,17 @@ def test_a_quota_is_its_tenants_or_its_projects(quota: Quota, runs: int, is_with
     """Ten calls today, four of them the shop's; two runs, 100 tokens, 1.50 USD. Tokens and money bind runs only."""
     usage = Usage({("acme", "shop"): Used(4, 60, 1.0, 1), ("acme", None): Used(6, 40, 0.5, 1), ("x", "shop"): Used(99)})
     if is_within:
-        check([quota], usage, ("acme", "shop"), calls=1, runs=runs, day_left_s=DAY_S)
+        check([quota], usage, "acme", [Asked("shop", bool(runs))], day_left_s=DAY_S)
     else:
         with pytest.raises(QuotaSpent, match="'q'"):
-            check([quota], usage, ("acme", "shop"), calls=1, runs=runs, day_left_s=DAY_S)
+            check([quota], usage, "acme", [Asked("shop", bool(runs))], day_left_s=DAY_S)
+
+
+def test_a_batch_over_many_projects_is_one_to_its_tenants_quota() -> None:
+    """However it is spread; a project's own quota sees its own part."""
+    asked = [Asked(f"p{number}", is_run=True) for number in range(11)]
+    with pytest.raises(QuotaSpent, match="calls a day"):
+        check([Quota("q", "acme", calls_per_day=10)], Usage(), "acme", asked, day_left_s=DAY_S)
+    with pytest.raises(QuotaSpent, match="runs of agents"):
+        check([Quota("q", "acme", runs=10)], Usage(), "acme", asked, day_left_s=DAY_S)
+    check([Quota("q", "acme", "p1", calls_per_day=1, runs=1)], Usage(), "acme", asked, day_left_s=DAY_S)

@@ -99,8 +99,9 @@ class Fleet:
 
         Raises:
             NotFound: there is none, or it is another tenant's.
+            ScopeMissing: it is another principal's, and this one may read its own alone.
         """
-        return self._views.with_life(await self._books.get(invocation_id, principal.tenant))
+        return self._views.with_life(_readable(await self._books.get(invocation_id, principal.tenant), principal))
 
     async def wait(self, invocation_id: str, principal: Principal, timeout_s: float | None) -> Invocation:
         """The Invocation once it ended, or as it stands when the time is over.
@@ -117,10 +118,10 @@ class Fleet:
                 ended = await self._watch.wait(invocation_id, left_s)
             recent = self._recent.get(invocation_id)
             if ended is not None and recent is not None and recent.principal.tenant == principal.tenant:
-                view = ended_view(recent, ended)
+                view = ended_view(_readable(recent, principal), ended)
                 if view is not None:
                     return view
-            invocation = await self._books.get(invocation_id, principal.tenant)
+            invocation = _readable(await self._books.get(invocation_id, principal.tenant), principal)
             is_late = deadline_s is not None and (self._watch.is_over or self._clock.mono_s() >= deadline_s)
             if invocation.state in TERMINAL or is_late:
                 return self._views.with_questions(invocation)
@@ -184,7 +185,8 @@ class Fleet:
 
     async def explain(self, invocation_id: str, principal: Principal) -> ExplainView:
         """Why it waits, why this node, or why it was refused."""
-        invocation = self._views.with_questions(await self._books.get(invocation_id, principal.tenant))
+        found = _readable(await self._books.get(invocation_id, principal.tenant), principal)
+        invocation = self._views.with_questions(found)
         return brief(invocation, self._dispatch.why(invocation_id))
 
     def events(self, invocation_id: str, principal: Principal) -> AsyncIterator[EventView]:
@@ -298,6 +300,13 @@ class Fleet:
         self._recent[invocation.id] = replace(invocation, call=call)
         if len(self._recent) > RECENT_KEPT:
             self._recent.popitem(last=False)
+
+
+def _readable(invocation: Invocation, principal: Principal) -> Invocation:
+    """One's own is read with whatever scopes one called with; raises ScopeMissing for anybody else's."""
+    if invocation.principal.id != principal.id:
+        require(principal, Scope.INVOCATIONS_READ)
+    return invocation
 
 
 def _with_later(call: Call) -> list[Call]:

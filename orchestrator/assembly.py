@@ -69,7 +69,7 @@ def core_of(
     doubts, circuits = Doubts(books=stores.ledger, attempts=attempts), _circuits(stores, sender, roster, happenings)
     redis_users = redis_users_of(settings, stores, terms, roster, policies)
     outbox = outbox_of(settings, sender, terms, roster, seals)
-    policy = PolicyDesk(folder=settings.policy_dir, books=UsedRows(stores.ledger), clock=stores.clock)
+    policy = PolicyDesk(folder=settings.policy_dir, books=UsedRows(stores.ledger), clock=stores.clock, tool=roster.tool)
     dispatcher = _dispatcher(stores, outbox, roster, policies, attempts, circuits, doubts, happenings, policy.guest_of)
     intake = _intake(settings, stores, roster, policies, dispatcher)
     settler = _settler(settings, stores, roster, attempts, dispatcher, doubts, intake, happenings)

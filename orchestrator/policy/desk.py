@@ -6,6 +6,7 @@ is asked: everything within one's tenant and scopes is allowed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +18,7 @@ import structlog
 from orchestrator.ledger.guest import Guest, Place
 from orchestrator.ledger.values import UsedRow, Waiting
 from orchestrator.policy import facts
-from orchestrator.policy.files import Folder, read
+from orchestrator.policy.files import Folder, read, stamp
 from orchestrator.policy.limits import Asked, Buckets, Usage, Used, check
 from orchestrator.policy.question import FREE, Decision, Question, Who, who
 from tasks.clock import Clock
@@ -73,32 +74,39 @@ class Books(Protocol):
 class _Guest:
     who: Who
     project: str | None
+    call: Question | None
+    """Whether it may call at all: asked again, because policies may have changed since it was accepted."""
     decide: Callable[[Question], Decision] = field(compare=False, repr=False)
 
     def barred(self, place: Place) -> str | None:
         decision = self.decide(facts.may_use(self.who, place, self.project))
+        if decision.is_allowed and self.call is not None:
+            decision = self.decide(self.call)
         return None if decision.is_allowed else decision.why()
 
 
 class PolicyDesk:
     """What is permitted, and how much of it."""
 
-    def __init__(self, *, folder: Path | None, books: Books, clock: Clock) -> None:
+    def __init__(
+        self, *, folder: Path | None, books: Books, clock: Clock, tool: Callable[[str], ToolSpec | None]
+    ) -> None:
         """Reads the folder.
 
         Raises:
             SettingsError: it is wrong: an orchestrator does not start on half its policies.
         """
-        self._path, self._books, self._clock = folder, books, clock
+        self._path, self._books, self._clock, self._tool = folder, books, clock, tool
         self.on_change: Callable[[], None] = lambda: None
         """Told when other policies are in force."""
         self._folder: Folder | None = None if folder is None else read(folder)
+        self._seen: object = None
         self._buckets, self._usage, self._day = Buckets(), Usage(), -1.0
         self.problem: str | None = None
         """Why the folder as it is now is not in force; None where it is."""
         self.version = 0
         """Grows with every change of what is in force."""
-        self._guest = lru_cache(GUESTS_KEPT)(lambda one, project: _Guest(one, project, self.decide))
+        self._guest = lru_cache(GUESTS_KEPT)(lambda one, project, call: _Guest(one, project, call, self.decide))
 
     @property
     def folder(self) -> Folder | None:
@@ -117,7 +125,9 @@ class PolicyDesk:
         """Whoever's call is to be placed; None where no policies are in force."""
         if self._folder is None or waiting.principal is None:
             return None
-        guest: Guest = self._guest(who(waiting.principal), waiting.project)
+        one, spec = who(waiting.principal), self._tool(waiting.tool)
+        call = None if spec is None else facts.may_call(one, spec, waiting.project, waiting.lane)
+        guest: Guest = self._guest(one, waiting.project, call)
         return guest
 
     def admit(self, calls: Sequence[Call], specs: Sequence[ToolSpec], principal: Principal) -> None:
@@ -155,7 +165,7 @@ class PolicyDesk:
 
     async def refresh(self) -> None:
         """Read again: the folder if it changed, and what was used. For a loop."""
-        self._reload()
+        await self._reload()
         if self._folder is None or not self._folder.limits.quotas:
             return
         day = self._today()
@@ -183,11 +193,15 @@ class PolicyDesk:
             used.calls += 1
             used.runs += one.is_run
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         if self._path is None or self._folder is None:
             return
+        seen = await asyncio.to_thread(stamp, self._path)
+        if seen == self._seen:
+            return
+        self._seen = seen
         try:
-            found = read(self._path)
+            found = await asyncio.to_thread(read, self._path)  # half a second for 2,000 policies
         except SettingsError as error:
             if error.message != self.problem:
                 log.error(  # noqa: TRY400 - whoever wrote the file needs the sentence, not our stack

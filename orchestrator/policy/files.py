@@ -78,6 +78,15 @@ def read(folder: Path) -> Folder:
     return Folder(rules, limits, hashlib.sha256(joined.encode()).hexdigest(), tuple(sorted(texts)))
 
 
+def stamp(folder: Path) -> object:
+    """Another one when a file of it may have changed."""
+    try:
+        found = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    except OSError as error:
+        return str(error)
+    return [(name, seen.st_mtime_ns, seen.st_size, seen.st_ino) for name, seen in found]
+
+
 def _texts(folder: Path) -> dict[str, str]:
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix == ".cedar" or path.name == LIMITS)

@@ -238,3 +238,15 @@ async def test_those_who_ask_at_once_share_one_quota(scene: Scene) -> None:
         *(scene.call(ANN, project=f"p{number}", lane=Lane.AGENTS) for number in range(9)), return_exceptions=True
     )
     assert sum(isinstance(end, str) for end in ends) == 2
+
+
+async def test_what_waits_is_judged_by_the_policies_of_now(scene: Scene) -> None:
+    """A tool that was forbidden since is not run; allowed again, it goes."""
+    await scene.story.core.desk.set_state("n1", NodeState.CORDONED)
+    waits = await scene.call(ANN, "files.write")
+    await scene.changed(CALLS + USES + NO_WRITES)
+    await scene.story.core.desk.set_state("n1", NodeState.ACTIVE)
+    assert await scene.story.release() == []
+    assert "no-writes" in " ".join(scene.story.core.dispatcher.why(waits))
+    await scene.changed(CALLS + USES)
+    assert [one.invocation for one in await scene.story.release()] == [waits]

@@ -11,7 +11,9 @@ from tasks.errors import SettingsError
 from tasks.testing.clock import FakeClock
 from tests.contract.workspace_rig import Rig
 from worker.sidecars.places import Places, ProjectUnknown
+from worker.sidecars.sidecar import AgentTask, RunLimits
 from worker.sidecars.sidecars_file import parse_projects
+from worker.sidecars.transcripts import Transcripts
 from worker.workspaces.names import Project
 from worker.workspaces.quota import WorkspaceLimits
 
@@ -46,3 +48,19 @@ def test_a_project_is_the_fleets_own_unless_its_line_says_whose() -> None:
     assert (read["a"].tenant, read["b"].tenant) == ("default", "acme")
     with pytest.raises(SettingsError, match="tenant"):
         parse_projects({"a": {"git": "/srv/a.git", "tenant": "../x"}}, "file", ())
+
+
+def test_a_session_is_gone_on_with_by_its_tenant_alone(tmp_path: Path) -> None:
+    """By runs without a project too, which have no files of their own to tell them apart."""
+
+    def task(tenant: str, home: str, project: str | None = None) -> AgentTask:
+        (tmp_path / home).mkdir()
+        return AgentTask("run", "do", tmp_path, tmp_path / home, RunLimits(9.0, 9.0), project, tenant=tenant)
+
+    kept = Transcripts(tmp_path / "sessions", "s/{}.jsonl")
+    hers = task("acme", "h1")
+    assert kept.place("0" * 8 + "-s", "said", hers)
+    kept.keep("0" * 8 + "-s", hers)
+    assert kept.put("0" * 8 + "-s", task("acme", "h2"))
+    for number, (tenant, project) in enumerate((("default", None), ("other", None), ("acme", "shop"))):
+        assert not kept.put("0" * 8 + "-s", task(tenant, f"o{number}", project))

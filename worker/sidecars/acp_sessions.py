@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from worker.sidecars.sidecar import AgentTask
+from worker.sidecars.sidecar import AgentTask, kept_under
 from worker.sidecars.transcripts import SESSION_PATTERN
 
 BYTES_MAX = 256_000_000
@@ -41,7 +41,7 @@ class SessionFiles:
 
     def put(self, session: str, task: AgentTask) -> bool:
         """Into a run's HOME. False: there is no such session of this project here."""
-        kept = self._of(task.project) / session
+        kept = self._of(task) / session
         if not SESSION_PATTERN.fullmatch(session) or not kept.is_dir():
             return False
         shutil.copytree(kept, task.home, dirs_exist_ok=True)
@@ -49,7 +49,7 @@ class SessionFiles:
 
     def keep(self, session: str, task: AgentTask) -> bool:
         """Out of a run's HOME, once the run is over. False: it was not, and cannot go on."""
-        folder = self._of(task.project)
+        folder = self._of(task)
         is_its_own = session == task.session.id or not (folder / session).exists()
         if not self._paths or not SESSION_PATTERN.fullmatch(session) or not is_its_own:
             return False
@@ -69,8 +69,8 @@ class SessionFiles:
         _replace(part, folder / session)
         return True
 
-    def _of(self, project: str | None) -> Path:
-        return self._folder / (f"p-{project}" if project is not None else "none")
+    def _of(self, task: AgentTask) -> Path:
+        return self._folder / kept_under(task)
 
 
 class _TooMuch(Exception):

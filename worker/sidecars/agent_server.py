@@ -318,6 +318,7 @@ class AgentServer:
             home=place.home,
             limits=said.within(self._limits, asked.left.s),
             project=ask.project,
+            tenant=ask.tenant,
             servers=self._places.servers(ask.project, ask.tenant),
             borrower=borrower_of(ask),
             read_only=place.read_only,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from worker.sidecars.guard_line import Borrower
 
 from tasks.approval import Permission, Question
+from tasks.invocation import FLEET_TENANT
 
 ASK = "ask"
 """The permission mode in which a person is asked."""
@@ -71,6 +72,8 @@ class AgentTask:
     project: str | None = None
     read_only: Mapping[Path, str] = field(default_factory=dict)
     """Of the node, to where it is inside the sandbox."""
+    tenant: str = FLEET_TENANT
+    """Whose run it is: nobody else goes on with its session."""
     entering: tuple[str, ...] = ()
     """Words to start each of its processes with, so that the run's limits hold for it."""
     session: Session = field(default_factory=Session)
@@ -299,3 +302,9 @@ class Sidecar(Protocol):
     async def close(self) -> None:
         """End all runs."""
         ...
+
+
+def kept_under(task: AgentTask) -> str:
+    """Folder of the sessions that a run may go on with: of its tenant, and of its project or of none."""
+    name = "none" if task.project is None else f"p-{task.project}"
+    return name if task.tenant == FLEET_TENANT else f"{task.tenant}@{name}"

@@ -11,7 +11,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from worker.sidecars.sidecar import AgentTask
+from worker.sidecars.sidecar import AgentTask, kept_under
 from worker.workspaces.tree import NotThere, Tree
 
 SESSION_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -28,7 +28,7 @@ class Transcripts:
         """Into a run's HOME. False: there is no such session of this project here."""
         if not SESSION_PATTERN.fullmatch(session):
             return False
-        text = Tree(self._of(task.project), most_bytes=SESSION_MAX_BYTES).read(session)
+        text = Tree(self._of(task), most_bytes=SESSION_MAX_BYTES).read(session)
         return not isinstance(text, NotThere) and self.place(session, text, task)
 
     def place(self, session: str, text: str, task: AgentTask) -> bool:
@@ -46,7 +46,7 @@ class Transcripts:
 
     def keep(self, session: str, task: AgentTask) -> None:
         """Out of a run's HOME, once the run is over."""
-        folder = self._of(task.project)
+        folder = self._of(task)
         is_its_own = session == task.session.id or not (folder / session).exists()
         if not SESSION_PATTERN.fullmatch(session) or not is_its_own:
             return
@@ -58,5 +58,5 @@ class Transcripts:
             partial.write(text)
         Path(partial.name).rename(folder / session)
 
-    def _of(self, project: str | None) -> Path:
-        return self._folder / (f"p-{project}" if project is not None else "none")
+    def _of(self, task: AgentTask) -> Path:
+        return self._folder / kept_under(task)

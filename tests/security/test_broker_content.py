@@ -1,0 +1,40 @@
+"""What whoever writes to Redis cannot make a worker do before any of our code has looked: unpickle, or obey."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from pathlib import Path
+
+import pytest
+from kombu.exceptions import ContentDisallowed
+from kombu.message import Message
+
+from tasks.app import make_app
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, at: Path) -> None:
+        self.at = at
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.at,)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("content", ["application/x-python-serialize", "application/x-yaml", "application/x-msgpack"])
+def test_only_json_is_read_from_the_broker(tmp_path: Path, content: str) -> None:
+    """Anything else is refused by its type, and nothing in it runs."""
+    accepted = make_app("redis://127.0.0.1:1/0").conf.accept_content
+    trap = tmp_path / "sprung"
+    body = base64.b64encode(pickle.dumps(Trap(trap)))
+    message = Message(body, content_type=content, content_encoding="binary", accept=set(accepted))
+    with pytest.raises(ContentDisallowed):
+        message.decode()
+    assert not trap.exists()
+
+
+def test_nobody_steers_workers_through_the_broker() -> None:
+    """No pidbox: a worker listens to no `shutdown`, `rate_limit` or `pool_grow`."""
+    assert make_app("redis://127.0.0.1:1/0").conf.worker_enable_remote_control is False

@@ -10,6 +10,7 @@ from orchestrator.api.ports import Graveyard
 from orchestrator.api.ports import Operations as Steering
 from orchestrator.api.reply import Reply, listing, model
 from tasks.errors import NotFound
+from tasks.invocation import FLEET_TENANT
 from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
@@ -85,9 +86,12 @@ class FleetViews:
             raise NotFound("tool", name, list(tools))
         return model(tools[name])
 
-    async def nodes(self, _ask: Ask) -> Reply:
-        """GET /v1/nodes."""
-        return listing(self._fleet.nodes())
+    async def nodes(self, ask: Ask) -> Reply:
+        """GET /v1/nodes. Which projects are bound to a node is for the fleet's own tenant: names have no tenant here."""
+        seen = self._fleet.nodes()
+        if ask.principal.tenant != FLEET_TENANT:
+            seen = [one.model_copy(update={"projects": [], "mirrors": {}}) for one in seen]
+        return listing(seen)
 
     async def set_node_state(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/state."""
@@ -101,9 +105,12 @@ class FleetViews:
         """GET /v1/queues."""
         return listing(await self._fleet.queues())
 
-    async def backlog(self, _ask: Ask) -> Reply:
-        """GET /v1/backlog."""
-        return model(self._fleet.backlog())
+    async def backlog(self, ask: Ask) -> Reply:
+        """GET /v1/backlog. Projects' names are for the fleet's own tenant; the numbers in all are for everybody."""
+        seen = self._fleet.backlog()
+        if ask.principal.tenant != FLEET_TENANT:
+            seen = seen.model_copy(update={"by_project": {}, "paused_projects": []})
+        return model(seen)
 
     async def pause(self, ask: Ask) -> Reply:
         """POST /v1/pauses."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.applications import Starlette
 
 from orchestrator.api.app import create_app
+from orchestrator.api.oauth_clients import OAuthClients
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
 from orchestrator.core import Core
@@ -15,8 +16,10 @@ from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.scaling import scale_views
 
 
-def app_of(core: Core, operator: str, join: str = "the-join-token") -> Starlette:
-    """With the two tokens of a fleet, its API keys and their sessions."""
+def app_of(
+    core: Core, operator: str, join: str = "the-join-token", *, oauth: OAuthClients | None = None
+) -> Starlette:
+    """With the two tokens of a fleet, its API keys and their sessions; with the authorization server, if there is."""
     clock = core.stores.clock
     own = Tokens(static(operator, join), node_of=core.desk.node_of, enrolled=core.enroller.principal)
     challenges = Challenges(keys=core.keys, clock=clock)
@@ -35,6 +38,7 @@ def app_of(core: Core, operator: str, join: str = "the-join-token") -> Starlette
         keys=core.keys,
         challenges=challenges,
         policies=policy_views(core),
+        oauth=oauth,
         audit=core.audit,
         clock=clock,
     )

@@ -87,7 +87,7 @@ class FleetViews:
         return model(tools[name])
 
     async def nodes(self, ask: Ask) -> Reply:
-        """GET /v1/nodes. Which projects are bound to a node is for the fleet's own tenant: names have no tenant here."""
+        """GET /v1/nodes. Projects bound to a node are for the fleet's own tenant: names have no tenant here."""
         seen = self._fleet.nodes()
         if ask.principal.tenant != FLEET_TENANT:
             seen = [one.model_copy(update={"projects": [], "mirrors": {}}) for one in seen]

@@ -16,9 +16,7 @@ from orchestrator.identity.tokens import Tokens, static
 from orchestrator.testing.scaling import scale_views
 
 
-def app_of(
-    core: Core, operator: str, join: str = "the-join-token", *, oauth: OAuthClients | None = None
-) -> Starlette:
+def app_of(core: Core, operator: str, join: str = "the-join-token", *, oauth: OAuthClients | None = None) -> Starlette:
     """With the two tokens of a fleet, its API keys and their sessions; with the authorization server, if there is."""
     clock = core.stores.clock
     own = Tokens(static(operator, join), node_of=core.desk.node_of, enrolled=core.enroller.principal)

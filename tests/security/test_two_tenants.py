@@ -109,7 +109,7 @@ async def it(tmp_path: Path) -> AsyncIterator[Field]:
         yield field
 
 
-def places(it: Field, operation: Any) -> Iterator[tuple[str, tuple[str, ...]]]:  # noqa: ANN401 - an Operation
+def places(it: Field, operation: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Paths of what is ours there, and the words in them that the asker said himself."""
     path = operation.path
     named = {"{sha256}": it.blob, "{project}": f"{CANARY}-shop", "{owner}": "shop", "{name:path}": "files.read"}

@@ -62,12 +62,12 @@ class Field:
     client: str = ""
     blob: str = ""
 
-    async def ask(self, who: tuple[str, str], method: str, path: str, **sent: Any) -> httpx.Response:  # noqa: ANN401 - httpx's
+    async def ask(self, who: tuple[str, str], method: str, path: str, **sent: Any) -> httpx.Response:
         """As that role of that tenant."""
-        headers = {"Authorization": f"Bearer {self.keys[who]}"}
+        headers = {"Authorization": f"Bearer {self.keys[who]}"} | sent.pop("more", {})
         return await self.http.request(method, path, headers=headers, **sent)
 
-    async def do(self, method: str, path: str, **sent: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's
+    async def do(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
         """As our admin, and it works."""
         answer = await self.ask((OURS, "admin"), method, path, **sent)
         assert answer.is_success, (path, answer.text)

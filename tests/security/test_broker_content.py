@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from kombu.exceptions import ContentDisallowed
 from kombu.message import Message
+from kombu.serialization import prepare_accept_content
 
 from tasks.app import make_app
 
@@ -26,13 +27,15 @@ class Trap:
 @pytest.mark.parametrize("content", ["application/x-python-serialize", "application/x-yaml", "application/x-msgpack"])
 def test_only_json_is_read_from_the_broker(tmp_path: Path, content: str) -> None:
     """Anything else is refused by its type, and nothing in it runs."""
-    accepted = make_app("redis://127.0.0.1:1/0").conf.accept_content
+    accepted = prepare_accept_content(make_app("redis://127.0.0.1:1/0").conf.accept_content)  # as a consumer does
     trap = tmp_path / "sprung"
     body = base64.b64encode(pickle.dumps(Trap(trap)))
-    message = Message(body, content_type=content, content_encoding="binary", accept=set(accepted))  # type: ignore[no-untyped-call]
+    message = Message(body, content_type=content, content_encoding="binary", accept=accepted)  # type: ignore[no-untyped-call]
     with pytest.raises(ContentDisallowed):
         message.decode()  # type: ignore[no-untyped-call]
     assert not trap.exists()
+    good = Message("[1]", content_type="application/json", content_encoding="utf-8", accept=accepted)  # type: ignore[no-untyped-call]
+    assert good.decode() == [1]  # type: ignore[no-untyped-call]
 
 
 def test_nobody_steers_workers_through_the_broker() -> None:

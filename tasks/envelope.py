@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -121,7 +122,7 @@ def parse(body: bytes) -> Opened:
     Raises:
         BadDelivery: `version` or `form`.
     """
-    form = orjson.loads(body)
+    form = read_object(body)
     if form.get("v") != WIRE_VERSION:
         raise BadDelivery("version")
     try:
@@ -152,6 +153,21 @@ def parse(body: bytes) -> Opened:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadDelivery("form") from error
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """A JSON object that was authenticated: an orchestrator that errs must not end in another error than the refusal.
+
+    Raises:
+        BadDelivery: `form`.
+    """
+    try:
+        form = orjson.loads(text)
+    except ValueError as error:
+        raise BadDelivery("form") from error
+    if not isinstance(form, dict):
+        raise BadDelivery("form")
+    return form
 
 
 def _number(said: list[int] | None) -> Number | None:

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tasks.envelope import Delivery, Opened, encode, parse
+from tasks.envelope import Delivery, Opened, encode, parse, read_object
 from tasks.errors import BadDelivery
 from tasks.node import SealTerms
 
@@ -155,7 +155,9 @@ class Opener:
             plain = self._open_late(header, sealed) if is_late else self._node.open(sealed, header)
         except (NotSealedForUs, binascii.Error, ValueError) as error:
             raise BadDelivery("seal") from error
-        until = orjson.loads(header).get("exp")
+        until = read_object(header).get("exp")
+        if until is not None and not isinstance(until, int | float):
+            raise BadDelivery("form")
         if until is not None and until < self._wall_s():
             raise BadDelivery("expired")
         opened = parse(plain)

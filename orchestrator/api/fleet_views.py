@@ -87,11 +87,11 @@ class FleetViews:
         return model(tools[name])
 
     async def nodes(self, ask: Ask) -> Reply:
-        """GET /v1/nodes. Which projects are where is for those who run the fleet."""
-        found = self._fleet.nodes()
+        """GET /v1/nodes. Projects bound to a node are for the fleet's own tenant: names have no tenant here."""
+        seen = self._fleet.nodes()
         if ask.principal.tenant != FLEET_TENANT:
-            found = [one.model_copy(update={"projects": [], "mirrors": {}}) for one in found]
-        return listing(found)
+            seen = [one.model_copy(update={"projects": [], "mirrors": {}}) for one in seen]
+        return listing(seen)
 
     async def set_node_state(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/state."""
@@ -106,11 +106,11 @@ class FleetViews:
         return listing(await self._fleet.queues())
 
     async def backlog(self, ask: Ask) -> Reply:
-        """GET /v1/backlog. By project for those who run the fleet."""
-        found = self._fleet.backlog()
+        """GET /v1/backlog. Projects' names are for the fleet's own tenant; the numbers in all are for everybody."""
+        seen = self._fleet.backlog()
         if ask.principal.tenant != FLEET_TENANT:
-            found = found.model_copy(update={"by_project": {}, "paused_projects": []})
-        return model(found)
+            seen = seen.model_copy(update={"by_project": {}, "paused_projects": []})
+        return model(seen)
 
     async def pause(self, ask: Ask) -> Reply:
         """POST /v1/pauses."""

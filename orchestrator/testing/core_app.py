@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.applications import Starlette
 
 from orchestrator.api.app import create_app
+from orchestrator.api.oauth_clients import OAuthClients
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
 from orchestrator.certificates import Certificates
@@ -17,9 +18,17 @@ from orchestrator.testing.scaling import scale_views
 
 
 def app_of(
-    core: Core, operator: str, join: str = "the-join-token", *, certificates: Certificates | None = None
+    core: Core,
+    operator: str,
+    join: str = "the-join-token",
+    *,
+    certificates: Certificates | None = None,
+    oauth: OAuthClients | None = None,
 ) -> Starlette:
-    """With the two tokens of a fleet, its API keys and their sessions; nodes need certificates where there are any."""
+    """With the two tokens of a fleet, its API keys and their sessions.
+
+    Nodes need certificates where there are `certificates`; `oauth` is the authorization server, if there is one.
+    """
     clock = core.stores.clock
     own = Tokens(
         static(operator, join),
@@ -43,6 +52,7 @@ def app_of(
         keys=core.keys,
         challenges=challenges,
         policies=policy_views(core),
+        oauth=oauth,
         audit=core.audit,
         clock=clock,
         certificates=certificates,

@@ -20,6 +20,7 @@ from subprocess import Popen
 
 from benchmarks.processes import ASK_EVERY_S, ROOT, STARTS_WITHIN_S, Broker, Client, Crew, python, running
 from benchmarks.sides import Running, Side, Start
+from orchestrator.secrets.keyfile import new_key_file
 
 SLOTS = 64
 """More than the closed loop has callers: the node is not what limits it."""
@@ -133,6 +134,32 @@ def through(door: str, *, settings: Mapping[str, str] | None = None) -> Start:
     return start
 
 
+GUARDED = """@id("calls") permit (principal, action, resource);
+@id("outside-reads") forbid (principal, action == Action::"call", resource)
+when { context.trust < 50 && !resource.readOnly };
+"""
+RATE = '[[rate]]\nname = "everybody"\nper = "principal+tool"\ncalls_per_s = 100000\nburst = 100000\n'
+QUOTA = '[[quota]]\nname = "ours"\ntenant = "default"\ncalls_per_day = 100000000\n'
+
+
+@contextmanager
+def guarded(broker: Broker, logs: Path) -> Iterator[Running]:
+    """Policies, rates and quotas asked for each call; deliveries, and what the ledger stores, sealed. Without TLS."""
+    with tempfile.TemporaryDirectory(prefix="mcpfleet-bench-guarded-") as name:
+        folder = Path(name)
+        (folder / "policy").mkdir()
+        (folder / "policy/all.cedar").write_text(GUARDED)
+        (folder / "policy/limits.toml").write_text(RATE + QUOTA)
+        new_key_file(folder / "keys", kid="bench")
+        settings = {
+            "MCPFLEET_POLICY_DIR": str(folder / "policy"),
+            "MCPFLEET_KEY_FILE": str(folder / "keys"),
+            "MCPFLEET_SEAL_PAYLOADS": "true",
+        }
+        with through("http", settings=settings)(broker, logs) as running:
+            yield running
+
+
 @contextmanager
 def real_upstream(broker: Broker, logs: Path) -> Iterator[Running]:
     """The same path to a real MCP server over stdio, which we did not write: mcp-server-time."""
@@ -171,6 +198,16 @@ OURS = (
         "mcpfleet, no Flower",
         "over HTTP, without feeding Flower: what the feed costs",
         through("http", settings={"MCPFLEET_FLOWER_FEED": "false"}),
+    ),
+    Side(
+        "mcpfleet, HTTP, bare",
+        "over HTTP, with deliveries authenticated but not sealed",
+        through("http", settings={"MCPFLEET_SEAL_DELIVERIES": "false"}),
+    ),
+    Side(
+        "mcpfleet, HTTP, guarded",
+        "over HTTP, with policies, rates and quotas, and with deliveries and the ledger's payloads sealed",
+        guarded,
     ),
     Side(
         "mcpfleet, real server",

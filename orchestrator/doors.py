@@ -106,7 +106,7 @@ class Doors:
         if await _exactly(sock, len(MAGIC)) != MAGIC:
             raise NotIntroduced("it begins with a zero")
         nonce = os.urandom(NONCE_BYTES)
-        await asyncio.get_running_loop().sock_sendall(sock, nonce)
+        await asyncio.get_running_loop().sock_sendall(sock, MAGIC + nonce)
         return self._introductions.read(await _exactly(sock, FRAME_BYTES), nonce)
 
 

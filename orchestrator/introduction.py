@@ -4,7 +4,8 @@ Below TLS, which goes through a replica as it is, and below HTTP. The leader giv
 heard on a wire is good for nothing. PROXY protocol v2 has the same purpose, and nothing that proves who speaks.
 Owns these bytes; refuses to know sockets.
 
-    replica: MAGIC          leader: 16 bytes, its nonce
+    replica: MAGIC
+    leader:  MAGIC, 16 bytes that are its nonce
     replica: 16 bytes that name its process, the address (IPv6, 16 bytes), the port (2 bytes),
              HMAC-SHA-256 of the nonce and these
 """

@@ -149,6 +149,8 @@ class Relay:
         """Raises TimeoutError, EOFError, OSError: this is no leader of ours, or it has no time."""
         async with asyncio.timeout(INTRODUCED_S):
             leader[1].write(MAGIC)
+            if await leader[0].readexactly(len(MAGIC)) != MAGIC:
+                raise ConnectionRefusedError("whoever leads there is asked nothing: it does not know introductions")
             nonce = await leader[0].readexactly(NONCE_BYTES)
             leader[1].write(self.introductions.make(peer, nonce))
             await leader[1].drain()

@@ -26,7 +26,7 @@ async def leader(answer: bytes) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readexactly(len(MAGIC)) == MAGIC
         nonce = bytes(NONCE_BYTES)
-        writer.write(nonce)
+        writer.write(MAGIC + nonce)
         FLEET.read(await reader.readexactly(FRAME_BYTES), nonce)
         while line := await reader.readline():
             writer.write(answer + line)
@@ -105,6 +105,23 @@ async def test_who_waits_too_long_is_told(door: Door) -> None:
     assert said.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1" in said
     assert b'"code":"not_leading"' in said
+
+
+async def test_a_leader_that_does_not_know_introductions_is_none(door: Door) -> None:
+    """What an older release says to one is no nonce; its caller hears what can be read."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\nInvalid HTTP request received.")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    relay = Relay(FLEET, patience_s=1.0)
+    relay.led_by(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    client = await door(relay)
+    async with asyncio.timeout(WITHIN_S):
+        assert await client[0].read() == module.UNAVAILABLE
+    server.close()
 
 
 async def test_one_too_many_is_told_at_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ class Leader:
         reader, writer = await asyncio.open_connection(host, int(port))
         for introductions, peer in introduced:
             writer.write(MAGIC)
+            assert await reader.readexactly(len(MAGIC)) == MAGIC
             frame = introductions.make(peer, await reader.readexactly(NONCE_BYTES))
             writer.write(frame[:20])
             await writer.drain()
@@ -178,7 +179,7 @@ def test_nobody_else_is_believed(is_tls: bool) -> None:
         heard = other.make(FAR, bytes(NONCE_BYTES))
         reader, writer = await leader.dial()
         writer.write(MAGIC)
-        await reader.readexactly(NONCE_BYTES)
+        await reader.readexactly(len(MAGIC) + NONCE_BYTES)
         writer.write(heard)
         assert await leader.seen((reader, writer)) == "cut"
         reader, writer = await leader.dial()

@@ -14,7 +14,9 @@ import structlog
 import uvicorn
 import uvloop
 
-from orchestrator.limits import scheme_of
+from orchestrator.doors import Doors
+from orchestrator.introduction import Introductions, PassedOn
+from orchestrator.limits import scheme_of, seal_secret
 from orchestrator.patience import PatientProtocol
 from orchestrator.relay import Relay
 from orchestrator.settings import OrchestratorSettings
@@ -45,7 +47,7 @@ async def serve(settings: OrchestratorSettings) -> None:
     configure("orchestrator", level=settings.log_level.lower())
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     listening = _listen(settings)
-    relay = Relay(patience_s=2 * settings.leader_ttl_s)
+    relay = Relay(Introductions(seal_secret(settings)), patience_s=2 * settings.leader_ttl_s)
     address = _address(settings, listening)
     orchestrator = await build(settings, address=address, follows=relay.led_by, environ=os.environ)
     beside: set[asyncio.Task[None]] = set()
@@ -97,6 +99,7 @@ class _Announcing(uvicorn.Server):
         super().__init__(config)
         self._settings, self._listening = settings, listening
         self._relay, self._orchestrator = relay, orchestrator
+        self._doors: Doors | None = None
         self._loop = asyncio.get_running_loop()
         self._leaving: Future[None] | None = None
 
@@ -115,15 +118,30 @@ class _Announcing(uvicorn.Server):
         await self._relay.drained(LEAVES_WITHIN_S)
         os._exit(0)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's own
         """What uvicorn does once this process leads; until then connections go where the leader is."""
         await self._relay.open(self._listening)
         standing_by = asyncio.create_task(self._stand_by())
-        await super().startup(sockets=sockets)
+        await super().startup(sockets=[])  # it listens to none: what replicas say comes before TLS and HTTP
+        self._doors = Doors(self._listening, self._protocol, self._relay.introductions, tls=self.config.ssl)
+        self._doors.open()
         standing_by.cancel()
         self._relay.close_door()
         self._relay.led_by(_dialable(self._listening))
         self._announce("leader")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more; what was accepted ends as uvicorn says."""
+        if self._doors is not None:
+            self._doors.close()
+        await super().shutdown(sockets=sockets)
+
+    def _protocol(self, passed_on: PassedOn | None) -> PatientProtocol:
+        """As uvicorn makes one, of a connection that came through a replica or did not."""
+        made = CertifiedHttp if self.config.ssl else PatientProtocol
+        protocol = made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        protocol.passed_on = passed_on
+        return protocol
 
     async def _stand_by(self) -> None:
         await self._relay.reaches_leader()

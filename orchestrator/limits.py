@@ -17,6 +17,8 @@ from tasks.redis_tls import RedisTls, with_tls
 from tasks.redis_url import parse
 from tasks.retry import RetryPolicy
 
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
 
 def retry_policy(settings: OrchestratorSettings) -> RetryPolicy:
     """Of calls and tools that declare none."""
@@ -130,4 +132,6 @@ def zones_of(settings: OrchestratorSettings) -> Zones:
         networks = tuple(ip_network(one) for one in named)
     except ValueError as error:
         raise SettingsError(f"MCPFLEET_TRUSTED_NETWORKS: {error}; write networks as 10.0.0.0/8") from error
-    return Zones(networks, settings.trust_loopback)
+    proxies = networks_of(settings.trusted_proxies, "MCPFLEET_TRUSTED_PROXIES")
+    is_proxied = any(proxy.overlaps(one) for proxy in proxies for one in LOOPBACK if proxy.version == one.version)
+    return Zones(networks, settings.trust_loopback and not is_proxied)

@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from orchestrator.introduction import PassedOn
+
 HEADERS_WITHIN_S = 10.0
 """From the connection, or from a request's first byte, to the end of its headers. nginx waits 60."""
 HEADERS_BYTES_MAX = 64 * 1024
@@ -26,6 +28,8 @@ class PatientProtocol(HttpToolsProtocol):
     """One connection."""
 
     headers_within_s, body_within_s = HEADERS_WITHIN_S, BODY_WITHIN_S
+    passed_on: PassedOn | None = None
+    """Set before it is connected, where a replica passes it on: its own peer is that replica then."""
 
     def __init__(self, *given: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*given, **named)
@@ -37,6 +41,8 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client that connects has something to say."""
         super().connection_made(transport)
+        if self.passed_on is not None:
+            self.client = self.passed_on.client
         self._in_headers = True
         self._wait()
 

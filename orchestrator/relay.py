@@ -1,6 +1,7 @@
 """A replica that does not lead passes connections on to the one that does, byte by byte.
 
-Below HTTP, so that every door behaves as at the leader itself, streams and sessions included. A
+Below HTTP, so that every door behaves as at the leader itself, streams and sessions included. Whose connection it is
+is said first (`orchestrator/introduction.py`). A
 connection waits while nobody leads; one whose leader was replaced is cut, and its caller asks again.
 Owns connections; refuses to read what they say.
 """
@@ -13,10 +14,14 @@ from contextlib import suppress
 
 import structlog
 
+from orchestrator.introduction import MAGIC, NONCE_BYTES, Introductions
+
 log = structlog.get_logger("mcpfleet.relay")
 CONNECTIONS_MAX = 1024
 """Passed on or held at once; each costs two sockets."""
 CONNECT_S = 2.0
+INTRODUCED_S = 5.0
+"""To the leader's nonce. A frozen one has none, and is replaced within its lease: then the next is asked."""
 TRY_EVERY_S = 0.1
 CHUNK_BYTES = 64 * 1024
 DEAD_AFTER_MS = 10_000
@@ -35,8 +40,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Relay:
     """Takes connections on a socket until its own process leads."""
 
-    def __init__(self, *, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, introductions: Introductions, *, patience_s: float) -> None:
+        self.introductions, self._patience_s = introductions, patience_s
         self._leader: str | None = None
         self._moved = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -68,7 +73,7 @@ class Relay:
 
     async def reaches_leader(self) -> None:
         """Until the leader takes connections."""
-        while (streams := await self._connected()) is None:
+        while (streams := await self._connected(None)) is None:
             await self._moves_or(TRY_EVERY_S)
         streams[1].close()
 
@@ -86,10 +91,11 @@ class Relay:
 
     async def _serve(self, client: Streams) -> None:
         leader, moved = None, self._moved
+        peer = client[1].get_extra_info("peername")
         if len(self._passing) <= CONNECTIONS_MAX:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience_s):
-                    while (leader := await self._connected()) is None:
+                    while (leader := await self._connected(peer)) is None:
                         await self._moves_or(TRY_EVERY_S)
                         moved = self._moved
         if leader is None:
@@ -119,7 +125,7 @@ class Relay:
         while self._leader is None:
             await self._moved.wait()
 
-    async def _connected(self) -> Streams | None:
+    async def _connected(self, peer: object) -> Streams | None:
         if self._leader is None:
             return None
         host, _, port = self._leader.rpartition(":")
@@ -128,8 +134,26 @@ class Relay:
                 streams = await asyncio.open_connection(host.strip("[]"), int(port))
         except (OSError, TimeoutError):
             return None
-        _notice_death(streams[1].get_extra_info("socket"))
+        try:
+            _notice_death(streams[1].get_extra_info("socket"))
+            await self._introduce(peer, streams)
+        except (OSError, EOFError):
+            streams[1].close()
+            return None
+        except BaseException:
+            streams[1].close()
+            raise
         return streams
+
+    async def _introduce(self, peer: object, leader: Streams) -> None:
+        """Raises TimeoutError, EOFError, OSError: this is no leader of ours, or it has no time."""
+        async with asyncio.timeout(INTRODUCED_S):
+            leader[1].write(MAGIC)
+            if await leader[0].readexactly(len(MAGIC)) != MAGIC:
+                raise ConnectionRefusedError("whoever leads there is asked nothing: it does not know introductions")
+            nonce = await leader[0].readexactly(NONCE_BYTES)
+            leader[1].write(self.introductions.make(peer, nonce))
+            await leader[1].drain()
 
     async def _moves_or(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -98,7 +98,8 @@ class OrchestratorSettings(BaseModel):
     trusted_networks: str = ""
     """CIDR, separated by commas: for policies, whoever connects from there has trust 70, others 50."""
     trust_loopback: bool = True
-    """Whoever connects over loopback has trust 90. Off where a reverse proxy runs on this machine."""
+    """Whoever connects over loopback has trust 90. Off where a reverse proxy runs on this machine, and by itself where
+    `trusted_proxies` names one on loopback."""
     pools_file: Path | None = None
     """TOML: pools, how the fleet sizes itself, where projects may run. See docs/adr/0012-autoscaler.md."""
     guard_file: Path | None = None

@@ -116,13 +116,14 @@ class Edges:
         client = scope.get("client")
         peer = client[0] if client else None
         if peer is not None and is_in(peer, self._rules.proxies):
-            hops = b",".join(forwarded).decode("latin-1").split(",")[-HOPS_MAX:] if forwarded else []
-            peer = _before(hops, self._rules.proxies) or peer
-            scope["client"] = (peer, 0)
+            if forwarded:
+                hops = b",".join(forwarded).decode("latin-1").split(",")[-HOPS_MAX:]
+                peer = _before(hops, self._rules.proxies, peer)
+            scope["client"] = None if peer is None else (peer, 0)
             if proto in {b"http", b"https"}:
                 scope["scheme"] = proto.decode()
         if self._rules.networks and (peer is None or not is_in(peer, self._rules.networks)):
-            raise NotFromHere(f"{peer or 'this socket'} is not among the addresses that may come here")
+            raise NotFromHere(f"{peer or 'an unknown address'} is not among the addresses that may come here")
 
 
 class _Answer:
@@ -167,18 +168,28 @@ def is_in(peer: str, networks: Networks) -> bool:
     return any((mapped or address) in network for network in networks)
 
 
-def _before(hops: Sequence[str], proxies: Networks) -> str | None:
-    """Who came to the first proxy of ours: from the right, the first that is none of them.
+def _before(hops: Sequence[str], proxies: Networks, peer: str) -> str | None:
+    """Who came to the first proxy of ours: from the right, the first that is none of them; else the peer itself.
 
-    What is left of it was written by whoever came, and is not looked at.
+    What is left of it was written by whoever came, and is not looked at. None is unknown: a hop that cannot be read,
+    and loopback, which is the proxy's own machine or made up, and never more trusted for being said.
     """
     for hop in reversed(hops):
-        said = hop.strip()
-        said = said[1:].partition("]")[0] if said.startswith("[") else said
-        try:
-            address = str(ip_address(said))
-        except ValueError:
-            return None
-        if not is_in(address, proxies):
-            return address
-    return None
+        address = _address(hop)
+        if address is None or not is_in(address, proxies):
+            return None if address is None or ip_address(address).is_loopback else address
+    return peer
+
+
+def _address(hop: str) -> str | None:
+    """Of `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1` and `[2001:db8::1]:443`."""
+    said = hop.strip()
+    if said.startswith("["):
+        said, _, _port = said[1:].partition("]")
+    elif said.count(":") == 1:
+        said = said.partition(":")[0]
+    try:
+        address = ip_address(said)
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)

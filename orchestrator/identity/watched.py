@@ -1,6 +1,8 @@
 """The doors' Verifier, watched: guessing is slowed down, and what was refused is in the audit log.
 
-One place for both doors. Nothing of a refused credential is kept but that it was refused, from where and why.
+A guess is what nobody issued. What is over, revoked, or not good from there was issued once: twenty agents behind
+one NAT whose tokens expire together guess nothing. One place for both doors. Nothing of a refused credential is
+kept but that it was refused, from where and why.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from orchestrator.identity.lockout import LockedOut, Lockout
+from orchestrator.identity.oauth.errors import ForgedToken
 from orchestrator.ledger.audit_values import AuditEntry, Decision, Detail
 from orchestrator.presented import Presented
 from tasks.clock import Clock
@@ -53,7 +56,9 @@ class Watched:
             raise
         except FleetError as error:
             if error.http_status < SERVER_FAULT:
-                await self._wrong(presented, error.message if isinstance(error, NotAllowed) else error.code)
+                reason = error.message if isinstance(error, NotAllowed) else error.code
+                told = self._wrong if isinstance(error, ForgedToken) else self._say
+                await told(presented, reason)
             raise
         if principal is None:
             await self._wrong(presented, "nobody knows these credentials")

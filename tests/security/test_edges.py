@@ -19,8 +19,10 @@ from orchestrator.api.edges import ALWAYS, EdgeRules, Edges, networks_of
 from orchestrator.api.settings import ApiSettings
 from orchestrator.front.app import McpFront
 from orchestrator.identity.doors import Authenticators
-from orchestrator.limits import api_settings, front_settings
+from orchestrator.limits import api_settings, front_settings, zones_of
 from orchestrator.patience import HEADERS_BYTES_MAX, PatientProtocol
+from orchestrator.policy.zones import LOCAL, OUTSIDE
+from orchestrator.presented import Presented
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.testing.doors import CLIENT_TOKEN, FakeTokens
 from orchestrator.testing.fleet import FakeFleet
@@ -100,19 +102,33 @@ async def test_every_answer_has_its_headers(path: str) -> None:
         ("127.0.0.1", "198.51.100.9", "198.51.100.9"),
         ("127.0.0.1", "10.9.9.9, 198.51.100.9", "198.51.100.9"),
         ("127.0.0.1,198.51.100.0/24", "203.0.113.5, 198.51.100.9", "203.0.113.5"),
-        ("127.0.0.1", "198.51.100.9, rubbish", "127.0.0.1"),
+        ("127.0.0.1", "198.51.100.9, rubbish", None),
+        ("127.0.0.1", "unknown", None),
+        ("127.0.0.1", "198.51.100.9,", None),
         ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1/32", "127.0.0.2", None),
+        ("127.0.0.1", "::1", None),
+        ("127.0.0.1", "[::1]:4711", None),
+        ("127.0.0.1/32", "::ffff:127.0.0.2", None),
         ("127.0.0.1", "[2001:db8::1]", "2001:db8::1"),
+        ("127.0.0.1", "2001:db8::1", "2001:db8::1"),
+        ("127.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("127.0.0.1", "198.51.100.9:4711", "198.51.100.9"),
+        ("127.0.0.1,198.51.100.0/24", "203.0.113.5:1, 198.51.100.9:2", "203.0.113.5"),
     ],
 )
 async def test_forwarded_addresses_are_believed_of_trusted_proxies_alone(
-    proxies: str, forwarded: str, seen: str
+    proxies: str, forwarded: str, seen: str | None
 ) -> None:
-    """From the right, the first that is no proxy of ours; what is left of that a client wrote itself."""
-    found: list[str] = []
+    """From the right, the first that is no proxy of ours; what is left of that a client wrote itself.
+
+    None where it cannot be read, and for loopback: whoever says so is no more trusted than one who does not.
+    """
+    found: list[str | None] = []
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-        found.append(scope["client"][0])
+        found.append(scope["client"] and scope["client"][0])
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -120,6 +136,22 @@ async def test_forwarded_addresses_are_believed_of_trusted_proxies_alone(
     async with httpx.AsyncClient(transport=httpx.ASGITransport(edges), base_url="http://x") as client:
         await client.get("/", headers={"X-Forwarded-For": forwarded} if forwarded else {})
     assert found == [seen]
+
+
+@pytest.mark.parametrize(
+    ("given", "trust"),
+    [
+        ({}, LOCAL),
+        ({"trusted_proxies": "10.0.0.0/8"}, LOCAL),
+        ({"trusted_proxies": "127.0.0.1"}, OUTSIDE),
+        ({"trusted_proxies": "10.0.0.0/8, ::1"}, OUTSIDE),
+        ({"trusted_proxies": "0.0.0.0/0"}, OUTSIDE),
+        ({"trust_loopback": False}, OUTSIDE),
+    ],
+)
+def test_where_a_proxy_is_on_loopback_nobody_is_local(given: dict[str, Any], trust: int) -> None:
+    """Everybody comes from there, also when the proxy says nothing of whom."""
+    assert zones_of(_settings(**given)).trust(Presented("t", "127.0.0.1")) == trust
 
 
 async def test_only_listed_addresses_may_come_and_nobody_forges_one() -> None:

@@ -10,7 +10,8 @@ import pytest
 from orchestrator.api.auditing import UNAUDITED, is_audited
 from orchestrator.audit.log import AuditLog
 from orchestrator.identity.doors import Authenticators
-from orchestrator.identity.lockout import TRIES, Lockout
+from orchestrator.identity.lockout import TRIES, LockedOut, Lockout
+from orchestrator.identity.oauth.errors import BadToken, ForgedToken
 from orchestrator.identity.watched import Watched
 from orchestrator.presented import Presented
 from orchestrator.testing.audit import MemoryBook, memory_audit
@@ -171,6 +172,38 @@ class _Says:
         if presented.token == "old":
             raise NotAllowed("this key expired yesterday")
         return Principal("ann") if presented.token == "good" else None
+
+
+async def test_what_was_issued_once_is_no_guess(book: MemoryBook) -> None:
+    """Agents behind one NAT whose tokens expire together are refused, each in the audit log, and nobody is locked.
+
+    One that a key of its issuer did not sign is a guess.
+    """
+
+    class _Refuses:
+        async def principal(self, presented: Presented) -> Principal | None:
+            kind, _, text = presented.token.partition(" ")
+            if kind == "good":
+                return Principal("ann")
+            raise {"old": BadToken, "forged": ForgedToken}.get(kind, NotAllowed)(f"it is refused {text}")
+
+    clock = FakeClock()
+    audit = memory_audit(book, clock)
+    watched = Watched(Authenticators([_Refuses()]), lockout=Lockout(), audit=audit, clock=clock)
+    for kind in ("old", "elsewhere"):
+        for number in range(3 * TRIES):
+            with pytest.raises(NotAllowed, match="it is refused"):
+                await watched.verify(Presented(f"{kind} {number}", "192.0.2.3"))
+    assert await watched.verify(Presented("good", "192.0.2.3")) is not None
+    for number in range(TRIES):
+        with pytest.raises(ForgedToken):
+            await watched.verify(Presented(f"forged {number}", "192.0.2.3"))
+    with pytest.raises(LockedOut):
+        await watched.verify(Presented("old 0", "192.0.2.3"))
+    assert [row.action for row in book.rows] == ["authenticate", "lock_out"]
+    clock.advance(61)
+    await audit.look()
+    assert json.loads(book.rows[-1].details_json)["count"] == 7 * TRIES  # the first is a row
 
 
 async def test_refused_credentials_are_counted_and_guessing_is_locked_out(book: MemoryBook) -> None:

@@ -18,6 +18,10 @@ class BadToken(NotAllowed):
         super().__init__(f"this token is refused: {why}; {todo}")
 
 
+class ForgedToken(BadToken):
+    """Nobody issued it: no key of its issuer signed it. The rest may have been good once, or elsewhere."""
+
+
 class IssuerDown(Retryable):
     """The issuer's keys are too old to be relied on, and it does not give new ones."""
 

@@ -18,7 +18,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from orchestrator.identity.oauth.errors import BadToken
+from orchestrator.identity.oauth.errors import BadToken, ForgedToken
 
 ALGORITHMS = ("ES256", "PS256", "RS256", "EdDSA")
 """Asymmetric only: with HS256 whoever can verify can sign, and a public key could be taken for a secret."""
@@ -81,7 +81,7 @@ def parse(token: str, *, algorithms: Collection[str] = ALGORITHMS, needs_kid: bo
 
 
 def check_signature(parsed: Parsed, key: PublicKey) -> None:
-    """Raises BadToken: this key did not sign it with the algorithm that it names."""
+    """Raises BadToken, ForgedToken: this key did not sign it with the algorithm that it names."""
     algorithm = str(parsed.header["alg"])
     if algorithm not in _TYPES[key.key_type]:
         raise BadToken("its key is for another algorithm")
@@ -92,7 +92,7 @@ def check_signature(parsed: Parsed, key: PublicKey) -> None:
         registry = _Registry(algorithms=[algorithm], strict_check_header=False)
         jws.deserialize_compact(parsed.text, key, algorithms=[algorithm], registry=registry)
     except (JoseError, ValueError) as error:
-        raise BadToken("its signature is wrong") from error
+        raise ForgedToken("its signature is wrong") from error
 
 
 def public_key(jwk: Mapping[str, Any]) -> PublicKey | None:

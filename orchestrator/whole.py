@@ -145,7 +145,9 @@ def _fronts(
 
 
 def _certificates(authority: Authority | None, core: Core) -> Certificates | None:
-    return None if authority is None else Certificates(authority, roster=core.roster, store=core.stores.ledger)
+    if authority is None:
+        return None
+    return Certificates(authority, roster=core.roster, store=core.stores.ledger, turns=core.desk.turns)
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:

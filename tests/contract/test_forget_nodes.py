@@ -132,7 +132,7 @@ async def test_nothing_in_memory_is_kept_by_a_gone_nodes_name(story: Story) -> N
     await story.finish("a1", delivery, _DONE)
     story.core.attempts.forget("a1")
     assert "a1" not in story.core.attempts.held_by_node(Lane.TOOLS)
-    assert node.name not in story.core.desk._joining
+    assert node.name not in story.core.desk.turns
 
 
 async def test_nothing_in_redis_has_a_gone_nodes_name(clean_redis: str) -> None:

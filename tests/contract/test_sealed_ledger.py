@@ -128,11 +128,11 @@ async def test_a_text_moved_to_another_row_does_not_open(tmp_path: Path) -> None
     await opened.close()
 
 
-async def waits(path: Path, keys: RowKeys, name: str, **given: str) -> str:
+async def waits(path: Path, keys: RowKeys, name: str, meta: str | None = None) -> str:
     """One call accepted, sealed; the ledger's URL."""
     url = f"sqlite:///{path / 'ledger.db'}"
     opened = (await SealedLedger.open(url, clock=SystemClock())).with_keys(keys, seals=True)
-    await opened.accept([new(invocation_id=name, **({"arguments_json": text("arguments")} | given))])
+    await opened.accept([new(invocation_id=name, arguments_json=text("arguments"), meta_json=meta)])
     await opened.close()
     return url
 
@@ -175,7 +175,7 @@ async def test_a_call_that_does_not_open_fails_and_the_others_of_its_batch_go_on
 
 async def test_a_call_whose_next_steps_do_not_open_is_listed_and_not_replayed_as_ciphertext(tmp_path: Path) -> None:
     """The page of a listing is whole; what is sealed is not accepted as what a call says."""
-    url = await waits(tmp_path, new_ring("k1"), "gone", meta_json=text("meta"))
+    url = await waits(tmp_path, new_ring("k1"), "gone", text("meta"))
     await waits(tmp_path, new_ring("k2"), "good")
     for seals in (True, False):
         opened = (await SealedLedger.open(url, clock=SystemClock())).with_keys(new_ring("k2"), seals=seals)

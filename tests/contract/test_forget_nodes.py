@@ -144,10 +144,16 @@ async def test_nothing_in_redis_has_a_gone_nodes_name(clean_redis: str) -> None:
         await redis.rpush(node_queue("a1", lane), "a delivery")
         for bindings in BINDINGS:
             await redis.sadd(bindings, binding_of(node_queue("a1", lane)))
-    streams = NodeStreams(redis, settling=_NOBODY, nodes=list, tell=_deaf, clock=FakeClock(), leads=bool)
+    streams = NodeStreams(
+        redis, settling=_NOBODY, nodes=list, tell=_deaf, clock=FakeClock(), leads=bool, is_at=_nowhere
+    )
     await streams.forget("a1")
     assert await redis.keys("*") == []
     await redis.aclose()
+
+
+def _nowhere(_invocation: str, _fence: int, _node: str) -> bool:
+    return False
 
 
 def _deaf(_happening: Happening) -> None:

@@ -140,6 +140,7 @@ def _speech(  # noqa: PLR0917 - two parts that know each other, and everything t
         tell=happenings.tell,
         clock=stores.clock,
         leads=proof.holds,
+        is_at=attempts.is_at,
         questions=approvals,
         seals=seals,
         saved=Capsules(books=stores.ledger, attempts=attempts, blobs=stores.blobs).saved,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from orchestrator.core import Stores
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.sealed import SealedLedger
+from orchestrator.ledger.sealed import NoRowKeys, SealedLedger
 from orchestrator.ledger.secret_rows import SecretRows
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyfile import read_keys
@@ -29,15 +29,15 @@ def keys_of(settings: OrchestratorSettings) -> KeyRing | None:
 
 
 async def ledger_of(settings: OrchestratorSettings, keys: KeyRing | None, clock: Clock) -> Ledger:
-    """The ledger; with keys, one that opens what was sealed, and seals where that is asked for.
+    """The ledger: opens what was sealed, and seals where that is asked for.
+
+    Without keys it refuses what was sealed earlier, with KeyMissing: else ciphertext would pass for arguments.
 
     Raises:
         LedgerDown, SettingsError, SchemaTooNew: as `Ledger.open`.
     """
-    if keys is None:
-        return await Ledger.open(settings.database_url, clock=clock)
     ledger = await SealedLedger.open(settings.database_url, clock=clock)
-    return ledger.with_keys(keys, seals=settings.seal_payloads)
+    return ledger.with_keys(keys or NoRowKeys(), seals=settings.seal_payloads)
 
 
 def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable[[str], str | None]) -> Secrets:

@@ -15,9 +15,10 @@ import structlog
 from orchestrator.ledger.erase import Erased
 from tasks.clock import Clock
 from tasks.erasure_wire import ErasureView
-from tasks.errors import InvalidProject
+from tasks.errors import InvalidProject, ReservedProject
 from tasks.invocation import PROJECT_PATTERN, Principal
 from tasks.secret_wire import SecretView
+from tasks.secretref import TENANT_ITSELF
 
 log = structlog.get_logger("mcpfleet.erasure")
 SLICE_ROWS = 200
@@ -66,10 +67,13 @@ class Erasure:
 
         Raises:
             InvalidProject: no project has that name.
+            ReservedProject: secrets of that owner are the tenant's own. Delete those one by one.
             LedgerDown: part of it may be gone; say it again.
         """
         if not PROJECT_PATTERN.fullmatch(project):
             raise InvalidProject(project)
+        if project == TENANT_ITSELF:
+            raise ReservedProject(project)
         older_than = self._clock.wall_s() - FRESH_S
         calls = still_open = 0
         named: set[str] = set()

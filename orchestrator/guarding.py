@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from orchestrator.audit.log import AuditLog
+from orchestrator.audit.refused_calls import Refusing
 from orchestrator.core import Core, Stores
 from orchestrator.front.grants import GuardFront
 from orchestrator.front.ports import Verifier
@@ -138,4 +139,5 @@ def guard_of(settings: FrontSettings, core: Core, doors: Verifier) -> GuardFront
     guardian = core.guardian
     guard = GuardFront(guardian, doors, settings, core.stores.clock, types=guardian.types)
     guardian.on_change, guardian.audit = guard.changed, AuditedGrants(core.audit)
+    guard.on_refused(Refusing(core.audit, "guard").note)
     return guard

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from orchestrator.identity.oauth.bearer import ForeignTokens, JwtAuthenticator
 from orchestrator.identity.oauth.client_auth import ClientAuth
 from orchestrator.identity.oauth.clients import Clients, ClientStore
-from orchestrator.identity.oauth.endpoints import Endpoints, resource_routes
+from orchestrator.identity.oauth.endpoints import Endpoints, Refused, resource_routes, unaudited
 from orchestrator.identity.oauth.fetch import Fetch, fetch_with, is_safe
 from orchestrator.identity.oauth.grant import Server
 from orchestrator.identity.oauth.issuer import Issuer
@@ -99,7 +99,13 @@ class OAuth:
 
 
 def oauth_of(
-    settings: OrchestratorSettings, *, address: str, books: Books, sealer: Sealer | None, clock: Clock
+    settings: OrchestratorSettings,
+    *,
+    address: str,
+    books: Books,
+    sealer: Sealer | None,
+    clock: Clock,
+    refused: Refused = unaudited,
 ) -> OAuth:
     """Make it.
 
@@ -109,6 +115,7 @@ def oauth_of(
         books: the ledger's part.
         sealer: the key ring; None: signing keys are in memory only.
         clock: wall time for tokens, monotonic for key sets.
+        refused: told of requests to the built-in server that it refuses.
 
     Raises:
         SettingsError: the issuers' file is wrong, or the public URL is.
@@ -122,7 +129,11 @@ def oauth_of(
     foreign = foreign_tokens(issuers, [fetch_with(client) for client in clients], clock=clock, seen=seen)
     names = (*([base] if settings.oauth_server else ()), *(one.issuer for one in issuers))
     api, mcp = Resource(base, names), Resource(base + MCP_PATH, names)
-    server = _server(settings, base, (api.url, mcp.url), books, sealer, clock, seen) if settings.oauth_server else None
+    server = (
+        _server(settings, base, (api.url, mcp.url), books, sealer, clock, seen, refused)
+        if settings.oauth_server
+        else None
+    )
     own = None if server is None else server.own
     return OAuth(
         at_api=JwtAuthenticator(audiences=frozenset({api.url}), own=own, foreign=foreign),
@@ -153,6 +164,7 @@ def _server(  # noqa: PLR0917 - one part, and everything it needs
     sealer: Sealer | None,
     clock: Clock,
     seen: Seen,
+    refused: Refused,
 ) -> AuthorizationServer:
     terms = Terms(settings.oauth_token_s, settings.oauth_rotate_days * _DAY_S, settings.oauth_publish_s)
     keys = SigningKeys(store=books, sealer=sealer, clock=clock, terms=terms)
@@ -167,6 +179,7 @@ def _server(  # noqa: PLR0917 - one part, and everything it needs
         revoked=revoked,
         certificate=lambda scope: scope.get(CERTIFICATE_KEY),
         clock=clock,
+        refused=refused,
     )
     return AuthorizationServer(keys, clients, revoked, endpoints, own)
 

@@ -31,6 +31,7 @@ from orchestrator.pools_table import (
 from tasks.errors import SettingsError
 from tasks.invocation import PROJECT_PATTERN
 from tasks.pool import PoolPolicy
+from tasks.secretref import TENANT_ITSELF
 
 HOST_KINDS = ("static", "local-process", "local-vps")
 """Providers that keep their machines in a folder of this orchestrator's own: no other fleet looks into it."""
@@ -146,6 +147,8 @@ class _Project:
 def _project(place: Place, name: str, value: Value) -> tuple[str, ...]:
     if not PROJECT_PATTERN.fullmatch(name):
         place.wrong("is no project: write 1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit")
+    if name == TENANT_ITSELF:
+        place.wrong("is no project: secrets of that owner are the tenant's own; use another name")
     table = table_of(place, value)
     check_keys(place, table, names_of(_Project))
     regions = built(place, _Project, table).regions

@@ -18,6 +18,7 @@ from orchestrator.api.app import create_app
 from orchestrator.assembly import core_of, fleet_of, views_of
 from orchestrator.at_rest import keys_of, ledger_of
 from orchestrator.audit.answers import AuditedAnswers
+from orchestrator.audit.refused_calls import RefusedCalls
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.certificates import Certificates
 from orchestrator.core import Core, Stores
@@ -86,7 +87,14 @@ async def build(
     fleet = fleet_of(core, views, settings)
     registry = _measured(core, views)
     scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
-    oauth = oauth_of(settings, address=address, books=stores.ledger.oauth, sealer=stores.keys, clock=stores.clock)
+    oauth = oauth_of(
+        settings,
+        address=address,
+        books=stores.ledger.oauth,
+        sealer=stores.keys,
+        clock=stores.clock,
+        refused=core.audit.refused,
+    )
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
     front, guard = _fronts(settings, core, fleet, gates, oauth)
@@ -140,12 +148,16 @@ def _fronts(
     """Both MCP servers; to OAuth they are one resource."""
     wanted, clock = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url), core.stores.clock
     answers = AuditedAnswers(core.approvals, core.audit)
-    front = McpFront(fleet, gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers)
+    front = McpFront(
+        RefusedCalls(fleet, core.audit), gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers
+    )
     return front, guard_of(wanted, core, gates.mcp)
 
 
 def _certificates(authority: Authority | None, core: Core) -> Certificates | None:
-    return None if authority is None else Certificates(authority, roster=core.roster, store=core.stores.ledger)
+    if authority is None:
+        return None
+    return Certificates(authority, roster=core.roster, store=core.stores.ledger, turns=core.desk.turns)
 
 
 async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:

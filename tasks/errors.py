@@ -11,7 +11,7 @@ FleetError
     │   ├── InvalidArguments  against the tool's JSON schema
     │   ├── UnknownTool
     │   ├── UnknownCapability
-    │   ├── InvalidProject
+    │   ├── InvalidProject    and ReservedProject
     │   ├── PayloadTooLarge
     │   ├── DeadlinePassed
     │   ├── SpawnLimit        too many calls made by one
@@ -156,10 +156,15 @@ class InvalidProject(InvalidCall):
     code = "invalid_project"
 
     def __init__(self, project: str) -> None:
-        super().__init__(
-            f"project {project[:80]!r} is not allowed: "
-            "use 1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
-        )
+        super().__init__(f"project {project[:80]!r} is not allowed: {self.rule}")
+
+    rule = "use 1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit"
+
+
+class ReservedProject(InvalidProject):
+    """A project that would be named as the tenant itself is, where secrets are owned."""
+
+    rule = "secrets of that owner are the tenant's own, not a project's; use another name"
 
 
 class PayloadTooLarge(InvalidCall):

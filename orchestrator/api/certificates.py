@@ -14,7 +14,13 @@ class NoCertificates:
         """None: the node joins without."""
         return ""
 
-    async def renew(self, name: str, token: str, csr: str) -> NoReturn:  # noqa: ARG002 - a Certificates
+    async def renew(
+        self,
+        name: str,
+        token: str,  # noqa: ARG002 - a Certificates
+        csr: str,  # noqa: ARG002
+        certificate: str | None,  # noqa: ARG002
+    ) -> NoReturn:
         """Nobody has one.
 
         Raises:

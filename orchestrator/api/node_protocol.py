@@ -68,7 +68,8 @@ class NodeProtocol:
     async def certificate(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/certificates."""
         csr = ask.body(CertificateRequest).csr
-        return model(await self._certificates.renew(ask.path["name"], ask.presented.token, csr))
+        shown = ask.presented
+        return model(await self._certificates.renew(ask.path["name"], shown.token, csr, shown.certificate))
 
     async def renew(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/renewals."""

@@ -82,6 +82,11 @@ class OpenAttempts:
         attempt = self._by_id.get(invocation_id)
         return attempt if attempt is not None and attempt.fence == fence else None
 
+    def is_at(self, invocation_id: str, fence: int, node: str) -> bool:
+        """Whether the open attempt with this fence is that node's."""
+        attempt = self.current(invocation_id, fence)
+        return attempt is not None and attempt.node == node
+
     def of_node(self, node: str) -> list[Outstanding]:
         """Everything released to a node and not settled."""
         return [self._by_id[key] for key in self._by_node.get(node, ())]

@@ -106,6 +106,12 @@ class _Tool:
 
 
 _USE = frozenset({Scope.GRANTS_REQUEST})
+Refused = Callable[[str, Principal, FleetError], Awaitable[None]]
+"""Told of a tool, who called it, and why it did not come off."""
+
+
+async def _untold(_tool: str, _by: Principal, _error: FleetError) -> None:
+    pass
 
 
 class GrantTools:
@@ -113,6 +119,7 @@ class GrantTools:
 
     def __init__(self, guardian: Guardian) -> None:
         self._guardian = guardian
+        self.on_refused: Refused = _untold
         reads, writes = {"readOnlyHint": True, "openWorldHint": False}, {"openWorldHint": False}
         may_read = _USE | {Scope.GRANTS_READ}
         self._tools = {
@@ -156,6 +163,7 @@ class GrantTools:
             first = error.errors(include_url=False, include_input=False)[0]
             return tool_error(f"{name}: argument {'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
         except FleetError as error:
+            await self.on_refused(name, by, error)
             return tool_error(error.message, code=error.code)
         text = write(answer).decode()
         return {"resultType": "complete", "content": [{"type": "text", "text": text}], "structuredContent": answer}

@@ -31,7 +31,7 @@ from mcp_types import (
 from starlette.routing import BaseRoute, Route
 
 from orchestrator.front.exact_json import write
-from orchestrator.front.grant_tools import GrantTools, Guardian, shown
+from orchestrator.front.grant_tools import GrantTools, Guardian, Refused, shown
 from orchestrator.front.guard import Guard
 from orchestrator.front.ports import Verifier
 from orchestrator.front.settings import FrontSettings
@@ -106,6 +106,10 @@ class GuardFront:
         """To be added to the API's routes."""
         app, metadata = StreamableHTTPASGIApp(self._sessions), self._settings.resource_metadata
         return [Route(PATH, endpoint=Guard(app, self._verifier, has_sessions=True, metadata=metadata))]
+
+    def on_refused(self, told: Refused) -> None:
+        """Who hears of what it refuses."""
+        self._tools.on_refused = told
 
     def changed(self, tenant: str) -> None:
         """Something about this tenant's grants did."""

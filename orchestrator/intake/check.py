@@ -26,6 +26,7 @@ from tasks.errors import (
     InvalidProject,
     NotFound,
     PayloadTooLarge,
+    ReservedProject,
     SpawnLimit,
     UnknownCapability,
     UnknownTool,
@@ -33,6 +34,7 @@ from tasks.errors import (
 from tasks.ids import new_id
 from tasks.invocation import LABEL_PATTERN, PROJECT_PATTERN, Call, Invocation, Lane, Principal, State
 from tasks.outcome import Outcome
+from tasks.secretref import TENANT_ITSELF
 from tasks.tool import ToolSpec
 
 
@@ -272,6 +274,8 @@ def _check_lane(call: Call, spec: ToolSpec) -> None:
 def _check_project(project: str | None) -> None:
     if project is not None and not PROJECT_PATTERN.fullmatch(project):
         raise InvalidProject(project)
+    if project == TENANT_ITSELF:
+        raise ReservedProject(project)
 
 
 def _check_deadline(call: Call, now_s: float) -> None:

@@ -2,21 +2,28 @@
 
 Each text is sealed on its way to a row and opened on its way out, bound to its Invocation and its place there. What
 statements filter on stays readable: names, times, states, digests, errors. Rows from before, in the clear, are read
-as they are, and with `seals` off what was sealed still opens. Owns which texts; the key ring has the rest.
+as they are, and with `seals` off what was sealed still opens. One row that does not open stops no other. Owns which
+texts; the key ring has the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
+
+import structlog
 
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.values import Accepted, Filter, NewInvocation, Release, Released, Settled, Settlement
+from orchestrator.secrets.keyring import KeyMissing, Unopened, kid_of
 from tasks.approval import ApprovalState
-from tasks.invocation import Call, Invocation
-from tasks.outcome import Outcome
+from tasks.errors import LedgerDown
+from tasks.invocation import Call, Invocation, State
+from tasks.outcome import ErrorInfo, Failure, Outcome
+
+log = structlog.get_logger("mcpfleet.ledger")
 
 FORM = "mcf1."
 """How a sealed text begins. JSON never does."""
@@ -27,6 +34,18 @@ class RowKeys(Protocol):
 
     def seal(self, plain: bytes, *, aad: bytes) -> str: ...
     def open(self, sealed: str, *, aad: bytes) -> bytes: ...
+
+
+class NoRowKeys:
+    """Where no key file is named: nothing is sealed, and what was sealed earlier is not taken for plain text."""
+
+    def seal(self, plain: bytes, *, aad: bytes) -> str:  # noqa: ARG002 - a RowKeys
+        """Raises KeyMissing."""
+        raise KeyMissing("?", ())
+
+    def open(self, sealed: str, *, aad: bytes) -> bytes:  # noqa: ARG002 - a RowKeys
+        """Raises KeyMissing."""
+        raise KeyMissing(kid_of(sealed), ())
 
 
 class SealedLedger(Ledger):
@@ -45,15 +64,31 @@ class SealedLedger(Ledger):
         return await super().accept([self._new(row) for row in rows])
 
     async def release(self, wanted: Sequence[Release], epoch: int) -> list[Released | None]:
-        """As `Ledger.release`."""
-        return [
-            released and replace(
-                released,
-                arguments_json=self._opened(released.arguments_json, released.invocation_id, "arguments"),
-                meta_json=self._opened(released.meta_json, released.invocation_id, "meta"),
-            )
-            for released in await super().release(wanted, epoch)
-        ]  # fmt: skip
+        """As `Ledger.release`. What does not open is ended as failed and is None, as what moved meanwhile."""
+        answers: list[Released | None] = []
+        ends: list[Settlement] = []
+        for one, released in zip(wanted, await super().release(wanted, epoch), strict=True):
+            try:
+                answers.append(released and self._released(released))
+            except Unopened as error:
+                log.warning("arguments_not_opened", invocation=one.invocation_id, why=error.message, effect="it failed")
+                answers.append(None)
+                ends.append(_failed(one, error))
+        if ends:
+            try:
+                await super().settle(ends)
+            except LedgerDown as error:  # no node has them: they come back to wait, and are met again
+                log.warning("unopened_not_ended", calls=len(ends), error=error.message)
+        return answers
+
+    def _released(self, released: Released) -> Released:
+        if not (_is_sealed(released.arguments_json) or _is_sealed(released.meta_json)):
+            return released  # the hot path of a fleet that seals nothing
+        return replace(
+            released,
+            arguments_json=self._opened(released.arguments_json, released.invocation_id, "arguments"),
+            meta_json=self._opened(released.meta_json, released.invocation_id, "meta"),
+        )
 
     async def settle(self, wanted: Sequence[Settlement]) -> list[Settled]:
         """As `Ledger.settle`."""
@@ -61,7 +96,7 @@ class SealedLedger(Ledger):
         return [replace(one, outcome=self._outcome(one.outcome, one.invocation_id)) for one in settled]
 
     async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation:
-        """As `Ledger.get`."""
+        """As `Ledger.get`. What it calls stays sealed where it does not open; for its result this raises Unopened."""
         return self._invocation(await super().get(invocation_id, tenant))
 
     async def arguments_of(self, invocation_id: str) -> tuple[str | None, str | None]:
@@ -98,16 +133,19 @@ class SealedLedger(Ledger):
     ) -> tuple[list[ApprovalRow], str | None]:
         """As `Ledger.approvals`."""
         rows, following = await super().approvals(tenant, states, cursor, limit)
-        return [self._approval(row) for row in rows], following
+        return self._approvals(rows), following
 
     async def open_approvals(self) -> list[ApprovalRow]:
         """As `Ledger.open_approvals`."""
-        return [self._approval(row) for row in await super().open_approvals()]
+        return self._approvals(await super().open_approvals())
 
     def _new(self, row: NewInvocation) -> NewInvocation:
+        invocation = row.invocation
+        for text in _texts(invocation.call):
+            if _is_sealed(text):  # read from a row that did not open
+                self._keys.open(text or "", aad=b"")
         if not self._seals:
             return row
-        invocation = row.invocation
         return replace(row, invocation=replace(invocation, call=self._call(invocation.call, invocation.id, "")))
 
     def _call(self, call: Call, invocation_id: str, place: str) -> Call:
@@ -127,24 +165,37 @@ class SealedLedger(Ledger):
         )
 
     def _settlement(self, one: Settlement) -> Settlement:
-        if not self._seals:
+        if not self._seals and not one.successors:
             return one
         outcome = one.outcome
-        if outcome is not None and outcome.result_json is not None:
+        if self._seals and outcome is not None and outcome.result_json is not None:
             outcome = replace(outcome, result_json=self._sealed(outcome.result_json, one.invocation_id, "result"))
         return replace(one, outcome=outcome, successors=tuple(map(self._new, one.successors)))
 
     def _invocation(self, found: Invocation) -> Invocation:
-        return replace(
-            found,
-            call=self._opened_call(found.call, found.id, ""),
-            outcome=self._outcome(found.outcome, found.id),
-        )
+        call, outcome = found.call, self._outcome(found.outcome, found.id)
+        if not any(map(_is_sealed, _texts(call))):
+            return found if outcome is found.outcome else replace(found, outcome=outcome)
+        try:
+            call = self._opened_call(call, found.id, "")
+        except Unopened as error:
+            log.warning("call_not_opened", invocation=found.id, why=error.message)
+        return replace(found, call=call, outcome=outcome)
 
     def _outcome(self, outcome: Outcome | None, invocation_id: str) -> Outcome | None:
-        if outcome is None or outcome.result_json is None:
+        if outcome is None or not _is_sealed(outcome.result_json):
             return outcome
         return replace(outcome, result_json=self._opened(outcome.result_json, invocation_id, "result"))
+
+    def _approvals(self, rows: Sequence[ApprovalRow]) -> list[ApprovalRow]:
+        opened = []
+        for row in rows:
+            try:
+                opened.append(self._approval(row))
+            except Unopened as error:
+                asked = row.question
+                log.warning("question_not_opened", approval=asked.id, invocation=asked.invocation_id, why=error.message)
+        return opened
 
     def _approval(self, row: ApprovalRow) -> ApprovalRow:
         asked = row.question
@@ -157,9 +208,34 @@ class SealedLedger(Ledger):
         return self._keys.seal(text.encode("utf-8", "surrogatepass"), aad=_aad(owner, place))
 
     def _opened(self, text: str | None, owner: str, place: str) -> str | None:
-        if text is None or not text.startswith(FORM):
+        if text is None or not _is_sealed(text):
             return text
         return self._keys.open(text, aad=_aad(owner, place)).decode("utf-8", "surrogatepass")
+
+
+def _is_sealed(text: str | None) -> bool:
+    return text is not None and text.startswith(FORM)
+
+
+def _texts(call: Call) -> Iterator[str | None]:
+    yield from (call.arguments_json, call.meta_json)
+    for one in call.then:
+        yield from _texts(one)
+
+
+def _failed(one: Release, error: Unopened) -> Settlement:
+    info = ErrorInfo(error.code, f"no node got this call, because {error.message}", Failure.PERMANENT)
+    return Settlement(
+        invocation_id=one.invocation_id,
+        fence=one.expected_fence + 1,
+        node=None,
+        to=State.FAILED,
+        attempt_ending=State.FAILED.value,
+        at=one.at,
+        outcome=Outcome(State.FAILED.value, error=info),
+        error=info,
+        dead_reason=error.code,
+    )
 
 
 def _aad(owner: str, place: str) -> bytes:

@@ -7,13 +7,11 @@ Source of the protocol: docs/adr/0003-leases.md.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -24,6 +22,7 @@ from orchestrator.registry.member import Lease, Member, Ref
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.rows import member_of, row_of
 from orchestrator.registry.terms import Broker, Seals, Terms
+from orchestrator.registry.turns import Turns
 from tasks.clock import Clock
 from tasks.errors import Late, WrongState
 from tasks.grant import GrantNews
@@ -103,7 +102,7 @@ class NodeDesk:
         self._on_change, self._on_claim, self.on_left, self._newest = on_change, on_claim, on_left, newest
         self._answers, self._secrets_mark, self._seals, self._broker = answers, secrets_mark, seals, broker
         self._grants = grants
-        self._joining: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # while somebody joins by it
+        self.turns = Turns()
         self._looked_at_s: float | None = None
 
     async def join(
@@ -122,7 +121,7 @@ class NodeDesk:
             raise WrongState(offer.name, f"at wire version {request.wire_version}", f"a node of version {WIRE_VERSION}")
         if not self._seals.takes(is_able=request.seals):
             raise WrongState(offer.name, "of a version that cannot open sealed deliveries", "a node of this fleet")
-        async with self._joining.setdefault(offer.name, asyncio.Lock()):
+        async with self.turns.of(offer.name):
             if check is not None:
                 check()
             return await self._admit(request, certificate)
@@ -237,7 +236,7 @@ class NodeDesk:
 
     async def expel(self, name: str) -> None:
         """Void the token of what is joined under this name: it is lost at once and cannot renew."""
-        async with self._joining.setdefault(name, asyncio.Lock()):
+        async with self.turns.of(name):
             member = self._roster.find(name)
             if member is not None:
                 log.warning("node_expelled", node=name, held=len(self._attempts.of_node(name)))

@@ -42,8 +42,11 @@ class KeyMissing(Unopened):
 
     def __init__(self, kid: str, have: tuple[str, ...]) -> None:
         super().__init__(
-            f"this was sealed under the key {kid!r}, and the key file has {', '.join(have) or 'none'}; put the line of "
+            f"this was sealed under the key {kid!r}, and the key file has {', '.join(have)}; put the line of "
             f"{kid!r} back into the file that MCPFLEET_KEY_FILE names (from your backup of it) and restart"
+            if have
+            else f"this was sealed under the key {kid!r}, and no key file is set; set MCPFLEET_KEY_FILE to the file "
+            f"that has the line of {kid!r} (or to your backup of it) and restart"
         )
         self.kid = kid
 

@@ -12,7 +12,7 @@ import structlog
 
 from orchestrator.ledger.values import Outstanding, Waiting
 from orchestrator.settling.waiting import as_waiting
-from tasks.errors import NotFound
+from tasks.errors import FleetError, LedgerDown, NotFound
 from tasks.invocation import OUTSTANDING, Invocation, State
 
 log = structlog.get_logger("mcpfleet.settling")
@@ -66,7 +66,11 @@ class Doubts:
         for invocation_id in list(self._ids):
             try:
                 invocation = await self._books.get(invocation_id)
-            except NotFound:
+            except LedgerDown:
+                raise
+            except FleetError as error:  # there is none, or it ended and its result does not open
+                if not isinstance(error, NotFound):
+                    log.warning("doubt_not_readable", invocation=invocation_id, error=error.message)
                 self._ids.discard(invocation_id)
                 continue
             if invocation.state is State.WAITING and not self.backlog.knows(invocation_id):

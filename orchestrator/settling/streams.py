@@ -91,15 +91,16 @@ class NodeStreams:
         tell: Callable[[Happening], None],
         clock: Clock,
         leads: Callable[[], bool],
+        is_at: Callable[[str, int, str], bool],
         saved: Callable[[Sequence[tuple[str, Saved]]], Awaitable[None]] | None = None,
         questions: Questions | None = None,
         seals: Seals | None = None,
     ) -> None:
-        """`saved`: told what nodes saved of their sessions; before what ended."""
+        """`is_at`: whether this attempt (id, fence) is at that node; `saved`: told of sessions before what ended."""
         self._seals = seals or Plain()
         self._redis, self._settling, self._nodes, self._tell = redis, settling, nodes, tell
         self._leads, self._saved, self._questions = leads, saved, questions
-        self._clock = clock
+        self._clock, self._is_at = clock, is_at
         self._seen: dict[str, bytes] = {}
         self._read_since_trim: defaultdict[str, int] = defaultdict(int)
         self._rung: bytes = b"0"  # not "$", which would miss a ring between two reads
@@ -233,7 +234,7 @@ class NodeStreams:
             if isinstance(event, Progress):
                 if event.spent:
                     spent.append((node, event))
-                else:
+                elif self._is_at(event.invocation, event.fence, node):
                     self._tell(self._progressed(event))
         if spent:
             await _each_apart(self._settling.spent, spent)

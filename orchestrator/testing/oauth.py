@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from starlette.applications import Starlette
 
 from orchestrator.api.settings import ApiSettings
+from orchestrator.identity.oauth.endpoints import Refused, unaudited
 from orchestrator.identity.oauth.fetch import NotFetched
 from orchestrator.identity.oauth.issuer import Issuer
 from orchestrator.identity.tokens import digest
@@ -124,11 +125,18 @@ def settings_of(**other: Any) -> OrchestratorSettings:  # noqa: ANN401 - of the 
 async def oauth_under_test(
     clock: Clock,
     books: MemoryBooks | None = None,
+    *,
+    refused: Refused = unaudited,
     **other: Any,  # noqa: ANN401 - of the settings
 ) -> OAuth:
     """Leading, with a key that signs, in memory."""
     oauth = oauth_of(
-        settings_of(**other), address="127.0.0.1:1", books=books or MemoryBooks(clock), sealer=None, clock=clock
+        settings_of(**other),
+        address="127.0.0.1:1",
+        books=books or MemoryBooks(clock),
+        sealer=None,
+        clock=clock,
+        refused=refused,
     )
     await oauth.restore()
     return oauth

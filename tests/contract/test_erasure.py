@@ -17,7 +17,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import HOLDER, failure, new, release_of, success
 from orchestrator.testing.secrets import memory_secrets
 from tasks.clock import SystemClock
-from tasks.errors import InvalidProject, NotFound
+from tasks.errors import InvalidProject, NotFound, ReservedProject
 from tasks.invocation import Principal
 from tasks.outcome import Outcome
 from tasks.secret_wire import SecretRequest
@@ -136,3 +136,11 @@ async def test_a_name_that_is_none_is_refused(field: Field) -> None:
     """Before anything is looked for."""
     with pytest.raises(InvalidProject):
         await field.eraser.erase("Shop/..", ANN)
+
+
+async def test_the_tenants_own_secrets_are_no_projects(field: Field) -> None:
+    """A project of that name would take them with it."""
+    await field.secrets.put("tenant", "key", SecretRequest.model_validate({"value": "x", "nodes": ("n1",)}), ANN)
+    with pytest.raises(ReservedProject, match="the tenant's own"):
+        await field.eraser.erase("tenant", ANN)
+    assert len(await field.secrets.listing(ANN)) == 1

@@ -132,7 +132,7 @@ async def test_nothing_in_memory_is_kept_by_a_gone_nodes_name(story: Story) -> N
     await story.finish("a1", delivery, _DONE)
     story.core.attempts.forget("a1")
     assert "a1" not in story.core.attempts.held_by_node(Lane.TOOLS)
-    assert node.name not in story.core.desk._joining
+    assert node.name not in story.core.desk.turns
 
 
 async def test_nothing_in_redis_has_a_gone_nodes_name(clean_redis: str) -> None:
@@ -144,10 +144,16 @@ async def test_nothing_in_redis_has_a_gone_nodes_name(clean_redis: str) -> None:
         await redis.rpush(node_queue("a1", lane), "a delivery")
         for bindings in BINDINGS:
             await redis.sadd(bindings, binding_of(node_queue("a1", lane)))
-    streams = NodeStreams(redis, settling=_NOBODY, nodes=list, tell=_deaf, clock=FakeClock(), leads=bool)
+    streams = NodeStreams(
+        redis, settling=_NOBODY, nodes=list, tell=_deaf, clock=FakeClock(), leads=bool, is_at=_nowhere
+    )
     await streams.forget("a1")
     assert await redis.keys("*") == []
     await redis.aclose()
+
+
+def _nowhere(_invocation: str, _fence: int, _node: str) -> bool:
+    return False
 
 
 def _deaf(_happening: Happening) -> None:

@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 
+from orchestrator.audit.refused_calls import Refusing
 from orchestrator.cli import main
 from orchestrator.front.grants import PATH, GuardFront
 from orchestrator.front.settings import FrontSettings
@@ -25,6 +26,7 @@ from orchestrator.identity.doors import Authenticators
 from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.presented import Presented
+from orchestrator.testing.audit import MemoryBook, memory_audit
 from orchestrator.testing.guard import AGENT, BUZZWORDS, OTHER_AGENT, PERSON, STRANGER, Rig, rig_of
 from orchestrator.testing.serving import serving
 from tasks.clock import SystemClock
@@ -272,3 +274,15 @@ async def test_the_command_line_says_what_is_wrong(door: Door) -> None:
         MCPFLEET_URL=door.url,
     )  # fmt: skip
     assert (wrong[0], "did you mean 'SAP_API'" in wrong[2]) == (2, True), wrong
+
+
+async def test_a_refusal_is_told_to_who_keeps_the_audit(door: Door) -> None:
+    """With its tool and its caller; what was merely written wrongly is no refusal."""
+    book = MemoryBook()
+    door.front.on_refused(Refusing(memory_audit(book), "guard").note)
+    async with door.client("t-ann") as client:
+        assert (
+            await client.call_tool("answer_request", {"id": "r1", "verdict": "allow", "terms_sha256": "x"})
+        ).is_error
+        assert (await client.call_tool("request_permission", asks(kind="SAP"))).is_error
+    assert [(row.action, row.actor, row.decision) for row in book.rows] == [("answer_request", "ann", "refused")]

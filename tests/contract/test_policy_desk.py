@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.assembly import fleet_of, views_of
+from orchestrator.audit.refused_calls import RefusedCalls
 from orchestrator.fleet import Fleet
 from orchestrator.gates import policy_views
 from orchestrator.ledger.values import Filter
@@ -19,7 +21,7 @@ from tasks.errors import NotFound, SettingsError, UnknownTool
 from tasks.invocation import Call, Lane, Principal
 from tasks.node import NodeState
 from tasks.outcome import Outcome
-from tasks.scopes import Role
+from tasks.scopes import Role, ScopeMissing
 from tasks.testing.clock import FakeClock
 
 ANN = Principal("ann", "acme", frozenset({Role.DEVELOPER}), groups=frozenset({"ml"}))
@@ -250,3 +252,35 @@ async def test_what_waits_is_judged_by_the_policies_of_now(scene: Scene) -> None
     assert "no-writes" in " ".join(scene.story.core.dispatcher.why(waits))
     await scene.changed(CALLS + USES)
     assert [one.invocation for one in await scene.story.release()] == [waits]
+
+
+async def test_what_is_refused_over_mcp_is_in_the_audit_log_and_a_flood_of_it_is_one_row(scene: Scene) -> None:
+    """By policy, for want of a scope, by a rate; not what the caller wrote wrongly, and no arguments."""
+    await scene.changed(
+        CALLS + USES + NO_WRITES, '[[rate]]\nname = "r"\nper = "principal"\ncalls_per_s = 1\nburst = 1\nroles = ["agent"]\n'
+    )
+    core = scene.story.core
+    door = RefusedCalls(scene.fleet, core.audit)
+    reader = Principal("rita", "acme", frozenset({Role.AUDITOR}), credential="key k1")
+    for _ in range(3):
+        with pytest.raises(PolicyDenied):
+            await door.accept([Call("files.write", '{"x": "s3cr3t"}')], ANN)
+    with pytest.raises(ScopeMissing):
+        await door.accept([Call("files.read")], reader)
+    with pytest.raises(ScopeMissing):
+        await door.cancel("c1", reader)
+    with pytest.raises(UnknownTool):
+        await door.accept([Call("no.such")], BOB)
+    await door.accept([Call("files.read")], BOB)
+    with pytest.raises(RateLimited):
+        await door.accept([Call("files.read")], BOB)
+    rows = [row for row in await core.stores.ledger.audit.after(0, 100) if row.decision == "refused"]
+    assert [(row.actor, row.tenant, row.action, row.target, json.loads(row.details_json)) for row in rows] == [
+        ("ann", "acme", "call", "files.write", {"code": "policy_denied", "door": "mcp"}),
+        ("rita", "acme", "call", "files.read", {"code": "forbidden", "door": "mcp"}),
+        ("rita", "acme", "cancel", "c1", {"code": "forbidden", "door": "mcp"}),
+        ("bob", "acme", "call", "files.read", {"code": "rate_limited", "door": "mcp"}),
+    ]
+    assert "no-writes" in rows[0].reason
+    assert rows[1].credential == "key k1"
+    assert "s3cr3t" not in repr(rows)

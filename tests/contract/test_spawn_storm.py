@@ -10,10 +10,11 @@ import pytest
 from orchestrator.intake.check import Intake, Limits
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.testing.blobs import MemoryBlobs
-from tasks.errors import FleetError, NotFound, SpawnLimit
+from tasks.errors import FleetError, NotFound, ReservedProject, SpawnLimit
 from tasks.invocation import Call, Invocation, Principal
 from tasks.outcome import Outcome
 from tasks.scopes import Role
+from tasks.secretref import TENANT_ITSELF
 from tasks.testing.clock import FakeClock
 from tasks.tool import ToolSpec
 
@@ -141,3 +142,11 @@ async def test_a_later_call_of_a_chain_counts_and_is_not_refused(door: Door) -> 
     await door.call(first)
     with pytest.raises(FleetError):
         await door.call(first)
+
+
+async def test_no_call_is_in_a_project_that_is_named_as_the_tenant_itself(door: Door) -> None:
+    """Nor a later one of a chain: what is owned by that name is the tenant's, and is not erased with a project."""
+    for more in ({"project": TENANT_ITSELF}, {"then": (Call(tool="a.run", project=TENANT_ITSELF),)}):
+        with pytest.raises(ReservedProject, match="use another name"):
+            await door.call(**more)
+    assert (await door.call(project="tenants")).call.project == "tenants"

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.asyncio import Redis
 
+from orchestrator.dispatch.open_attempts import OpenAttempts
+from orchestrator.happenings import Happening, Progressed
+from orchestrator.ledger.values import Outstanding
 from orchestrator.redis_client import redis_of
 from orchestrator.settling.streams import NodeStreams
 from tasks.clock import SystemClock
 from tasks.errors import LedgerDown
-from tasks.ledger_events import FIELD, Finished, Saved, pack
+from tasks.invocation import Lane, State
+from tasks.ledger_events import FIELD, Finished, Progress, Saved, pack
 from tasks.node import Control
 from tasks.outcome import SPENT_MIDWAY, ErrorInfo, Failure, Outcome
 from tasks.queues import control_stream, events_stream
@@ -66,10 +70,17 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+def at_any(_invocation: str, _fence: int, _node: str) -> bool:
+    """Every attempt is at every node."""
+    return True
+
+
 def _streams(
     redis: Redis, judge: Judge, nodes: Callable[[], list[str]], leads: Callable[[], bool] = lambda: True
 ) -> NodeStreams:
-    return NodeStreams(redis, settling=judge, nodes=nodes, tell=lambda _: None, clock=SystemClock(), leads=leads)
+    return NodeStreams(
+        redis, settling=judge, nodes=nodes, tell=lambda _: None, clock=SystemClock(), leads=leads, is_at=at_any
+    )
 
 
 async def _settled(redis: Redis, judge: Judge, *said: tuple[str, str]) -> list[tuple[str, str]]:
@@ -132,6 +143,7 @@ async def test_what_was_saved_of_a_session_is_noted_before_its_attempt_is_settle
         tell=lambda _: None,
         clock=SystemClock(),
         leads=lambda: True,
+        is_at=at_any,
         saved=saved,
     )
     reading = asyncio.create_task(streams.run())
@@ -239,3 +251,28 @@ async def test_nobody_writes_to_a_node_that_left(redis: Redis) -> None:
         reading.cancel()
         with suppress(asyncio.CancelledError):
             await reading
+
+
+async def test_progress_is_told_for_attempts_at_the_node_that_says_it(redis: Redis) -> None:
+    """Another node, and an attempt that was given up, are not heard."""
+    told: list[Happening] = []
+    for node in ("a1", "b1"):
+        said = [Progress("one", fence, 1.0, message=f"{node} {fence}") for fence in (1, 2)]
+        await redis.xadd(events_stream(node), {FIELD: pack([*said, Finished(f"of-{node}", 1, 2.0, 1.0, DONE)])})
+    attempts, judge = OpenAttempts(), Judge()
+    attempts.add(
+        Outstanding("one", 2, "a1", "inc", 1, "default", Lane.TOOLS, "t", None, State.RUNNING, 1.0, 1.0, None, False)
+    )
+    streams = NodeStreams(
+        redis, settling=judge, nodes=lambda: ["b1", "a1"], tell=told.append, clock=SystemClock(),
+        leads=lambda: True, is_at=attempts.is_at,
+    )  # fmt: skip
+    reading = asyncio.create_task(streams.run())
+    try:
+        async with asyncio.timeout(60):
+            await judge.until(2)
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+    assert [one.message for one in told if isinstance(one, Progressed)] == ["a1 2"]

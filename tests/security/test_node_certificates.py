@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ssl
 from collections.abc import AsyncIterator
@@ -19,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from orchestrator.certificates import Certificates
-from orchestrator.identity.ca import LEAF_S, Authority, BadRequestForCertificate
+from orchestrator.certificates import Certificates, leaf_of
+from orchestrator.identity.ca import LEAF_S, Authority, BadRequestForCertificate, thumbprint
 from orchestrator.presented import presented
 from orchestrator.testing.core_app import app_of
 from orchestrator.testing.protocol import Story
@@ -97,7 +98,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     clock = FakeClock()
     story = await Story.begin(tmp_path, clock)
     core = story.core
-    certificates = Certificates(AUTHORITY, roster=core.roster, store=core.stores.ledger)
+    certificates = Certificates(AUTHORITY, roster=core.roster, store=core.stores.ledger, turns=core.desk.turns)
     app = app_of(core, OPERATOR, JOIN, certificates=certificates)
     root = tmp_path / "root.pem"
     root.write_text(AUTHORITY.roots_pem)
@@ -265,3 +266,34 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life(tmp_path: Path) -> N
     early, late = (certificate.due_in_s(now, draw) for draw in (0.0, 0.999))
     assert 0.6 * LEAF_S - 600 < early < RENEW_AT * LEAF_S < late < 0.75 * LEAF_S
     assert certificate.due_in_s(now + LEAF_S, 0.5) == 0.0
+
+
+async def test_a_node_that_was_revoked_trades_no_certificate(fleet: Fleet, tmp_path: Path) -> None:
+    """Also where the door had looked at its token before: the trade waits for the expulsion, and is refused then."""
+    door, certificate, reply = await fleet.joined(tmp_path / "n", "n1")
+    core, held = fleet.story.core, thumbprint(leaf_of((tmp_path / "n/n1.cert.pem").read_text()))
+    certificates = Certificates(AUTHORITY, roster=core.roster, store=core.stores.ledger, turns=core.desk.turns)
+    with pytest.raises(NotAllowed):
+        await certificates.renew("n1", reply.node_token, certificate.csr(), None)
+    async with core.desk.turns.of("n1"):
+        out = asyncio.create_task(core.desk.expel("n1"))
+        await asyncio.sleep(0)
+        trade = asyncio.create_task(certificates.renew("n1", reply.node_token, certificate.csr(), held))
+        await asyncio.sleep(0)
+    await out
+    with pytest.raises(NotAllowed, match="void"):
+        await trade
+    assert core.roster.get("n1").token_digests == ()
+    assert [row.token_digest for row in await core.stores.ledger.nodes() if row.name == "n1"] == [""]
+    with pytest.raises(NotAllowed):
+        await door.renew(renewal("n1"))
+    await door.close()
+
+
+async def test_a_trade_whose_answer_was_lost_is_made_again(fleet: Fleet, tmp_path: Path) -> None:
+    """With the certificate before, which is good until the next trade."""
+    door, certificate, _ = await fleet.joined(tmp_path / "n", "n1")
+    await door.certificate(certificate.csr())
+    certificate.take((await door.certificate(certificate.csr())).certificate)
+    assert (await door.renew(renewal("n1"))).granted
+    await door.close()

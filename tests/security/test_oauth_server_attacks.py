@@ -5,9 +5,14 @@ Each was seen to fail with its control removed.
 
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
 
+from orchestrator.testing.audit import MemoryBook, memory_audit
 from orchestrator.testing.oauth import BASE, api_of, http_of, oauth_under_test
+from tasks.testing.clock import FakeClock
 from tests.security.oauth_field import Claims, Field, asserted, field_of, key_client, own_client, token_of
 
 
@@ -154,3 +159,26 @@ async def test_one_tenants_admin_and_anothers_clients(field: Field) -> None:
         keys = await http.post("/v1/oauth/keys/rotate", json={})
     assert {one["tenant"] for one in seen} == {"acme"}
     assert [one.status_code for one in (made, turned, ended, keys)] == [403, 404, 404, 403]
+
+
+async def test_refused_requests_are_in_the_audit_log_and_a_flood_of_them_is_one_row() -> None:
+    """Guessing at the token endpoint leaves a trace, and nothing of what was guessed; it cannot fill the disk."""
+    book, clock = MemoryBook(), FakeClock()
+    audit = memory_audit(book, clock)
+    oauth = await oauth_under_test(clock, refused=audit.refused)
+    guess = f"guess-{time.time_ns()}"
+    async with http_of(api_of(oauth)) as http:
+        for _ in range(5):
+            said = await http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=(guess, guess))
+            assert said.status_code == 401
+        assert (await http.post("/oauth/revoke", data={"token": guess}, auth=(guess, guess))).status_code == 401
+    rows = [(row.action, row.actor, row.decision, row.peer) for row in book.rows]
+    assert rows == [
+        ("oauth_token", "anonymous", "refused", "127.0.0.1"),
+        ("oauth_revoke", "anonymous", "refused", "127.0.0.1"),
+    ]
+    assert "invalid_client" in book.rows[0].reason
+    clock.advance(61)
+    await audit.look()
+    assert json.loads(book.rows[2].details_json)["count"] == 4
+    assert guess not in repr(book.rows)

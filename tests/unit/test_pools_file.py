@@ -157,6 +157,7 @@ def test_no_file_and_an_unnamed_pool_have_the_defaults(tmp_path: Path) -> None:
         (LINODE.replace("POOL", "a--b"), "give the pool 'a--b' such a name, or another provider"),
         (LINODE.replace("POOL", "b").replace("ours", "o" * 34), "scale.cluster has 34 characters"),
         ("[projects.Shop]\nregions = ['eu']", "projects.Shop is no project"),
+        ("[projects.tenant]\nregions = ['eu']", "projects.tenant is no project: secrets of that owner"),
         ("[projects.shop]", "projects.shop.regions is missing"),
         ("[projects.shop]\nregion = ['eu']", "projects.shop.region is not a setting, did you mean 'regions'?"),
         ("[projects.shop]\nregions = []", "projects.shop.regions is empty"),

@@ -6,7 +6,7 @@ people to log in at; the one in the metadata is there because MCP's client does 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,6 +25,8 @@ from orchestrator.identity.oauth.own import OwnTokens
 from orchestrator.identity.oauth.resource import Resource
 from orchestrator.identity.oauth.revoked import Revoked
 from orchestrator.identity.oauth.signing import SigningKeys
+from orchestrator.identity.watched import NOBODY
+from orchestrator.ledger.audit_values import AuditEntry, Decision
 from tasks.clock import Clock
 from tasks.errors import FleetError
 
@@ -37,6 +39,12 @@ KEYS_S = 300
 JWKS, TOKEN, REVOKE, AUTHORIZE = "/oauth/jwks", "/oauth/token", "/oauth/revoke", "/oauth/authorize"
 Certificate = Callable[[Scope], str | None]
 """Thumbprint of the caller's certificate."""
+Refused = Callable[[AuditEntry], Awaitable[None]]
+"""The audit log: counts, so that a flood of refusals is a few rows a minute."""
+
+
+async def unaudited(_entry: AuditEntry) -> None:
+    """Where there is no audit log."""
 
 
 def resource_routes(resources: tuple[Resource, ...]) -> list[BaseRoute]:
@@ -57,17 +65,18 @@ class Endpoints:
         revoked: Revoked,
         certificate: Certificate,
         clock: Clock,
+        refused: Refused = unaudited,
     ) -> None:
         self._server, self._auth, self._keys, self._own = server, auth, keys, own
-        self._revoked, self._certificate, self._clock = revoked, certificate, clock
+        self._revoked, self._certificate, self._clock, self._refused = revoked, certificate, clock, refused
 
     def routes(self) -> list[BaseRoute]:
         """To be added to the API's."""
         return [
             Route(METADATA_PATH, _document(self.metadata()), methods=["GET"]),
             Route(JWKS, self._jwks, methods=["GET"]),
-            Route(TOKEN, self._guarded(self._token), methods=["POST"]),
-            Route(REVOKE, self._guarded(self._revoke), methods=["POST"]),
+            Route(TOKEN, self._guarded("oauth_token", self._token), methods=["POST"]),
+            Route(REVOKE, self._guarded("oauth_revoke", self._revoke), methods=["POST"]),
             Route(AUTHORIZE, self._authorize, methods=["GET", "POST"]),
         ]
 
@@ -129,13 +138,14 @@ class Endpoints:
         log.info("access_token_revoked", client=client.id, jti=parsed.claims["jti"])
         return _json({})
 
-    def _guarded(self, answer: Callable[..., Any]) -> Callable[[Request], Any]:
+    def _guarded(self, action: str, answer: Callable[..., Any]) -> Callable[[Request], Any]:
         async def guarded(request: Request) -> Response:
             try:
                 form, resources = await _form(request)
                 response: Response = await answer(request, form, resources)
             except OAuthError as error:
                 log.info("oauth_refused", path=request.url.path, error=error.error, detail=error.description)
+                await self._refused(_entry(action, request, error))
                 return _refusal(error)
             except FleetError as error:  # the ledger
                 log.warning("oauth_unavailable", path=request.url.path, detail=error.message)
@@ -143,6 +153,18 @@ class Endpoints:
             return response
 
         return guarded
+
+
+def _entry(action: str, request: Request, error: OAuthError) -> AuditEntry:
+    """Nothing that was sent: who could not show who they are may have sent a secret in any of it."""
+    client = request.scope.get("client")
+    return AuditEntry(
+        action=action,
+        decision=Decision.REFUSED,
+        actor=NOBODY,
+        peer=client[0] if client else "",
+        reason=f"{error.error}: {error.description}",
+    )
 
 
 async def _form(request: Request) -> tuple[dict[str, str], list[str]]:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from orchestrator.core import Stores
 from orchestrator.ledger.ledger import Ledger
-from orchestrator.ledger.sealed import NoRowKeys, SealedLedger
+from orchestrator.ledger.sealed import SealedLedger
 from orchestrator.ledger.secret_rows import SecretRows
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyfile import read_keys
-from orchestrator.secrets.keyring import KeyRing
+from orchestrator.secrets.keyring import KeyRing, NoKeyRing
 from orchestrator.secrets.sources import FileSource, ValueSource
 from orchestrator.secrets.vault import VaultPlace, VaultSource
 from orchestrator.settings import OrchestratorSettings
@@ -37,7 +37,7 @@ async def ledger_of(settings: OrchestratorSettings, keys: KeyRing | None, clock:
         LedgerDown, SettingsError, SchemaTooNew: as `Ledger.open`.
     """
     ledger = await SealedLedger.open(settings.database_url, clock=clock)
-    return ledger.with_keys(keys or NoRowKeys(), seals=settings.seal_payloads)
+    return ledger.with_keys(keys or NoKeyRing(), seals=settings.seal_payloads)
 
 
 def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable[[str], str | None]) -> Secrets:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import ClassVar
 
 from orchestrator.audit.log import AuditLog
-from orchestrator.audit.refused_calls import Refusing
 from orchestrator.core import Core, Stores
 from orchestrator.front.grants import GuardFront
 from orchestrator.front.ports import Verifier
@@ -23,6 +22,7 @@ from orchestrator.ledger.grant_values import Asked
 from orchestrator.policy import facts
 from orchestrator.policy.desk import PolicyDesk
 from orchestrator.policy.question import who
+from orchestrator.refused_calls import Refusing
 from orchestrator.settings import OrchestratorSettings
 from tasks.errors import NotFound
 from tasks.invocation import TRUST_LEAST, Principal

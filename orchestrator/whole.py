@@ -18,7 +18,6 @@ from orchestrator.api.app import create_app
 from orchestrator.assembly import core_of, fleet_of, views_of
 from orchestrator.at_rest import keys_of, ledger_of
 from orchestrator.audit.answers import AuditedAnswers
-from orchestrator.audit.refused_calls import RefusedCalls
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.certificates import Certificates
 from orchestrator.core import Core, Stores
@@ -36,6 +35,7 @@ from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.redis_client import ANSWER_S, redis_of
+from orchestrator.refused_calls import RefusedCalls
 from orchestrator.scaling import scaling_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tls_doors import authority_for
@@ -87,14 +87,7 @@ async def build(
     fleet = fleet_of(core, views, settings)
     registry = _measured(core, views)
     scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
-    oauth = oauth_of(
-        settings,
-        address=address,
-        books=stores.ledger.oauth,
-        sealer=stores.keys,
-        clock=stores.clock,
-        refused=core.audit.refused,
-    )
+    oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
     front, guard = _fronts(settings, core, fleet, gates, oauth)
@@ -152,6 +145,18 @@ def _fronts(
         RefusedCalls(fleet, core.audit), gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers
     )
     return front, guard_of(wanted, core, gates.mcp)
+
+
+def _oauth(settings: OrchestratorSettings, core: Core, address: str) -> OAuth:
+    stores = core.stores
+    return oauth_of(
+        settings,
+        address=address,
+        books=stores.ledger.oauth,
+        sealer=stores.keys,
+        clock=stores.clock,
+        refused=core.audit.refused,
+    )
 
 
 def _certificates(authority: Authority | None, core: Core) -> Certificates | None:

@@ -18,6 +18,7 @@ FleetError
     │   └── IdempotencyConflict
     ├── NotFound              no such Invocation, node, pool
     ├── NotAllowed            no or wrong credentials
+    ├── Unopened              what was sealed does not open
     ├── BadDelivery           an envelope that is not ours, not for us, or old
     ├── WrongState            the ledger does not allow that move
     ├── OtherArguments        an answer to other arguments than were asked
@@ -226,6 +227,13 @@ class NotAllowed(Permanent):
 
     code = "not_allowed"
     http_status = 401
+
+
+class Unopened(Permanent):
+    """What was sealed cannot be opened with the keys at hand."""
+
+    code = "unopened"
+    http_status = 500
 
 
 class BadDelivery(Permanent):

@@ -17,9 +17,8 @@ import structlog
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.values import Accepted, Filter, NewInvocation, Release, Released, Settled, Settlement
-from orchestrator.secrets.keyring import KeyMissing, Unopened, kid_of
 from tasks.approval import ApprovalState
-from tasks.errors import LedgerDown
+from tasks.errors import LedgerDown, Unopened
 from tasks.invocation import Call, Invocation, State
 from tasks.outcome import ErrorInfo, Failure, Outcome
 
@@ -34,18 +33,6 @@ class RowKeys(Protocol):
 
     def seal(self, plain: bytes, *, aad: bytes) -> str: ...
     def open(self, sealed: str, *, aad: bytes) -> bytes: ...
-
-
-class NoRowKeys:
-    """Where no key file is named: nothing is sealed, and what was sealed earlier is not taken for plain text."""
-
-    def seal(self, plain: bytes, *, aad: bytes) -> str:  # noqa: ARG002 - a RowKeys
-        """Raises KeyMissing."""
-        raise KeyMissing("?", ())
-
-    def open(self, sealed: str, *, aad: bytes) -> bytes:  # noqa: ARG002 - a RowKeys
-        """Raises KeyMissing."""
-        raise KeyMissing(kid_of(sealed), ())
 
 
 class SealedLedger(Ledger):

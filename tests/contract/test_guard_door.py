@@ -18,7 +18,6 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 
-from orchestrator.audit.refused_calls import Refusing
 from orchestrator.cli import main
 from orchestrator.front.grants import PATH, GuardFront
 from orchestrator.front.settings import FrontSettings
@@ -26,6 +25,7 @@ from orchestrator.identity.doors import Authenticators
 from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.presented import Presented
+from orchestrator.refused_calls import Refusing
 from orchestrator.testing.audit import MemoryBook, memory_audit
 from orchestrator.testing.guard import AGENT, BUZZWORDS, OTHER_AGENT, PERSON, STRANGER, Rig, rig_of
 from orchestrator.testing.serving import serving

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.assembly import fleet_of, views_of
-from orchestrator.audit.refused_calls import RefusedCalls
 from orchestrator.fleet import Fleet
 from orchestrator.gates import policy_views
 from orchestrator.ledger.values import Filter
 from orchestrator.policy.desk import DAY_S, PolicyDenied, TooManyAtOnce
 from orchestrator.policy.limits import QuotaSpent, RateLimited
+from orchestrator.refused_calls import RefusedCalls
 from orchestrator.testing.protocol import Story
 from tasks.errors import NotFound, SettingsError, UnknownTool
 from tasks.invocation import Call, Lane, Principal

@@ -257,7 +257,8 @@ async def test_what_waits_is_judged_by_the_policies_of_now(scene: Scene) -> None
 async def test_what_is_refused_over_mcp_is_in_the_audit_log_and_a_flood_of_it_is_one_row(scene: Scene) -> None:
     """By policy, for want of a scope, by a rate; not what the caller wrote wrongly, and no arguments."""
     await scene.changed(
-        CALLS + USES + NO_WRITES, '[[rate]]\nname = "r"\nper = "principal"\ncalls_per_s = 1\nburst = 1\nroles = ["agent"]\n'
+        CALLS + USES + NO_WRITES,
+        '[[rate]]\nname = "r"\nper = "principal"\ncalls_per_s = 1\nburst = 1\nroles = ["agent"]\n',
     )
     core = scene.story.core
     door = RefusedCalls(scene.fleet, core.audit)

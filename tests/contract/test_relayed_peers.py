@@ -198,7 +198,7 @@ def test_who_says_nothing_is_gone(said: bytes) -> None:
 
     async def whole() -> None:
         leader = Leader(is_tls=False)
-        async with leader.open(within_s=0.2):
+        async with leader.open(within_s=1.0):
             reader, writer = await leader.dial()
             writer.write(said)
             async with asyncio.timeout(WITHIN_S):

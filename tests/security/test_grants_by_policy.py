@@ -39,7 +39,7 @@ def _ruled(desk: PolicyDesk, by: Principal, kind: str, scope: list[str], trust: 
 
 
 def _desk(folder: Path | None) -> PolicyDesk:
-    return PolicyDesk(folder=folder, books=NoUse(), clock=FakeClock())  # type: ignore[arg-type]
+    return PolicyDesk(folder=folder, books=NoUse(), clock=FakeClock(), tool=lambda _: None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

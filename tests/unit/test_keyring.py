@@ -42,15 +42,14 @@ def test_a_row_moved_to_another_place_does_not_open() -> None:
             keys.open(sealed, aad=aad_of(*other))
 
 
-@given(st.data())
-def test_no_changed_character_opens(data: st.DataObject) -> None:
+def test_no_changed_character_opens() -> None:
     """Every part of the text is authenticated."""
     keys = ring("k1")
     sealed = keys.seal(b"what it says", aad=HERE)
-    place = data.draw(st.integers(0, len(sealed) - 1))
-    other = data.draw(st.sampled_from("abcXYZ019-_.=\n ").filter(lambda one: one != sealed[place]))
-    with pytest.raises((NotAsSealed, KeyMissing)):
-        keys.open(sealed[:place] + other + sealed[place + 1 :], aad=HERE)
+    for place, was in enumerate(sealed):
+        for other in set("abcXYZ019-_.=\n ") - {was}:
+            with pytest.raises((NotAsSealed, KeyMissing)):
+                keys.open(sealed[:place] + other + sealed[place + 1 :], aad=HERE)
 
 
 def test_a_new_key_seals_and_the_old_one_opens() -> None:

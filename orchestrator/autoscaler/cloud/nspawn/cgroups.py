@@ -89,15 +89,20 @@ class Cgroups:
     async def remove(self, machine_id: str) -> None:
         """The groups, once nothing runs in them; the family with its last machine.
 
+        What a killed creation had started may enter only now: it is ended too.
+
         Raises:
             OSError: they are still busy after `GONE_WITHIN_S`.
         """
         for hierarchy in self._hierarchies:
             family = hierarchy.root / FAMILY
-            if not await until(partial(_removed, family / machine_id), GONE_WITHIN_S):
+            if not await until(partial(self._emptied, machine_id, family / machine_id), GONE_WITHIN_S):
                 raise OSError(f"{family / machine_id} is still busy")
             with contextlib.suppress(OSError):  # other machines are in it
                 family.rmdir()
+
+    def _emptied(self, machine_id: str, group: Path) -> bool:
+        return _removed(group) or (self._killed(machine_id) and _removed(group))
 
     def _killed(self, machine_id: str) -> bool:
         pids = self.processes(machine_id)

@@ -37,6 +37,8 @@ CONTROL_MAX_ENTRIES = 1000
 TRIM_EVERY_ENTRIES = 64
 LOOK_BACK_EVERY_S = 5.0
 """One entry per node: its reporter tells again as often."""
+FORGET_AGAIN_S = 10.0
+"""A Celery worker that ends puts back what it had prefetched: after its node has left, and its queues were deleted."""
 SAY_EVERY_S = 0.05
 """At light load this saves a round trip per call; a node tells again only after seconds."""
 
@@ -108,6 +110,8 @@ class NodeStreams:
         self._unsaid: defaultdict[str, list[Ref]] = defaultdict(list)
         self._unsaid_trims: set[str] = set()
         self._saying: asyncio.Task[None] | None = None
+        self._gone: dict[str, float] = {}
+        """Nodes that left, and when their streams and queues are deleted once more."""
         self._one_writes = asyncio.Lock()
         """Held over each write to a control stream and each deletion: one that was under way cannot bring it back."""
         self._look_back_at_s = clock.mono_s() + LOOK_BACK_EVERY_S
@@ -165,6 +169,17 @@ class NodeStreams:
         self._read_since_trim.pop(events_stream(node), None)
         self._unsaid.pop(node, None)
         self._seals.forget(node)
+        self._gone[node] = self._clock.mono_s() + FORGET_AGAIN_S
+        await self._delete(node)
+
+    async def _forget_again(self) -> None:
+        now_s = self._clock.mono_s()
+        for node in [node for node, due_s in self._gone.items() if now_s >= due_s]:
+            del self._gone[node]
+            if node not in self._nodes():  # else it came back, and these are its own
+                await self._delete(node)
+
+    async def _delete(self, node: str) -> None:
         queues = [node_queue(node, lane) for lane in Lane]
         try:
             async with asyncio.timeout(ANSWER_S), self._one_writes:
@@ -178,6 +193,8 @@ class NodeStreams:
         by_stream = {events_stream(node): node for node in self._nodes()}
         if self._clock.mono_s() >= self._look_back_at_s:
             await self._look_back(by_stream)
+        if self._gone:
+            await self._forget_again()
         wanted: dict[Any, Any] = {stream: self._seen.get(stream, b"0") for stream in by_stream}
         wanted[DOORBELL] = self._rung
         async with asyncio.timeout(BLOCK_MS / 1000 + ANSWER_S):

@@ -13,14 +13,15 @@ from orchestrator.dispatch.open_attempts import OpenAttempts
 from orchestrator.happenings import Happening, Progressed
 from orchestrator.ledger.values import Outstanding
 from orchestrator.redis_client import redis_of
-from orchestrator.settling.streams import NodeStreams
+from orchestrator.settling.streams import FORGET_AGAIN_S, NodeStreams
 from tasks.clock import SystemClock
 from tasks.errors import LedgerDown
 from tasks.invocation import Lane, State
 from tasks.ledger_events import FIELD, Finished, Progress, Saved, pack
 from tasks.node import Control
 from tasks.outcome import SPENT_MIDWAY, ErrorInfo, Failure, Outcome
-from tasks.queues import control_stream, events_stream
+from tasks.queues import control_stream, events_stream, node_queue
+from tasks.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -251,6 +252,24 @@ async def test_nobody_writes_to_a_node_that_left(redis: Redis) -> None:
         reading.cancel()
         with suppress(asyncio.CancelledError):
             await reading
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["gone", "back"])
+async def test_what_a_leaving_worker_puts_back_is_deleted_later(redis: Redis, is_back: bool) -> None:
+    """Celery returns prefetched messages when it ends, which is after its node has left; not those of a node back."""
+    clock, queue, nodes = FakeClock(), node_queue("a1", Lane.TOOLS), ["b1"]
+    streams = NodeStreams(
+        redis, settling=Judge(), nodes=lambda: nodes, tell=lambda _: None, clock=clock, leads=lambda: True, is_at=at_any
+    )
+    await streams.forget("a1")
+    await redis.lpush(queue, "put back")
+    nodes += ["a1"] if is_back else []
+    clock.advance(FORGET_AGAIN_S - 1)
+    await streams._forget_again()
+    assert await redis.exists(queue), "not before the worker has ended"
+    clock.advance(2)
+    await streams._forget_again()
+    assert await redis.exists(queue) == is_back
 
 
 async def test_progress_is_told_for_attempts_at_the_node_that_says_it(redis: Redis) -> None:

@@ -6,12 +6,10 @@ a real Redis, where each is refused and counted.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +40,7 @@ from tasks.sealing import (
     terms_id,
 )
 from tasks.testing.clock import FakeClock
+from tests.security.hunt import wiretap
 from worker.admit import Admission
 from worker.seals import Seals as NodeSeals
 from worker.testing.fake_orchestrator import FakeOrchestrator
@@ -266,24 +265,6 @@ async def fake(redis_url: str) -> AsyncIterator[FakeOrchestrator]:
         yield fake
 
 
-@asynccontextmanager
-async def overheard(redis_url: str) -> AsyncIterator[list[str]]:
-    """Every command that Redis gets, as somebody on its host would see them."""
-    heard: list[str] = []
-    async with Redis.from_url(redis_url) as redis, redis.monitor() as monitor:
-
-        async def listen() -> None:
-            while True:
-                heard.append(str((await monitor.next_command())["command"]))
-
-        listening = asyncio.create_task(listen())
-        try:
-            yield heard
-        finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-
-
 async def test_a_real_node_refuses_and_counts_every_attack(fake: FakeOrchestrator, tmp_path: Path) -> None:
     """Messages as somebody with the broker's password would write them; the node runs what is true, once."""
     async with node_process(fake, tmp_path, os.environ) as node:
@@ -315,9 +296,10 @@ async def test_a_real_node_refuses_and_counts_every_attack(fake: FakeOrchestrato
 async def test_redis_never_sees_arguments_or_results(fake: FakeOrchestrator, tmp_path: Path) -> None:
     """A canary in the arguments, which the tool echoes; every byte that Redis was sent is looked through."""
     canary = f"canary{secrets.token_hex(8)}"
-    async with overheard(fake.redis_url) as heard, node_process(fake, tmp_path, os.environ):
-        ended = await fake.ended(await fake.call("probe.echo", json.dumps({"word": canary})))
-        assert canary in (ended.outcome.result_json or "")
-    commands = "\n".join(heard)
-    assert "XADD mcpfleet.n." in commands, "the node's report was heard"
-    assert not [line for line in heard if canary in line or "probe" in line]
+    with wiretap(fake.redis_url) as tap:
+        async with node_process(fake, tmp_path, os.environ):
+            ended = await fake.ended(await fake.call("probe.echo", json.dumps({"word": canary})))
+            assert canary in (ended.outcome.result_json or "")
+    assert b'"XADD" "mcpfleet.n.' in tap.heard, "the node's report was heard"
+    assert canary.encode() not in tap.heard
+    assert b"probe" not in tap.heard

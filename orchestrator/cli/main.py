@@ -28,6 +28,7 @@ from orchestrator.cli import (
     guard,
     invocations,
     keys,
+    ledger,
     nodes,
     oauth,
     policy,
@@ -86,6 +87,7 @@ def build() -> typer.Typer:
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)
+    app.add_typer(ledger.ledger, name="ledger", rich_help_panel=_HERE)
     app.add_typer(secrets.secrets, name="secrets", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)

@@ -1,4 +1,4 @@
-"""A ledger is lost and restored from a backup of before: nothing unsafe runs twice, nodes are there again, work goes on."""
+"""A ledger is lost and restored from a backup: nothing unsafe runs twice, nodes are there again, work goes on."""
 
 from __future__ import annotations
 
@@ -206,8 +206,9 @@ def _after(fleet: Fleet, ids: dict[str, str]) -> str:
     return unknown
 
 
+@pytest.mark.timeout(600)
 def test_a_restored_ledger_runs_nothing_unsafe_twice(fleet: Fleet) -> None:
-    """Back up in the middle of calls, run on, lose the ledger, restore: every effect that may not be repeated is one."""
+    """Backed up in the middle of calls, lost, restored: every effect that may not be repeated happened once."""
     ids, copy = _before(fleet), str(fleet.folder / "copy")
     said = fleet.ledger("backup", copy)
     assert said.returncode == 0, said.stderr

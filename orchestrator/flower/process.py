@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+from typing import Any
 
 import httpx
 
@@ -35,20 +36,33 @@ def serve(settings: FlowerSettings) -> None:
     _options(settings, login)
 
     from flower.command import setup_logging
-    from flower.urls import settings as flowers
     from tornado.httpserver import HTTPServer
-    from tornado.options import options
-
-    from orchestrator.flower.doors import GuardedFlower
 
     setup_logging()
-    flower = GuardedFlower(login, capp=make_app(broker), options=options, **flowers)
+    flower = _application(settings, broker, login)
     server = HTTPServer(flower)
     server.add_socket(listening)
     log.warning("Flower listens on %s:%s", *listening.getsockname()[:2])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
     flower.start()
+
+
+def _application(settings: FlowerSettings, broker: str, login: tuple[str, str]) -> Any:  # noqa: ANN401 - untyped
+    from flower.urls import settings as flowers
+    from tornado.ioloop import IOLoop
+    from tornado.options import options
+
+    from orchestrator.flower.doors import GuardedFlower, NoInspector
+    from orchestrator.flower.listening import FleetEvents, FleetState
+
+    app, loop = make_app(broker), IOLoop.current()
+    inspector = NoInspector(loop, app, 0.0)
+    state = FleetState(workers_shown=inspector.workers, max_tasks_in_memory=settings.max_tasks)
+    events = FleetEvents(app, loop, broker, state)
+    flower = GuardedFlower(login, broker, capp=app, options=options, events=events, io_loop=loop, **flowers)
+    flower.inspector = inspector
+    return flower
 
 
 def leave() -> None:
@@ -69,7 +83,6 @@ def _options(settings: FlowerSettings, login: tuple[str, str]) -> None:
     options.purge_offline_workers = settings.purge_offline_s
     options.url_prefix = settings.url_prefix.strip("/") or None
     extract_settings()
-    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # it asks workers that rightly do not answer
 
 
 def listen(settings: FlowerSettings) -> socket.socket:
@@ -104,7 +117,7 @@ def fault_at(base: str, login: tuple[str, str], transport: httpx.BaseTransport |
             well = http.get(f"{base}/healthcheck", auth=login)
             open_status = http.get(f"{base}/metrics").status_code
     except httpx.HTTPError as error:
-        return f"{base} does not answer: {error or type(error).__name__}"
+        return f"{base} does not answer: {str(error) or type(error).__name__}"
     if well.status_code == httpx.codes.UNAUTHORIZED:
         return f"{base} does not take the login it was given"
     if not well.is_success:

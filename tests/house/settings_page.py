@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = (
     ("Orchestrator", "orchestrator/settings.py", "OrchestratorSettings", "MCPFLEET_"),
     ("Node", "worker/settings.py", "NodeSettings", "MCPFLEET_NODE_"),
+    ("Flower", "orchestrator/flower/settings.py", "FlowerSettings", "MCPFLEET_FLOWER_"),
 )
 HEAD = """# Settings
 

@@ -25,6 +25,7 @@ from orchestrator.cli import (
     cost,
     dead,
     fleet,
+    flower,
     guard,
     invocations,
     keys,
@@ -65,7 +66,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _DOORS: (keys.whoami,),
-    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, ca.ca, fleet.version),
+    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, flower.flower, fleet.mcp, ca.ca, fleet.version),
 }
 
 

@@ -311,7 +311,7 @@ lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade t
 		--no-binary claude-agent-sdk --emit-build-options -o requirements/machines.txt
 	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --extra libcloud --extra agents --group dev \
 		--no-binary claude-agent-sdk --emit-build-options -o requirements/dev.txt
-	@for group in uv demo-servers bench conformance ansible model-server; do $(LOCK) --group $$group -o requirements/$$group.txt; done
+	@for group in uv build demo-servers bench conformance ansible model-server; do $(LOCK) --group $$group -o requirements/$$group.txt; done
 	@if command -v npm >/dev/null; then for folder in deploy/demo deploy/agents tests/conformance tests/oidc; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
 

@@ -22,6 +22,7 @@ from orchestrator.front.app import McpFront
 from orchestrator.front.grants import GuardFront
 from orchestrator.leader import Leadership, Loop, every
 from orchestrator.ledger.grant_shelf import GrantRows
+from orchestrator.ledger.new_life import RESTORED, RESTORED_CODE, RESTORED_MESSAGE
 from orchestrator.ledger.shelves import KeyRows
 from orchestrator.oauth import TEND_EVERY_S, OAuth
 from orchestrator.observability.flower_feed import FlowerFeed
@@ -124,6 +125,7 @@ def _loops(settings: OrchestratorSettings, core: Core) -> list[Loop]:
         fates=core.settler,
         graces=graces,
         clock=core.stores.clock,
+        no_nodes={RESTORED: (RESTORED_CODE, RESTORED_MESSAGE)},
     )
 
     async def report_loads() -> None:

@@ -181,6 +181,8 @@ class OrchestratorSettings(BaseModel):
     """Older rows of the audit log are sealed by a checkpoint and removed; 0: never, for it is small."""
     flower_feed: bool = True
     """Tell Flower every task by Celery's event format, in batches."""
+    flower_history_calls: int = Field(default=1000, ge=0, le=20_000)
+    """A Flower that was started is told so many of the newest calls, so that it forgets nothing; 0: none."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING, ERROR."""
     ready_file: Path | None = None

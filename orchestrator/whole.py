@@ -6,6 +6,7 @@ leading means, `bootstrap.py` runs it all.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,7 @@ from orchestrator.leading import leadership_of, lifespan_of
 from orchestrator.limits import api_settings, front_settings, redis_url_of, url_for_nodes
 from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
+from orchestrator.observability.flower_past import newest_calls
 from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.refused_calls import RefusedCalls
@@ -42,6 +44,7 @@ from orchestrator.tls_doors import authority_for
 from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
+from tasks.pool import Strategy
 from tasks.redis_clients import sync_client
 
 
@@ -181,6 +184,14 @@ def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> Fl
     if not settings.flower_feed:
         return None
     redis = sync_client(redis_url_of(settings), answer_s=ANSWER_S)
-    feed = FlowerFeed(core.stores.celery, redis, nodes=views.nodes, clock=core.stores.clock)
+    feed = FlowerFeed(
+        core.stores.celery,
+        redis,
+        nodes=views.nodes,
+        is_late=lambda pool: core.policies.of(pool).strategy is Strategy.LATE,
+        past=newest_calls(core.stores.ledger, settings.flower_history_calls, asyncio.get_running_loop()),
+        leads=core.proof.holds,
+        clock=core.stores.clock,
+    )
     core.happenings.listen(feed.hear)
     return feed

@@ -12,6 +12,9 @@ TASK_NAME = f"{PREFIX}.invoke"
 DOORBELL = f"{PREFIX}.doorbell"
 """A stream of one entry: rung when a node joined, so that the orchestrator reads its stream at once."""
 
+FLOWER_ASKS = f"{PREFIX}.flower.asks"
+"""A set of tokens: each of a Flower that has just begun to listen and wants to be told the past."""
+
 EXCHANGE = f"{PREFIX}.none"
 """kombu wants one; messages go to queues by name."""
 BINDINGS = (f"_kombu.binding.{EXCHANGE}", f"_kombu.binding_permanent.{EXCHANGE}")

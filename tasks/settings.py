@@ -1,13 +1,15 @@
 """Read a frozen pydantic model from the environment, once, at start.
 
-A field `redis_url` of a model read with prefix `MCPFLEET_` is the variable `MCPFLEET_REDIS_URL`. A
-variable under the prefix that no field claims stops the start: a misspelt setting that is silently
+A field `redis_url` of a model read with prefix `MCPFLEET_` is the variable `MCPFLEET_REDIS_URL`, or the content of
+the file that `MCPFLEET_REDIS_URL_FILE` names: a container's environment is shown to whoever may inspect it, a file
+is not. A variable under the prefix that no field claims stops the start: a misspelt setting that is silently
 ignored costs more than a start that says so. Refuses to be read below a bootstrap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar, get_args, get_origin
 
 import orjson
@@ -18,6 +20,10 @@ from tasks.errors import SettingsError, near
 M = TypeVar("M", bound=BaseModel)
 SHOWN_CHARS = 80
 """Of a refused value in a message: enough to recognise it, not enough to flood a terminal."""
+BY_FILE = "_FILE"
+"""Behind a setting's variable: the value is in that file. Fields of their own that end so keep their meaning."""
+FILE_LIMIT_BYTES = 64 * 1024
+"""Of such a file: a value, not a volume named by mistake."""
 
 
 def read(
@@ -38,26 +44,59 @@ def read(
         given: by field name; None values count as not given.
 
     Raises:
-        SettingsError: an unknown variable, or a value that the field refuses.
+        SettingsError: an unknown variable, a file that cannot be read, or a value that the field refuses.
     """
     values: dict[str, object] = {}
+    filed: set[str] = set()
     for variable, text in env.items():
         if not variable.startswith(prefix) or any(variable.startswith(other) for other in excluding):
             continue
-        name = variable.removeprefix(prefix).lower()
-        if name not in model.model_fields or variable != variable_of(name, prefix):
-            raise _unknown(model, prefix, variable)
-        values[name] = _parse(model, name, text)
+        name, is_filed = _named(model, prefix, variable)
+        if not is_filed:
+            values[name] = _parse(model, name, text)
+        elif variable_of(name, prefix) in env:
+            raise SettingsError(f"{variable_of(name, prefix)} and {variable} are both set; keep one")
+        else:
+            filed.add(name)
+            values[name] = _parse(model, name, _content(variable, text))
     values |= {name: value for name, value in (given or {}).items() if value is not None}
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_complaint(model, prefix, error)) from None
+        raise SettingsError(_complaint(model, prefix, error, filed)) from None
 
 
 def variable_of(name: str, prefix: str) -> str:
     """The environment variable of a field."""
     return f"{prefix}{name.upper()}"
+
+
+def _named(model: type[BaseModel], prefix: str, variable: str) -> tuple[str, bool]:
+    """The field that a variable sets, and whether by a file."""
+    for end in ("", BY_FILE):
+        name = variable.removeprefix(prefix).removesuffix(end).lower()
+        if name in model.model_fields and variable == variable_of(name, prefix) + end:
+            return name, bool(end)
+    raise _unknown(model, prefix, variable)
+
+
+def _content(variable: str, path: str) -> str:
+    """What is in a file, without the line end that editors and `openssl rand` put there."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(FILE_LIMIT_BYTES + 1).decode()
+    except OSError as error:
+        detail = error.strerror or "it cannot be read"
+        raise SettingsError(f"{variable} names {path}: {detail}; name a file that this user may read") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{variable} names {path}, which is not text; name a file with the value alone") from None
+    if len(text) > FILE_LIMIT_BYTES:
+        raise SettingsError(
+            f"{variable} names {path}, which is larger than {FILE_LIMIT_BYTES} bytes; name the right file"
+        )
+    if not (value := text.rstrip("\r\n")):
+        raise SettingsError(f"{variable} names {path}, which is empty; put the value into it")
+    return value
 
 
 def _unknown(model: type[BaseModel], prefix: str, variable: str) -> SettingsError:
@@ -94,15 +133,17 @@ def _container(annotation: object) -> type | None:
     return None
 
 
-def _complaint(model: type[BaseModel], prefix: str, error: ValidationError) -> str:
+def _complaint(model: type[BaseModel], prefix: str, error: ValidationError, filed: set[str]) -> str:
     lines = []
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else ""
         variable = variable_of(name, prefix)
         if problem["type"] == "missing":
             lines.append(f"{variable} is not set and has no default")
-            continue
-        lines.append(f"{variable} is {_shown(model, name, problem['input'])}: {problem['msg']}")
+        elif name in filed:
+            lines.append(f"{variable}{BY_FILE} names a file with a value that is not shown: {problem['msg']}")
+        else:
+            lines.append(f"{variable} is {_shown(model, name, problem['input'])}: {problem['msg']}")
     return "; ".join(lines)
 
 

@@ -66,6 +66,10 @@ NEEDS = {
         "no third-party OpenID server (make node)",
     ),
     "servers": (lambda: tool("mcp-server-time") is not None, "the PyPI servers are not installed (make servers)"),
+    "kustomize": (
+        lambda: tool("kustomize") is not None or tool("kubectl") is not None,
+        "kustomize is not installed, by itself or in kubectl: no Kubernetes manifest was rendered",
+    ),
     "docker": (_docker_answers, "no Docker daemon answers"),
     "ansible": (lambda: tool("ansible-playbook") is not None, "Ansible is not installed (make ansible-tools)"),
     "ansible-lint": (lambda: tool("ansible-lint") is not None, "ansible-lint is not installed (make ansible-tools)"),

@@ -15,11 +15,12 @@ import typer
 
 from orchestrator.cli.desk import JsonFlag, desk_of
 from orchestrator.cli.exits import Exit
+from orchestrator.flower.settings import VARIABLES
 
 DISTRIBUTION = "mcpfleet"
 UNINSTALLED = "0+source"
-NOT_OURS = ("MCPFLEET_NODE_", "MCPFLEET_URL", "MCPFLEET_TOKEN_FILE", "MCPFLEET_STATE_DIR")
-"""Settings of nodes and of the command line, which the orchestrator leaves alone."""
+NOT_OURS = ("MCPFLEET_NODE_", "MCPFLEET_URL", "MCPFLEET_TOKEN_FILE", "MCPFLEET_STATE_DIR", *VARIABLES)
+"""Settings of nodes, of Flower and of the command line, which the orchestrator leaves alone."""
 
 PortOption = Annotated[
     int,

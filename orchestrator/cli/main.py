@@ -25,9 +25,11 @@ from orchestrator.cli import (
     cost,
     dead,
     fleet,
+    flower,
     guard,
     invocations,
     keys,
+    ledger,
     nodes,
     oauth,
     policy,
@@ -64,7 +66,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
     ),
     _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _DOORS: (keys.whoami,),
-    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, ca.ca, fleet.version),
+    _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, flower.flower, fleet.mcp, ca.ca, fleet.version),
 }
 
 
@@ -86,6 +88,7 @@ def build() -> typer.Typer:
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)
+    app.add_typer(ledger.ledger, name="ledger", rich_help_panel=_HERE)
     app.add_typer(secrets.secrets, name="secrets", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)

@@ -7,7 +7,6 @@ import sys
 
 import httpx
 
-from orchestrator.local import flower_main
 from orchestrator.local.child import ChildSpec, Ready
 from orchestrator.local.guard import MARK
 from orchestrator.local.machines import CLOUD_DIR, MachinesPlan, write_pools_file
@@ -85,19 +84,19 @@ def flower(
     plan: Plan, fleet: FleetFile, listen: socket.socket, identity: IdentityFile, http: httpx.AsyncClient
 ) -> ChildSpec:
     """Flower, in an empty directory of its own."""
-    folder = plan.state_dir / "flower"
+    folder, login = plan.state_dir / "flower", (FLOWER_USER, identity.flower_password)
     folder.mkdir(mode=0o700, exist_ok=True)
     environ = plan.base_environ() | {
-        flower_main.REDIS_URL: fleet.redis_url,
-        flower_main.LOGIN: f"{FLOWER_USER}:{identity.flower_password}",
-        flower_main.SOCKET_FD: str(listen.fileno()),
+        "MCPFLEET_FLOWER_REDIS_URL": fleet.redis_url,
+        "MCPFLEET_FLOWER_LOGIN": ":".join(login),
+        "MCPFLEET_FLOWER_LISTEN_FD": str(listen.fileno()),
     }
     return ChildSpec(
         name="flower",
-        argv=(*_PYTHON, "orchestrator.local.flower_main"),
+        argv=(*_PYTHON, "orchestrator.cli.main", "flower"),
         environ=environ,
         cwd=folder,
-        ready=_answers(http, f"http://127.0.0.1:{listen.getsockname()[1]}/healthcheck"),
+        ready=_answers(http, f"http://127.0.0.1:{listen.getsockname()[1]}/healthcheck", login),
         stop_within_s=FLOWER_STOP_S,
         is_essential=False,
         fds=(listen.fileno(),),
@@ -141,10 +140,10 @@ def _drain_s(environ: dict[str, str]) -> float:
         return DRAIN_S  # the node itself says what is wrong with it
 
 
-def _answers(http: httpx.AsyncClient, url: str) -> Ready:
+def _answers(http: httpx.AsyncClient, url: str, login: tuple[str, str] | None = None) -> Ready:
     async def ready() -> bool:
         try:
-            answer = await http.get(url)
+            answer = await http.get(url, auth=login)
         except httpx.HTTPError:
             return False
         return answer.is_success

@@ -2,15 +2,16 @@
 # kombu ships types for a part of itself only.
 """Feeds Flower from the ledger's happenings, in Celery's own event format, in batches.
 
-Celery's per-task events triple a worker's cost; here one message carries hundreds, and none is made
-while nobody listens. Shows tool, project, node, attempts and runtime; never arguments or results.
+Celery's per-task events triple a worker's cost; here one message carries hundreds, and none is made while
+nobody listens. A Flower that was started asks for the past (`orchestrator/flower/listening.py`) and is told it
+from the ledger. What is said: `flower_events.py`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -22,32 +23,53 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from orchestrator.happenings import AttemptEnded, AttemptReleased, AttemptRunning, Happening
+from orchestrator.observability import flower_events
+from orchestrator.observability.flower_events import SENDER, Event
 from tasks.clock import Clock
-from tasks.invocation import State
-from tasks.node import NodeState
+from tasks.errors import FleetError
+from tasks.invocation import Invocation
+from tasks.queues import FLOWER_ASKS
 from tasks.wire import NodeView
 
 log = structlog.get_logger("mcpfleet.flower")
 FLUSH_EVERY_S = 0.5
 BUFFER_MAX_EVENTS = 20_000
 """Past it the oldest are dropped: Flower is a view, the ledger has the history."""
+MESSAGE_MAX_EVENTS = 500
+"""About 200 KB."""
 HEARTBEAT_EVERY_S = 4.0
-SOFTWARE = {"sw_ident": "mcpfleet", "sw_sys": "Linux"}
-Event = dict[str, Any]
+ASKS_AT_ONCE = 16
+
+Past = Callable[[], Sequence[Invocation]]
+"""The newest calls, oldest first. May raise FleetError, and TimeoutError."""
 
 
 class FlowerFeed:
-    """A listener of `Happenings`; a thread publishes what it buffered."""
+    """A listener of `Happenings`; a thread publishes what it buffered, and the past to who asks for it."""
 
-    def __init__(self, app: Celery, redis: Redis, *, nodes: Callable[[], list[NodeView]], clock: Clock) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        redis: Redis,
+        *,
+        nodes: Callable[[], list[NodeView]],
+        is_late: Callable[[str], bool],
+        past: Past,
+        leads: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
         self._app, self._redis, self._nodes, self._clock = app, redis, nodes, clock
+        self._is_late, self._past, self._leads = is_late, past, leads
         self._events: deque[Event] = deque(maxlen=BUFFER_MAX_EVENTS)
         self._late: set[str] = set()
         """Released to a pool: which worker took them is known at their end only."""
+        self._shown: set[str] = set()
+        """Nodes that Flower was told of."""
+        self._asked: list[str] = []
+        """Who wants the past, and was not told it yet."""
         self._is_heard = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mcpfleet-flower", daemon=True)
-        self._tick = 0
 
     @property
     def is_heard(self) -> bool:
@@ -71,104 +93,73 @@ class FlowerFeed:
             case AttemptReleased() if happening.node is None:
                 self._late.add(happening.invocation_id)
             case AttemptReleased():
-                self._events.append(self._received(happening, happening.node, happening.at))
+                self._events.append(flower_events.released(happening))
             case AttemptRunning():
-                self._events.append(self._event("task-started", happening.node, happening.at, happening.invocation_id))
+                self._events.append(flower_events.running(happening.invocation_id, happening.node, happening.at))
             case AttemptEnded():
-                self._events.extend(self._ended(happening))
+                is_new = happening.invocation_id in self._late
+                self._late.discard(happening.invocation_id)
+                self._events.extend(flower_events.ended(happening, with_received=is_new))
             case _:
                 return
-
-    def _received(self, seen: AttemptReleased | AttemptEnded, node: str | None, at: float) -> Event:
-        event = self._event("task-received", node or "-", at, seen.invocation_id)
-        event |= {
-            "name": seen.tool,
-            "args": "(sealed)",
-            "kwargs": f"{{'project': {seen.project!r}, 'pool': {seen.pool!r}, 'attempt': {seen.fence}}}",
-            "retries": seen.fence - 1,
-            "eta": None,
-            "expires": None,
-            "root_id": seen.invocation_id,
-            "parent_id": None,
-        }
-        return event
-
-    def _ended(self, ended: AttemptEnded) -> Iterable[Event]:
-        node, uuid = ended.node or "-", ended.invocation_id
-        if uuid in self._late:
-            self._late.discard(uuid)
-            yield self._received(ended, node, ended.released_at)
-        if ended.started_at is not None:
-            yield self._event("task-started", node, ended.started_at, uuid)
-        runtime_s = max(0.0, ended.at - (ended.started_at or ended.released_at))
-        why = f"{ended.error.code}" if ended.error else ended.ending
-        match ended.to:
-            case State.SUCCEEDED:
-                end = {"type": "task-succeeded", "result": "'succeeded'", "runtime": runtime_s}
-            case State.WAITING:
-                end = {"type": "task-retried", "exception": why, "traceback": ""}
-            case State.CANCELLED | State.EXPIRED:
-                end = {"type": "task-revoked", "terminated": True, "expired": ended.to is State.EXPIRED, "signum": None}
-            case _:
-                end = {"type": "task-failed", "exception": why, "traceback": ""}
-        yield self._event(str(end["type"]), node, ended.at, uuid) | end
-
-    def _event(self, kind: str, node: str, at: float, uuid: str) -> Event:
-        self._tick += 1
-        return {
-            "type": kind,
-            "uuid": uuid,
-            "hostname": node,
-            "timestamp": at,
-            "local_received": at,
-            "clock": self._tick,
-            "utcoffset": 0,
-            "pid": 0,
-        }
 
     def _run(self) -> None:
         beat_s = 0.0
         while not self._stopping.wait(FLUSH_EVERY_S):
             try:
-                self._is_heard = self._listeners() > 0
+                self._is_heard = self._leads() and self._has_listeners()
                 if not self._is_heard:
-                    self._events.clear()
-                    self._late.clear()
+                    self._forget()
                     continue
                 if self._clock.mono_s() - beat_s >= HEARTBEAT_EVERY_S:
                     beat_s = self._clock.mono_s()
                     self._events.extend(self._heartbeats())
-                self._flush()
-            except (OperationalError, RedisError, OSError) as error:
+                self._publish([self._events.popleft() for _ in range(len(self._events))])
+                if self._asked:
+                    self._tell_past()
+            except (OperationalError, RedisError, OSError, FleetError) as error:
                 log.info("flower_feed_unavailable", error=str(error) or type(error).__name__)
             except Exception:
                 log.exception("flower_feed_failed")
 
-    def _listeners(self) -> int:
+    def _forget(self) -> None:
+        self._events.clear()
+        self._late.clear()
+        self._asked.clear()
+
+    def _has_listeners(self) -> bool:
         # Celery's event receivers subscribe to patterns (kombu's fanout_patterns), which NUMSUB does not count.
-        reply: Any = self._redis.pubsub_numpat()
-        return int(reply)
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        patterns, asked = pipeline.pubsub_numpat().spop(FLOWER_ASKS, ASKS_AT_ONCE).execute()
+        self._asked += [token.decode() for token in asked]
+        return int(patterns) > 0
+
+    def _tell_past(self) -> None:
+        events = list(flower_events.past(self._past()))
+        asked, self._asked = self._asked, []
+        self._publish([*events, flower_events.told(asked, self._clock.wall_s())])
+        log.info("flower_told_the_past", events=len(events))
 
     def _heartbeats(self) -> list[Event]:
-        now_s = self._clock.wall_s()
-        beats = []
-        for node in self._nodes():
-            is_up = node.state in (NodeState.ACTIVE, NodeState.CORDONED, NodeState.DRAINING)
-            beat = self._event("worker-heartbeat" if is_up else "worker-offline", node.name, now_s, "")
-            del beat["uuid"]
-            load = [round(node.cpu, 2), round(node.memory, 2), 0]
-            running = sum(node.running.values())
-            beat |= {"freq": HEARTBEAT_EVERY_S, "active": running, "processed": 0, "loadavg": load, **SOFTWARE}
-            beat["sw_ver"] = node.version
-            beats.append(beat)
+        now_s, nodes = self._clock.wall_s(), self._nodes()
+        beats = [
+            flower_events.heartbeat(node, now_s, every_s=HEARTBEAT_EVERY_S, is_late=self._is_late(node.pool))
+            for node in nodes
+        ]
+        names = {node.name for node in nodes}
+        beats += [flower_events.gone(name, now_s) for name in self._shown - names]
+        self._shown = names
         return beats
 
-    def _flush(self) -> None:
-        batch = [self._events.popleft() for _ in range(len(self._events))]
-        if not batch:
+    def _publish(self, events: Sequence[Event]) -> None:
+        if not events:
             return
         with self._app.connection_for_write() as connection:
-            exchange = get_exchange(connection)
-            Producer(connection, exchange, serializer="json").publish(
-                batch, routing_key="task.multi", headers={"hostname": "mcpfleet"}, delivery_mode=1
-            )
+            producer = Producer(connection, get_exchange(connection), serializer="json")
+            for first in range(0, len(events), MESSAGE_MAX_EVENTS):
+                producer.publish(
+                    events[first : first + MESSAGE_MAX_EVENTS],
+                    routing_key="task.multi",
+                    headers={"hostname": SENDER},
+                    delivery_mode=1,
+                )

@@ -5,7 +5,7 @@ Run by the leader's loop. Owns only when it first saw each; a restart gives a ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,7 +49,10 @@ class Sweep:
         fates: Fates,
         graces: Graces,
         clock: Clock,
+        no_nodes: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
+        """`no_nodes`: what attempts are at that are at no node, and the error's code and message that say so."""
+        self._no_nodes = no_nodes or {}
         self._attempts, self._is_member, self._fates = attempts, is_member, fates
         self._graces, self._clock = graces, clock
         self._first_seen: dict[Ref, float] = {}
@@ -65,8 +68,9 @@ class Sweep:
             await self._fates.disowned(unclaimed, why="unclaimed")
         for attempt in over:
             if attempt.node is not None:
-                message = f"node {attempt.node} did not come back; the effect of the call is unknown"
-                await self._fates.lost([attempt], code="node_lost", message=message)
+                lost = "node_lost", f"node {attempt.node} did not come back; the effect of the call is unknown"
+                code, message = self._no_nodes.get(attempt.node, lost)
+                await self._fates.lost([attempt], code=code, message=message)
 
     def _grace_s(self, attempt: Outstanding) -> float:
         if attempt.node is None:

@@ -18,7 +18,7 @@ SUCCEEDED = State.SUCCEEDED.value
 POISON_AFTER_DEATHS = 2
 HANDED_ON = frozenset({"node_drained", "node_cut_off"})
 """Error codes of attempts that their node ended so that another one can go on with them."""
-LOSSES = frozenset({"node_lost", "node_restarted", "node_replaced", "node_left", "node_cut_off"})
+LOSSES = frozenset({"node_lost", "node_restarted", "node_replaced", "node_left", "node_cut_off", "ledger_restored"})
 """Error codes of attempts that their node was lost with. They use up no retries: the fleet's troubles are
 not the call's."""
 LOSSES_MAX = 10

@@ -63,7 +63,15 @@ class Ear:
 def told(valkey: Any) -> Iterator[tuple[FlowerFeed, Ear]]:
     """A feed and somebody who listens to it as Flower does."""
     app, ear = make_app(valkey.url), Ear()
-    feed = FlowerFeed(make_app(valkey.url), Redis.from_url(valkey.url), nodes=list, clock=SystemClock())
+    feed = FlowerFeed(
+        make_app(valkey.url),
+        Redis.from_url(valkey.url),
+        nodes=list,
+        is_late=lambda _: False,
+        past=tuple,
+        leads=lambda: True,
+        clock=SystemClock(),
+    )
     feed.start()
     listener = threading.Thread(target=_listen, args=(app, ear), daemon=True)
     listener.start()

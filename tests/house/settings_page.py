@@ -17,12 +17,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = (
     ("Orchestrator", "orchestrator/settings.py", "OrchestratorSettings", "MCPFLEET_"),
     ("Node", "worker/settings.py", "NodeSettings", "MCPFLEET_NODE_"),
+    ("Flower", "orchestrator/flower/settings.py", "FlowerSettings", "MCPFLEET_FLOWER_"),
 )
 HEAD = """# Settings
 
 Read once, at start, from the environment. Durations are in seconds (`_s`), sizes in bytes (`_bytes`).
 A variable that begins with `MCPFLEET_` and is not in this list stops the start: a typing error must
 not look like a default. `make docs` writes this page from the code.
+
+Every variable of the orchestrator, of a node and of Flower can also be given by a file: `MCPFLEET_TOKEN_FILE`
+names a file with the value of `MCPFLEET_TOKEN`. That is how secrets reach a container: its environment is shown
+to whoever may inspect it.
 """
 CLIENT = """
 ## Command line and client

@@ -50,12 +50,14 @@ def test_ports_stay_on_loopback(compose: dict[str, Any]) -> None:
 
 def test_settings_it_sets_exist(compose: dict[str, Any]) -> None:
     """An unknown MCPFLEET_ variable stops a start: find it here first."""
+    from orchestrator.flower.settings import VARIABLES
     from orchestrator.settings import OrchestratorSettings
     from worker.settings import NodeSettings
 
     known = {
         "orchestrator": {f"MCPFLEET_{field.upper()}" for field in OrchestratorSettings.model_fields},
         "worker": {f"MCPFLEET_NODE_{field.upper()}" for field in NodeSettings.model_fields},
+        "flower": set(VARIABLES),
     }
     unknown = [v for name, fields in known.items() for v in compose["services"][name]["environment"] if v not in fields]
     assert not unknown

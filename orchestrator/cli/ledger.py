@@ -1,0 +1,155 @@
+"""`mcpfleet ledger`: back up, check and restore the ledger and its blobs. Run with the orchestrator's settings."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from orchestrator.cli.desk import Desk, JsonFlag, desk_of
+from orchestrator.cli.durations import when
+from orchestrator.cli.exits import BadInput, Exit
+from orchestrator.cli.fleet import NOT_OURS, our_version
+
+if TYPE_CHECKING:
+    from orchestrator.backup_folder import Manifest
+    from orchestrator.restore import Restored
+    from orchestrator.settings import OrchestratorSettings
+
+ledger = typer.Typer(no_args_is_help=True, help="The ledger: back it up while it is used, check a backup, restore one.")
+FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the backup.")]
+KeyFlag = Annotated[
+    bool, typer.Option("--with-key-file", help="Put the key file in it, too: whoever has the backup reads all of it.")
+]
+RunFlag = Annotated[
+    bool, typer.Option("--nothing-ran-since", help="The fleet stood still since the backup: all that waits runs.")
+]
+
+
+@ledger.command()
+def backup(
+    ctx: typer.Context, folder: FolderArgument, with_key_file: KeyFlag = False, as_json: JsonFlag = False
+) -> None:
+    """Copy ledger and blobs into a new folder, while the fleet runs; read them again."""
+    from orchestrator.backup import Wanted, take
+
+    desk = desk_of(ctx)
+    settings = _settings(desk)
+    if with_key_file and settings.key_file is None:
+        raise BadInput("--with-key-file: MCPFLEET_KEY_FILE is not set, so there is none")
+    manifest = take(
+        Wanted(
+            url=settings.database_url,
+            blob_dir=settings.blob_dir,
+            folder=folder.absolute(),
+            key_file=settings.key_file if with_key_file else None,
+            version=our_version(),
+            now=desk.now(),
+            environ=desk.settings.environ,
+        )
+    )
+    if as_json:
+        desk.screen.json(manifest)
+        return
+    desk.screen.note(f"[green]✓[/] {escape(str(folder))}: {_what(manifest)}")
+    _remarks(desk, manifest)
+
+
+@ledger.command()
+def check(ctx: typer.Context, folder: FolderArgument, as_json: JsonFlag = False) -> None:
+    """Read all of a backup and compare it with what was written; exit status 1 if anything is wrong."""
+    from orchestrator.backup_folder import check as look
+
+    desk = desk_of(ctx)
+    manifest, faults = look(folder, desk.settings.environ)
+    if as_json:
+        desk.screen.json({"manifest": manifest.model_dump(mode="json"), "faults": faults})
+    else:
+        for fault in faults:
+            desk.screen.line(fault)
+        desk.screen.line(f"{'BROKEN' if faults else 'whole'}: {_what(manifest)}")
+    if faults:
+        raise typer.Exit(Exit.FAILED)
+
+
+@ledger.command()
+def restore(
+    ctx: typer.Context, folder: FolderArgument, nothing_ran_since: RunFlag = False, as_json: JsonFlag = False
+) -> None:
+    """Put a backup into an empty database, with every orchestrator stopped. Nothing that may have run is run again."""
+    from orchestrator.restore import Wanted, put_back
+
+    desk = desk_of(ctx)
+    settings = _settings(desk)
+    restored = put_back(
+        Wanted(
+            folder=folder,
+            url=settings.database_url,
+            blob_dir=settings.blob_dir,
+            is_waiting_run=nothing_ran_since,
+            now=desk.now(),
+            by=getpass.getuser(),
+            new_chain=secrets.token_hex(32),
+            environ=desk.settings.environ,
+        )
+    )
+    if as_json:
+        life = {name: getattr(restored.life, name) for name in restored.life.__slots__}
+        desk.screen.json({"manifest": restored.manifest.model_dump(mode="json"), "life": life})
+        return
+    _say(desk, restored, settings)
+
+
+def _say(desk: Desk, restored: Restored, settings: OrchestratorSettings) -> None:
+    note, life, manifest = desk.screen.note, restored.life, restored.manifest
+    note(f"[green]✓[/] the fleet's ledger is as it was on {when(manifest.taken_at)}; a new life, epoch {life.epoch}")
+    note(
+        f"  {life.doubtful} calls may have run since then: once an orchestrator leads and their grace is over, what is "
+        "safe to repeat runs again, the rest is a dead letter ([bold]mcpfleet dead list[/]): look, then replay it"
+    )
+    note(f"  {life.waiting} calls go on waiting; {restored.new_blobs} blobs were put back")
+    note(
+        f"  {life.nodes} nodes are lost until they renew. One that joined after the backup ends with status 4: a "
+        "container is started again by itself, for a systemd unit do it by hand"
+    )
+    note(
+        "[yellow]  not in it: calls accepted since then, and their idempotency keys. What was revoked since then is "
+        "good again: keys, clients, grants, enrolments; revoke it once more[/]"
+    )
+    if manifest.is_sealed and settings.key_file is None:
+        note("[yellow]  some of it is sealed: set MCPFLEET_KEY_FILE to the key file of that time before you start[/]")
+
+
+def _what(manifest: Manifest) -> str:
+    rows = sum(manifest.rows.values())
+    calls = manifest.rows.get("mcpfleet_invocations", 0)
+    return (
+        f"{manifest.database} at schema {manifest.ledger_schema}, {when(manifest.taken_at)}, {calls} calls, "
+        f"{rows} rows, {manifest.blobs} blobs; audit log to row {manifest.audit_last}"
+    )
+
+
+def _remarks(desk: Desk, manifest: Manifest) -> None:
+    note = desk.screen.note
+    note("[dim]  not in it: MCPFLEET_POOL_SECRET, tokens, the audit log's key; keep them elsewhere[/]")
+    if manifest.has_keys:
+        note("[yellow]  the key file is in it: who has this folder reads every secret[/]")
+    elif manifest.is_sealed:
+        note("[yellow]  some of it is sealed, and the key file is not in it: it opens nowhere without that file[/]")
+    if manifest.blobs_missing:
+        note(f"[yellow]  {manifest.blobs_missing} blobs that rows name are not in the store: erased, or lost before[/]")
+
+
+def _settings(desk: Desk) -> OrchestratorSettings:
+    """The orchestrator's own; what opens its doors is not needed here."""
+    from orchestrator.settings import OrchestratorSettings
+    from tasks.settings import read
+
+    environ: Mapping[str, str] = desk.settings.environ
+    unset = {name: "-" for name in ("token", "join_token") if f"MCPFLEET_{name.upper()}" not in environ}
+    return read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS, given=unset)

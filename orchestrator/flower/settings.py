@@ -1,0 +1,101 @@
+"""Every setting of the Flower process: `MCPFLEET_FLOWER_<NAME>` in the environment. Read once, at start.
+
+Two variables under the same prefix are the orchestrator's own, which feeds Flower: `ORCHESTRATORS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from tasks.errors import SettingsError
+from tasks.redis_tls import RedisTls, with_tls
+from tasks.settings import read, variable_of
+
+PREFIX = "MCPFLEET_FLOWER_"
+ORCHESTRATORS = (f"{PREFIX}FEED", f"{PREFIX}HISTORY_CALLS")
+
+
+class FlowerSettings(BaseModel):
+    """What an operator may decide."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    redis_url: SecretStr | None = None
+    """Broker, as Flower reaches it; redis://, rediss:// or sentinel://. Its user: docs/flower.md."""
+    redis_url_file: Path | None = None
+    """A file with it instead, such as a Docker secret."""
+    redis_ca: Path | None = None
+    """PEM: who signed the certificate of a `rediss://` server; the system's authorities when absent."""
+    redis_cert: Path | None = None
+    """PEM: our certificate, where that server asks for one."""
+    redis_key: Path | None = None
+    """PEM: its key."""
+    login: SecretStr | None = None
+    """`user:password` that every path asks for, /metrics and /healthcheck too."""
+    login_file: Path | None = None
+    """A file with it instead."""
+    host: str = "127.0.0.1"
+    """Loopback: what it shows of calls is not exposed by accident."""
+    port: int = Field(default=5555, ge=0, le=65_535)
+    """0 takes a free one, which the log names."""
+    listen_fd: int | None = None
+    """A listening socket inherited from the parent, instead of host and port."""
+    url_prefix: str = Field(default="", pattern=r"^$|^/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")
+    """Path under which a reverse proxy serves it, such as `flower`."""
+    max_tasks: int = Field(default=20_000, ge=100)
+    """Calls kept in memory, about 2 KB each; the ledger has all of them."""
+    purge_offline_s: int = Field(default=300, ge=10)
+    """A node that is not heard of leaves the page of workers after this; one that left or is lost, at once."""
+
+    def broker_url(self) -> str:
+        """The broker's address, with the files for TLS.
+
+        Raises:
+            SettingsError: none is set, or files for TLS without a `rediss://` address.
+        """
+        url = _one("redis_url", self.redis_url, self.redis_url_file)
+        return with_tls(url, RedisTls(self.redis_ca, self.redis_cert, self.redis_key))
+
+    def credentials(self) -> tuple[str, str]:
+        """User and password.
+
+        Raises:
+            SettingsError: none is set, or it is not `user:password`.
+        """
+        user, colon, password = _one("login", self.login, self.login_file).partition(":")
+        if not (user and colon and password):
+            raise SettingsError(f"{PREFIX}LOGIN is set to a value that is not shown; write user:password")
+        return user, password
+
+
+VARIABLES = tuple(variable_of(name, PREFIX) for name in FlowerSettings.model_fields)
+"""Which the orchestrator leaves alone."""
+
+
+def read_flower_settings(environ: Mapping[str, str]) -> FlowerSettings:
+    """As set.
+
+    Raises:
+        SettingsError: an unknown variable, or a value that the field refuses.
+    """
+    return read(FlowerSettings, PREFIX, environ, excluding=ORCHESTRATORS)
+
+
+def _one(name: str, value: SecretStr | None, file: Path | None) -> str:
+    variable = variable_of(name, PREFIX)
+    if (value is None) == (file is None):
+        what = "is not set" if value is None else f"and {variable}_FILE are both set"
+        raise SettingsError(f"{variable} {what}; set {variable} or {variable}_FILE")
+    if value is not None:
+        return value.get_secret_value()
+    assert file is not None
+    try:
+        text = file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{variable}_FILE: {file} cannot be read: {error.strerror}") from error
+    if not text:
+        raise SettingsError(f"{variable}_FILE: {file} is empty")
+    return text

@@ -236,6 +236,10 @@ class Ledger:
             partial(reads.dead_letters, tenant=tenant, reason=reason, cursor=cursor, limit=limit)
         )
 
+    async def dead_count(self) -> int:
+        """Dead letters that nobody replayed or discarded."""
+        return await self._readers.run(reads.dead_count)
+
     async def discard_dead(self, ids: Sequence[str]) -> int:
         """Delete dead letters, not their Invocations; how many there were."""
         wanted = tuple(ids)

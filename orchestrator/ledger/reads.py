@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, func, or_, select
 
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.rows import (
@@ -130,6 +130,11 @@ def dead_letters(
         query = query.where(_D.reason == reason)
     rows, following = page(reader, query, _D.seq, cursor, limit)
     return [_dead_letter(row) for row in rows], following
+
+
+def dead_count(reader: Reader) -> int:
+    """How many dead letters nobody replayed or discarded."""
+    return int(reader.core.execute(select(func.count()).where(_D.replayed_as.is_(None))).scalar_one())
 
 
 def blob_references(reader: Reader, after: int, limit: int) -> tuple[list[str], int | None]:

@@ -14,6 +14,7 @@ from orchestrator.gates import policy_views
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
+from orchestrator.testing.objectives import objectives_of
 from orchestrator.testing.scaling import scale_views
 
 
@@ -56,4 +57,5 @@ def app_of(
         audit=core.audit,
         clock=clock,
         certificates=certificates,
+        objectives=objectives_of(clock),
     )

@@ -34,6 +34,7 @@ from orchestrator.limits import api_settings, front_settings, redis_url_of, url_
 from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.metrics import FleetCollector, Metrics
+from orchestrator.observability.spans import SpanFeed
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.refused_calls import RefusedCalls
 from orchestrator.scaling import scaling_of
@@ -43,6 +44,7 @@ from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.redis_clients import sync_client
+from tasks.tracing import Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ async def build(
     follows: Callable[[str | None], None],
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
+    spans: Spans | None = None,
 ) -> Orchestrator:
     """Make every part.
 
@@ -75,6 +78,7 @@ async def build(
         follows: told where another replica leads.
         clock: for tests.
         environ: where secrets are that the pools file only names.
+        spans: where finished spans go; None: none are made.
 
     Raises:
         LedgerDown: the database does not answer.
@@ -85,7 +89,7 @@ async def build(
     core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
     fleet = fleet_of(core, views, settings)
-    registry = _measured(core, views)
+    registry = _measured(core, views, spans)
     scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
     oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
@@ -128,7 +132,9 @@ def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
     core.watch.end()
 
 
-def _measured(core: Core, views: Views) -> CollectorRegistry:
+def _measured(core: Core, views: Views, spans: Spans | None) -> CollectorRegistry:
+    if spans is not None:
+        core.happenings.listen(SpanFeed(spans, get=core.stores.ledger.get, clock=core.stores.clock).hear)
     registry = CollectorRegistry()
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))

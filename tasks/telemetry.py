@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 import orjson
 import structlog
@@ -136,7 +136,7 @@ class _Lines:
         self._write = write
         self._found = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])
 
-    def __call__(self, *args: Any) -> _Line:
+    def __call__(self, *args: object) -> _Line:
         name = str(args[0]) if args else self._found().name
         return _Line(name if name.startswith(OURS) else f"{OURS}{name}", self._write)
 

@@ -13,9 +13,14 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
+
+import structlog
 
 from tasks.app import make_app
+from tasks.telemetry import configure, log_uncaught
 
+log = structlog.get_logger("mcpfleet.process")
 REDIS_URL, LOGIN, SOCKET_FD = "FLEET_FLOWER_REDIS_URL", "FLEET_FLOWER_LOGIN", "FLEET_FLOWER_FD"
 BIND = "FLEET_FLOWER_BIND"
 """`host:port` to listen on where no socket is inherited: in a container, or on a machine of its own."""
@@ -28,11 +33,14 @@ COLUMNS = "name,kwargs,state,received,runtime,worker,retries"
 def main(environ: Mapping[str, str]) -> None:
     """Serve until SIGTERM."""
     from flower.app import Flower
-    from flower.command import extract_settings, setup_logging
+    from flower.command import extract_settings
     from flower.urls import settings
     from tornado.httpserver import HTTPServer
     from tornado.options import options
 
+    configure("flower", service="mcpfleet-flower")
+    log_uncaught()
+    log.info("started", version=version("mcpfleet"), flower=version("flower"), settings=[])
     options.basic_auth = [environ[LOGIN]]
     options.enable_events = False  # remote control is off on our workers: nobody listens
     options.max_tasks = MAX_TASKS
@@ -40,7 +48,6 @@ def main(environ: Mapping[str, str]) -> None:
     options.read_only = True
     options.purge_offline_workers = 300
     extract_settings()
-    setup_logging()
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # it asks workers that rightly do not answer
     flower = Flower(capp=make_app(environ[REDIS_URL]), options=options, **settings)
     server = HTTPServer(flower)

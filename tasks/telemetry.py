@@ -152,7 +152,7 @@ class _Foreign(logging.Handler):
         """One record; what cannot be written is said on stderr by the standard library."""
         try:
             self._write(self.format(record))
-        except Exception:  # noqa: BLE001 - the contract of handlers
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
             self.handleError(record)
 
 

@@ -20,10 +20,10 @@ from orchestrator.limits import scheme_of, seal_secret
 from orchestrator.patience import PatientProtocol
 from orchestrator.relay import Relay
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.telemetry import begin_telemetry
 from orchestrator.tls import CertifiedHttp, keep_current
 from orchestrator.tls_doors import context_for, names_of
 from orchestrator.whole import Orchestrator, build
-from tasks.telemetry import configure
 
 log = structlog.get_logger("mcpfleet.bootstrap")
 LEAVES_WITHIN_S = 5
@@ -44,12 +44,12 @@ async def serve(settings: OrchestratorSettings) -> None:
     While another replica leads, connections go to that one. The ready file, if asked for, is written
     once calls are answered here, by whichever.
     """
-    configure("orchestrator", level=settings.log_level.lower())
+    otlp = begin_telemetry(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     listening = _listen(settings)
     relay = Relay(Introductions(seal_secret(settings)), patience_s=2 * settings.leader_ttl_s)
     address = _address(settings, listening)
-    orchestrator = await build(settings, address=address, follows=relay.led_by, environ=os.environ)
+    orchestrator = await build(settings, address=address, follows=relay.led_by, environ=os.environ, spans=otlp)
     beside: set[asyncio.Task[None]] = set()
     config = uvicorn.Config(
         orchestrator.app,
@@ -66,6 +66,8 @@ async def serve(settings: OrchestratorSettings) -> None:
     await server.serve(sockets=[listening])
     for task in (ending, *beside):
         task.cancel()
+    if otlp is not None:
+        await asyncio.to_thread(otlp.close)
 
 
 def _tls(settings: OrchestratorSettings, orchestrator: Orchestrator, beside: set[asyncio.Task[None]]) -> dict[str, Any]:

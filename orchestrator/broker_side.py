@@ -21,8 +21,14 @@ def seals_of(settings: OrchestratorSettings, stores: Stores, roster: Roster) -> 
 
 def outbox_of(settings: OrchestratorSettings, sender: Sender, terms: Terms, roster: Roster, seals: Seals) -> Outbox:
     """Seals and hands to the sender."""
-    grace_s = settings.grace_agents_s
-    return Outbox(roster=roster, sender=sender, pool_key=terms.pool_key, seals=seals, grace_agents_s=grace_s)
+    return Outbox(
+        roster=roster,
+        sender=sender,
+        pool_key=terms.pool_key,
+        seals=seals,
+        grace_agents_s=settings.grace_agents_s,
+        trace_ratio=settings.trace_ratio if settings.otlp_endpoint else None,
+    )
 
 
 def redis_users_of(

@@ -174,6 +174,7 @@ class Fleet:
             # A letter is answered once, whoever asks, and however often: the earlier replay stands for it.
             idempotency_key=f"replay-of:{invocation_id}" if old.state in DEAD else None,
             trace_id=None,
+            trace_parent=None,
             parent=None,  # a replay is a person's doing, and the parent may be forgotten
             not_before=None,
             expires_at=None,

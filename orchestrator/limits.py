@@ -118,6 +118,7 @@ def api_settings(settings: OrchestratorSettings) -> ApiSettings:
             networks=networks_of(settings.allowed_networks, "MCPFLEET_ALLOWED_NETWORKS"),
         ),
         version=version("mcpfleet"),
+        trace_url=settings.trace_url,
     )
 
 

@@ -16,6 +16,7 @@ from orchestrator.sealing import Seals
 from tasks.envelope import Delivery, Number, seal
 from tasks.invocation import Lane
 from tasks.tool import TIMEOUT_TOOLS_S, OnNodeLoss
+from tasks.tracing import is_sampled, parent_of
 
 
 class Sender(Protocol):
@@ -30,10 +31,18 @@ class Outbox:
     """Satisfies the dispatcher's Outbox."""
 
     def __init__(
-        self, *, roster: Roster, sender: Sender, pool_key: Callable[[str], bytes], seals: Seals, grace_agents_s: float
+        self,
+        *,
+        roster: Roster,
+        sender: Sender,
+        pool_key: Callable[[str], bytes],
+        seals: Seals,
+        grace_agents_s: float,
+        trace_ratio: float | None = None,
     ) -> None:
+        """`trace_ratio`: the share of traces kept here; None: no spans are made, and nothing is decided for nodes."""
         self._roster, self._sender, self._pool_key, self._seals = roster, sender, pool_key, seals
-        self._grace_agents_s = grace_agents_s
+        self._grace_agents_s, self._trace_ratio = grace_agents_s, trace_ratio
 
     @property
     def down_because(self) -> str | None:
@@ -57,6 +66,11 @@ class Outbox:
             return
         key = member.delivery_key if member is not None else self._pool_key(attempt.pool)
         self._sender.send(Letter(attempt.invocation_id, queue, attempt.tool, attempt.project, *seal(delivery, key)))
+
+    def _is_sampled(self, released: Released) -> bool | None:
+        if self._trace_ratio is None or released.trace_id is None:
+            return parent_of(released.trace_parent)[1]
+        return is_sampled(released.trace_id, released.trace_parent, self._trace_ratio)
 
     def _delivery(self, attempt: Outstanding, released: Released, number: Number) -> Delivery:
         goes_on = attempt.lane is Lane.AGENTS and attempt.declared.on_node_loss is OnNodeLoss.RESUME
@@ -82,4 +96,5 @@ class Outbox:
             handover_s=self._grace_agents_s if goes_on else None,
             number=number,
             caller=released.principal,
+            is_sampled=self._is_sampled(released),
         )

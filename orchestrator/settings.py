@@ -185,5 +185,22 @@ class OrchestratorSettings(BaseModel):
     """A Flower that was started is told so many of the newest calls, so that it forgets nothing; 0: none."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING, ERROR."""
+    log_file: Path | None = None
+    """Lines go here instead of to stderr; a file for this process alone."""
+    log_file_bytes: int = Field(default=50 * 2**20, ge=0)
+    """A new file after so many; 0: never, for where logrotate does it."""
+    log_files_kept: int = Field(default=5, ge=0)
+    """Old files that stay."""
+    log_otlp: bool = False
+    """Lines go to `otlp_endpoint` too."""
+    otlp_endpoint: str = Field(default="", pattern=r"^$|^https?://\S+$")
+    """An OpenTelemetry collector's base URL for OTLP over HTTP, e.g. `http://127.0.0.1:4318`; empty: no spans are made,
+    and nothing of OpenTelemetry is loaded. See docs/traces.md."""
+    otlp_headers_file: Path | None = None
+    """Holds headers for it, one `Name: value` a line: a collector's key, for example."""
+    trace_ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of traces that are kept. A caller that says in `traceparent` whether its own is sampled decides for it."""
+    trace_url: str = Field(default="", pattern=r"^$|^https?://\S*\{trace_id\}\S*$")
+    """Where a person looks at a trace: a URL with `{trace_id}` in it, e.g. of Jaeger `http://HOST:16686/trace/{trace_id}`."""
     ready_file: Path | None = None
     """Written with the address once every door is open; for whoever started this process."""

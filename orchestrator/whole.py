@@ -35,6 +35,7 @@ from orchestrator.measuring import Measured, expiries_of, measured_of, watch
 from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.flower_past import newest_calls
+from orchestrator.observability.spans import SpanFeed
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.refused_calls import RefusedCalls
 from orchestrator.scaling import scaling_of
@@ -45,6 +46,7 @@ from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
 from tasks.redis_clients import sync_client
+from tasks.tracing import Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ async def build(
     follows: Callable[[str | None], None],
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
+    spans: Spans | None = None,
 ) -> Orchestrator:
     """Make every part.
 
@@ -77,6 +80,7 @@ async def build(
         follows: told where another replica leads.
         clock: for tests.
         environ: where secrets are that the pools file only names.
+        spans: where finished spans go; None: none are made.
 
     Raises:
         LedgerDown: the database does not answer.
@@ -88,6 +92,7 @@ async def build(
     views = views_of(core)
     fleet = fleet_of(core, views, settings)
     measured = measured_of(core, views, settings)
+    _traced(core, spans)
     near = url_for_nodes(settings, address)
     scaling = scaling_of(core, near, settings.renew_every_s, environ or {}, measured.registry)
     oauth = _oauth(settings, core, address)
@@ -132,6 +137,11 @@ def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
     front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
     leadership.step_down()
     core.watch.end()
+
+
+def _traced(core: Core, spans: Spans | None) -> None:
+    if spans is not None:
+        core.happenings.listen(SpanFeed(spans, get=core.stores.ledger.get, clock=core.stores.clock).hear)
 
 
 def _fronts(  # noqa: PLR0917 - two doors, and everything they need

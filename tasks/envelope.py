@@ -52,6 +52,8 @@ class Delivery:
     """By it a node knows an old one that it no longer remembers. None: sealed by an orchestrator that gave none."""
     caller: str = ""
     """Id of the principal that called; a grant is good for one only. Empty from an orchestrator that does not say."""
+    is_sampled: bool | None = None
+    """Whether spans of its trace are kept; None: nobody has decided."""
 
 
 def seal(delivery: Delivery, key: bytes) -> tuple[str, str]:
@@ -90,6 +92,7 @@ def encode(delivery: Delivery) -> bytes:
             "handover_s": delivery.handover_s,
             "number": delivery.number,
             "caller": delivery.caller,
+            "sampled": delivery.is_sampled,
         }
     )
 
@@ -147,6 +150,7 @@ def parse(body: bytes) -> Opened:
                 handover_s=form.get("handover_s"),
                 number=_number(form.get("number")),
                 caller=str(form.get("caller") or ""),
+                is_sampled=None if form.get("sampled") is None else bool(form["sampled"]),
             ),
             arguments=form["args"],
             meta=form["meta"],

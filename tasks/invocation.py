@@ -114,6 +114,8 @@ class Call:
     """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them, carried."""
     parent: str | None = None
     """The Invocation that made this call: said by whoever gave that run a way to call, never by its agent."""
+    trace_parent: str | None = None
+    """The caller's span id and flags, `0af76519…-01`: the trace's root is below it (tasks/tracing.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,16 @@ def _content(variable: str, path: str) -> str:
     return value
 
 
+def changed(settings: BaseModel) -> list[str]:
+    """Names of fields that differ from their defaults. Names only: a value may be a secret."""
+    return sorted(
+        name
+        for name, kind in type(settings).model_fields.items()
+        if name in settings.model_fields_set
+        and (kind.is_required() or getattr(settings, name) != kind.get_default(call_default_factory=True))
+    )
+
+
 def _unknown(model: type[BaseModel], prefix: str, variable: str) -> SettingsError:
     known = [variable_of(name, prefix) for name in model.model_fields]
     return SettingsError(

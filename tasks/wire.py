@@ -1,7 +1,6 @@
 """The HTTP API's JSON: what a client sends and what every door shows.
 
-Pydantic, because bytes enter and leave here. The paths are in docs/api.md; every listing is a
-`Page`, every error a `Problem`.
+Pydantic, because bytes enter and leave here. Paths: docs/api.md. A listing is a `Page`, an error a `Problem`.
 """
 
 from __future__ import annotations
@@ -207,6 +206,7 @@ class InvocationView(_Out):
     tries: int
     node: str | None
     trace_id: str | None
+    trace_url: str | None = None
     replay_of: str | None = None
     parent: str | None = None
     root: str | None = None
@@ -293,6 +293,8 @@ class ExplainView(_Out):
     summary: str
     reasons: list[str]
     attempts: list[AttemptView]
+    trace_id: str | None = None
+    trace_url: str | None = None
 
 
 class ToolView(_Out):

@@ -16,6 +16,7 @@ import orjson
 from tasks.clock import Clock
 from tasks.outcome import Outcome
 from tasks.spend import Spent
+from tasks.tracing import Trace
 from worker import outcomes
 from worker.approvals import Approvals, OfAttempt, Pause
 from worker.blobs import Blobs
@@ -40,7 +41,7 @@ class Upstreams(Protocol):
         timeout_s: float,
         meta: dict[str, object] | None,
         invocation: str,
-        trace_id: str | None,
+        trace: Trace | None,
         on_progress: Callable[[float, float | None, str | None], None],
         project: str | None = None,
         on_spend: Callable[[Spent], None],
@@ -131,7 +132,7 @@ class Runner:
                     timeout_s=limit_s,
                     meta=work.opened.meta,
                     invocation=delivery.invocation,
-                    trace_id=delivery.trace_id,
+                    trace=work.trace,
                     on_progress=lambda *seen: self.watch.progress(work, *seen),
                     project=delivery.project,
                     on_spend=work.spend,

@@ -27,6 +27,7 @@ from tasks.queues import pool_queue
 from tasks.redis_clients import async_client
 from tasks.redis_tls import with_tls
 from tasks.tool import ToolSpec
+from tasks.tracing import Spans
 from worker.admit import Admission
 from worker.approvals import Approvals
 from worker.attempt import Limits, Runner
@@ -110,8 +111,9 @@ class Node:
         transport: httpx.AsyncBaseTransport | None = None,
         redis_of: Callable[[str], Redis] | None = None,
         secrets: NodeSecrets | None = None,
+        spans: Spans | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self._spans = settings, spans
         self.servers, self._secrets = servers, secrets or NodeSecrets()
         self.metrics = Metrics()
         self.url = settings.url
@@ -125,7 +127,7 @@ class Node:
         self.membership: Membership
         self.seals: Seals
         self._clock = clock
-        self._redis_of = redis_of or _redis
+        self._redis_of = redis_of or partial(async_client, is_single=True)  # its own waits would keep us from Redis
         self._heard = Heard(settings.state_dir / "heard", is_kept=settings.machine_ttl_s > 0)
         is_tls = "https://" in settings.orchestrator_url
         self._certificate = Certificate(settings.state_dir, settings.name, settings.ca) if is_tls else None
@@ -307,6 +309,7 @@ class Node:
             claims=ClaimBatch(self.door, self.incarnation),
             meter=self.metrics,
             clock=self._clock,
+            spans=self._spans,
         )
         self.membership = self._member(journal, approvals)
         self.servers.on_change, self.servers.ask_guard = (
@@ -387,11 +390,6 @@ class Node:
 def pool_queues(settings: NodeSettings) -> dict[Lane, str]:
     """The queues of late binding, by lane."""
     return {lane: pool_queue(settings.pool, lane) for lane in Lane}
-
-
-def _redis(url: str) -> Redis:
-    """One connection. The client's own waits would keep a node from Redis for seconds after it is back."""
-    return async_client(url, is_single=True)
 
 
 def _refs(rows: tuple[Kept, ...]) -> tuple[Ref, ...]:

@@ -26,6 +26,7 @@ from tasks.errors import FleetError
 from tasks.ids import new_id
 from tasks.node import Visibility
 from tasks.settings import read, variable_of
+from tasks.tracing import Spans
 from worker.fleet_clock import FleetClock
 from worker.machine import our_version
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
@@ -33,7 +34,9 @@ from worker.process import Exit, McpSide, NodeProcess
 from worker.secrets import NodeSecrets, no_cores
 from worker.settings import PREFIX, NodeSettings
 from worker.systemd import Supervisor, supervisor_of
+from worker.telemetry import SERVICE, begin_telemetry
 from worker.upstreams.servers_file import load_servers, parse_servers
+from worker.upstreams.traced import CallTracer
 from worker.upstreams.upstreams import Upstreams
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -82,11 +85,15 @@ def run(  # noqa: PLR0917 - the options of a node
     }
     try:
         settings = read(NodeSettings, PREFIX, os.environ, given=given)
-        process = _assemble(settings, supervisor_of(os.environ, os.getpid()))
+        otlp = begin_telemetry(settings)
+        process = _assemble(settings, supervisor_of(os.environ, os.getpid()), otlp)
     except FleetError as error:
         print(f"mcpfleet-worker: {error.message}", file=sys.stderr)
         raise typer.Exit(Exit.BAD_START) from None
-    raise typer.Exit(process.run())
+    status = process.run()
+    if otlp is not None:
+        otlp.close()
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -94,7 +101,7 @@ def mcp(
     servers: Annotated[Path | None, typer.Option(help="Its MCP servers: a file in the mcpServers form.")] = None,
 ) -> None:
     """Serve a node's tools as one MCP server on stdin and stdout, without joining a fleet."""
-    telemetry.configure("node mcp", level="warning")
+    telemetry.configure("node mcp", service=SERVICE, level="warning")
     named = servers or os.environ.get(variable_of("servers", PREFIX))
     try:
         with tempfile.TemporaryDirectory() as state:
@@ -116,9 +123,8 @@ def main() -> None:
     app()
 
 
-def _assemble(settings: NodeSettings, service: Supervisor) -> NodeProcess:
+def _assemble(settings: NodeSettings, service: Supervisor, spans: Spans | None) -> NodeProcess:
     """Everything that is chosen before the loop runs."""
-    telemetry.configure(f"node {settings.name}", level=settings.log_level)
     token = settings.http_token.get_secret_value()
     hosts = (*LOOPBACK_HOSTS, f"{settings.http_host}:*", urlsplit(settings.url).netloc)
 
@@ -129,7 +135,8 @@ def _assemble(settings: NodeSettings, service: Supervisor) -> NodeProcess:
 
     clock = FleetClock(SystemClock())
     upstreams, secrets = _upstreams(settings.servers, clock, settings.state_dir / settings.name)
-    return NodeProcess(settings, upstreams, mcp_side, clock, service, secrets=secrets)
+    upstreams.tracer = None if spans is None else CallTracer(spans, clock)
+    return NodeProcess(settings, upstreams, mcp_side, clock, service, secrets=secrets, spans=spans)
 
 
 def _upstreams(servers: Path | None, clock: Clock, state: Path) -> tuple[Upstreams, NodeSecrets]:

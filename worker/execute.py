@@ -22,6 +22,7 @@ from tasks.ledger_events import Finished, pack
 from tasks.node import Held, Phase
 from tasks.outcome import Outcome
 from tasks.telemetry import bind_trace
+from tasks.tracing import Spans
 from worker import outcomes
 from worker.admit import Admission, Ref, Way
 from worker.attempt import Runner
@@ -29,6 +30,7 @@ from worker.journal import Journal, Kept
 from worker.lanes import LaneQueue, NoPool, PoolGate
 from worker.lease import Lease
 from worker.seats import Seat
+from worker.tracing import process_span, trace_of
 from worker.unsettled import Unsettled
 from worker.work import Stop, Work
 
@@ -69,6 +71,7 @@ class Executor:
         claims: Claims,
         meter: Meter,
         clock: Clock,
+        spans: Spans | None = None,
     ) -> None:
         self.lease = Lease(admission.term, ttl_s=0.0, sent_at_s=0.0)
         """None yet: nothing starts before the first one is set."""
@@ -84,7 +87,7 @@ class Executor:
         self._unsettled = unsettled
         self._claims = claims
         self._meter = meter
-        self._clock = clock
+        self._clock, self._spans = clock, spans
         self._works: dict[Ref, Work] = {}
         """Waiting, running, or ended with the journal's commit still to come."""
         self._early: list[Work] = []
@@ -132,6 +135,7 @@ class Executor:
             return
         delivery = opened.delivery
         work = Work(delivery, opened, (delivery.invocation, delivery.fence))
+        work.trace, work.received_at = trace_of(delivery, self._spans), self._clock.wall_s()
         if work.ref in self._works or work.ref in self._unsettled:
             self.refuse("fence")  # held for longer than it is remembered; late-bound ones have no number
             return
@@ -324,7 +328,8 @@ class Executor:
 
     async def _run(self, work: Work) -> None:
         """The body of one attempt's task."""
-        bind_trace(work.delivery.trace_id, invocation=work.ref[0])
+        here = None if work.trace is None or self._spans is None else work.trace.span_id
+        bind_trace(work.delivery.trace_id, span_id=here, invocation_id=work.ref[0], fence=work.ref[1])
         lane = work.delivery.lane
         seat = Seat(self._lanes[lane], lambda: self._fill(lane))
         try:
@@ -360,6 +365,9 @@ class Executor:
         self._meter.ended(work.delivery.tool, outcome, took_s)
         _log.debug("attempt_ended", tool=work.delivery.tool, ending=outcome.ending, took_s=took_s)
         work.phase = Phase.FINISHED
+        if self._spans is not None and work.trace is not None and work.trace.is_sampled:
+            node, end_s = self._runner.node, self._clock.wall_s()
+            self._spans.put(process_span(work, outcome, work.trace, node=node, end_s=end_s))
         if work.stop is Stop.VOID:
             del self._works[work.ref]
             if work.entry is not None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from operator import attrgetter
@@ -34,6 +33,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks import mcp_stdio
 from tasks.tool import ToolSpec
+from tasks.tracing import Trace, read_traceparent
 from worker.upstreams.errors import UpstreamError, not_started
 
 log = structlog.get_logger()
@@ -49,7 +49,6 @@ PROGRESS_MAX = 100
 FLUSH_S = 1.0
 LOOPBACK_HOSTS = ("127.0.0.1:*", "localhost:*", "[::1]:*")
 INSTRUCTIONS = "The tools of one mcpfleet node, called directly: not queued, not retried, not recorded in the ledger."
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _CARRIED = ("_meta", "inputResponses", "requestState")
 
 Context = ServerRequestContext[Any, Any]
@@ -76,7 +75,7 @@ class ToolHost(Protocol):
         timeout_s: float,
         meta: dict[str, Any] | None,
         invocation: str,
-        trace_id: str | None,
+        trace: Trace | None,
         on_progress: Progress,
     ) -> str:
         """CallToolResult as JSON text; raises UpstreamError."""
@@ -175,7 +174,7 @@ class NodeMcp:
                     timeout_s=spec.timeout_s,
                     meta=meta,
                     invocation=f"local-{self._new_id()}",
-                    trace_id=_trace_id(meta),
+                    trace=read_traceparent((meta.get("_meta") or {}).get("traceparent")),
                     on_progress=on_progress,
                 )
         except UpstreamError as error:
@@ -259,12 +258,6 @@ async def _progress_of(context: Context) -> AsyncIterator[Progress]:
     finally:
         task.cancel()
         await asyncio.wait({task})
-
-
-def _trace_id(meta: Mapping[str, Any]) -> str | None:
-    """Of the caller's W3C `traceparent`, if it sent one."""
-    found = _TRACEPARENT.fullmatch(str((meta.get("_meta") or {}).get("traceparent", "")))
-    return found.group(1) if found else None
 
 
 def _as_sent(text: str, protocol_version: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from tasks.errors import FleetError
+from tasks.tracing import Spans
 from worker.bootstrap import Node, Servers, pool_queues
 from worker.bridge import CelerySide, Inbox, preload
 from worker.ear import Ear
@@ -70,11 +71,12 @@ class NodeProcess:
         service: Supervisor | None = None,
         *,
         secrets: NodeSecrets | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self._settings = settings
         self._servers = servers
         self._mcp = mcp
-        self._clock, self._secrets = clock, secrets
+        self._clock, self._secrets, self._spans = clock, secrets, spans
         self._service = service or Supervisor()
         self._joined = threading.Event()
         self._ended = threading.Event()
@@ -141,7 +143,7 @@ class NodeProcess:
 
     async def _live(self) -> Exit:
         http = HttpServer(self._settings.http_host, self._settings.http_port)
-        node = Node(self._settings, self._servers, clock=self._clock, secrets=self._secrets)
+        node = Node(self._settings, self._servers, clock=self._clock, secrets=self._secrets, spans=self._spans)
         node.url = self._settings.url or http.url
         node.open_journal()
         mcp_routes, mcp_life = self._mcp()

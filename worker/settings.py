@@ -78,6 +78,21 @@ class NodeSettings(BaseModel):
     """The machine's dead-man powers it off when its fleet was not heard of for so long; 0: it is never asked to."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug` has a line for each call."""
+    log_file: Path | None = None
+    """Lines go here instead of to stderr; a file for this process alone."""
+    log_file_bytes: int = Field(50 * 2**20, ge=0)
+    """A new file after so many; 0: never, for where logrotate does it."""
+    log_files_kept: int = Field(5, ge=0)
+    """Old files that stay."""
+    log_otlp: bool = False
+    """Lines go to `otlp_endpoint` too."""
+    otlp_endpoint: str = Field("", pattern=r"^$|^https?://\S+$")
+    """An OpenTelemetry collector's base URL for OTLP over HTTP, e.g. `http://127.0.0.1:4318`; empty: no spans are made,
+    and nothing of OpenTelemetry is loaded. See docs/traces.md."""
+    otlp_headers_file: Path | None = None
+    """Holds headers for it, one `Name: value` a line: a collector's key, for example."""
+    trace_ratio: float = Field(1.0, ge=0, le=1)
+    """Share of traces that are kept. A caller that says in `traceparent` whether its own is sampled decides for it."""
 
     @property
     def redis_tls(self) -> RedisTls:

@@ -10,6 +10,7 @@ from tasks.envelope import Delivery, Opened
 from tasks.ledger_events import Progress
 from tasks.node import Phase
 from tasks.spend import Spent
+from tasks.tracing import Trace
 from worker.admit import Ref
 from worker.journal import Entry
 
@@ -34,6 +35,10 @@ class Work:
     opened: Opened
     ref: Ref
     phase: Phase = Phase.WAITING
+    trace: Trace | None = None
+    """Where the work on it stands in its trace."""
+    received_at: float = 0.0
+    """Wall clock."""
     entry: Entry | None = None
     started_at: float | None = None
     """Wall clock; set when the start is journaled."""

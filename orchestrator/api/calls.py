@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.strict_json import write
 from tasks.grant import META_KEY
@@ -11,7 +14,14 @@ from tasks.tool import RetryForm
 from tasks.wire import CallRequest, NextCall
 
 
-def to_call(request: CallRequest, *, now_s: float, trace_id: str, key: str | None = None) -> Call:
+def to_call(
+    request: CallRequest,
+    *,
+    now_s: float,
+    trace_id: str,
+    key: str | None = None,
+    trace_parent: Callable[[str], str | None] = lambda _: None,
+) -> Call:
     """What the caller asks for, as the fleet takes it.
 
     Args:
@@ -19,6 +29,7 @@ def to_call(request: CallRequest, *, now_s: float, trace_id: str, key: str | Non
         now_s: wall clock; durations in the request, those of `then` too, count from it.
         trace_id: used where the request names none.
         key: idempotency key from the header, used where the body has none.
+        trace_parent: the caller's span in a trace.
 
     Raises:
         InvalidBody: members that contradict one another.
@@ -26,7 +37,9 @@ def to_call(request: CallRequest, *, now_s: float, trace_id: str, key: str | Non
     _refuse(request, key)
     trace_id = request.trace_id or trace_id
     then = tuple(_call(step, now_s, trace_id, step.idempotency_key, into=step.into) for step in request.then)
-    return _call(request, now_s, trace_id, request.idempotency_key or key, then=then)
+    call = _call(request, now_s, trace_id, request.idempotency_key or key, then=then)
+    parent = trace_parent(trace_id)
+    return call if parent is None else replace(call, trace_parent=parent)
 
 
 def _call(

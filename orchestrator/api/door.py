@@ -83,7 +83,7 @@ class Door:
             reply = problem(error, trace_id, self._challenge + was_shown)
             if error.http_status >= 500:  # noqa: PLR2004
                 log.warning(
-                    "request_refused", path=scope["path"], code=error.code, detail=error.message, trace=trace_id
+                    "request_refused", path=scope["path"], code=error.code, detail=error.message, trace_id=trace_id
                 )
         except CallerGone:
             return GONE

@@ -89,7 +89,9 @@ class Invocations:
     async def call(self, ask: Ask) -> Reply:
         """POST /v1/invocations."""
         now_s, wait_s = self._clock.wall_s(), ask.query(WaitQuery).wait
-        call = to_call(ask.body(CallRequest), now_s=now_s, trace_id=ask.trace_id, key=_key(ask))
+        call = to_call(
+            ask.body(CallRequest), now_s=now_s, trace_id=ask.trace_id, key=_key(ask), trace_parent=ask.parent_in
+        )
         [accepted] = await self._calls.accept([call], ask.principal)
         if wait_s is None:
             return _accepted(accepted, views.invocation(accepted))
@@ -104,6 +106,7 @@ class Invocations:
                 request,
                 now_s=now_s,
                 trace_id=ask.trace_id,
+                trace_parent=ask.parent_in,
                 key=None if key is None or request.idempotency_key else f"{key}#{number}",
             )
             for number, request in enumerate(ask.body(BatchRequest).calls)
@@ -144,7 +147,8 @@ class Invocations:
 
     async def explain(self, ask: Ask) -> Reply:
         """GET /v1/invocations/{id}/why."""
-        return model(await self._calls.explain(ask.path["id"], ask.principal))
+        why = await self._calls.explain(ask.path["id"], ask.principal)
+        return model(why.model_copy(update={"trace_url": self._settings.link_to(why.trace_id)}))
 
     async def cancel(self, ask: Ask) -> Reply:
         """POST /v1/invocations/{id}/cancel."""
@@ -159,7 +163,8 @@ class Invocations:
         """An ordinary tool's answer is not kept waiting by a look into the books; an agent's, and `show`, are."""
         is_looked_up = with_spend or value.lane is Lane.AGENTS
         spent = costs.spent(await self._money.spend_of(value.id)) if is_looked_up else []
-        return Reply(views.invocation(value, await self._calls.result_json(value), spent))
+        link = self._settings.link_to(value.call.trace_id)
+        return Reply(views.invocation(value, await self._calls.result_json(value), spent, link))
 
 
 def _accepted(value: Invocation, body: bytes) -> Reply:

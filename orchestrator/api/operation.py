@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.api.problems import InvalidBody, invalid
 from orchestrator.api.reply import Reply, Stream
+from orchestrator.api.trace import parent_of
 from orchestrator.presented import Presented
 from tasks.invocation import Principal
 from tasks.scopes import Scope
@@ -55,6 +56,10 @@ class Ask:
     def query_or_none(self) -> BaseModel | None:
         """The query, whatever model it is of."""
         return self._query
+
+    def parent_in(self, trace_id: str) -> str | None:
+        """The caller's span in this trace, where its `traceparent` says one."""
+        return parent_of(self.headers, trace_id)
 
     def header(self, name: bytes) -> str | None:
         """A header's text; None when absent."""

@@ -26,6 +26,7 @@ class ApiSettings:
         resource_metadata: URL that a 401 names, where a client finds its issuer (RFC 9728); empty without one.
         edges: from where, from which page and how fast requests may come.
         version: shown by `/health` and in the OpenAPI document.
+        trace_url: where a person looks at a trace, with `{trace_id}` in it; empty: nowhere.
     """
 
     body_limit_bytes: int = 16 * 2**20
@@ -38,6 +39,11 @@ class ApiSettings:
     resource_metadata: str = ""
     edges: EdgeRules = field(default_factory=EdgeRules)
     version: str = "0"
+    trace_url: str = ""
+
+    def link_to(self, trace_id: str | None) -> str | None:
+        """Where a person looks at this trace."""
+        return self.trace_url.replace("{trace_id}", trace_id) if trace_id and self.trace_url else None
 
 
 def hosts_for(bind: str) -> frozenset[str] | None:

@@ -15,7 +15,9 @@ from tasks.outcome import ErrorInfo
 from tasks.wire import DeadLetterView, ErrorView
 
 
-def invocation(value: Invocation, result_json: str | None = None, spent: Sequence[object] = ()) -> bytes:
+def invocation(
+    value: Invocation, result_json: str | None = None, spent: Sequence[object] = (), trace_url: str | None = None
+) -> bytes:
     """`InvocationView` as JSON. The result is embedded as it is, never parsed."""
     call, outcome = value.call, value.outcome
     return orjson.dumps(
@@ -36,6 +38,7 @@ def invocation(value: Invocation, result_json: str | None = None, spent: Sequenc
             "tries": value.tries,
             "node": value.attempts[-1].node if value.attempts else None,
             "trace_id": call.trace_id,
+            "trace_url": trace_url,
             "replay_of": value.replay_of,
             "parent": call.parent,
             "root": value.root,

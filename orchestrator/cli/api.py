@@ -37,6 +37,8 @@ class Api:
 
     def __init__(self, url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
+        self.traceparent: str | None = None
+        """Where in a trace calls are made."""
         self._http = httpx.Client(
             base_url=url,
             transport=transport,
@@ -57,6 +59,8 @@ class Api:
         """Accept one call; durable when this returns."""
         body = call.model_dump(mode="json", exclude_defaults=True, exclude={"idempotency_key"})
         headers = {"Idempotency-Key": call.idempotency_key} if call.idempotency_key else {}
+        if self.traceparent is not None:
+            headers["traceparent"] = self.traceparent
         return InvocationView.model_validate_json(self._send("POST", "/v1/invocations", json=body, headers=headers))
 
     def invocation(self, invocation_id: str, wait_s: float | None = None) -> InvocationView:

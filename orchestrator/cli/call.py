@@ -19,6 +19,7 @@ from orchestrator.cli.desk import Desk, JsonFlag, desk_of
 from orchestrator.cli.durations import parse_s
 from orchestrator.cli.exits import BadInput, Exit, Refused
 from orchestrator.cli.shortid import short
+from orchestrator.cli.tracing import traced
 from orchestrator.cli.watch import follow
 from tasks.ids import new_id
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, TERMINAL, Lane
@@ -95,7 +96,7 @@ def call(
 ) -> int:
     """Call a tool of the fleet and show its answer."""
     desk = desk_of(ctx)
-    with desk.api() as api:
+    with desk.api() as api, traced(desk, api, tool):
         request = CallRequest(
             tool=tool,
             arguments=_arguments(desk, api, tool, words or [], args_json),

@@ -57,6 +57,10 @@ def show_explanation(desk: Desk, view: ExplainView) -> None:
         said = attempt.reasons
         if attempt.error:
             desk.screen.show(Text(f"  ✗ {clean(attempt.error.message)}", "red"))
+    if view.trace_id:
+        desk.screen.show(Text(f"trace {clean(view.trace_id)}", "dim"))
+    if view.trace_url:
+        desk.screen.show(Text(f"      {clean(view.trace_url)}", "dim"))
 
 
 def _say_reasons(desk: Desk, reasons: list[str]) -> None:
@@ -101,6 +105,7 @@ def _facts(view: InvocationView) -> list[tuple[str, str]]:
         ("replay of", short(view.replay_of) if view.replay_of else ""),
         ("parent", _parent(view)),
         ("trace", view.trace_id or ""),
+        ("", view.trace_url or ""),
         ("asks", ", ".join(f"mcpfleet approvals show {short(one)}" for one in view.approvals)),
         ("cancel", "asked for" if view.cancel_requested and view.state not in TERMINAL else ""),
     ]

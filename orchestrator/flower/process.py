@@ -11,17 +11,21 @@ import logging
 import os
 import signal
 import socket
+from importlib.metadata import version
 from typing import Any
 
 import httpx
+import structlog
 
 from orchestrator.flower.settings import FlowerSettings
 from tasks.app import make_app
+from tasks.settings import changed
+from tasks.telemetry import configure, log_uncaught
 
 COLUMNS = "name,kwargs,state,received,runtime,worker,retries"
 ANSWER_S = 5.0
 LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - asked, not listened on
-log = logging.getLogger("mcpfleet.flower")
+log = structlog.get_logger("mcpfleet.process")
 
 
 def serve(settings: FlowerSettings) -> None:
@@ -35,14 +39,15 @@ def serve(settings: FlowerSettings) -> None:
     listening = listen(settings)
     _options(settings, login)
 
-    from flower.command import setup_logging
     from tornado.httpserver import HTTPServer
 
-    setup_logging()
+    configure("flower", service="mcpfleet-flower")
+    log_uncaught()
+    log.info("started", version=version("mcpfleet"), flower=version("flower"), settings=changed(settings))
     flower = _application(settings, broker, login)
     server = HTTPServer(flower)
     server.add_socket(listening)
-    log.warning("Flower listens on %s:%s", *listening.getsockname()[:2])
+    log.info("listening", address="{}:{}".format(*listening.getsockname()[:2]))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
     flower.start()

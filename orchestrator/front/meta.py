@@ -7,7 +7,6 @@ this one hop (protocol version, client identity, progress token) is not. Source:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from orchestrator.front.exact_json import write
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Call, Lane
 from tasks.retry import RetryPolicy
 from tasks.tool import RetryForm
+from tasks.tracing import Trace, read_traceparent, trace_parent_of
 
 PREFIX = "mcpfleet/"
 PROTOCOL_PREFIX = "io.modelcontextprotocol/"
@@ -26,7 +26,6 @@ PROJECT_HEADER = "x-mcpfleet-project"
 INVOCATION_KEY = f"{PREFIX}invocation"
 """In a result's `_meta`: the Invocation that made it, for `fleet.why`."""
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _HOP_KEYS = frozenset({"progressToken"})
 _YEAR_S = 365 * 86_400
 
@@ -86,7 +85,7 @@ def make_call(
         said: requirements from elsewhere than `_meta` (the plain tools take them as arguments).
     """
     meta: Mapping[str, Any] = params.get("_meta") or {}
-    wanted = said or read_meta(meta)
+    wanted, trace = said or read_meta(meta), _trace(meta, headers)
     return Call(
         tool=tool,
         arguments_json=write(params.get("arguments") or {}).decode(),
@@ -101,16 +100,15 @@ def make_call(
         retry=None if wanted.retry is None else RetryPolicy(**wanted.retry.model_dump()),
         idempotency_key=wanted.idempotency_key,
         parent=wanted.parent,
-        trace_id=_trace_id(meta, headers),
+        trace_id=None if trace is None else trace.trace_id,
+        trace_parent=trace_parent_of(trace),
         meta_json=_carried(params, meta),
     )
 
 
-def _trace_id(meta: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+def _trace(meta: Mapping[str, Any], headers: Mapping[str, str]) -> Trace | None:
     """Source: W3C trace context; MCP carries it in `_meta.traceparent` (SEP-414) or the header."""
-    parent = meta.get("traceparent") or headers.get("traceparent")
-    match = _TRACEPARENT.fullmatch(parent) if isinstance(parent, str) else None
-    return match.group(1) if match else None
+    return read_traceparent(meta.get("traceparent") or headers.get("traceparent"))
 
 
 def _carried(params: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:

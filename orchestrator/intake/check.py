@@ -36,6 +36,7 @@ from tasks.invocation import LABEL_PATTERN, PROJECT_PATTERN, Call, Invocation, L
 from tasks.outcome import Outcome
 from tasks.secretref import TENANT_ITSELF
 from tasks.tool import ToolSpec
+from tasks.tracing import INVOCATION, below
 
 
 class Fleet(Protocol):
@@ -167,6 +168,7 @@ class Intake:
             arguments_json=raw.decode(),
             then=tuple(rest),
             trace_id=invocation.call.trace_id,
+            trace_parent=below(invocation.id, INVOCATION, invocation.call.trace_parent),
             project=first.project or invocation.call.project,
             parent=invocation.call.parent,
         )

@@ -107,6 +107,7 @@ def brief(invocation: Invocation, waiting_because: tuple[str, ...]) -> ExplainVi
         summary=summary,
         reasons=reasons,
         attempts=[attempt_view(attempt) for attempt in invocation.attempts],
+        trace_id=invocation.call.trace_id,
     )
 
 

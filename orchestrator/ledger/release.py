@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, false, func, insert, literal_column, or_, upda
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.fleet_rows import current_epoch
 from orchestrator.ledger.moves import sources
-from orchestrator.ledger.rows import dumps
+from orchestrator.ledger.rows import dumps, trace_parent_of
 from orchestrator.ledger.spend import spent_usd
 from orchestrator.ledger.tables import ATTEMPTS, INVOCATIONS, is_still
 from orchestrator.ledger.transaction import Found, Hot, Tx
@@ -47,6 +47,7 @@ _RELEASE = Hot(
         _C.tries,
         _C.capsule_blob,
         _C.principal,
+        _C.rest_json,
     )
 )
 _NEW_ATTEMPT = Hot(
@@ -187,7 +188,7 @@ def _attempt_row(one: Release) -> dict[str, object]:
 
 def _released(tx: Tx, one: Release, row: Found) -> Released:
     tool, arguments_json, arguments_blob, project, tenant, expires_at, timeout_s, trace_id, meta_json, *rest = row
-    tries, capsule, principal = rest
+    tries, capsule, principal, rest_json = rest
     return Released(
         invocation_id=one.invocation_id,
         fence=one.expected_fence + 1,
@@ -204,4 +205,5 @@ def _released(tx: Tx, one: Release, row: Found) -> Released:
         capsule=capsule,
         spent_usd=None if capsule is None else spent_usd(tx, one.invocation_id),
         principal=principal,
+        trace_parent=trace_parent_of(rest_json),
     )

@@ -214,6 +214,14 @@ def is_chained(rest_json: str | None) -> bool:
     return rest_json is not None and "then" in orjson.loads(rest_json)
 
 
+def trace_parent_of(rest_json: str | None) -> str | None:
+    """The caller's span, where it said one. Looked for first: most calls say nothing that is kept there."""
+    if rest_json is None or '"trace_parent"' not in rest_json:
+        return None
+    said = orjson.loads(rest_json).get("trace_parent")
+    return said if isinstance(said, str) else None
+
+
 def _outcome_of(row: Mapping[str, Any]) -> Outcome | None:
     if row["ending"] is None:
         return None

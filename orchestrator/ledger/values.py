@@ -101,6 +101,8 @@ class Released:
     """With it: what earlier attempts are booked with; None where nothing of them has a price."""
     principal: str = ""
     """Who called."""
+    trace_parent: str | None = None
+    """As in the call."""
 
 
 @dataclass(frozen=True, slots=True)

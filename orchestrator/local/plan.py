@@ -18,6 +18,8 @@ CLIENT_ONLY = frozenset(
 )
 """Of whoever typed the command; the children get their own."""
 NODE_PREFIX, POOLS_FILE = "MCPFLEET_NODE_", "MCPFLEET_POOLS_FILE"
+OF_ALL = ("OTLP_ENDPOINT", "OTLP_HEADERS_FILE", "TRACE_RATIO", "LOG_OTLP")
+"""What is set for the orchestrator of these holds for nodes too, unless they have their own."""
 NODES_MAX = 32
 GENERAL, GENERAL_MOST = 2, 4
 """Nodes of the pool `general`; and the most there may be where the load decides."""
@@ -78,7 +80,9 @@ class Plan:
     def node_environ(self, servers_file: Path | None = None) -> dict[str, str]:
         """What the user set for nodes; see `base_environ`."""
         ours = {key: value for key, value in self.environ.items() if key.startswith(NODE_PREFIX)}
-        return self.base_environ(servers_file=servers_file) | ours
+        of_all = {f"{NODE_PREFIX}{name}": self.environ.get(f"MCPFLEET_{name}") for name in OF_ALL}
+        shared = {key: value for key, value in of_all.items() if value is not None}
+        return self.base_environ(servers_file=servers_file) | shared | ours
 
     def _callers(self) -> dict[str, str]:
         return {key: value for key, value in self.environ.items() if not _OURS.match(key)}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tasks.client.answers import error_of
+from tasks.client.trace import current_traceparent
 from tasks.clock import Clock, SystemClock
 from tasks.errors import OrchestratorDown
 from tasks.ids import new_id
@@ -77,6 +78,8 @@ class Core:
     draw: Callable[[], float] = random.random
     new_key: Callable[[], str] = new_id
     patience: RetryPolicy = PATIENCE
+    traceparent: Callable[[], str | None] = current_traceparent
+    """Where in a trace the caller stands, asked for each call."""
 
 
 def send(core: Core, request: Request) -> Flow[Answer]:

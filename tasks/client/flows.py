@@ -36,7 +36,7 @@ def submit(
 
 def submit_form(core: Core, form: Mapping[str, Any]) -> Flow[InvocationView]:
     """Accept one call, written as a CallRequest with its own idempotency key."""
-    answer = yield from send(core, Request("POST", "/v1/invocations", write(form), _JSON))
+    answer = yield from send(core, Request("POST", "/v1/invocations", write(form), _headers(core)))
     return InvocationView.model_validate_json(answer.body)
 
 
@@ -48,7 +48,7 @@ def submit_forms(core: Core, forms: Sequence[Mapping[str, Any]]) -> Flow[list[In
     views: list[InvocationView] = []
     for start in range(0, len(forms), BATCH_MAX):
         body = write({"calls": forms[start : start + BATCH_MAX]})
-        answer = yield from send(core, Request("POST", "/v1/invocations:batch", body, _JSON))
+        answer = yield from send(core, Request("POST", "/v1/invocations:batch", body, _headers(core)))
         views += Page[InvocationView].model_validate_json(answer.body).items
     return views
 
@@ -227,8 +227,13 @@ def _post_call(
     keyed: CallOptions = {**options, "idempotency_key": options.get("idempotency_key") or core.new_key()}
     body = write(call_form(tool, arguments, keyed))
     path = "/v1/invocations" if wait_s is None else f"/v1/invocations?wait={wait_s:.3f}"
-    answer = yield from send(core, Request("POST", path, body, _JSON, wait_s or 0.0))
+    answer = yield from send(core, Request("POST", path, body, _headers(core), wait_s or 0.0))
     return InvocationView.model_validate_json(answer.body)
+
+
+def _headers(core: Core) -> Mapping[str, str]:
+    here = core.traceparent()
+    return _JSON if here is None else {**_JSON, "traceparent": here}
 
 
 def _wait_one(core: Core, invocation_id: str, until_s: float | None, timeout_s: float | None) -> Flow[InvocationView]:

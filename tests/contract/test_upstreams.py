@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tasks.outcome import Failure
+from tasks.tracing import Trace
 from worker.testing.upstreams_kit import Kit, is_alive, noted, running, scripted, until
 from worker.upstreams.life import Limits
 
@@ -35,13 +36,14 @@ async def kit(notes: Path) -> AsyncIterator[Kit]:
 async def test_what_a_server_says_is_carried_unchanged(kit: Kit) -> None:
     """Arguments with nulls go there as they are; structured content and `_meta` come back as they are."""
     meta = {"_meta": {"mine": {"a": None}, "progressToken": 7, "io.modelcontextprotocol/protocolVersion": "x"}}
-    result = await kit.call("s.echo", {"a": None, "b": [1, "ü"]}, meta=meta, trace_id="ab" * 16, invocation="inv-9")
+    trace = Trace("ab" * 16, "cd" * 8, is_sampled=True)
+    result = await kit.call("s.echo", {"a": None, "b": [1, "ü"]}, meta=meta, trace=trace, invocation="inv-9")
     assert result["_meta"] == {"kept": 1}
     assert result["structuredContent"]["arguments"] == {"a": None, "b": [1, "ü"]}
     told = result["structuredContent"]["meta"]
     assert told["mine"] == {"a": None}
     assert told["mcpfleet/invocation"] == "inv-9"
-    assert told["traceparent"].startswith(f"00-{'ab' * 16}-")
+    assert told["traceparent"] == f"00-{'ab' * 16}-{'cd' * 8}-01"
     assert "io.modelcontextprotocol/protocolVersion" not in told
 
 

@@ -162,7 +162,7 @@ async def test_no_way_past_the_fleet_leads_to_such_a_tool(node: Node) -> None:
             timeout_s=5.0,
             meta={"_meta": {META_KEY: token}},
             invocation="direct",
-            trace_id=None,
+            trace=None,
             on_progress=lambda *_: None,
         )
     assert refused.value.info.code == "grant_required"

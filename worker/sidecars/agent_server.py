@@ -231,7 +231,7 @@ class AgentServer:
             return await self._extra(self._extras, tool, arguments, ask)
         if tool != RUN:
             raise unknown_tool(f"{self.name}.{tool}")
-        said, bill = parsed(RunArguments, arguments, self.tool), Bill(ask.on_spend)
+        said, bill = parsed(RunArguments, arguments, self.tool), Bill(ask.on_spend, ask.on_request)
         asked = Asked(said, arguments, numbered(ask), bill, left=Left(said.max_s or self._most_s()))
         if self._falls_back is None:
             return await self._here(asked)
@@ -285,7 +285,7 @@ class AgentServer:
         applied = extras.wants_a_place(tool, arguments)
         self._standing.check()
         done: dict[str, Any] = {}
-        bill = Bill(ask.on_spend)
+        bill = Bill(ask.on_spend, ask.on_request)
         try:
             if applied is None:
                 answer = await extras.call(tool, arguments, None, bill)

@@ -12,14 +12,18 @@ from collections.abc import Callable
 
 from tasks.spend import COST_MAX_USD, MODELS_MAX, OTHERS, TOKENS_MAX, Spend, Spent, model_name
 from worker.sidecars.sidecar import Result, Usage
+from worker.upstreams.upstream import OnRequest, nobody_counts
 
 
 class Bill:
     """Grows; nothing is ever taken from it."""
 
-    def __init__(self, tell: Callable[[Spent], None] = lambda _: None) -> None:
-        """`tell` is called with all of it, whenever it grew; in the event loop, must not block."""
-        self._tell = tell
+    def __init__(self, tell: Callable[[Spent], None] = lambda _: None, on_request: OnRequest = nobody_counts) -> None:
+        """`tell` is called with all of it, whenever it grew; in the event loop, must not block.
+
+        `on_request` is told of each request by itself.
+        """
+        self._tell, self._on_request = tell, on_request
         self._by_model: dict[str, Spend] = {}
         self.usage = Usage()
         self.known_usd = 0.0
@@ -34,7 +38,7 @@ class Bill:
         """By model."""
         return tuple(self._by_model.values())
 
-    def add(self, model: str, usage: Usage, cost_usd: float | None) -> None:
+    def add(self, model: str, usage: Usage, cost_usd: float | None, took_s: float = 0.0) -> None:
         """One request that was answered, whole or in part; `cost_usd` None where there is no price."""
         name = model_name(model)
         if name not in self._by_model and len(self._by_model) >= MODELS_MAX:
@@ -44,6 +48,7 @@ class Bill:
         self.usage += usage
         self.known_usd += cost_usd or 0.0
         self._tell(self.spent())
+        self._on_request(_more(None, name, usage, cost_usd), took_s)
 
 
 def agreed(result: Result, bill: Bill, model: str, *, is_counted: bool) -> Result:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tasks.errors import FleetError
 from tasks.node import Ref, RunGrantReply
+from tasks.tracing import Trace
 from worker.grants import AUTHGUARDIAN, AskGuard, Caller, GuardAsk
 from worker.upstreams.upstream import Ask
 
@@ -45,6 +46,8 @@ class Borrower:
     project: str | None
     run: Ref
     caller: Caller | None = None
+    trace: Trace | None = None
+    """Where the run stands in its trace."""
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
     """By resource type: the newest."""
     pending: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
@@ -54,7 +57,7 @@ class Borrower:
 def borrower_of(ask: Ask) -> Borrower:
     """The run that a call begins."""
     fence = 1 if ask.keeping is None else ask.keeping.fence
-    return Borrower(ask.project, Ref(invocation=ask.invocation, fence=fence), ask.caller)
+    return Borrower(ask.project, Ref(invocation=ask.invocation, fence=fence), ask.caller, ask.trace)
 
 
 def guard_line(ask: AskGuard, borrower: Borrower, version: str) -> Server[Any]:

@@ -15,6 +15,7 @@ from mcp.server.lowlevel import Server
 from tasks.grant import META_KEY
 from tasks.ids import new_id
 from tasks.tool import ToolSpec
+from tasks.tracing import Trace
 from worker.grants import AUTHGUARDIAN, AskGuard, Caller, with_grant
 from worker.mcpserver import NodeMcp, Progress
 from worker.sidecars.guard_line import Borrower, guard_line
@@ -42,7 +43,7 @@ class Host(Protocol):
         timeout_s: float,
         meta: dict[str, Any] | None,
         invocation: str,
-        trace_id: str | None,
+        trace: Trace | None,
         on_progress: Progress,
         project: str | None = None,
         caller: Caller | None = None,
@@ -92,10 +93,12 @@ class _One:
         arguments: dict[str, Any],
         *,
         meta: dict[str, Any] | None,
+        trace: Trace | None = None,
         **how: Any,  # noqa: ANN401 - the host's own
     ) -> str:
         """On behalf of the run, with what it was granted; what its agent says about grants is dropped."""
         by, meta = self._borrower, with_grant(meta, None)
+        how["trace"] = trace or by.trace
         kind = self._host.grant_type(tool)
         if kind is None:
             return await self._host.call(tool, arguments, meta=meta, project=by.project, **how)

@@ -42,7 +42,7 @@ class Kit:
 
     async def call(self, tool: str, arguments: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - as `Upstreams.call`
         """The result, parsed."""
-        given = {"timeout_s": WAIT_S, "meta": None, "invocation": "inv-1", "trace_id": None, "on_progress": quiet}
+        given = {"timeout_s": WAIT_S, "meta": None, "invocation": "inv-1", "trace": None, "on_progress": quiet}
         async with asyncio.timeout(WAIT_S):
             text = await self.upstreams.call(tool, arguments or {}, **(given | more))
         result: dict[str, Any] = json.loads(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,8 +15,9 @@ from mcp_types import (
 
 from tasks.approval import Permission, Question
 from tasks.invocation import FLEET_TENANT
-from tasks.spend import Spent
+from tasks.spend import Spend, Spent
 from tasks.tool import ToolSpec
+from tasks.tracing import Trace
 from worker.grants import Caller
 
 INVOCATION_META_KEY = "mcpfleet/invocation"
@@ -28,6 +28,14 @@ Progress = Callable[[float, float | None, str | None], None]
 """progress, total, message; called in the event loop, must not block."""
 OnSpend = Callable[[Spent], None]
 """All that the call used of models until now; called in the event loop, must not block."""
+
+
+OnRequest = Callable[[Spend, float], None]
+"""What one request to a model used, and how many seconds it took."""
+
+
+def nobody_counts(_used: Spend, _took_s: float) -> None:
+    """Where no spans are made."""
 
 
 def nobody_pays(_spent: Spent) -> None:
@@ -99,7 +107,8 @@ class Ask:
     """What travels with a call beside tool and arguments."""
 
     invocation: str
-    trace_id: str | None
+    trace: Trace | None
+    """Where in its trace the call stands: what the server does is below that."""
     meta: dict[str, Any] | None
     """`{"_meta": …, "inputResponses": …, "requestState": …}` as an MCP client sent them."""
     on_progress: Progress
@@ -110,6 +119,7 @@ class Ask:
     approver: Approver | None = None
     caller: Caller | None = None
     """Who called; None where the call did not come through the fleet."""
+    on_request: OnRequest = nobody_counts
 
     @property
     def tenant(self) -> str:
@@ -121,9 +131,8 @@ class Ask:
         sent = (self.meta or {}).get("_meta") or {}
         meta = {key: value for key, value in sent.items() if key not in _OWN_KEYS}
         meta[INVOCATION_META_KEY] = self.invocation
-        if self.trace_id is not None:
-            span = hashlib.blake2b(self.invocation.encode(), digest_size=8).hexdigest()
-            meta["traceparent"] = f"00-{self.trace_id}-{span}-01"
+        if self.trace is not None:
+            meta["traceparent"] = self.trace.traceparent()
         return meta
 
     def capabilities(self) -> dict[str, Any] | None:

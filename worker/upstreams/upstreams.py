@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from mcp_types import Implementation
 
 from tasks.clock import Clock
 from tasks.tool import ToolSpec
+from tasks.tracing import Trace
 from worker.grants import AskGuard, Caller, Grants, no_guard, token_in, with_grant
 from worker.upstreams.errors import unknown_tool
 from worker.upstreams.filling import NoSecrets, SecretSource
@@ -28,11 +30,13 @@ from worker.upstreams.remote import RemoteServer
 from worker.upstreams.servers_entries import HttpEntry, ModuleEntry, ServerEntry
 from worker.upstreams.servers_file import ServersFile
 from worker.upstreams.stdio import StdioLink
+from worker.upstreams.traced import CallTracer
 from worker.upstreams.upstream import (
     Alarm,
     Approver,
     Ask,
     Keeping,
+    OnRequest,
     OnSpend,
     Progress,
     ServerStatus,
@@ -74,6 +78,8 @@ class Upstreams:
         self.on_change: Callable[[], None] = _nobody
         """Told then: the fleet should know at once."""
         self._known: tuple[int, tuple[ToolSpec, ...]] = (-1, ())
+        self.tracer: CallTracer | None = None
+        """Set where spans are made."""
         self.grants = Grants(clock)
         self.ask_guard: AskGuard = no_guard
         """Set once this node has joined: AuthGuardian, for its runs."""
@@ -151,7 +157,7 @@ class Upstreams:
         timeout_s: float,  # noqa: ARG002 - the interface's; see the docstring
         meta: dict[str, Any] | None,
         invocation: str,
-        trace_id: str | None,
+        trace: Trace | None,
         on_progress: Progress,
         project: str | None = None,
         on_spend: OnSpend = nobody_pays,
@@ -171,8 +177,14 @@ class Upstreams:
         if server is None:
             raise unknown_tool(tool)
         meta = self._granted(tool, server, meta, caller)
-        ask = Ask(invocation, trace_id, meta, on_progress, project, on_spend, keeping, approver, caller)
-        return await server.call(name, arguments, ask)
+        ask = Ask(invocation, trace, meta, on_progress, project, on_spend, keeping, approver, caller)
+        if self.tracer is None or trace is None or not trace.is_sampled:
+            return await server.call(name, arguments, ask)
+
+        async def run(here: Trace, on_request: OnRequest) -> str:
+            return await server.call(name, arguments, replace(ask, trace=here, on_request=on_request))
+
+        return await self.tracer.call(tool, invocation, trace, run)
 
     def grant_type(self, tool: str) -> str | None:
         """The resource type that a call of it needs a grant of."""

@@ -39,6 +39,7 @@ class ListQuery(BaseModel):
     project: str | None = None
     tool: str | None = None
     node: str | None = None
+    lane: Lane | None = None
     state: list[State] = Field(default_factory=list, description="repeat for several")
     since: float | None = Field(None, allow_inf_nan=False, description="accepted at or after, seconds since the epoch")
     cursor: str | None = Field(None, min_length=1, max_length=200, description="`next` of the page before")
@@ -119,6 +120,7 @@ class Invocations:
             project=query.project,
             tool=query.tool,
             node=query.node,
+            lane=query.lane,
             states=frozenset(query.state),
             since=query.since,
         )

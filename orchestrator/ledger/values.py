@@ -221,6 +221,7 @@ class Filter:
     project: str | None = None
     tool: str | None = None
     node: str | None = None
+    lane: Lane | None = None
     states: frozenset[State] = frozenset()
     since: float | None = None
 

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from orchestrator.console.forms import NotOurs, form_of, is_foreign_link, place_after
 from orchestrator.console.inside import NOT_FOUND, UNAUTHORIZED, Inside, Refused
-from orchestrator.console.live import Pulse
+from orchestrator.console.live import Pulse, relay
 from orchestrator.console.page import Act, Page, Visit
 from orchestrator.console.render import HEADERS, Renderer
 from orchestrator.console.session import CREDENTIAL_CHARS_MAX, PATH, Session, Sessions
@@ -52,6 +52,9 @@ class Console:
             if page.is_live:
                 live = f"{PATH}{page.path}/live"
                 routes.append(Route(live, self._guarded(partial(self._live, page)), methods=["GET"]))
+            if page.relays:
+                events = f"{PATH}{page.path}/events"
+                routes.append(Route(events, self._guarded(partial(self._events, page)), methods=["GET"]))
             routes.append(Route(PATH + page.path, self._guarded(partial(self._page, page)), methods=["GET"]))
         return [
             *routes,
@@ -201,16 +204,25 @@ class Console:
     async def _live(self, page: Page, request: Request, session: Session) -> Response:
         api = self._inside(request, session)
         await api.get("/v1/whoami", WhoAmIView)
-
-        async def is_good() -> bool:
-            try:
-                await api.get("/v1/whoami", WhoAmIView)
-            except Refused as refused:
-                return refused.status != UNAUTHORIZED
-            return not self._sessions.has_ended(session)
-
         news = None if page.feed is None else api.stream(page.feed.format(**request.path_params))
+        is_good = partial(self._is_good, api, session)
         return StreamingResponse(self._pulse.stream(is_good, news), 200, HEADERS, "text/event-stream")
+
+    async def _events(self, page: Page, request: Request, session: Session) -> Response:
+        """The feed itself. What may not be seen is refused before the stream begins."""
+        api, path = self._inside(request, session), (page.feed or "").format(**request.path_params)
+        source = api.stream(path, last_seen=request.headers.get("last-event-id", ""))
+        first = await anext(source)
+        is_good = partial(self._is_good, api, session)
+        return StreamingResponse(relay(first, source, is_good), 200, HEADERS, "text/event-stream")
+
+    async def _is_good(self, api: Inside, session: Session) -> bool:
+        """Whether a stream may go on: the credential is good, and nobody logged out."""
+        try:
+            await api.get("/v1/whoami", WhoAmIView)
+        except Refused as refused:
+            return refused.status != UNAUTHORIZED
+        return not self._sessions.has_ended(session)
 
     async def _nowhere(self, request: Request, _session: Session) -> Response:
         raise Refused(NOT_FOUND, "no_such_path", f"nothing is at {request.url.path[:200]}")

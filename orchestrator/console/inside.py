@@ -95,8 +95,14 @@ class Inside:
             raise _refused(answer)
         return answer
 
-    async def stream(self, path: str) -> AsyncGenerator[bytes, None]:
-        """The chunks of an operation that goes on, until it ends or nobody listens. Raises Refused."""
+    async def stream(self, path: str, *, last_seen: str = "") -> AsyncGenerator[bytes, None]:
+        """The chunks of an operation that goes on, until it ends or nobody listens. Raises Refused.
+
+        `last_seen`: the id of the last event that was seen; it goes on after that.
+        """
+        scope = self._scope("GET", path, None, has_body=False)
+        if last_seen:
+            scope["headers"].append((b"last-event-id", last_seen[:64].encode("latin-1", "replace")))
         chunks: asyncio.Queue[Message | None] = asyncio.Queue(maxsize=16)
         gone = asyncio.Event()
 
@@ -106,7 +112,7 @@ class Inside:
 
         async def run() -> None:
             try:
-                await self._app(self._scope("GET", path, None, has_body=False), receive, chunks.put)
+                await self._app(scope, receive, chunks.put)
             finally:
                 await chunks.put(None)
 

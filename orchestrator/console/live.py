@@ -69,3 +69,17 @@ async def _pause(happened: asyncio.Event) -> None:
 async def _wake(news: AsyncIterator[object], happened: asyncio.Event) -> None:
     async for _ in news:
         happened.set()
+
+
+async def relay(
+    first: bytes, source: AsyncGenerator[bytes, None], is_good: Callable[[], Awaitable[bool]]
+) -> AsyncGenerator[bytes, None]:
+    """A stream as it is, while the login is good: the source says something every few seconds, if only a comment."""
+    try:
+        yield first
+        async for chunk in source:
+            if not await is_good():
+                return
+            yield chunk
+    finally:
+        await source.aclose()

@@ -103,6 +103,7 @@ class Page:
         acts: what may be done there.
         is_live: it is fetched again while something happens.
         feed: the path of the API's event stream that says when, from the path's names; None: everything that happens.
+        relays: a script of the page reads that stream itself, at the page's path and `/events`.
     """
 
     path: str
@@ -114,3 +115,4 @@ class Page:
     acts: Sequence[Act] = ()
     is_live: bool = True
     feed: str | None = None
+    relays: bool = False

@@ -5,8 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.console.page import Page
-from orchestrator.console.views import fleet
+from orchestrator.console.views import (
+    agents,
+    approvals,
+    audit,
+    autoscaler,
+    circuits,
+    cost,
+    dead_letters,
+    fleet,
+    objectives,
+)
 
 PAGES: Sequence[Page] = (
     fleet.PAGE,
+    *agents.PAGES,
+    *approvals.PAGES,
+    *dead_letters.PAGES,
+    *autoscaler.PAGES,
+    circuits.PAGE,
+    cost.PAGE,
+    objectives.PAGE,
+    *audit.PAGES,
 )  # fmt: skip

@@ -33,6 +33,8 @@ HEADERS = {
 }
 STATIC = {
     "app.css": "text/css; charset=utf-8",
+    "pages.css": "text/css; charset=utf-8",
+    "follow.js": "text/javascript; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
     "favicon.svg": "image/svg+xml",
     "vendor/htmx.min.js": "text/javascript; charset=utf-8",

@@ -30,6 +30,10 @@ TONES: Mapping[str, str] = {
     NodeState.ACTIVE: GOOD,
     NodeState.CORDONED: WARN,
     NodeState.DRAINING: WARN,
+    **dict.fromkeys(("open", "refused", "denied", "left"), BAD),
+    **dict.fromkeys(("half-open", "leaving", "terminating"), WARN),
+    **dict.fromkeys(("booting", "provisioning"), BUSY),
+    **dict.fromkeys(("closed", "allowed", "ready"), GOOD),
 }
 SIGNS: Mapping[str, str] = {GOOD: "●", CALM: "○", BUSY: "◐", WARN: "▲", BAD: "■"}
 
@@ -78,11 +82,21 @@ def percent(value: float) -> str:
     return f"{value * 100:.0f} %"
 
 
+def share(value: float) -> str:
+    """`99.9 %`, `50 %`: as many digits as a promise has."""
+    return f"{value * 100:.4f}".rstrip("0").rstrip(".") + " %"
+
+
 def dollars(value: float | None) -> str:
     """`$0.0042`, `$12.30`; unknown where nobody knows."""
     if value is None:
         return "unknown"
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
+
+
+def euros(value: float) -> str:
+    """`€0.0113`, `€1.20`."""
+    return f"€{value:,.2f}" if value >= 1 or value == 0 else f"€{value:.4f}"
 
 
 def plural(count: float, one: str, many: str = "") -> str:
@@ -105,7 +119,9 @@ FILTERS = {
     "since": since,
     "number": number,
     "percent": percent,
+    "share": share,
     "dollars": dollars,
+    "euros": euros,
     "plural": plural,
     "pretty": pretty,
     "took": took,

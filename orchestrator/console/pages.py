@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.console.page import Page
-from orchestrator.console.views import fleet
+from orchestrator.console.views import call, calls, fleet, overview, queues
 
 PAGES: Sequence[Page] = (
+    overview.PAGE,
     fleet.PAGE,
+    queues.PAGE,
+    calls.PAGE,
+    call.PAGE,
 )  # fmt: skip

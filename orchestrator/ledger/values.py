@@ -223,6 +223,10 @@ class Filter:
     node: str | None = None
     states: frozenset[State] = frozenset()
     since: float | None = None
+    principal: str | None = None
+    took_s: float | None = None
+    """Ended after at least so long, or has lasted so long by `now`."""
+    now: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,4 +128,6 @@ def _fits(value: Invocation, where: Filter, principal: Principal) -> bool:
         and where.node in {None, node}
         and (not where.states or value.state in where.states)
         and (where.since is None or value.accepted_at >= where.since)
+        and where.principal in {None, value.principal.id}
+        and (where.took_s is None or (value.ended_at or where.now) - value.accepted_at >= where.took_s)
     )

@@ -15,9 +15,9 @@ from orchestrator.happenings import Accepted, AttemptEnded, Ended, Happening
 from orchestrator.intake.check import Intake
 from orchestrator.intake.story import Story, brief
 from orchestrator.intake.watch import REREAD_S, Watch
-from orchestrator.ledger.dead_values import DeadCount, DeadFilter
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.values import Accepted as AcceptedRow
-from orchestrator.ledger.values import DeadLetter, Filter, NewInvocation, Waiting
+from orchestrator.ledger.values import Filter, NewInvocation, Waiting
 from orchestrator.views import Views
 from tasks.clock import Clock
 from tasks.errors import FleetError, LedgerDown, NotFound, WrongState

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from orchestrator.ledger.dead_values import EVERY, DeadCount, DeadFilter
+from orchestrator.ledger.dead_values import EVERY, DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.values import Accepted as AcceptedRow
-from orchestrator.ledger.values import Cancelled, DeadLetter, Filter, NewInvocation, Waiting
+from orchestrator.ledger.values import Cancelled, Filter, NewInvocation, Waiting
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import NodeState
 from tasks.tool import ToolSpec

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import Protocol
 
 from orchestrator.ledger.approval_values import ApprovalRow
-from orchestrator.ledger.dead_values import DeadCount, DeadFilter
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
-from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
+from orchestrator.ledger.values import Cost, CostsQuery, Filter, SpendRow
 from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
 from tasks.erasure_wire import ErasureView

@@ -180,7 +180,8 @@ class Console:
         if "hx-request" in request.headers:
             return self._render.part(page.template, values)
         answer = self._render.page(
-            page.template, {**values, "live": f"{request.url.path}/live" if page.is_live else ""}
+            page.template,
+            {**values, "live": f"{request.url.path}/live" if page.is_live and not values.get("is_over") else ""},
         )
         if NOTE_COOKIE in request.cookies:
             answer.delete_cookie(NOTE_COOKIE, PATH, secure=_is_tls(request), httponly=True)
@@ -254,6 +255,7 @@ class Console:
             "visit": visit,
             "title": title,
             "groups": groups,
+            "known": {page.path for page in self._pages if page.scope is None or page.scope in visit.me.scopes},
             "here": request.url.path.removeprefix(PATH),
             "address": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             "token": self._sessions.form_token(session),

@@ -10,15 +10,23 @@ from orchestrator.console.views import (
     approvals,
     audit,
     autoscaler,
+    call,
+    calls,
     circuits,
     cost,
     dead_letters,
     fleet,
     objectives,
+    overview,
+    queues,
 )
 
 PAGES: Sequence[Page] = (
+    overview.PAGE,
     fleet.PAGE,
+    queues.PAGE,
+    calls.PAGE,
+    call.PAGE,
     *agents.PAGES,
     *approvals.PAGES,
     *dead_letters.PAGES,

@@ -105,8 +105,12 @@ def plural(count: float, one: str, many: str = "") -> str:
 
 
 def pretty(value: Any) -> str:  # noqa: ANN401 - any JSON
-    """JSON to read, cut where nobody would read on."""
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str).decode()
+    """JSON to read."""
+    return cut(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str).decode())
+
+
+def cut(text: str) -> str:
+    """As much as anybody reads on a page."""
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}\n… {size(len(text) - SHOWN_CHARS)} more"
 
 

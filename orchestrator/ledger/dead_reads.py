@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, RowMapping, func, select
 
-from orchestrator.ledger.dead_values import DeadCount, DeadFilter
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.reads import page
 from orchestrator.ledger.rows import error_of
 from orchestrator.ledger.tables import DEAD_LETTERS
-from orchestrator.ledger.values import DeadLetter
 
 _D = DEAD_LETTERS.c
 

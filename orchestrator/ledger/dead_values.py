@@ -1,8 +1,25 @@
-"""Which dead letters are meant, and how many there are of each reason. Values only."""
+"""Dead letters, which of them are meant, and how many there are of each reason. Values only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from tasks.outcome import ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What ended badly and why; kept until replayed or discarded."""
+
+    invocation_id: str
+    tool: str
+    project: str | None
+    tenant: str
+    ending: str
+    reason: str
+    error: ErrorInfo | None
+    ended_at: float
+    replayed_as: str | None
 
 
 @dataclass(frozen=True, slots=True)

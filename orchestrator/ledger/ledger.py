@@ -18,7 +18,7 @@ from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewAppro
 from orchestrator.ledger.audit_rows import AuditBook
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
-from orchestrator.ledger.dead_values import EVERY, DeadCount, DeadFilter
+from orchestrator.ledger.dead_values import EVERY, DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.oauth_books import OAuthBooks
 from orchestrator.ledger.purge import purge
@@ -35,7 +35,6 @@ from orchestrator.ledger.values import (
     ClaimRow,
     Cost,
     CostsQuery,
-    DeadLetter,
     EnrolmentRow,
     Filter,
     NewInvocation,

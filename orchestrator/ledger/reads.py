@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, func, or_, select
 
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.rows import (
@@ -146,10 +146,13 @@ def _conditions(where: Filter) -> list[ColumnElement[bool]]:
         "tool": where.tool,
         "node": where.node,
         "lane": where.lane,
+        "principal": where.principal,
     }
     found: list[ColumnElement[bool]] = [_C[name] == value for name, value in equal.items() if value is not None]
     if where.since is not None:
         found.append(_C.accepted_at >= where.since)
+    if where.took_s is not None:
+        found.append(func.coalesce(_C.ended_at, where.now) - _C.accepted_at >= where.took_s)
     if where.states:
         found.append(_C.state.in_(sorted(where.states)))
     return found

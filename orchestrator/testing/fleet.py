@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from jsonschema import Draft202012Validator
 
-from orchestrator.ledger.dead_values import DeadCount, DeadFilter
-from orchestrator.ledger.values import DeadLetter, Filter
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
+from orchestrator.ledger.values import Filter
 from orchestrator.testing.rows import Row, Rows
 from orchestrator.testing.runs import Runs
 from orchestrator.testing.tools import FakeTool, probe_tools

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from orchestrator.ledger.dead_values import DeadFilter
-from orchestrator.ledger.values import DeadLetter, Filter
+from orchestrator.ledger.dead_values import DeadFilter, DeadLetter
+from orchestrator.ledger.values import Filter
 from tasks.errors import IdempotencyConflict, InvalidCall, NotFound
 from tasks.invocation import Call, Invocation, Principal
 from tasks.wire import EventView
@@ -140,4 +140,6 @@ def _fits(value: Invocation, where: Filter, principal: Principal) -> bool:
         and where.lane in {None, value.lane}
         and (not where.states or value.state in where.states)
         and (where.since is None or value.accepted_at >= where.since)
+        and where.principal in {None, value.principal.id}
+        and (where.took_s is None or (value.ended_at or where.now) - value.accepted_at >= where.took_s)
     )

@@ -177,7 +177,8 @@ class Console:
         if "hx-request" in request.headers:
             return self._render.part(page.template, values)
         answer = self._render.page(
-            page.template, {**values, "live": f"{request.url.path}/live" if page.is_live and not values.get("is_over") else ""}
+            page.template,
+            {**values, "live": f"{request.url.path}/live" if page.is_live and not values.get("is_over") else ""},
         )
         if NOTE_COOKIE in request.cookies:
             answer.delete_cookie(NOTE_COOKIE, PATH, secure=_is_tls(request), httponly=True)

@@ -88,9 +88,13 @@ async def ask_cancel(visit: Visit) -> Question:
     """Before a call is cancelled."""
     call = await visit.api.get(f"/v1/invocations/{visit.path['id']}", InvocationView)
     is_waiting = call.state is State.WAITING
-    follows = "It ends now." if is_waiting else f"{call.node or 'Its node'} is told to stop it; what it did already stays."
+    follows = (
+        "It ends now." if is_waiting else f"{call.node or 'Its node'} is told to stop it; what it did already stays."
+    )
     name = f"{call.tool} {short(call.id)}"
-    return Question(f"Cancel {name}?", [f"It is {call.state}.", follows], "Cancel the call", f"/calls/{call.id}", True)
+    return Question(
+        f"Cancel {name}?", [f"It is {call.state}.", follows], "Cancel the call", f"/calls/{call.id}", is_grave=True
+    )
 
 
 async def cancel(visit: Visit) -> Done:

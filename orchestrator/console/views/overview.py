@@ -96,7 +96,9 @@ def _matters(seen: Seen, now_s: float) -> Iterator[Matter]:
         if pool.is_paused:
             yield Matter(WARN, f"Pool {pool.name} is paused; {plural(pool.waiting, 'call')} wait for it.", "/queues")
         elif pool.waiting and not pool.nodes:
-            yield Matter(BAD, f"Pool {pool.name} has no node, and {plural(pool.waiting, 'call')} wait for it.", "/fleet")
+            yield Matter(
+                BAD, f"Pool {pool.name} has no node, and {plural(pool.waiting, 'call')} wait for it.", "/fleet"
+            )
     if seen.backlog is not None:
         yield from _of_backlog(seen.backlog)
     if seen.approvals is not None and seen.approvals.items:

@@ -33,7 +33,9 @@ async def ask(verb: str, visit: Visit) -> Question:
     """Before something is paused or goes on."""
     kind, name = visit.path["kind"], visit.path["name"]
     if verb == "resume":
-        return Question(f"Resume {kind} {name}?", ["What waits for it is released again, in fair order."], "Resume", BACK)
+        return Question(
+            f"Resume {kind} {name}?", ["What waits for it is released again, in fair order."], "Resume", BACK
+        )
     of = {"queue": "to this queue", "pool": "to this pool", "project": "of this project"}.get(kind, "")
     follows = f"Nothing more is released {of}. What is at a node already runs on; calls are accepted and wait."
     return Question(f"Pause {kind} {name}?", [follows], "Pause", BACK)

@@ -1,7 +1,9 @@
 """When a page is to be fetched again: server-sent events without content.
 
 A stream says *that* something happened, never what: the page is then asked for like any other, so nothing is shown
-here that the API does not show. Throttled, and every so often said without cause, for leases and loads that no
+here that the API does not show. Only a call's progress is passed on, from the API's own stream.
+
+Throttled, and every so often said without cause, for leases and loads that no
 happening tells of. A stream ends with its login. Source: WHATWG HTML, 9.2 Server-sent events.
 """
 
@@ -32,22 +34,25 @@ class Pulse:
             one.set()
 
     async def stream(
-        self, is_good: Callable[[], Awaitable[bool]], news: AsyncIterator[object] | None = None
+        self, is_good: Callable[[], Awaitable[bool]], news: AsyncIterator[bytes] | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Ticks, while the login is good.
 
         Args:
             is_good: asked before every tick.
-            news: says when something happened, instead of the whole fleet's happenings.
+            news: events of one call, instead of the whole fleet's happenings.
         """
         happened = asyncio.Event()
-        listening = asyncio.create_task(_wake(news, happened)) if news is not None else None
+        progress: list[bytes] = []
+        listening = asyncio.create_task(_wake(news, happened, progress)) if news is not None else None
         if listening is None:
             self._waiting.add(happened)
         try:
             yield RETRY
             while await is_good():
                 yield TICK
+                if progress:
+                    yield progress.pop()
                 await _pause(happened)
             yield OUT
         finally:
@@ -66,9 +71,13 @@ async def _pause(happened: asyncio.Event) -> None:
     happened.clear()
 
 
-async def _wake(news: AsyncIterator[object], happened: asyncio.Event) -> None:
-    async for _ in news:
-        happened.set()
+async def _wake(news: AsyncIterator[bytes], happened: asyncio.Event, progress: list[bytes]) -> None:
+    """Of progress, which nobody stores, the latest word is passed on as it came."""
+    async for chunk in news:
+        if chunk.startswith(b"event: progress"):
+            progress[:] = [chunk]
+        if not chunk.startswith(b":"):
+            happened.set()
 
 
 async def relay(

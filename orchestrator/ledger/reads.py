@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, func, or_, select
 
+from orchestrator.ledger.horizon import horizon
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.rows import (
     LIGHT,
@@ -72,7 +73,8 @@ def arguments_of(reader: Reader, invocation_id: str) -> tuple[str | None, str | 
 def listing(reader: Reader, where: Filter, cursor: str | None, limit: int) -> tuple[list[Invocation], str | None]:
     """One page, newest first, and the cursor of the next; each with its latest attempt only.
 
-    Arguments and results are left out: `call.arguments_json` is `{}`.
+    Arguments and results are left out: `call.arguments_json` is `{}`. A page looks only so far back (`horizon.py`): it
+    may have fewer than `limit`, even none, and a cursor that leads on.
 
     Raises:
         InvalidCall: the cursor is not one that a listing gave.
@@ -80,8 +82,11 @@ def listing(reader: Reader, where: Filter, cursor: str | None, limit: int) -> tu
     attempt = [_A[name].label(f"attempt_{name}") for name in _ATTEMPT]
     query = select(*(_C[name] for name in LIGHT), *attempt).outerjoin_from(INVOCATIONS, ATTEMPTS, _OWN_ATTEMPT)
     query = query.where(*_conditions(where))
+    floor, has_older = horizon(reader, where, None if cursor is None else seq_of(cursor))
+    if floor is not None:
+        query = query.where(_C.seq >= floor)
     rows, following = page(reader, query, _C.seq, cursor, limit)
-    return [_listed(row) for row in rows], following
+    return [_listed(row) for row in rows], str(floor) if following is None and has_older else following
 
 
 def waiting(reader: Reader, after: str | None, limit: int) -> list[Waiting]:

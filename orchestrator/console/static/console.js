@@ -13,6 +13,7 @@
   // what the reader has opened or written stays as it is
   window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
     !(name === "open" && node.tagName === "DETAILS");
+  window.Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "progress";
   window.Idiomorph.defaults.ignoreActiveValue = true;
 
   const say = (text, state) => {
@@ -38,6 +39,13 @@
     source.addEventListener("tick", () => {
       say("Live", "on");
       if (!isBusy()) window.htmx.trigger(live, "refresh");
+    });
+    source.addEventListener("progress", (event) => {
+      const place = document.getElementById("progress");
+      const said = JSON.parse(event.data).data;
+      if (!place || said.progress === undefined) return;
+      const share = said.total ? `${Math.round((100 * said.progress) / said.total)} %` : String(said.progress);
+      place.textContent = `· ${share}${said.message ? ` · ${said.message}` : ""}`;
     });
     source.addEventListener("out", () => window.location.reload());
     source.onerror = () => {

@@ -92,7 +92,9 @@ async def ask_cancel(visit: Visit) -> Question:
         "It ends now." if is_waiting else f"{call.node or 'Its node'} is told to stop it; what it did already stays."
     )
     name = f"{call.tool} {short(call.id)}"
-    return Question(f"Cancel {name}?", [f"It is {call.state}.", follows], "Cancel the call", f"/calls/{call.id}", True)
+    return Question(
+        f"Cancel {name}?", [f"It is {call.state}.", follows], "Cancel the call", f"/calls/{call.id}", is_grave=True
+    )
 
 
 async def cancel(visit: Visit) -> Done:

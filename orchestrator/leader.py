@@ -71,7 +71,7 @@ class Leadership:
     ) -> None:
         self._epochs, self._holder, self._address, self._ttl_s = epochs, holder, address, ttl_s
         self._proof, self._clock = proof, clock
-        self._gained, self._proved_again, self._lost, self._loops = gained, proved_again, lost, loops
+        self._gained, self._proved_again, self._lost, self.loops = gained, proved_again, lost, loops
         self._follows = follows
         """Told where another replica leads, as far as is known."""
         self.is_leader = asyncio.Event()
@@ -115,7 +115,7 @@ class Leadership:
         self._follows(None)
         try:
             await self._gained(epoch)
-            running = [asyncio.create_task(_run(loop)) for loop in self._loops]
+            running = [asyncio.create_task(_run(loop)) for loop in self.loops]
             self.is_leader.set()
             while await self._renewed(epoch) and not await self._steps_down_within(self._ttl_s / 3):
                 pass
@@ -166,17 +166,29 @@ async def _run(loop: Loop) -> None:
     await loop()
 
 
-def every(period_s: float, work: Loop, name: str) -> Loop:
+class Every:
     """A loop that calls `work` again and again; one failed call is logged and costs one period."""
 
-    async def loop() -> None:
+    def __init__(self, period_s: float, work: Loop, name: str) -> None:
+        self.period_s, self._work, self.name = period_s, work, name
+        self.ended_at_s: float | None = None
+        """When its last round ended, well or not, or its first began, by the event loop's clock; None: it never ran."""
+
+    async def __call__(self) -> None:
+        """Until cancelled."""
+        now_s = asyncio.get_running_loop().time
+        self.ended_at_s = now_s()
         while True:
             try:
-                await work()
+                await self._work()
             except FleetError as error:
-                log.warning("loop_unavailable", loop=name, error=error.message)
+                log.warning("loop_unavailable", loop=self.name, error=error.message)
             except Exception:
-                log.exception("loop_failed", loop=name)
-            await asyncio.sleep(period_s)
+                log.exception("loop_failed", loop=self.name)
+            self.ended_at_s = now_s()
+            await asyncio.sleep(self.period_s)
 
-    return loop
+
+def every(period_s: float, work: Loop, name: str) -> Loop:
+    """`work` as a loop of the leader."""
+    return Every(period_s, work, name)

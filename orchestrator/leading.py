@@ -25,6 +25,7 @@ from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.shelves import KeyRows
 from orchestrator.oauth import TEND_EVERY_S, OAuth
 from orchestrator.observability.flower_feed import FlowerFeed
+from orchestrator.observability.vitals import Vitals
 from orchestrator.scaling import Scaling
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.audit import Audit
@@ -179,6 +180,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
     feed: FlowerFeed | None,
     scaling: Scaling,
     oauth: OAuth,
+    vitals: Vitals,
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     """What begins before the doors open and ends after they closed."""
 
@@ -188,6 +190,7 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
         if feed is not None:
             feed.start()
         leading = asyncio.create_task(leadership.run())
+        feeling = asyncio.create_task(vitals.run())
         try:
             await leadership.is_leader.wait()  # doors open on a roster and open attempts that are known
             async with front.running(), guard.running():
@@ -195,7 +198,8 @@ def lifespan_of(  # noqa: PLR0917 - what begins and ends with the doors
         finally:
             await core.audit.close()
             leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
+            feeling.cancel()
+            await asyncio.gather(leading, feeling, return_exceptions=True)
             await asyncio.to_thread(sender.stop)
             if feed is not None:
                 await asyncio.to_thread(feed.stop)

@@ -97,6 +97,8 @@ class Views:
             unhealthy=member.unhealthy(),
             notes=dict(offer.notes),
             mirrors={server: list(projects) for server, projects in offer.mirrors.items()},
+            clock_ahead_s=member.load.clock_ahead_s,
+            silent_s=None if member.reported_at_s is None else self._clock.mono_s() - member.reported_at_s,
         )
 
     def circuits(self) -> list[CircuitView]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
@@ -36,9 +35,9 @@ from orchestrator.identity.ca import Authority
 from orchestrator.leader import Leadership
 from orchestrator.leading import leadership_of, lifespan_of
 from orchestrator.limits import api_settings, front_settings, redis_url_of, seal_secret, url_for_nodes
+from orchestrator.measuring import Measured, expiries_of, measured_of, watch
 from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
-from orchestrator.observability.metrics import FleetCollector, Metrics
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.refused_calls import RefusedCalls
 from orchestrator.scaling import scaling_of
@@ -90,13 +89,15 @@ async def build(
     core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
     fleet = fleet_of(core, views, settings)
-    registry = _measured(core, views)
-    scaling = scaling_of(core, url_for_nodes(settings, address), settings.renew_every_s, environ or {}, registry)
+    measured = measured_of(core, views, settings)
+    near = url_for_nodes(settings, address)
+    scaling = scaling_of(core, near, settings.renew_every_s, environ or {}, measured.registry)
     oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
-    front, guard = _fronts(settings, core, fleet, gates, oauth)
+    front, guard = _fronts(settings, core, fleet, gates, oauth, measured)
     authority = authority_for(settings, core.stores.clock)
+    watch(measured, core, leadership, lambda: scaling.loop.ended_at_s, expiries_of(settings, core, authority))
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
@@ -116,10 +117,12 @@ async def build(
         oauth=oauth.server,
         audit=core.audit,
         certificates=_certificates(authority, core),
-        registry=registry,
+        registry=measured.registry,
+        meter=measured.api,
+        objectives=measured.objectives,
         clock=core.stores.clock,
         extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *_console(settings, core)],
-        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth),
+        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth, measured.vitals),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
     )
@@ -142,22 +145,16 @@ def _console(settings: OrchestratorSettings, core: Core) -> list[BaseRoute]:
     return Console(PAGES, sessions=sessions, pulse=pulse, clock=clock, version=api_settings(settings).version).routes()
 
 
-def _measured(core: Core, views: Views) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    core.happenings.listen(Metrics(registry).hear)
-    registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
-    return registry
-
-
-def _fronts(
-    settings: OrchestratorSettings, core: Core, fleet: Fleet, gates: Gates, oauth: OAuth
+def _fronts(  # noqa: PLR0917 - two doors, and everything they need
+    settings: OrchestratorSettings, core: Core, fleet: Fleet, gates: Gates, oauth: OAuth, measured: Measured
 ) -> tuple[McpFront, GuardFront]:
     """Both MCP servers; to OAuth they are one resource."""
     wanted, clock = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url), core.stores.clock
     answers = AuditedAnswers(core.approvals, core.audit)
     front = McpFront(
-        RefusedCalls(fleet, core.audit), gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers
-    )
+        RefusedCalls(fleet, core.audit), gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers,
+        measured=measured.mcp,
+    )  # fmt: skip
     return front, guard_of(wanted, core, gates.mcp)
 
 

@@ -85,6 +85,8 @@ class Load(_Wire):
     """Share of memory in use, 0 to 1."""
     running: dict[Lane, int] = Field(default_factory=dict)
     waiting: dict[Lane, int] = Field(default_factory=dict)
+    clock_ahead_s: float | None = None
+    """Its wall clock less the orchestrator's, as answers taught it; None from a node that does not say."""
 
 
 class Offer(_Wire):

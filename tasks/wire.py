@@ -337,8 +337,9 @@ class NodeView(_Out):
     """What failed its health checks, in the same form."""
     notes: dict[str, str] = Field(default_factory=dict)
     """MCP server → what people should know of it, though calls go there."""
-    mirrors: dict[str, list[str]] = Field(default_factory=dict)
-    """Agents' servers → projects whose files they keep a copy of."""
+    mirrors: dict[str, list[str]] = Field(default_factory=dict, description="agents' servers → projects copied there")
+    clock_ahead_s: float | None = Field(default=None, description="its clock less the orchestrator's; null: not said")
+    silent_s: float | None = Field(default=None, description="since its last renewal; null: none came yet")
 
 
 class CircuitView(_Out):

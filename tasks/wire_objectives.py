@@ -42,3 +42,12 @@ class ObjectivesView(BaseModel):
     at: float = Field(description="seconds since the epoch: now")
     window_days: int = Field(description="over which Prometheus reckons the budget; this answer: since `since`")
     items: list[ObjectiveView]
+
+
+class TargetsView(BaseModel):
+    """A group of GET /v1/targets. Source: Prometheus, HTTP service discovery."""
+
+    model_config = ConfigDict(frozen=True)
+
+    targets: list[str] = Field(description="HOST:PORT")
+    labels: dict[str, str]

@@ -339,12 +339,10 @@ class Node:
             journal.probe()
             if self.ear is not None:
                 self.ear.look()
-            return Load(
-                cpu=psutil.cpu_percent() / 100,
-                memory=psutil.virtual_memory().percent / 100,
-                running=self.executor.counts(Phase.RUNNING),
-                waiting=self.executor.counts(Phase.WAITING),
-            )
+            cpu, memory = psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100
+            running, waiting = self.executor.counts(Phase.RUNNING), self.executor.counts(Phase.WAITING)
+            ahead_s = round(self._clock.off_s(), 3)
+            return Load(cpu=cpu, memory=memory, running=running, waiting=waiting, clock_ahead_s=ahead_s)
 
         return Membership(
             door=self.door,

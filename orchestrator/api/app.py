@@ -32,6 +32,7 @@ from orchestrator.api.keys import KeyDoor
 from orchestrator.api.leading import LeaderGuard
 from orchestrator.api.node_protocol import BlobDoor, NodeProtocol
 from orchestrator.api.oauth_clients import OAuthClients, OAuthDoor
+from orchestrator.api.objectives import ObjectivesDoor
 from orchestrator.api.openapi import document
 from orchestrator.api.operation import Operation
 from orchestrator.api.policy import PolicyDoor
@@ -44,8 +45,11 @@ from orchestrator.api.ports import (
     Erasure,
     Fleet,
     Keys,
+    Meter,
     Money,
     Nodes,
+    NoMeter,
+    Objectives,
     Policies,
     Scaling,
     Secrets,
@@ -92,13 +96,15 @@ def create_app(
     lifespan: Lifespan | None = None,
     leads: Callable[[], bool] | None = None,
     run_grants: RunGrants | None = None,
+    meter: Meter | None = None,
+    objectives: Objectives,
 ) -> Starlette:
     """The application. `extra_routes` (the MCP door's) come after ours and guard themselves.
 
     `leads` is asked before every request where there may be other orchestrators.
     `app.state.operations` holds the table it was made from.
     """
-    service = Service(registry or CollectorRegistry(), settings)
+    service = Service(registry or CollectorRegistry(), settings, fleet)
     operations = (
         *Invocations(fleet, clock or SystemClock(), settings, money).operations(),
         *Waits(fleet, settings).operations(),
@@ -117,6 +123,7 @@ def create_app(
         *(() if run_grants is None else RunGrantDoor(run_grants).operations()),
         *OAuthDoor(oauth).operations(),
         *AuditDoor(audit).operations(),
+        *ObjectivesDoor(objectives).operations(),
         *service.operations(),
     )
     service.document = orjson.dumps(document(operations, title=TITLE, version=settings.version))
@@ -125,7 +132,7 @@ def create_app(
     guard += [] if leads is None else [Middleware(LeaderGuard, leads=leads)]
     handlers: dict[Any, Any] = {404: _no_such_path, 500: _unexpected}
     app = Starlette(
-        routes=[*_routes(operations, verifier, settings, Auditor(audit)), *extra_routes],
+        routes=[*_routes(operations, verifier, settings, Auditor(audit), meter or NoMeter()), *extra_routes],
         middleware=guard,
         exception_handlers=handlers,
         lifespan=lifespan,
@@ -136,12 +143,12 @@ def create_app(
 
 
 def _routes(
-    operations: Sequence[Operation], verifier: Verifier, settings: ApiSettings, auditor: Auditor
+    operations: Sequence[Operation], verifier: Verifier, settings: ApiSettings, auditor: Auditor, meter: Meter
 ) -> list[Route]:
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(path, Door(methods, verifier, settings, auditor)) for path, methods in by_path.items()]
+    return [Route(path, Door(methods, verifier, settings, auditor, meter)) for path, methods in by_path.items()]
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:

@@ -49,6 +49,7 @@ from tasks.wire import (
     QueueView,
     ToolView,
 )
+from tasks.wire_objectives import ObjectivesView
 
 
 class Calls(Protocol):
@@ -239,6 +240,30 @@ class Blobs(Protocol):
     def stream(self, digest: str) -> AsyncGenerator[bytes, None]:
         """Raises NotFound."""
         ...
+
+
+class Meter(Protocol):
+    """What counts requests; times are its own."""
+
+    def begin(self) -> float: ...
+    def answered(self, operation: str, status: int, began_s: float, trace_id: str) -> None: ...
+
+
+class NoMeter:
+    """Nothing is counted."""
+
+    def begin(self) -> float:
+        """Any time."""
+        return 0.0
+
+    def answered(self, operation: str, status: int, began_s: float, trace_id: str) -> None:
+        """Nobody counts."""
+
+
+class Objectives(Protocol):
+    """The service level objectives, as far as this process measured them."""
+
+    def show(self) -> ObjectivesView: ...
 
 
 class Verifier(Protocol):

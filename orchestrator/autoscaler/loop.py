@@ -82,6 +82,8 @@ class ScaleLoop:
         self._held: dict[str, str] = {}
         """Pools that a fault kept from being decided or served in the last round, in words."""
         self._is_winding_down = False
+        self.ended_at_s: float | None = None
+        """When its last round ended, monotonic clock; None: none did."""
         self._wake, self._wound_down = asyncio.Event(), asyncio.Event()
 
     async def wind_down(self) -> None:
@@ -117,6 +119,7 @@ class ScaleLoop:
         await self._guarded("step", self._actuator.look if self._is_dry else self._actuator.step)
         await self._guarded("remember", self._remember)
         self.alerts = tuple(self._machine_alerts())
+        self.ended_at_s = self._clock.mono_s()
 
     @property
     def _is_dry(self) -> bool:

@@ -28,7 +28,7 @@ from orchestrator.autoscaler.cloud.provider import CloudProvider
 from orchestrator.autoscaler.events import Tell
 from orchestrator.autoscaler.loop import Decide, Fit, ScaleLoop, Sensors
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
-from orchestrator.autoscaler.show.scale_metrics import ScaleCollector, ScaleMetrics
+from orchestrator.autoscaler.show.scale_metrics import ScaleCollector, ScaleMetrics, SightCollector
 from tasks.clock import Clock
 
 
@@ -131,11 +131,12 @@ def autoscaler_of(
     metrics = ScaleMetrics(registry)
 
     made = machinery_of(given, metrics.hear)
-    registry.register(ScaleCollector(made.book, given.policies))
+    registry.register(ScaleCollector(made.book, given.policies, given.limits))
     loop = ScaleLoop(
         sensors=sensors(made), decide=decide, fit=fit, actuator=made.actuator, book=made.book, pools=given.pools,
         sweep=made.sweep, looks=made.looks, scale_log=ScaleLog(books=given.log, clock=given.clock),
         policies=given.policies, limits=given.limits,
         providers=given.clouds, read_at=made.read_at, clock=given.clock, tell=metrics.hear,
     )  # fmt: skip
+    registry.register(SightCollector(lambda: loop.observations))
     return Autoscaler(made, loop)

@@ -10,6 +10,7 @@ from typing import Any
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from orchestrator.front import exact_json
 from orchestrator.front.exchange import Exchange
@@ -25,7 +26,7 @@ from tasks.clock import Clock, SystemClock
 class McpFront:
     """The fleet's MCP server on HTTP. Make one per process; enter `running()` once.
 
-    `parse` reads a request's body; it may be stricter than JSON itself.
+    `parse` reads a request's body; it may be stricter than JSON itself. `measured` is put around the door.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class McpFront:
         *,
         parse: Callable[[bytes], Any] = exact_json.read,
         approvals: Approvals | None = None,
+        measured: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
-        self._settings = settings
+        self._settings, self._measured = settings, measured
         self._verifier = verifier
         self._parse = parse
         self._built = build_server(fleet, settings, clock or SystemClock(), approvals or NoApprovals())
@@ -64,7 +66,7 @@ class McpFront:
             has_sessions=self._settings.legacy_sessions,
             metadata=self._settings.resource_metadata,
         )
-        routes: list[BaseRoute] = [Route(self._settings.path, endpoint=guarded)]
+        routes: list[BaseRoute] = [Route(self._settings.path, endpoint=self._measured(guarded))]
         if self._settings.sse_path is not None:
             routes += sse_routes(self.server, self._verifier, self._settings, self._security)
         return routes

@@ -32,7 +32,7 @@ from orchestrator.front.ordinary import Ordinary, Recognizer
 from orchestrator.front.reply import LongReply, write_json
 from orchestrator.front.server import Built
 from orchestrator.front.settings import FrontSettings
-from orchestrator.front.who import AGAIN_KEY, SCOPE_KEY, SESSION_HEADER, request_key
+from orchestrator.front.who import AGAIN_KEY, METHOD_KEY, SCOPE_KEY, SESSION_HEADER, request_key
 from tasks.errors import FleetError
 from tasks.invocation import TERMINAL, Invocation, Lane, Principal
 from tasks.tool import ToolSpec
@@ -86,6 +86,7 @@ class Exchange:
             await _malformed(error, send)
             return
         headers = dict(scope["headers"])
+        scope[METHOD_KEY] = form.get("method") if isinstance(form, dict) else None
         ordinary = None
         if len(headers) == len(scope["headers"]) and self._recognizer.may_be(headers):
             ordinary = self._recognizer.read(headers, form)

@@ -15,6 +15,8 @@ from tasks.invocation import Principal
 SCOPE_KEY = "mcpfleet.principal"
 AGAIN_KEY = "mcpfleet.verify"
 """In a scope: whether its credential is still good; to be asked when a body was waited for."""
+METHOD_KEY = "mcpfleet.method"
+"""In a scope: the method of a request, as its body says; whoever counts requests looks for it."""
 SESSION_HEADER = "mcp-session-id"
 
 

@@ -93,6 +93,11 @@ class Authority:
         return self._root.public_bytes(PEM).decode()
 
     @property
+    def ends_at(self) -> float:
+        """When the first of its certificates ends, wall clock: at every start they are made anew."""
+        return self._issuing.not_valid_after_utc.timestamp()
+
+    @property
     def key_id(self) -> str:
         """Of the root's key, SHA-256 in hex: what people compare. Its certificate is made anew at every start."""
         key = self._root.public_key().public_bytes(

@@ -243,6 +243,12 @@ class Keys:
         await self._store.forget(key_id)
         self._rows.pop(key_id, None)
 
+    def ends(self) -> list[tuple[float, float]]:
+        """When each key that nobody traded for its successor was made, and when it ends; wall clock."""
+        rows = self._rows.values()
+        traded = {row.succeeds for row in rows}
+        return [(row.created_at, row.expires_at) for row in rows if row.expires_at and row.id not in traded]
+
     async def _forget_expired(self) -> None:
         before = self._clock.wall_s() - LISTED_AFTER_S
         for row in [one for one in self._rows.values() if one.expires_at is not None and one.expires_at < before]:

@@ -34,6 +34,11 @@ def dead_counts(reader: Reader, tenant: str | None, where: DeadFilter) -> list[D
     return [DeadCount(reason, letters, replayed) for reason, letters, replayed in rows]
 
 
+def dead_count(reader: Reader) -> int:
+    """How many dead letters nobody replayed or discarded."""
+    return int(reader.core.execute(select(func.count()).where(_D.replayed_as.is_(None))).scalar_one())
+
+
 def _conditions(tenant: str | None, where: DeadFilter) -> list[ColumnElement[bool]]:
     named = {"reason": where.reason, "tool": where.tool, "project": where.project}
     equal = {"tenant": tenant, "invocation_id": where.id, **named}

@@ -240,6 +240,10 @@ class Ledger:
         """How many there are of each reason."""
         return await self._readers.run(partial(dead_reads.dead_counts, tenant=tenant, where=where))
 
+    async def dead_count(self) -> int:
+        """Dead letters that nobody replayed or discarded."""
+        return await self._readers.run(dead_reads.dead_count)
+
     async def discard_dead(self, ids: Sequence[str]) -> int:
         """Delete dead letters, not their Invocations; how many there were."""
         wanted = tuple(ids)

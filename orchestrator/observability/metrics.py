@@ -1,15 +1,14 @@
-"""Prometheus metrics of the orchestrator. Each is incremented here and nowhere else.
+"""Prometheus metrics of calls. Each is incremented here and nowhere else.
 
-Names `mcp_*` are the user's; labels are bounded: tools and nodes of this fleet, constant words.
+Names `mcp_*` are the user's; labels are bounded: tools and pools of this fleet, constant words, and the first so many
+of each (tasks/labels.py). Waits and durations carry exemplars with the trace they are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from orchestrator.happenings import (
     Accepted,
@@ -22,10 +21,10 @@ from orchestrator.happenings import (
     ModelsUsed,
     Progressed,
 )
+from orchestrator.observability.calls import LiveCalls
 from orchestrator.observability.spend import SpendCounters
 from tasks.invocation import State
-from tasks.node import NodeState
-from tasks.wire import BacklogView, NodeView, PoolView
+from tasks.labels import TOOLS_MAX, WORDS_MAX, Bounded
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 
@@ -33,7 +32,9 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 class Metrics:
     """A listener of `Happenings`."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, calls: LiveCalls) -> None:
+        self._calls, self._tools, self._pools = calls, Bounded(TOOLS_MAX), Bounded(WORDS_MAX)
+        self._codes, self._endings, self._words = Bounded(WORDS_MAX), Bounded(WORDS_MAX), Bounded(WORDS_MAX)
         self._requests = Counter(
             "mcp_requests_total", "Invocations that ended, by tool and how", ["tool", "state"], registry=registry
         )
@@ -72,10 +73,12 @@ class Metrics:
             case Accepted():
                 self._accepted.inc()
             case AttemptReleased():
-                self._wait.labels(happening.lane.value).observe(max(0.0, happening.waited_s))
-                self._placements.labels(happening.pool, deciding(happening.reasons)).inc()
+                exemplar = self._calls.exemplar(happening.invocation_id)
+                self._wait.labels(happening.lane.value).observe(max(0.0, happening.waited_s), exemplar)
+                reason = self._words.of(deciding(happening.reasons))
+                self._placements.labels(self._pools.of(happening.pool), reason).inc()
             case AttemptEnded():
-                self._attempts.labels(happening.ending).inc()
+                self._attempts.labels(self._endings.of(happening.ending)).inc()
             case Ended():
                 self._ended(happening)
             case EntryRefused():
@@ -86,14 +89,16 @@ class Metrics:
                 return
 
     def _ended(self, ended: Ended) -> None:
-        self._requests.labels(ended.tool, ended.state.value).inc()
+        tool = self._tools.of(ended.tool)
+        self._requests.labels(tool, ended.state.value).inc()
         if ended.last is not None:
-            self._duration.labels(ended.tool).observe(max(0.0, ended.at - ended.last.released_at))
+            took_s = max(0.0, ended.at - ended.last.released_at)
+            self._duration.labels(tool).observe(took_s, self._calls.exemplar(ended.invocation_id))
         error = ended.outcome.error if ended.outcome else None
         if error is not None and ended.state is not State.CANCELLED:
-            self._errors.labels(error.code).inc()
+            self._errors.labels(self._codes.of(error.code)).inc()
         if ended.dead_reason is not None:
-            self._dead.labels(ended.dead_reason).inc()
+            self._dead.labels(self._codes.of(ended.dead_reason)).inc()
 
 
 def deciding(reasons: Iterable[str]) -> str:
@@ -104,41 +109,3 @@ def deciding(reasons: Iterable[str]) -> str:
             break
     word = last.partition(":")[0]
     return word if word.replace("_", "").replace(" ", "").isalpha() and len(word) < 40 else "other"  # noqa: PLR2004
-
-
-class FleetCollector(Collector):
-    """Gauges read from the fleet when scraped, so that nothing has to be kept up to date."""
-
-    def __init__(
-        self,
-        *,
-        nodes: Callable[[], list[NodeView]],
-        pools: Callable[[], list[PoolView]],
-        backlog: Callable[[], BacklogView],
-    ) -> None:
-        self._nodes, self._pools, self._backlog = nodes, pools, backlog
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One scrape."""
-        backlog = self._backlog()
-        depth = GaugeMetricFamily("mcp_task_queue_depth", "Calls that wait or are outstanding", labels=["kind"])
-        depth.add_metric(["waiting"], backlog.waiting)
-        depth.add_metric(["outstanding"], backlog.outstanding)
-        yield depth
-        yield GaugeMetricFamily(
-            "mcp_oldest_wait_seconds", "Age of the oldest waiting call", value=backlog.oldest_wait_s
-        )
-        health = GaugeMetricFamily("mcp_worker_health", "1: active with a good lease", labels=["node", "pool"])
-        active = GaugeMetricFamily("mcp_active_connections", "Attempts a node holds", labels=["node", "lane"])
-        for node in self._nodes():
-            is_well = node.state is NodeState.ACTIVE and node.lease_left_s > 0
-            health.add_metric([node.name, node.pool], 1.0 if is_well else 0.0)
-            for lane, held in node.outstanding.items():
-                active.add_metric([node.name, lane.value], held)
-        yield health
-        yield active
-        slots = GaugeMetricFamily("mcp_pool_slots", "Slots of a pool's nodes", labels=["pool", "lane"])
-        for pool in self._pools():
-            for lane, number in pool.slots.items():
-                slots.add_metric([pool.name, lane.value], number)
-        yield slots

@@ -34,6 +34,7 @@ from orchestrator.testing.doors import (
 )
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
+from orchestrator.testing.objectives import objectives_of
 from orchestrator.testing.scaling import scale_views
 from orchestrator.testing.secrets import NoErasure, memory_secrets
 from tasks.clock import SystemClock
@@ -76,6 +77,7 @@ def fake_app(
         oauth=None if oauth is None else oauth.server,
         extra_routes=() if oauth is None else oauth.routes(),
         audit=audit or memory_audit(),
+        objectives=objectives_of(SystemClock()),
     )
 
 

@@ -27,6 +27,7 @@ from orchestrator.testing.blobs import MemoryBlobs
 from orchestrator.testing.doors import FakeNodes, NoApprovals, NoPolicies
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.money import MemoryMoney
+from orchestrator.testing.objectives import objectives_of
 from orchestrator.testing.scaling import scale_views
 from orchestrator.testing.secrets import NoErasure, new_ring
 from tasks.clock import SystemClock
@@ -243,6 +244,7 @@ async def api(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
         FakeFleet(), FakeNodes(), MemoryBlobs(), tokens, ApiSettings(), enrolments=nobody, keys=nobody,
         challenges=nobody, scaling=scale_views(), money=MemoryMoney(), approvals=NoApprovals(), secrets=desk.of,
         erasure=NoErasure(), policies=NoPolicies(), audit=memory_audit(),
+        objectives=objectives_of(SystemClock()),
     )  # fmt: skip
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     transport = httpx.ASGITransport(app)

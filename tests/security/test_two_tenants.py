@@ -101,6 +101,8 @@ TABLE: dict[str, tuple[str, Any]] = {
     "audit_key": (SHARED, None),
     "health": (SHARED, None),
     "metrics": (CLOSED, None),
+    "objectives": (SHARED, None),
+    "targets": (CLOSED, None),
     "openapi": (SHARED, None),
 }
 MAY_BE = {HIDDEN: {403, 404}, CLOSED: {403, 404, 503}, EMPTY: {200, 403}}

@@ -276,7 +276,7 @@ async def test_what_happens_is_counted() -> None:
     world = World(replace(POLICY, ladder=(replace(FIRST, price_eur_h=0.5),)))
     registry = CollectorRegistry()
     metrics = ScaleMetrics(registry)
-    registry.register(ScaleCollector(world.parts.book, [POOL]))
+    registry.register(ScaleCollector(world.parts.book, {POOL: replace(POLICY, budget_eur_h=2.0)}, FleetLimits()))
     await world.rounds(12, target=2)
     loop = loop_of(world, Sensors(world))
     await turn(world, loop, 1)
@@ -288,6 +288,7 @@ async def test_what_happens_is_counted() -> None:
     assert f'mcpfleet_scale_cost_eur_per_hour{{pool="{POOL}"}} 1.0' in text
     assert f'mcpfleet_scale_boot_seconds_count{{pool="{POOL}",provider="near"}} 2.0' in text
     assert "mcpfleet_scale_decisions_total" in text
+    assert f'mcpfleet_scale_budget_eur_per_hour{{pool="{POOL}"}} 2.0' in text
 
 
 class TwoPools(Sensors):

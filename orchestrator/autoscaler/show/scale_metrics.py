@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -25,7 +25,8 @@ from orchestrator.autoscaler.events import (
     ScaleEvent,
     TakenBack,
 )
-from orchestrator.autoscaler.values import ClaimState
+from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
+from orchestrator.autoscaler.values import ClaimState, Observation
 
 BOOT_S = (1, 2, 5, 10, 20, 30, 60, 90, 120, 180, 300, 600, 900, 1800)
 LOST = "lost"
@@ -106,10 +107,10 @@ class ScaleMetrics:
 
 
 class ScaleCollector(Collector):
-    """Gauges read from the claims when scraped."""
+    """Gauges read from the claims and the pools file when scraped."""
 
-    def __init__(self, book: ClaimBook, pools: Iterable[str]) -> None:
-        self._book, self._pools = book, tuple(pools)
+    def __init__(self, book: ClaimBook, policies: Mapping[str, ScalePolicy], limits: FleetLimits) -> None:
+        self._book, self._policies, self._limits = book, policies, limits
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One scrape."""
@@ -120,10 +121,56 @@ class ScaleCollector(Collector):
         cost = GaugeMetricFamily(
             "mcpfleet_scale_cost_eur_per_hour", "What machines cost an hour, where prices are known", labels=["pool"]
         )
-        for pool in sorted({*self._pools, *states}):
+        for pool in sorted({*self._policies, *states}):
             for state in ClaimState:
                 if state is not ClaimState.GONE:
                     machines.add_metric([pool, state.value], states[pool][state])
             cost.add_metric([pool], cost_eur_h(self._book.standing(pool)))
-        yield machines
-        yield cost
+        yield from (machines, cost, self._budgets(), self._fleet_budget())
+
+    def _budgets(self) -> GaugeMetricFamily:
+        budgets = GaugeMetricFamily(
+            "mcpfleet_scale_budget_eur_per_hour", "What a pool may cost an hour, where it has a limit", labels=["pool"]
+        )
+        for pool, policy in self._policies.items():
+            if policy.budget_eur_h is not None:
+                budgets.add_metric([pool], policy.budget_eur_h)
+        return budgets
+
+    def _fleet_budget(self) -> GaugeMetricFamily:
+        budget = GaugeMetricFamily(
+            "mcpfleet_scale_fleet_budget_eur_per_hour", "What all pools may cost an hour, where there is a limit"
+        )
+        if self._limits.budget_eur_h is not None:
+            budget.add_metric([], self._limits.budget_eur_h)
+        return budget
+
+
+class SightCollector(Collector):
+    """What the last round saw, as far as it was decided on."""
+
+    def __init__(self, seen: Callable[[], Mapping[str, Observation]]) -> None:
+        self._seen = seen
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One scrape."""
+        waiting = GaugeMetricFamily(
+            "mcpfleet_scale_seen_waiting", "Calls that wait, as the autoscaler sees them", labels=["pool", "lane"]
+        )
+        arrivals = GaugeMetricFamily(
+            "mcpfleet_scale_seen_arrivals_per_second", "Arrivals of the last minute", labels=["pool", "lane"]
+        )
+        wait = GaugeMetricFamily(
+            "mcpfleet_scale_seen_wait_p95_seconds", "Queue wait of its window", labels=["pool", "lane"]
+        )
+        blind = GaugeMetricFamily(
+            "mcpfleet_scale_blind", "1: what it sees of the pool cannot be trusted", labels=["pool"]
+        )
+        for pool, seen in self._seen().items():
+            blind.add_metric([pool], 1.0 if seen.missing else 0.0)
+            for lane, one in seen.lanes.items():
+                waiting.add_metric([pool, lane.value], one.waiting)
+                arrivals.add_metric([pool, lane.value], one.arrivals_per_s)
+                if one.wait_p95_s is not None:
+                    wait.add_metric([pool, lane.value], one.wait_p95_s)
+        yield from (waiting, arrivals, wait, blind)

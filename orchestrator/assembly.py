@@ -244,7 +244,7 @@ def views_of(core: Core) -> Views:
         paused=core.dispatcher.paused,
         waiting_in_pool=core.dispatcher.waiting_in_pool,
         projects_of=core.dispatcher.projects_of,
-        circuits=core.circuits.open_at,
+        circuits=core.circuits,
         asking=core.approvals.waiting,
         clock=core.stores.clock,
     )

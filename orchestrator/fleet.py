@@ -15,8 +15,9 @@ from orchestrator.happenings import Accepted, AttemptEnded, Ended, Happening
 from orchestrator.intake.check import Intake
 from orchestrator.intake.story import Story, brief
 from orchestrator.intake.watch import REREAD_S, Watch
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.values import Accepted as AcceptedRow
-from orchestrator.ledger.values import DeadLetter, Filter, NewInvocation, Waiting
+from orchestrator.ledger.values import Filter, NewInvocation, Waiting
 from orchestrator.views import Views
 from tasks.clock import Clock
 from tasks.errors import FleetError, LedgerDown, NotFound, WrongState
@@ -26,7 +27,7 @@ from tasks.outcome import Outcome
 from tasks.queues import node_queue, pool_queue
 from tasks.scopes import Scope, require
 from tasks.tool import ToolSpec
-from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
+from tasks.wire import BacklogView, CircuitView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
 
 DEAD_BATCH = 1000
 DEAD = frozenset({State.FAILED, State.EXPIRED, State.LOST})
@@ -227,6 +228,10 @@ class Fleet:
         """Every Celery queue and its depth."""
         return await self._views.queues()
 
+    def circuits(self) -> list[CircuitView]:
+        """Every circuit that something failed behind of late."""
+        return self._views.circuits()
+
     def backlog(self) -> BacklogView:
         """What waits in the ledger."""
         return self._dispatch.backlog()
@@ -244,10 +249,14 @@ class Fleet:
         return view
 
     async def dead_letters(
-        self, principal: Principal, reason: str | None, cursor: str | None, limit: int
+        self, principal: Principal, where: DeadFilter, cursor: str | None, limit: int
     ) -> tuple[list[DeadLetter], str | None]:
         """What ended badly, newest first."""
-        return await self._books.dead_letters(tenant=principal.tenant, reason=reason, cursor=cursor, limit=limit)
+        return await self._books.dead_letters(tenant=principal.tenant, where=where, cursor=cursor, limit=limit)
+
+    async def dead_counts(self, principal: Principal, where: DeadFilter) -> list[DeadCount]:
+        """How many there are of each reason, the most first."""
+        return await self._books.dead_counts(principal.tenant, where)
 
     async def replay_dead(self, ids: Sequence[str] | None, principal: Principal) -> list[Invocation]:
         """Replay these dead letters, or all that were not replayed yet: every one of them, or none."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from orchestrator.ledger.dead_values import EVERY, DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.values import Accepted as AcceptedRow
-from orchestrator.ledger.values import Cancelled, DeadLetter, Filter, NewInvocation, Waiting
+from orchestrator.ledger.values import Cancelled, Filter, NewInvocation, Waiting
 from tasks.invocation import Call, Invocation, Principal
 from tasks.node import NodeState
 from tasks.tool import ToolSpec
@@ -24,8 +25,9 @@ class Books(Protocol):
         self, where: Filter, *, cursor: str | None, limit: int
     ) -> tuple[list[Invocation], str | None]: ...
     async def dead_letters(
-        self, *, tenant: str | None, reason: str | None = None, cursor: str | None = None, limit: int = 100
+        self, *, tenant: str | None, where: DeadFilter = EVERY, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[DeadLetter], str | None]: ...
+    async def dead_counts(self, tenant: str | None, where: DeadFilter = EVERY) -> list[DeadCount]: ...
     async def discard_dead(self, ids: Sequence[str]) -> int: ...
 
 

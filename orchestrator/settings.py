@@ -179,6 +179,10 @@ class OrchestratorSettings(BaseModel):
     """Tools whose calls have a row each in the audit log, as globs separated by commas; a row is one more commit."""
     audit_retention_days: float = Field(default=0.0, ge=0)
     """Older rows of the audit log are sealed by a checkpoint and removed; 0: never, for it is small."""
+    console: bool = True
+    """Serve the web console under /console. On, because it shows nobody more than their credential shows elsewhere."""
+    console_idle_s: float = Field(default=8 * 3600.0, ge=60)
+    """A login there ends after so long without a page asked for: a working day."""
     flower_feed: bool = True
     """Tell Flower every task by Celery's event format, in batches."""
     flower_history_calls: int = Field(default=1000, ge=0, le=20_000)

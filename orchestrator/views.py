@@ -26,7 +26,7 @@ from tasks.node import NodeState
 from tasks.pool import PoolPolicy, Strategy
 from tasks.queues import node_queue, pool_queue
 from tasks.tool import ToolSpec
-from tasks.wire import EventView, NodeView, PoolView, QueueView, ToolView
+from tasks.wire import CircuitView, EventView, NodeView, PoolView, QueueView, ToolView
 
 
 class Occupancy(Protocol):
@@ -34,6 +34,13 @@ class Occupancy(Protocol):
 
     def held(self, node: str, lane: Lane) -> int: ...
     def held_in_pool(self, pool: str, lane: Lane) -> int: ...
+
+
+class Circuits(Protocol):
+    """Circuit breakers."""
+
+    def open_at(self, node: str, incarnation: str) -> Mapping[str, str]: ...
+    def listing(self) -> list[CircuitView]: ...
 
 
 class Views:
@@ -49,7 +56,7 @@ class Views:
         paused: Callable[[], frozenset[tuple[str, str]]],
         waiting_in_pool: Callable[[str], int],
         projects_of: Callable[[str], list[str]],
-        circuits: Callable[[str, str], Mapping[str, str]],
+        circuits: Circuits,
         asking: Callable[[str], Sequence[ApprovalRow]],
         clock: Clock,
     ) -> None:
@@ -86,13 +93,17 @@ class Views:
             version=offer.version,
             url=offer.url,
             projects=self._projects_of(member.name),
-            circuits=dict(self._circuits(member.name, member.incarnation)),
+            circuits=dict(self._circuits.open_at(member.name, member.incarnation)),
             unhealthy=member.unhealthy(),
             notes=dict(offer.notes),
             mirrors={server: list(projects) for server, projects in offer.mirrors.items()},
             clock_ahead_s=member.load.clock_ahead_s,
             silent_s=None if member.reported_at_s is None else self._clock.mono_s() - member.reported_at_s,
         )
+
+    def circuits(self) -> list[CircuitView]:
+        """Every circuit that something failed behind of late."""
+        return self._circuits.listing()
 
     def with_life(self, invocation: Invocation) -> Invocation:
         """The same, with what it asks of people, and when the MCP server of what runs was last heard of."""

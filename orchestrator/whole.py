@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
@@ -20,6 +21,10 @@ from orchestrator.at_rest import keys_of, ledger_of
 from orchestrator.audit.answers import AuditedAnswers
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.certificates import Certificates
+from orchestrator.console.frame import Console
+from orchestrator.console.live import Pulse
+from orchestrator.console.pages import PAGES
+from orchestrator.console.session import Sessions
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
@@ -30,7 +35,7 @@ from orchestrator.guarding import RunGuard, guard_of
 from orchestrator.identity.ca import Authority
 from orchestrator.leader import Leadership
 from orchestrator.leading import leadership_of, lifespan_of
-from orchestrator.limits import api_settings, front_settings, redis_url_of, url_for_nodes
+from orchestrator.limits import api_settings, front_settings, redis_url_of, seal_secret, url_for_nodes
 from orchestrator.measuring import Measured, expiries_of, measured_of, watch
 from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
@@ -124,7 +129,7 @@ async def build(
         meter=measured.api,
         objectives=measured.objectives,
         clock=core.stores.clock,
-        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes()],
+        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *_console(settings, core)],
         lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth, measured.vitals),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
@@ -142,6 +147,15 @@ def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
 def _traced(core: Core, spans: Spans | None) -> None:
     if spans is not None:
         core.happenings.listen(SpanFeed(spans, get=core.stores.ledger.get, clock=core.stores.clock).hear)
+
+
+def _console(settings: OrchestratorSettings, core: Core) -> list[BaseRoute]:
+    if not settings.console:
+        return []
+    pulse, clock = Pulse(), core.stores.clock
+    core.happenings.listen(pulse.beat)
+    sessions = Sessions(seal_secret(settings), idle_s=settings.console_idle_s, clock=clock)
+    return Console(PAGES, sessions=sessions, pulse=pulse, clock=clock, version=api_settings(settings).version).routes()
 
 
 def _fronts(  # noqa: PLR0917 - two doors, and everything they need

@@ -134,6 +134,10 @@ class ScalePoolView(_Out):
     decision: ScaleDecisionView | None
     refused: int = 0
     """Orders that a cloud refused just now; they are no machines."""
+    cost_today_eur: float = 0.0
+    """Since midnight, UTC: price times time, of machines that are gone too."""
+    cost_week_eur: float = 0.0
+    """Of the last seven days."""
 
 
 class ScaleView(_Out):
@@ -150,6 +154,9 @@ class ScaleView(_Out):
     """Of machines and clouds, beside those of decisions."""
     note: str = ""
     """Why there is nothing to see."""
+    cost_today_eur: float = 0.0
+    """Since midnight, UTC, of all machines, those of pools that are sized no more too."""
+    cost_week_eur: float = 0.0
 
 
 class MachineView(_Out):

@@ -45,3 +45,28 @@ class AuditKeyView(BaseModel):
 
     key: str = Field(description="its JWK thumbprint, RFC 7638")
     pem: str
+
+
+class AuditFindingView(BaseModel):
+    """One thing that is wrong with the log."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    text: str
+    do: str
+
+
+class AuditReportView(BaseModel):
+    """What a look at every row found, by the orchestrator's own key: `mcpfleet audit verify` can use kept ones."""
+
+    model_config = ConfigDict(frozen=True)
+
+    is_sound: bool
+    rows: int
+    first: int
+    last: int
+    signed_up_to: int = Field(description="the newest row that a good signature agrees with; 0: none")
+    checkpoints: int = Field(description="with a good signature")
+    findings: list[AuditFindingView]
+    unnamed: int = Field(description="findings beyond those listed")

@@ -6,6 +6,8 @@ see checkpoints. Refuses to write rows: `door.py` and the desks do.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Protocol
 
@@ -20,9 +22,41 @@ from tasks.errors import NotFound
 from tasks.invocation import FLEET_TENANT, Principal
 from tasks.scopes import Scope
 from tasks.wire import Page
-from tasks.wire_audit import AuditKeyView, AuditRowView, CheckpointView
+from tasks.wire_audit import AuditFindingView, AuditKeyView, AuditReportView, AuditRowView, CheckpointView
 
 PAGE_MAX = 1000
+
+
+class Finding(Protocol):
+    """One thing that is wrong."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def do(self) -> str: ...
+
+
+class Report(Protocol):
+    """What a look at the whole log found."""
+
+    @property
+    def is_sound(self) -> bool: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+    @property
+    def signed_up_to(self) -> int: ...
+    @property
+    def checkpoints(self) -> int: ...
+    @property
+    def findings(self) -> Sequence[Finding]: ...
+    @property
+    def unnamed(self) -> int: ...
 
 
 class Log(Audit, Protocol):
@@ -34,6 +68,7 @@ class Log(Audit, Protocol):
     async def oldest(self, where: AuditFilter, cursor: str | None, limit: int) -> tuple[list[AuditRow], str | None]: ...
     async def checkpoints(self) -> list[CheckpointRow]: ...
     async def checkpoint(self) -> CheckpointRow | None: ...
+    async def check(self) -> Report: ...
     def public_key(self) -> tuple[str, str]: ...
 
 
@@ -57,10 +92,11 @@ class AuditQuery(BaseModel):
 
 
 class AuditDoor:
-    """Four operations."""
+    """Rows, checkpoints, the key."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._one_at_a_time = asyncio.Lock()
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -73,6 +109,9 @@ class AuditDoor:
             Operation("POST", "/v1/audit/checkpoints", "audit_checkpoint", Scope.AUDIT_READ,
                       "Sign the newest row of the audit log now", self.checkpoint,
                       {201: Answer("the checkpoint", CheckpointView)}, errors=(404,), tag="audit"),
+            Operation("POST", "/v1/audit:verify", "verify_audit", Scope.AUDIT_READ,
+                      "Look at every row of the audit log, and what was signed", self.verify,
+                      {200: Answer("what was found", AuditReportView)}, tag="audit"),
             Operation("GET", "/v1/audit/key", "audit_key", Scope.AUDIT_READ,
                       "The public key of the audit log's checkpoints", self.key,
                       {200: Answer("the key", AuditKeyView)}, tag="audit"),
@@ -106,6 +145,25 @@ class AuditDoor:
         if signed is None:
             raise NotFound("row of the audit log", "newest")
         return model(CheckpointView(**asdict(signed)), status=201)
+
+    async def verify(self, ask: Ask) -> Reply:
+        """POST /v1/audit:verify."""
+        _whole(ask.principal)
+        async with self._one_at_a_time:
+            report = await self._log.check()
+        findings = [AuditFindingView(seq=one.seq, text=one.text, do=one.do) for one in report.findings]
+        return model(
+            AuditReportView(
+                is_sound=report.is_sound,
+                rows=report.rows,
+                first=report.first,
+                last=report.last,
+                signed_up_to=report.signed_up_to,
+                checkpoints=report.checkpoints,
+                findings=findings,
+                unnamed=report.unnamed,
+            )
+        )
 
     async def key(self, _ask: Ask) -> Reply:
         """GET /v1/audit/key."""

@@ -25,6 +25,7 @@ UNAUDITED: Mapping[str, str] = {
     "replay": "a new call, linked to the old in the ledger",
     "wait_for_many": "reads",
     "plan_scale": "reads",
+    "verify_audit": "reads",
     "replay_scale": "reads",
     "renew": "every node, every two seconds",
     "claim": "a node's ordinary work: the ledger has whose attempt it is",

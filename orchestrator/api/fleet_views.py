@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api import views
@@ -9,11 +11,14 @@ from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Graveyard
 from orchestrator.api.ports import Operations as Steering
 from orchestrator.api.reply import Reply, listing, model
+from orchestrator.ledger.dead_values import DeadFilter
 from tasks.errors import NotFound
 from tasks.invocation import FLEET_TENANT
 from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
+    CircuitView,
+    DeadCountView,
     DeadLetterView,
     DiscardRequest,
     DiscardView,
@@ -34,8 +39,22 @@ class DeadQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     reason: str | None = Field(None, max_length=64)
+    tool: str | None = Field(None, max_length=256)
+    project: str | None = Field(None, max_length=256)
+    until: float | None = Field(None, allow_inf_nan=False, description="ended at or before, seconds since the epoch")
+    unanswered: bool = Field(default=False, description="only those that were not replayed")
     cursor: str | None = Field(None, min_length=1, max_length=200, description="`next` of the page before")
     limit: int = Field(50, ge=1, le=500)
+
+
+class DeadCountQuery(BaseModel):
+    """Which dead letters are counted."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str | None = Field(None, max_length=64)
+    tool: str | None = Field(None, max_length=256)
+    project: str | None = Field(None, max_length=256)
+    until: float | None = Field(None, allow_inf_nan=False, description="ended at or before, seconds since the epoch")
 
 
 class FleetViews:
@@ -66,6 +85,9 @@ class FleetViews:
             Operation("GET", "/v1/queues", "list_queues", Scope.FLEET_READ,
                       "Celery queues and what waits in them", self.queues,
                       {200: Answer("all of them", Page[QueueView])}, tag="fleet"),
+            Operation("GET", "/v1/circuits", "list_circuits", Scope.FLEET_READ,
+                      "Circuit breakers that something failed behind", self.circuits,
+                      {200: Answer("all of them", Page[CircuitView])}, tag="fleet"),
             Operation("GET", "/v1/backlog", "backlog", Scope.FLEET_READ,
                       "What waits in the ledger", self.backlog,
                       {200: Answer("the backlog", BacklogView)}, tag="fleet"),
@@ -105,6 +127,10 @@ class FleetViews:
         """GET /v1/queues."""
         return listing(await self._fleet.queues())
 
+    async def circuits(self, _ask: Ask) -> Reply:
+        """GET /v1/circuits."""
+        return listing(self._fleet.circuits())
+
     async def backlog(self, ask: Ask) -> Reply:
         """GET /v1/backlog. Projects' names are for the fleet's own tenant; the numbers in all are for everybody."""
         seen = self._fleet.backlog()
@@ -131,6 +157,12 @@ class DeadLetters:
             Operation("GET", "/v1/dead-letters", "list_dead", Scope.INVOCATIONS_READ,
                       "Dead letters, newest first", self.list,
                       {200: Answer("one page", Page[DeadLetterView])}, query=DeadQuery, tag="dead letters"),
+            Operation("GET", "/v1/dead-letters:count", "count_dead", Scope.INVOCATIONS_READ,
+                      "How many dead letters there are, by reason", self.count,
+                      {200: Answer("the most first", Page[DeadCountView])}, query=DeadCountQuery, tag="dead letters"),
+            Operation("GET", "/v1/dead-letters/{id}", "show_dead", Scope.INVOCATIONS_READ,
+                      "One dead letter, by its Invocation's id", self.show,
+                      {200: Answer("the letter", DeadLetterView)}, errors=(404,), tag="dead letters"),
             Operation("POST", "/v1/dead-letters:replay", "replay_dead", Scope.INVOCATIONS_WRITE,
                       "Make new Invocations of dead letters",
                       self.replay, {202: Answer("the new ones", Page[InvocationView])}, body=ReplayRequest,
@@ -143,8 +175,24 @@ class DeadLetters:
     async def list(self, ask: Ask) -> Reply:
         """GET /v1/dead-letters."""
         query = ask.query(DeadQuery)
-        letters, cursor = await self._graveyard.dead_letters(ask.principal, query.reason, query.cursor, query.limit)
+        where = DeadFilter(None, query.reason, query.tool, query.project, query.until, query.unanswered)
+        letters, cursor = await self._graveyard.dead_letters(ask.principal, where, query.cursor, query.limit)
         return listing([views.dead_letter(letter) for letter in letters], cursor)
+
+    async def count(self, ask: Ask) -> Reply:
+        """GET /v1/dead-letters:count."""
+        query = ask.query(DeadCountQuery)
+        where = DeadFilter(None, query.reason, query.tool, query.project, query.until)
+        return listing(
+            [DeadCountView(**asdict(one)) for one in await self._graveyard.dead_counts(ask.principal, where)]
+        )
+
+    async def show(self, ask: Ask) -> Reply:
+        """GET /v1/dead-letters/{id}."""
+        letters, _ = await self._graveyard.dead_letters(ask.principal, DeadFilter(ask.path["id"]), None, 1)
+        if not letters:
+            raise NotFound("dead letter", ask.path["id"])
+        return model(views.dead_letter(letters[0]))
 
     async def replay(self, ask: Ask) -> Reply:
         """POST /v1/dead-letters:replay."""

@@ -39,8 +39,13 @@ class ListQuery(BaseModel):
     project: str | None = None
     tool: str | None = None
     node: str | None = None
+    lane: Lane | None = None
+    principal: str | None = Field(None, max_length=200, description="who called")
     state: list[State] = Field(default_factory=list, description="repeat for several")
     since: float | None = Field(None, allow_inf_nan=False, description="accepted at or after, seconds since the epoch")
+    took: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="seconds: took at least so long, or has lasted so long by now"
+    )
     cursor: str | None = Field(None, min_length=1, max_length=200, description="`next` of the page before")
     limit: int = Field(50, ge=1, le=500)
 
@@ -122,8 +127,12 @@ class Invocations:
             project=query.project,
             tool=query.tool,
             node=query.node,
+            lane=query.lane,
             states=frozenset(query.state),
             since=query.since,
+            principal=query.principal,
+            took_s=query.took,
+            now=self._clock.wall_s(),
         )
         found, cursor = await self._calls.listing(where, ask.principal, query.cursor, query.limit)
         return listing([views.invocation(one) for one in found], cursor)

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import Protocol
 
 from orchestrator.ledger.approval_values import ApprovalRow
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
-from orchestrator.ledger.values import Cost, CostsQuery, DeadLetter, Filter, SpendRow
+from orchestrator.ledger.values import Cost, CostsQuery, Filter, SpendRow
 from orchestrator.presented import Presented
 from tasks.approval import ApprovalState, Verdict
 from tasks.erasure_wire import ErasureView
@@ -40,6 +41,7 @@ from tasks.scale_wire import (
 from tasks.secret_wire import SecretRequest, SecretsReply, SecretView
 from tasks.wire import (
     BacklogView,
+    CircuitView,
     EventView,
     ExplainView,
     NodeView,
@@ -73,6 +75,7 @@ class Operations(Protocol):
     def nodes(self) -> list[NodeView]: ...
     def pools(self) -> list[PoolView]: ...
     async def queues(self) -> list[QueueView]: ...
+    def circuits(self) -> list[CircuitView]: ...
     def backlog(self) -> BacklogView: ...
     async def pause(self, kind: str, name: str, is_paused: bool) -> None: ...
     async def set_node_state(self, name: str, state: NodeState) -> NodeView: ...
@@ -82,8 +85,9 @@ class Graveyard(Protocol):
     """Dead letters."""
 
     async def dead_letters(
-        self, principal: Principal, reason: str | None, cursor: str | None, limit: int
+        self, principal: Principal, where: DeadFilter, cursor: str | None, limit: int
     ) -> tuple[list[DeadLetter], str | None]: ...
+    async def dead_counts(self, principal: Principal, where: DeadFilter) -> list[DeadCount]: ...
     async def replay_dead(self, ids: Sequence[str] | None, principal: Principal) -> list[Invocation]: ...
     async def discard_dead(self, ids: Sequence[str], principal: Principal) -> int: ...
 

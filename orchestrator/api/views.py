@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from orchestrator.ledger.values import DeadLetter
+from orchestrator.ledger.dead_values import DeadLetter
 from tasks.invocation import Attempt, Invocation
 from tasks.outcome import ErrorInfo
 from tasks.wire import DeadLetterView, ErrorView

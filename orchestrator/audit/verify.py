@@ -66,7 +66,9 @@ def verify(rows: Iterable[AuditRow], own: Sequence[CheckpointRow], kept: Sequenc
         kept: checkpoints that were kept elsewhere.
         keys: of the orchestrators whose signature counts.
     """
-    return _Look(_good(own, kept, keys, report := Report()), report).at(rows)
+    look = Look(own, kept, keys)
+    look.see(rows)
+    return look.end()
 
 
 def _good(own: Sequence[CheckpointRow], kept: Sequence[CheckpointRow], keys: Keys, report: Report) -> list[Checkpoint]:
@@ -86,17 +88,19 @@ def _good(own: Sequence[CheckpointRow], kept: Sequence[CheckpointRow], keys: Key
     return sorted(found, key=lambda one: one.seq)
 
 
-class _Look:
-    """One pass."""
+class Look:
+    """One pass over the log, in portions: `see` each in order, then `end`. Arguments as `verify`."""
 
-    def __init__(self, good: list[Checkpoint], report: Report) -> None:
-        self._good, self._report = good, report
+    def __init__(self, own: Sequence[CheckpointRow], kept: Sequence[CheckpointRow], keys: Keys) -> None:
+        self._report = Report()
+        self._good = good = _good(own, kept, keys, self._report)
         self._at: dict[int, list[Checkpoint]] = {}
         for one in good:
             self._at.setdefault(one.seq, []).append(one)
         self._before: AuditRow | None = None
 
-    def at(self, rows: Iterable[AuditRow]) -> Report:
+    def see(self, rows: Iterable[AuditRow]) -> None:
+        """The next rows."""
         report = self._report
         for row in rows:
             self._follows(row)
@@ -105,9 +109,13 @@ class _Look:
             self._signed(row)
             report.rows += 1
             self._before = row
+
+    def end(self) -> Report:
+        """There are no more."""
+        report = self._report
         report.last = 0 if self._before is None else self._before.seq
         report.last_hash = "" if self._before is None else self._before.hash
-        self._end()
+        self._complete()
         return report
 
     def _follows(self, row: AuditRow) -> None:
@@ -157,7 +165,7 @@ class _Look:
                     f"something in rows {report.signed_up_to + 1} to {row.seq}",
                 )
 
-    def _end(self) -> None:
+    def _complete(self) -> None:
         report = self._report
         missing = [one.seq for one in self._good if one.seq > report.last]
         if missing:

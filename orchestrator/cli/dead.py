@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from orchestrator.cli import paint
-from orchestrator.cli.api import Api, listed
+from orchestrator.cli.api import Api, Params, listed
 from orchestrator.cli.desk import JsonFlag, LimitOption, desk_of
 from orchestrator.cli.durations import ago
 from orchestrator.cli.exits import BadInput
@@ -24,18 +24,26 @@ SET_MAX = 1000
 
 dead = typer.Typer(no_args_is_help=True, help="Dead letters: what ended badly, and doing it again.")
 ReasonFilter = Annotated[str | None, typer.Option("--reason", help="Only this reason, e.g. retries_exhausted.")]
+ToolFilter = Annotated[str | None, typer.Option("--tool", help="Only this tool.")]
+ProjectFilter = Annotated[str | None, typer.Option("--project", help="Only of this project.")]
 IdsOptional = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Ids, or their last characters.")]
 AllFlag = Annotated[bool, typer.Option("--all", "-a", help="Every dead letter.")]
 
 
 @dead.command("list")
 def list_dead(
-    ctx: typer.Context, reason: ReasonFilter = None, limit: LimitOption = 50, as_json: JsonFlag = False
+    ctx: typer.Context,
+    *,
+    reason: ReasonFilter = None,
+    tool: ToolFilter = None,
+    project: ProjectFilter = None,
+    limit: LimitOption = 50,
+    as_json: JsonFlag = False,
 ) -> None:
     """List dead letters, newest first."""
     desk = desk_of(ctx)
     with desk.api() as api:
-        found = _letters(api, reason, limit)
+        found = _letters(api, limit, {"reason": reason, "tool": tool, "project": project})
     if as_json:
         desk.screen.json(found)
         return
@@ -91,7 +99,7 @@ def discard(
     with desk.api() as api:
         ids = _ids(api, invocations, all_letters=all_letters)
         if ids is None:
-            ids = [letter.id for letter in _letters(api, None, ALL)]
+            ids = [letter.id for letter in _letters(api, ALL)]
         count = 0
         for start in range(0, len(ids), SET_MAX):
             body = {"ids": ids[start : start + SET_MAX]}
@@ -102,10 +110,9 @@ def discard(
         desk.screen.note(f"[green]✓[/] {count} discarded")
 
 
-def _letters(api: Api, reason: str | None, limit: int) -> list[DeadLetterView]:
-    return list(
-        listed(api.pages("/v1/dead-letters", DeadLetterView, {"reason": reason, "limit": min(limit, PAGE_MAX)}), limit)
-    )
+def _letters(api: Api, limit: int, where: Params | None = None) -> list[DeadLetterView]:
+    params = {**(where or {}), "limit": min(limit, PAGE_MAX)}
+    return list(listed(api.pages("/v1/dead-letters", DeadLetterView, params), limit))
 
 
 def _ids(api: Api, words: list[str] | None, *, all_letters: bool) -> list[str] | None:
@@ -116,7 +123,7 @@ def _ids(api: Api, words: list[str] | None, *, all_letters: bool) -> list[str] |
         return None
     known: list[str] = []
     if not all(is_full(word) for word in words):
-        known = [letter.id for letter in _letters(api, None, ALL)]
+        known = [letter.id for letter in _letters(api, ALL)]
     return [word if is_full(word) else find(word, known) for word in words]
 
 

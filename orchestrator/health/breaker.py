@@ -6,6 +6,7 @@ Source: M. Nygard, Release It!, "Circuit Breaker".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 THRESHOLD = 5
 """Failures in a row that open it."""
@@ -35,6 +36,12 @@ class Breaker:
     def is_open(self, now_s: float) -> bool:
         """Nothing may be placed now: it failed too often, or its one probe is on its way."""
         return self.left_s(now_s) > 0
+
+    def state(self, now_s: float) -> Literal["closed", "open", "half-open"]:
+        """Half-open: one probe may go, or is on its way."""
+        if self.opened_at_s is None:
+            return "closed"
+        return "open" if self.is_open(now_s) and not self.is_probing else "half-open"
 
     def left_s(self, now_s: float) -> float:
         """Seconds until a probe, or another one, is allowed."""

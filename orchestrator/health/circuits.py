@@ -22,6 +22,7 @@ from tasks.clock import Clock
 from tasks.health import BAD_IN_A_ROW
 from tasks.invocation import State
 from tasks.outcome import Failure
+from tasks.wire import CircuitView
 
 log = structlog.get_logger("mcpfleet.health")
 WHOLE_NODE = ""
@@ -60,6 +61,8 @@ class Circuits:
         self._breakers: dict[Place, Breaker] = {}
         self._counted_at: dict[Place, float] = {}
         """Wall clock of the last failure that counted."""
+        self._errors: dict[Place, str] = {}
+        """Of that failure."""
         self.on_change: Callable[[], None] = _nobody
         """Told when what may be used changed."""
 
@@ -117,6 +120,29 @@ class Circuits:
             if place.node == node and place.incarnation == incarnation and breaker.is_open(now_s)
         }
 
+    def listing(self) -> list[CircuitView]:
+        """Every one that something failed behind, by node and server."""
+        now_s = self._clock.mono_s()
+        ago_s = self._clock.wall_s() - now_s
+        return [self._view(place, breaker, now_s, ago_s) for place, breaker in sorted(self._breakers.items())]
+
+    def _view(self, place: Place, breaker: Breaker, now_s: float, to_wall_s: float) -> CircuitView:
+        opened_at = breaker.opened_at_s
+        return CircuitView(
+            node=place.node,
+            server=place.server,
+            watches="deliveries" if place.is_ear else "results",
+            state=breaker.state(now_s),
+            failures=breaker.failures,
+            opens_at_failures=breaker.threshold,
+            failed_at=self._counted_at.get(place),
+            opened_at=None if opened_at is None else opened_at + to_wall_s,
+            probe_at=None if opened_at is None else now_s + breaker.left_s(now_s) + to_wall_s,
+            is_probing=breaker.is_probing,
+            error=self._errors.get(place, ""),
+            why=_standing(breaker, now_s, is_ear=place.is_ear),
+        )
+
     def _not_taken(self, node: str, ended: AttemptEnded) -> None:
         """It was sent, and the node says that it never came."""
         incarnation = self._incarnation_of(node)
@@ -139,6 +165,7 @@ class Circuits:
         if ended.released_at <= self._counted_at.get(place, -1.0) and not breaker.is_probing:
             return  # it was there already when the last one failed: one crash takes many calls, and counts once
         self._counted_at[place] = self._clock.wall_s()
+        self._errors[place] = ended.error.message if ended.error else f"the delivery was {ended.ending}"
         if breaker.failed(self._clock.mono_s()):
             code = ended.error.code if ended.error else ended.ending
             log.warning("circuit_opened", node=place.node, server=place.server or "all", error=code)
@@ -159,6 +186,7 @@ class Circuits:
     def _forget(self, place: Place) -> None:
         del self._breakers[place]
         self._counted_at.pop(place, None)
+        self._errors.pop(place, None)
 
 
 def _nobody() -> None:
@@ -181,6 +209,15 @@ def _blamed(ended: AttemptEnded, server: str) -> str | None:
 
 def _has_answered(ended: AttemptEnded) -> bool:
     return ended.to is State.SUCCEEDED or (ended.error is not None and ended.error.failure in ANSWERS)
+
+
+def _standing(breaker: Breaker, now_s: float, *, is_ear: bool) -> str:
+    state = breaker.state(now_s)
+    if state == "closed":
+        return f"calls go there; {breaker.threshold} failures in a row open it"
+    if state == "half-open" and not breaker.is_probing:
+        return "the next call that goes there is the probe: if it ends well the circuit closes, else it opens again"
+    return _why(breaker, now_s, is_ear=is_ear)
 
 
 def _why(breaker: Breaker, now_s: float, *, is_ear: bool) -> str:

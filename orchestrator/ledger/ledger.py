@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Self, TypeVar, cast
 
-from orchestrator.ledger import approval_rows, database, fleet_rows, reads, scale_rows, schema, spend
+from orchestrator.ledger import approval_rows, database, dead_reads, fleet_rows, reads, scale_rows, schema, spend
 from orchestrator.ledger import cancel as ends
 from orchestrator.ledger.accept import accept
 from orchestrator.ledger.approval_values import ApprovalRow, NewAnswer, NewApproval
 from orchestrator.ledger.audit_rows import AuditBook
 from orchestrator.ledger.capsules import keep_capsules
 from orchestrator.ledger.commit import GroupCommit, Kind
+from orchestrator.ledger.dead_values import EVERY, DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.oauth_books import OAuthBooks
 from orchestrator.ledger.purge import purge
@@ -34,7 +35,6 @@ from orchestrator.ledger.values import (
     ClaimRow,
     Cost,
     CostsQuery,
-    DeadLetter,
     EnrolmentRow,
     Filter,
     NewInvocation,
@@ -229,16 +229,20 @@ class Ledger:
         return await self._readers.run(reads.outstanding)
 
     async def dead_letters(
-        self, *, tenant: str | None, reason: str | None = None, cursor: str | None = None, limit: int = 100
+        self, *, tenant: str | None, where: DeadFilter = EVERY, cursor: str | None = None, limit: int = 100
     ) -> tuple[list[DeadLetter], str | None]:
         """A page of what ended badly, newest first, and the next page's cursor."""
         return await self._readers.run(
-            partial(reads.dead_letters, tenant=tenant, reason=reason, cursor=cursor, limit=limit)
+            partial(dead_reads.dead_letters, tenant=tenant, where=where, cursor=cursor, limit=limit)
         )
+
+    async def dead_counts(self, tenant: str | None, where: DeadFilter = EVERY) -> list[DeadCount]:
+        """How many there are of each reason."""
+        return await self._readers.run(partial(dead_reads.dead_counts, tenant=tenant, where=where))
 
     async def dead_count(self) -> int:
         """Dead letters that nobody replayed or discarded."""
-        return await self._readers.run(reads.dead_count)
+        return await self._readers.run(dead_reads.dead_count)
 
     async def discard_dead(self, ids: Sequence[str]) -> int:
         """Delete dead letters, not their Invocations; how many there were."""

@@ -11,25 +11,25 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, bindparam, func, or_, select
 
+from orchestrator.ledger.horizon import horizon
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.rows import (
     LIGHT,
     READ,
     attempt_of,
-    error_of,
     invocation_of,
     is_chained,
     principal_of,
     strings_of,
 )
-from orchestrator.ledger.tables import AFFINITY, ATTEMPTS, DEAD_LETTERS, INVOCATIONS, NODES, PAUSES
+from orchestrator.ledger.tables import AFFINITY, ATTEMPTS, INVOCATIONS, NODES, PAUSES
 from orchestrator.ledger.transaction import Hot
-from orchestrator.ledger.values import DeadLetter, Filter, NodeRow, Outstanding, Waiting
+from orchestrator.ledger.values import Filter, NodeRow, Outstanding, Waiting
 from tasks.errors import InvalidCall, NotFound
 from tasks.invocation import OUTSTANDING, Invocation, Lane, State
 from tasks.tool import Declared, OnNodeLoss
 
-_C, _A, _D = INVOCATIONS.c, ATTEMPTS.c, DEAD_LETTERS.c
+_C, _A = INVOCATIONS.c, ATTEMPTS.c
 _ATTEMPT = tuple(column.name for column in ATTEMPTS.columns)
 
 _GET = Hot(select(*(_C[name] for name in READ)).where(_C.id == bindparam("p_id")))
@@ -73,7 +73,8 @@ def arguments_of(reader: Reader, invocation_id: str) -> tuple[str | None, str | 
 def listing(reader: Reader, where: Filter, cursor: str | None, limit: int) -> tuple[list[Invocation], str | None]:
     """One page, newest first, and the cursor of the next; each with its latest attempt only.
 
-    Arguments and results are left out: `call.arguments_json` is `{}`.
+    Arguments and results are left out: `call.arguments_json` is `{}`. A page looks only so far back (`horizon.py`): it
+    may have fewer than `limit`, even none, and a cursor that leads on.
 
     Raises:
         InvalidCall: the cursor is not one that a listing gave.
@@ -81,8 +82,11 @@ def listing(reader: Reader, where: Filter, cursor: str | None, limit: int) -> tu
     attempt = [_A[name].label(f"attempt_{name}") for name in _ATTEMPT]
     query = select(*(_C[name] for name in LIGHT), *attempt).outerjoin_from(INVOCATIONS, ATTEMPTS, _OWN_ATTEMPT)
     query = query.where(*_conditions(where))
+    floor, has_older = horizon(reader, where, None if cursor is None else seq_of(cursor))
+    if floor is not None:
+        query = query.where(_C.seq >= floor)
     rows, following = page(reader, query, _C.seq, cursor, limit)
-    return [_listed(row) for row in rows], following
+    return [_listed(row) for row in rows], str(floor) if following is None and has_older else following
 
 
 def waiting(reader: Reader, after: str | None, limit: int) -> list[Waiting]:
@@ -115,28 +119,6 @@ def outstanding(reader: Reader) -> list[Outstanding]:
     return [_outstanding(row) for row in reader.core.execute(query).mappings()]
 
 
-def dead_letters(
-    reader: Reader, tenant: str | None, reason: str | None, cursor: str | None, limit: int
-) -> tuple[list[DeadLetter], str | None]:
-    """One page of dead letters, newest first, and the cursor of the next.
-
-    Raises:
-        InvalidCall: the cursor is not one that this gave.
-    """
-    query = select(DEAD_LETTERS)
-    if tenant is not None:
-        query = query.where(_D.tenant == tenant)
-    if reason is not None:
-        query = query.where(_D.reason == reason)
-    rows, following = page(reader, query, _D.seq, cursor, limit)
-    return [_dead_letter(row) for row in rows], following
-
-
-def dead_count(reader: Reader) -> int:
-    """How many dead letters nobody replayed or discarded."""
-    return int(reader.core.execute(select(func.count()).where(_D.replayed_as.is_(None))).scalar_one())
-
-
 def blob_references(reader: Reader, after: int, limit: int) -> tuple[list[str], int | None]:
     """One page of blob digests, in the order of acceptance of the rows that name them."""
     named = (_C.arguments_blob, _C.result_blob, _C.capsule_blob)
@@ -163,10 +145,19 @@ def paused(reader: Reader) -> set[tuple[str, str]]:
 
 
 def _conditions(where: Filter) -> list[ColumnElement[bool]]:
-    equal = {"tenant": where.tenant, "project": where.project, "tool": where.tool, "node": where.node}
+    equal = {
+        "tenant": where.tenant,
+        "project": where.project,
+        "tool": where.tool,
+        "node": where.node,
+        "lane": where.lane,
+        "principal": where.principal,
+    }
     found: list[ColumnElement[bool]] = [_C[name] == value for name, value in equal.items() if value is not None]
     if where.since is not None:
         found.append(_C.accepted_at >= where.since)
+    if where.took_s is not None:
+        found.append(func.coalesce(_C.ended_at, where.now) - _C.accepted_at >= where.took_s)
     if where.states:
         found.append(_C.state.in_(sorted(where.states)))
     return found
@@ -252,18 +243,4 @@ def _outstanding(row: RowMapping) -> Outstanding:
         is_chained=is_chained(row["rest_json"]),
         declared=Declared(bool(row["is_safe"]), OnNodeLoss(row["on_node_loss"] or OnNodeLoss.ASK)),
         **plain,
-    )
-
-
-def _dead_letter(row: RowMapping) -> DeadLetter:
-    return DeadLetter(
-        invocation_id=row["invocation_id"],
-        tool=row["tool"],
-        project=row["project"],
-        tenant=row["tenant"],
-        ending=row["ending"],
-        reason=row["reason"],
-        error=error_of(row["error_json"]),
-        ended_at=row["ended_at"],
-        replayed_as=row["replayed_as"],
     )

@@ -223,23 +223,13 @@ class Filter:
     project: str | None = None
     tool: str | None = None
     node: str | None = None
+    lane: Lane | None = None
     states: frozenset[State] = frozenset()
     since: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """What ended badly and why; kept until replayed or discarded."""
-
-    invocation_id: str
-    tool: str
-    project: str | None
-    tenant: str
-    ending: str
-    reason: str
-    error: ErrorInfo | None
-    ended_at: float
-    replayed_as: str | None
+    principal: str | None = None
+    took_s: float | None = None
+    """Ended after at least so long, or has lasted so long by `now`."""
+    now: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

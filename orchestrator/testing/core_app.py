@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from orchestrator.api.app import create_app
 from orchestrator.api.oauth_clients import OAuthClients
+from orchestrator.api.ports import Verifier
 from orchestrator.api.settings import ApiSettings
 from orchestrator.assembly import fleet_of, views_of
 from orchestrator.certificates import Certificates
@@ -25,10 +29,13 @@ def app_of(
     *,
     certificates: Certificates | None = None,
     oauth: OAuthClients | None = None,
+    extra_routes: Sequence[BaseRoute] = (),
+    doors: Verifier | None = None,
 ) -> Starlette:
     """With the two tokens of a fleet, its API keys and their sessions.
 
     Nodes need certificates where there are `certificates`; `oauth` is the authorization server, if there is one.
+    `doors` says who calls, instead of the two tokens and the keys.
     """
     clock = core.stores.clock
     own = Tokens(
@@ -42,7 +49,7 @@ def app_of(
         fleet_of(core, views_of(core)),
         core.desk,
         core.stores.blobs,
-        Authenticators([core.keys, challenges, own]),
+        doors or Authenticators([core.keys, challenges, own]),
         ApiSettings(),
         enrolments=core.enroller,
         scaling=scale_views(clock),
@@ -57,5 +64,6 @@ def app_of(
         audit=core.audit,
         clock=clock,
         certificates=certificates,
+        extra_routes=extra_routes,
         objectives=objectives_of(clock),
     )

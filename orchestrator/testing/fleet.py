@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from jsonschema import Draft202012Validator
 
-from orchestrator.ledger.values import DeadLetter, Filter
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
+from orchestrator.ledger.values import Filter
 from orchestrator.testing.rows import Row, Rows
 from orchestrator.testing.runs import Runs
 from orchestrator.testing.tools import FakeTool, probe_tools
@@ -33,6 +34,7 @@ from tasks.tool import ToolSpec
 from tasks.wire import (
     AttemptView,
     BacklogView,
+    CircuitView,
     EventView,
     ExplainView,
     NodeView,
@@ -182,6 +184,10 @@ class FakeFleet:
         is_paused = ("queue", name) in self._rows.paused
         return [QueueView(name=name, pool=POOL, node=NODE, lane=Lane.TOOLS, depth_msgs=0, is_paused=is_paused)]
 
+    def circuits(self) -> list[CircuitView]:
+        """None."""
+        return []
+
     def backlog(self) -> BacklogView:
         """What waits."""
         waiting = [row.invocation for row in self._rows if row.invocation.state is State.WAITING]
@@ -206,10 +212,16 @@ class FakeFleet:
         return self.nodes()[0]
 
     async def dead_letters(
-        self, principal: Principal, reason: str | None, cursor: str | None, limit: int
+        self, principal: Principal, where: DeadFilter, cursor: str | None, limit: int
     ) -> tuple[list[DeadLetter], str | None]:
         """Newest first."""
-        return self._rows.dead_page(principal, reason, cursor, limit)
+        return self._rows.dead_page(principal, where, cursor, limit)
+
+    async def dead_counts(self, principal: Principal, where: DeadFilter) -> list[DeadCount]:
+        """By reason."""
+        letters = self._rows.letters(principal, where)
+        by = {reason: [one for one in letters if one.reason == reason] for reason in {one.reason for one in letters}}
+        return [DeadCount(name, len(own), sum(1 for one in own if one.replayed_as)) for name, own in sorted(by.items())]
 
     async def replay_dead(self, ids: Sequence[str] | None, principal: Principal) -> list[Invocation]:
         """Each as a new Invocation."""

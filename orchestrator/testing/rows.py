@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from orchestrator.ledger.values import DeadLetter, Filter
+from orchestrator.ledger.dead_values import DeadFilter, DeadLetter
+from orchestrator.ledger.values import Filter
 from tasks.errors import IdempotencyConflict, InvalidCall, NotFound
 from tasks.invocation import Call, Invocation, Principal
 from tasks.wire import EventView
@@ -96,15 +97,14 @@ class Rows:
         return _paged(list(reversed(rows)), cursor, limit)
 
     def dead_page(
-        self, principal: Principal, reason: str | None, cursor: str | None, limit: int
+        self, principal: Principal, where: DeadFilter, cursor: str | None, limit: int
     ) -> tuple[list[DeadLetter], str | None]:
         """Newest first, after the cursor."""
-        letters = [
-            letter
-            for letter in reversed(self.dead.values())
-            if letter.tenant == principal.tenant and reason in {None, letter.reason}
-        ]
-        return _paged(letters, cursor, limit)
+        return _paged(self.letters(principal, where), cursor, limit)
+
+    def letters(self, principal: Principal, where: DeadFilter) -> list[DeadLetter]:
+        """Newest first."""
+        return [one for one in reversed(self.dead.values()) if one.tenant == principal.tenant and _is_meant(one, where)]
 
 
 def _paged(items: list[T], cursor: str | None, limit: int) -> tuple[list[T], str | None]:
@@ -119,6 +119,17 @@ def _essence(call: Call) -> tuple[str, Any, str | None]:
     return call.tool, orjson.loads(call.arguments_json), call.project
 
 
+def _is_meant(letter: DeadLetter, where: DeadFilter) -> bool:
+    return (
+        where.id in {None, letter.invocation_id}
+        and where.reason in {None, letter.reason}
+        and where.tool in {None, letter.tool}
+        and where.project in {None, letter.project}
+        and (where.until is None or letter.ended_at <= where.until)
+        and not (where.is_unanswered and letter.replayed_as)
+    )
+
+
 def _fits(value: Invocation, where: Filter, principal: Principal) -> bool:
     node = value.attempts[-1].node if value.attempts else None
     return (
@@ -126,6 +137,9 @@ def _fits(value: Invocation, where: Filter, principal: Principal) -> bool:
         and where.project in {None, value.call.project}
         and where.tool in {None, value.call.tool}
         and where.node in {None, node}
+        and where.lane in {None, value.lane}
         and (not where.states or value.state in where.states)
         and (where.since is None or value.accepted_at >= where.since)
+        and where.principal in {None, value.principal.id}
+        and (where.took_s is None or (value.ended_at or where.now) - value.accepted_at >= where.took_s)
     )

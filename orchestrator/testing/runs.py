@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from orchestrator.ledger.values import DeadLetter
+from orchestrator.ledger.dead_values import DeadLetter
 from orchestrator.testing.rows import Row, Rows
 from orchestrator.testing.tools import FakeTool, ToolBroke
 from tasks.clock import Clock

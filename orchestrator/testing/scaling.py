@@ -81,7 +81,7 @@ def scale_views(
     if not is_quiet:
         now = clock.wall_s()
         books.rows.extend(_history(policies[POOL], now))
-        claims.claims.extend(_claims(now))
+        claims.claims.extend(claims_at(now))
         claims.claims.extend(
             replace(claims.claims[0], id=f"draining-{number}", state=ClaimState.DRAINING) for number in range(draining)
         )
@@ -147,7 +147,8 @@ def _observation(policy: ScalePolicy, at: float, machines: int, *, rate: float) 
     )  # fmt: skip
 
 
-def _claims(now: float) -> list[NodeClaim]:
+def claims_at(now: float) -> list[NodeClaim]:
+    """One that is ready, one that boots, one that is gone."""
     first = NodeClaim(
         "abcdefghij", POOL, f"{POOL}-abcdefghij", RUNGS[0], ClaimState.READY, now - 5400, now - 5340, machine_id="4711",
         address="10.0.0.7", ready_at=now - 5340, reason="min_machines is 1", price_eur_h=0.0113, billing_s=3600.0,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from orchestrator.assembly import fleet_of, views_of
 from orchestrator.health.breaker import RETRY_AFTER_S, THRESHOLD
 from orchestrator.health.circuits import EAR_RETRY_S
@@ -289,3 +291,28 @@ async def test_a_new_process_of_the_node_starts_with_closed_circuits(story: Stor
     await story.join("a1")
     await story.accept(UNSAFE)
     assert len(await story.release()) == 1
+
+
+async def test_operators_see_each_circuit_from_its_first_failure_to_its_probe(story: Story) -> None:
+    """Closed with a count, open since when and until when, half-open with and without its probe; then it is gone."""
+    node = await story.join("a1")
+    views, server = views_of(story.core), UNSAFE.partition(".")[0]
+    assert views.circuits() == []
+    await _fails(story, BROKEN, 2)
+    (one,) = views.circuits()
+    assert (one.node, one.server, one.watches, one.state, one.failures) == ("a1", server, "results", "closed", 2)
+    assert (one.opened_at, one.probe_at, one.error) == (None, None, "it ended")
+    await _fails(story, BROKEN, THRESHOLD - 2)
+    (one,) = views.circuits()
+    now_s = story.clock.wall_s()
+    assert (one.state, one.is_probing) == ("open", False)
+    assert (one.opened_at, one.probe_at) == pytest.approx((now_s - 0.01, now_s - 0.01 + RETRY_AFTER_S))
+    await _due(story, node)
+    (one,) = views.circuits()
+    assert (one.state, one.is_probing) == ("half-open", False)
+    await story.accept(UNSAFE)
+    (probe,) = await story.release()
+    (one,) = views.circuits()
+    assert (one.state, one.is_probing) == ("half-open", True)
+    await story.finish("a1", probe, Outcome("succeeded", "{}"))
+    assert views.circuits() == []

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import AT, accepted, failure, new, release_of, released, success
 from orchestrator.ledger.values import Cancelled
@@ -102,7 +103,9 @@ async def test_dead_letters_are_paged_newest_first(ledger: Ledger) -> None:
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        page, cursor = await ledger.dead_letters(tenant="default", reason="permanent", cursor=cursor, limit=2)
+        page, cursor = await ledger.dead_letters(
+            tenant="default", where=DeadFilter(reason="permanent"), cursor=cursor, limit=2
+        )
         seen += [one.invocation_id for one in page]
         if cursor is None:
             break
@@ -136,3 +139,25 @@ async def test_discarding_keeps_the_history(ledger: Ledger) -> None:
     assert await ledger.discard_dead([first, "unknown"]) == 1
     assert [one.invocation_id for one in (await ledger.dead_letters(tenant=None))[0]] == [second]
     assert (await ledger.get(first)).state is State.FAILED
+
+
+async def test_dead_letters_are_found_and_counted_by_more_than_their_reason(ledger: Ledger) -> None:
+    """By tool, project, time, id and whether anybody answered; another tenant's are nowhere."""
+    first, second = await dead(ledger, 2)
+    (poison,) = await dead(ledger, 1, reason="poison")
+    (theirs,) = await dead(ledger, 1, tenant="acme")
+    await accepted(ledger, new(replay_of=first))
+
+    async def found(where: DeadFilter) -> list[str]:
+        return [one.invocation_id for one in (await ledger.dead_letters(tenant="default", where=where))[0]]
+
+    (letter,), _ = await ledger.dead_letters(tenant="default", where=DeadFilter(id=second))
+    everyone = [poison, second, first]
+    assert letter.invocation_id == second
+    assert await found(DeadFilter(tool=letter.tool, project=letter.project)) == everyone
+    assert await found(DeadFilter(tool="other.tool")) == await found(DeadFilter(project="other")) == []
+    assert await found(DeadFilter(until=letter.ended_at)) == everyone
+    assert await found(DeadFilter(until=letter.ended_at - 1)) == await found(DeadFilter(id=theirs)) == []
+    assert await found(DeadFilter(is_unanswered=True)) == [poison, second]
+    assert await ledger.dead_counts("default") == [DeadCount("permanent", 2, 1), DeadCount("poison", 1, 0)]
+    assert await ledger.dead_counts("default", DeadFilter(reason="poison")) == [DeadCount("poison", 1, 0)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.ledger.dead_values import DeadFilter
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import AT, BROKEN, accepted, again, failure, new, released, success, unreachable
 from orchestrator.ledger.values import Settled, Started
@@ -41,7 +42,7 @@ async def test_a_failure_is_kept_as_a_dead_letter(ledger: Ledger) -> None:
     invocation = await ledger.get(one)
     assert invocation.outcome == Outcome("failed", error=BROKEN)
     assert invocation.attempts[0].error_code == BROKEN.code
-    (dead,), _ = await ledger.dead_letters(tenant="default", reason="retries_exhausted")
+    (dead,), _ = await ledger.dead_letters(tenant="default", where=DeadFilter(reason="retries_exhausted"))
     assert (dead.invocation_id, dead.ending, dead.error, dead.project) == (one, "failed", BROKEN, "shop")
 
 

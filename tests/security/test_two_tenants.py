@@ -52,7 +52,10 @@ TABLE: dict[str, tuple[str, Any]] = {
     "list_queues": (CLOSED, None),  # 503: Redis is away here
     "backlog": (SHARED, None),
     "pause": (CLOSED, [{"kind": "project", "name": f"{CANARY}-shop", "is_paused": True}]),
+    "list_circuits": (SHARED, None),
     "list_dead": (EMPTY, None),
+    "count_dead": (OWN, None),
+    "show_dead": (HIDDEN, None),
     "replay_dead": (HIDDEN, lambda it: {"ids": [it.calls["dead"]]}),
     "discard_dead": (HIDDEN, lambda it: {"ids": [it.calls["dead"]]}),
     "approvals": (EMPTY, None),
@@ -94,6 +97,7 @@ TABLE: dict[str, tuple[str, Any]] = {
     "list_audit": (OWN, None),
     "audit_checkpoints": (CLOSED, None),
     "audit_checkpoint": (CLOSED, None),
+    "verify_audit": (CLOSED, None),
     "audit_key": (SHARED, None),
     "health": (SHARED, None),
     "metrics": (CLOSED, None),
@@ -118,6 +122,8 @@ def places(it: Field, operation: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     named["{name}"] = "stripe" if "{owner}" in path else "a1"
     if path.startswith("/v1/invocations/{id}"):
         ids = list(it.calls.values())
+    elif path.startswith("/v1/dead-letters/"):
+        ids = [it.calls["dead"]]
     else:
         ids = [QUESTION if "approvals" in path else it.client if "oauth" in path else it.key]
     for one in ids if "{id}" in path else [""]:

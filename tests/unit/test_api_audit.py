@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import httpx
@@ -228,3 +229,19 @@ async def test_refused_credentials_are_counted_and_guessing_is_locked_out(book: 
     await audit.look()
     assert (book.rows[-1].peer, json.loads(book.rows[-1].details_json)["count"]) == ("192.0.2.3", TRIES)
     assert SECRET not in repr(book.rows)
+
+
+async def test_who_sees_the_whole_log_may_have_it_looked_at(book: MemoryBook, audit: AuditLog) -> None:
+    """Sound, or what is wrong at which row; nobody of another tenant may ask."""
+    async with door(token=OPERATOR_TOKEN, audit=audit) as client:
+        await client.post("/v1/pauses", json={"kind": "project", "name": "east", "is_paused": True})
+        await client.post("/v1/pauses", json={"kind": "project", "name": "east", "is_paused": False})
+        sound = await client.post("/v1/audit:verify")
+        book.rows[1] = dataclasses.replace(book.rows[1], actor="somebody else")
+        altered = await client.post("/v1/audit:verify")
+    async with door(token=OTHER_TOKEN, audit=audit) as client:
+        refused = await client.post("/v1/audit:verify")
+    assert (sound.json()["is_sound"], sound.json()["rows"], sound.json()["findings"]) == (True, 2, [])
+    assert altered.json()["is_sound"] is False
+    assert "row 2 was edited" in altered.json()["findings"][0]["text"]
+    assert refused.status_code == 403

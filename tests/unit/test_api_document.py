@@ -24,8 +24,9 @@ GET /v1/invocations/{id} · GET /v1/invocations/{id}/events · GET /v1/invocatio
 POST /v1/invocations/{id}/cancel · POST /v1/invocations/{id}/replay · GET /v1/tools · GET /v1/tools/{name}
 GET /v1/nodes · POST /v1/nodes · POST /v1/nodes/{name}/state · POST /v1/nodes/{name}/renewals
 POST /v1/nodes/{name}/claims · POST /v1/nodes/{name}/leave
-POST /v1/nodes/{name}/certificates · GET /v1/pools · GET /v1/queues · GET /v1/backlog
-POST /v1/pauses · GET /v1/dead-letters · POST /v1/dead-letters:replay · POST /v1/dead-letters:discard
+POST /v1/nodes/{name}/certificates · GET /v1/pools · GET /v1/queues · GET /v1/backlog · GET /v1/circuits
+POST /v1/pauses · GET /v1/dead-letters · GET /v1/dead-letters:count · GET /v1/dead-letters/{id}
+POST /v1/dead-letters:replay · POST /v1/dead-letters:discard
 PUT /v1/blobs/{sha256} · GET /v1/blobs/{sha256} · POST /v1/enrolments · POST /v1/enrolments/{name}
 DELETE /v1/enrolments/{name} · GET /v1/scale · GET /v1/scale/claims · GET /v1/scale/log · POST /v1/scale/plan
 POST /v1/scale/replay · PUT /v1/scale/override · DELETE /v1/scale/override · POST /v1/scale/dry-run
@@ -40,6 +41,7 @@ GET /v1/oauth/clients · POST /v1/oauth/clients · DELETE /v1/oauth/clients/{id}
 POST /v1/oauth/keys/rotate
 GET /v1/objectives · GET /v1/targets
 GET /v1/audit · GET /v1/audit/checkpoints · POST /v1/audit/checkpoints · GET /v1/audit/key
+POST /v1/audit:verify
 GET /openapi.json · GET /health · GET /metrics
 """
 

@@ -8,12 +8,13 @@ import pytest
 
 from orchestrator.autoscaler.book.pool_book import FLEET, PoolBook
 from orchestrator.autoscaler.decide.history import History
+from orchestrator.autoscaler.show.money import DAY_S, midnight, spent_eur
 from orchestrator.autoscaler.show.shown import HELD_MAX_S, replayed
 from orchestrator.autoscaler.values import Decision, Override
 from orchestrator.ledger.values import ScaleLogRow, ScalePoolRow
 from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN
 from orchestrator.testing.http import door
-from orchestrator.testing.scaling import POLICY, POOL, MemoryScaleBooks, scale_views
+from orchestrator.testing.scaling import POLICY, POOL, MemoryScaleBooks, claims_at, scale_views
 from tasks.errors import InvalidCall, LedgerDown, NotFound
 from tasks.testing.clock import FakeClock
 
@@ -199,3 +200,25 @@ async def test_a_time_that_is_no_moment_is_refused(query: str, time: str) -> Non
     name = query.partition("?")[2]
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_call"), answer.text
     assert answer.json()["detail"] == f"{name}: Input should be a finite number"
+
+
+async def test_money_is_counted_from_midnight_and_for_a_week_of_what_is_gone_too() -> None:
+    """Price times time, cut where the day begins; what has no price or was never made adds nothing."""
+    clock = FakeClock()
+    now = clock.wall_s()
+    shown = await scale_views(clock).scale()
+    (pool,) = shown.pools
+    hours = (5400 + 40 + 1000) / 3600
+    assert shown.cost_week_eur == pool.cost_week_eur == pytest.approx(hours * 0.0113)
+    since_s = now - midnight(now)
+    today = (min(5400, since_s) + min(40, since_s) + max(0, min(1000, since_s - 900))) / 3600
+    assert shown.cost_today_eur == pytest.approx(today * 0.0113)
+
+
+def test_a_machine_that_began_yesterday_costs_today_only_since_midnight() -> None:
+    """The sum of two days is the sum of their parts."""
+    (claim, *_) = claims_at(10 * DAY_S + 1800)
+    whole = spent_eur([claim], 9 * DAY_S, 10 * DAY_S + 1800)
+    today = spent_eur([claim], midnight(10 * DAY_S + 1800), 10 * DAY_S + 1800)
+    assert (today, whole) == pytest.approx((0.5 * 0.0113, 1.5 * 0.0113))
+    assert spent_eur([replace(claim, machine_id=None)], 0, 10 * DAY_S) == 0

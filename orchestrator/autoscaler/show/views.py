@@ -22,6 +22,7 @@ from orchestrator.autoscaler.decide.replay import replay
 from orchestrator.autoscaler.errors import NotSized
 from orchestrator.autoscaler.scale_policy import FleetLimits, ScalePolicy
 from orchestrator.autoscaler.show import shown
+from orchestrator.autoscaler.show.money import DAY_S, WEEK_S, midnight, spent_eur
 from orchestrator.autoscaler.show.standing import REFUSED, by_word, standing
 from orchestrator.autoscaler.values import ClaimState, Decision, NodeClaim, Observation, Override
 from orchestrator.ledger.values import ScaleLogRow
@@ -41,7 +42,6 @@ from tasks.scale_wire import (
 
 log = structlog.get_logger("mcpfleet.scale")
 NO_LADDER = "no pool has a ladder; see docs/autoscaling.md"
-DAY_S = 86_400.0
 RECENT_S = 3600.0
 """Machines that are gone are listed for so long."""
 LOOK_BACK_S = 3600.0
@@ -113,6 +113,7 @@ class ScaleViews:
 
     async def scale(self) -> ScaleView:
         """All pools that are sized, and what the fleet costs."""
+        now = self._clock.wall_s()
         return ScaleView(
             cluster=self._limits.cluster,
             is_dry=self._pools.is_dry,
@@ -122,6 +123,8 @@ class ScaleViews:
             pools=[await self._pool(policy) for policy in self._policies.values()],
             alerts=list(self._sight.alerts),
             note="" if self._policies else NO_LADDER,
+            cost_today_eur=spent_eur(self._claims.all(), midnight(now), now),
+            cost_week_eur=spent_eur(self._claims.all(), now - WEEK_S, now),
         )
 
     def machines(self) -> list[MachineView]:
@@ -236,7 +239,7 @@ class ScaleViews:
         return policy
 
     async def _pool(self, policy: ScalePolicy) -> ScalePoolView:
-        claims = self._claims.all(policy.pool)
+        claims, now = self._claims.all(policy.pool), self._clock.wall_s()
         seen, decision = self._sight.observations.get(policy.pool), self._sight.decisions.get(policy.pool)
         if decision is None:
             seen, decision = await self._logged(policy.pool)
@@ -257,6 +260,8 @@ class ScaleViews:
             unpriced=sum(1 for claim in there if claim.price_eur_h is None and words[claim.id] != REFUSED),
             override=shown.override_view(self._pools.override(policy.pool)),
             decision=None if decision is None else shown.decision_view(decision),
+            cost_today_eur=spent_eur(claims, midnight(now), now),
+            cost_week_eur=spent_eur(claims, now - WEEK_S, now),
         )
 
     def _standing(self, claim: NodeClaim) -> str:

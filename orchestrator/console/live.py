@@ -1,0 +1,94 @@
+"""When a page is to be fetched again: server-sent events without content.
+
+A stream says *that* something happened, never what: the page is then asked for like any other, so nothing is shown
+here that the API does not show. Only a call's progress is passed on, from the API's own stream.
+
+Throttled, and every so often said without cause, for leases and loads that no
+happening tells of. A stream ends with its login. Source: WHATWG HTML, 9.2 Server-sent events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+TICK_EVERY_S = 1.0
+"""At most so often."""
+ANYWAY_EVERY_S = 5.0
+"""At least so often."""
+TICK, OUT = b"event: tick\ndata: 1\n\n", b"event: out\ndata: 1\n\n"
+RETRY = b"retry: 2000\n\n"
+"""Milliseconds after which a browser comes back, to another leader for one."""
+
+
+class Pulse:
+    """Wakes every stream when something happened."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Event] = set()
+
+    def beat(self, _happening: object = None) -> None:
+        """Something happened. Called in the event loop, with every happening of the fleet: it costs next to nothing."""
+        for one in self._waiting:
+            one.set()
+
+    async def stream(
+        self, is_good: Callable[[], Awaitable[bool]], news: AsyncIterator[bytes] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Ticks, while the login is good.
+
+        Args:
+            is_good: asked before every tick.
+            news: events of one call, instead of the whole fleet's happenings.
+        """
+        happened = asyncio.Event()
+        progress: list[bytes] = []
+        listening = asyncio.create_task(_wake(news, happened, progress)) if news is not None else None
+        if listening is None:
+            self._waiting.add(happened)
+        try:
+            yield RETRY
+            while await is_good():
+                yield TICK
+                if progress:
+                    yield progress.pop()
+                await _pause(happened)
+            yield OUT
+        finally:
+            self._waiting.discard(happened)
+            if listening is not None:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _pause(happened: asyncio.Event) -> None:
+    """Until something happened, but not at once, and not for ever."""
+    await asyncio.sleep(TICK_EVERY_S)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ANYWAY_EVERY_S - TICK_EVERY_S):
+            await happened.wait()
+    happened.clear()
+
+
+async def _wake(news: AsyncIterator[bytes], happened: asyncio.Event, progress: list[bytes]) -> None:
+    """Of progress, which nobody stores, the latest word is passed on as it came."""
+    async for chunk in news:
+        if chunk.startswith(b"event: progress"):
+            progress[:] = [chunk]
+        if not chunk.startswith(b":"):
+            happened.set()
+
+
+async def relay(
+    first: bytes, source: AsyncGenerator[bytes, None], is_good: Callable[[], Awaitable[bool]]
+) -> AsyncGenerator[bytes, None]:
+    """A stream as it is, while the login is good: the source says something every few seconds, if only a comment."""
+    try:
+        yield first
+        async for chunk in source:
+            if not await is_good():
+                return
+            yield chunk
+    finally:
+        await source.aclose()

@@ -167,12 +167,15 @@ machines: .cache/.machines ## what booting machines on this host needs, where we
 	else $(MAKE) --no-print-directory .install-machines; fi
 	@! command -v systemd-nspawn >/dev/null || touch $@
 
-.PHONY: .install-machines .install-mmdebstrap
+.PHONY: .install-machines .install-mmdebstrap .install-debootstrap
 .install-machines:
 	$(call apt,machines,systemd-container busybox-static iproute2 openssh-client,tests that boot machines will be skipped)
 
 .install-mmdebstrap:
 	$(call apt,vps-image,mmdebstrap,no image can be made)
+
+.install-debootstrap:
+	$(call apt,ansible-check,debootstrap,no role can be run on a machine)
 
 vps-image: setup wheelhouse ansible-tools .vps-golden ## Debian images for machines on this host, plain and golden, into .cache/vps (root; some minutes once)
 
@@ -260,7 +263,8 @@ ansible-check: wheelhouse ansible-tools agents ## the roles: lint, syntax, and e
 		ansible-lint --offline --profile production
 	@$(MAKE) --no-print-directory .ansible-machines
 
-.ansible-machines:
+.ansible-machines: machines
+	@command -v debootstrap >/dev/null || $(MAKE) --no-print-directory .install-debootstrap
 	@lacks=$$(ansible/molecule/machines.sh lacks); if [ -n "$$lacks" ]; then \
 		echo "!!! NOT TESTED HERE: no role was run on a machine: $$lacks" >&2; \
 	else \

@@ -138,8 +138,8 @@ CASES = [
     Case(
         "NoNodes",
         {
-            'mcp_worker_health{node="a",pool="p"}': Gauge(1, 0, 0),
-            'mcp_worker_health{node="b",pool="p"}': Gauge(1, 0, 1),
+            'mcp_worker_health{job="mcpfleet",node="a",pool="p"}': Gauge(1, 0, 0),
+            'mcp_worker_health{job="mcpfleet",node="b",pool="p"}': Gauge(1, 0, 1),
         },
     ),
     Case("ClockSkew", {'mcpfleet_node_clock_ahead_seconds{node="a"}': Gauge(0.1, -2.1, -2)}),
@@ -178,11 +178,17 @@ CASES = [
     ),
     Case(
         "ToolErrorRate",
-        share("mcp_requests_total", 'tool="t",state="failed"', 'tool="t",state="succeeded"', nearly=0.24, is_bad=0.26),
+        share(
+            "mcp_requests_total",
+            'job="mcpfleet",tool="t",state="failed"',
+            'job="mcpfleet",tool="t",state="succeeded"',
+            nearly=0.24,
+            is_bad=0.26,
+        ),
     ),
     Case(
         "ToolErrorRate",  # few calls are no rate
-        {'mcp_requests_total{tool="t",state="lost"}': counter(0, 2.5, 1.9)},
+        {'mcp_requests_total{job="mcpfleet",tool="t",state="lost"}': counter(0, 2.5, 1.9)},
         Lasts(20, 60, 40),
     ),
     Case(

@@ -23,7 +23,7 @@ PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
 .PHONY: help setup servers node postgres machines prometheus agents model-server vps-image vps-demo test test-live test-model chaos check lint types imports
-.PHONY: demo agents-demo up bench agents-bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
+.PHONY: demo agents-demo alerts-demo up bench agents-bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -216,6 +216,9 @@ test-live: .what-tests-need ## only what needs more than a plain machine; missin
 
 test-model: setup model-server ## our chat sidecar against a real small model behind a real server; missing things fail
 	@$(WITH_SERVERS) $(BIN)/python -m pytest -m model --live-required $(ARGS)
+
+alerts-demo: setup servers prometheus ## alerts fire for real faults of a fleet that a real Prometheus scrapes, and resolve; minutes
+	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_prometheus.py --live-required $(ARGS)
 
 check: .what-tests-need lint types imports ## what CI does and more: ruff, mypy, import contracts, tests, coverage
 	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)

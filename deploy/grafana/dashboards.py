@@ -1,6 +1,6 @@
 """The four dashboards, written beside this file by `make docs`: Fleet, Calls, Autoscaler and cost, Objectives.
 
-Every expression of every panel is asked of a real Prometheus by tests/contract/test_prometheus.py.
+Every expression of every panel is asked of a real Prometheus by tests/flow/test_prometheus.py.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ CALLS = Dashboard(
     "What callers ask for and get: rate, errors, duration, of doors and tools.",
     (
         Row("Calls", (
-            Panel("Calls that ended", (Query(f"sum by (state) (rate(mcp_requests_total{{{OURS}}}[{EVERY}]))", "{{state}}"),),
+            Panel("Calls that ended",
+                  (Query(f"sum by (state) (rate(mcp_requests_total{{{OURS}}}[{EVERY}]))", "{{state}}"),),
                   "By how.", unit="reqps", is_stacked=True),
             Panel("Accepted", (Query(f"sum(rate(mcp_accepted_total[{EVERY}]))", "accepted"),),
                   "More than ends for long: the backlog grows.", unit="reqps"),
@@ -112,8 +113,8 @@ CALLS = Dashboard(
                          "{{tool}}"),),
                   "The busiest ten.", unit="reqps"),
             Panel("Bad ends by tool",
-                  (Query(f'topk(10, sum by (tool) (rate(mcp_requests_total{{{OURS},state=~"failed|lost|expired",tool=~"$tool"}}'
-                         f"[{EVERY}])))", "{{tool}}"),),
+                  (Query("topk(10, sum by (tool) (rate(mcp_requests_total"
+                         f'{{{OURS},state=~"failed|lost|expired",tool=~"$tool"}}[{EVERY}])))', "{{tool}}"),),
                   "The worst ten.", unit="reqps"),
             Panel("Duration, p95 by tool",
                   (Query("topk(10, histogram_quantile(0.95, sum by (tool, le) "
@@ -162,7 +163,8 @@ COST = Dashboard(
                   "Claims: ordered, booting, ready, draining.", is_stacked=True),
             Panel("Wanted", (Query("mcpfleet_scale_target_machines", "{{pool}}"),), "By the last decision."),
             Panel("Decisions",
-                  (Query(f'sum by (pool, direction) (rate(mcpfleet_scale_decisions_total{{direction!="keep"}}[{EVERY}]))',
+                  (Query("sum by (pool, direction) "
+                         f'(rate(mcpfleet_scale_decisions_total{{direction!="keep"}}[{EVERY}]))',
                          "{{pool}} {{direction}}"),),
                   "Up and down; often both is a pool that swings.", unit="cpm"),
             Panel("Order to ready, p90",

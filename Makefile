@@ -22,8 +22,8 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres machines agents model-server vps-image vps-demo test test-live test-model chaos check lint types imports
-.PHONY: demo agents-demo up bench agents-bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
+.PHONY: help setup servers node postgres machines prometheus agents model-server vps-image vps-demo test test-live test-model chaos check lint types imports
+.PHONY: demo agents-demo alerts-demo up bench agents-bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -157,6 +157,23 @@ define apt
 	fi
 endef
 
+# For the tests of rules and dashboards, in which a real one scrapes a fleet; nothing of it is started here.
+prometheus: .cache/.prometheus ## Prometheus, promtool and amtool for the tests, where we are root and apt is there
+
+.cache/.prometheus: | machines
+	@mkdir -p .cache
+	@if command -v prometheus >/dev/null && command -v promtool >/dev/null && command -v amtool >/dev/null; then :; \
+	else $(MAKE) --no-print-directory .install-prometheus; fi
+	@! command -v promtool >/dev/null || touch $@
+
+.PHONY: .install-prometheus
+.install-prometheus: export RUNLEVEL := 1
+.install-prometheus:
+	@if [ "$$(id -u)" = 0 ] && [ ! -e /usr/sbin/policy-rc.d ]; then \
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; touch .cache/.policy-is-ours; fi
+	$(call apt,prometheus,prometheus prometheus-alertmanager,tests of rules and dashboards will be skipped)
+	@if [ -e .cache/.policy-is-ours ]; then rm -f /usr/sbin/policy-rc.d .cache/.policy-is-ours; fi
+
 # A machine here is a container with an init; nothing of it starts by itself.
 machines: .cache/.machines ## what booting machines on this host needs, where we are root and apt is there
 
@@ -189,7 +206,7 @@ vps-image: setup wheelhouse ansible-tools .vps-golden ## Debian images for machi
 # Half a dozen installers that do not know each other.
 .PHONY: .what-tests-need
 .what-tests-need: $(UV)
-	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines agents .conformance-is-there .ansible-is-there
+	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines prometheus agents .conformance-is-there .ansible-is-there
 
 # Most tests wait for processes, leases and sockets. A file's tests stay together: some tell a story.
 SIDE_BY_SIDE_TESTS := -n 3 --dist loadfile --no-loadscope-reorder
@@ -202,6 +219,9 @@ test-live: .what-tests-need ## only what needs more than a plain machine; missin
 
 test-model: setup model-server ## our chat sidecar against a real small model behind a real server; missing things fail
 	@$(WITH_SERVERS) $(BIN)/python -m pytest -m model --live-required $(ARGS)
+
+alerts-demo: setup servers prometheus ## alerts fire for real faults of a fleet that a real Prometheus scrapes, and resolve; minutes
+	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_prometheus.py --live-required $(ARGS)
 
 check: .what-tests-need lint types imports ## what CI does and more: ruff, mypy, import contracts, tests, coverage
 	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)
@@ -319,8 +339,11 @@ lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade t
 	@if command -v npm >/dev/null; then for folder in deploy/demo deploy/agents tests/conformance tests/oidc; do ( cd $$folder \
 		&& npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel=error ); done; fi
 
-docs: setup ## write docs/settings.md from the settings classes
+docs: setup ## write what is made from code: settings, metrics, rules of objectives, dashboards
 	@$(BIN)/python tests/house/settings_page.py
+	@$(BIN)/python -m tests.house.metrics_page
+	@$(BIN)/python deploy/prometheus/slo.py
+	@$(BIN)/python deploy/grafana/dashboards.py
 
 clean: ## remove what the other targets made
 	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography import x509
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -41,10 +42,9 @@ class Measured:
     vitals: Vitals
     doors: DoorMetrics
 
-    @property
-    def api(self) -> ApiMeter:
-        """Of the HTTP door."""
-        return ApiMeter(self.doors)
+    def for_api(self) -> dict[str, Any]:
+        """What the HTTP door takes of it, by `create_app`'s names."""
+        return {"registry": self.registry, "meter": ApiMeter(self.doors), "objectives": self.objectives}
 
     def mcp(self, app: ASGIApp) -> ASGIApp:
         """The MCP door, measured."""

@@ -43,7 +43,7 @@ from orchestrator.observability.flower_past import newest_calls
 from orchestrator.observability.spans import SpanFeed
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.refused_calls import RefusedCalls
-from orchestrator.scaling import scaling_of
+from orchestrator.scaling import Scaling, scaling_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tls_doors import authority_for
 from orchestrator.views import Views
@@ -96,16 +96,14 @@ async def build(
     core = core_of(settings, stores, sender, environ=environ)
     views = views_of(core)
     fleet = fleet_of(core, views, settings)
-    measured = measured_of(core, views, settings)
+    measured, near = measured_of(core, views, settings), url_for_nodes(settings, address)
     _traced(core, spans)
-    near = url_for_nodes(settings, address)
     scaling = scaling_of(core, near, settings.renew_every_s, environ or {}, measured.registry)
     oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
     front, guard = _fronts(settings, core, fleet, gates, oauth, measured)
-    authority = authority_for(settings, core.stores.clock)
-    watch(measured, core, leadership, lambda: scaling.loop.ended_at_s, expiries_of(settings, core, authority))
+    authority = _watched(settings, core, leadership, scaling, measured)
     feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
@@ -125,9 +123,7 @@ async def build(
         oauth=oauth.server,
         audit=core.audit,
         certificates=_certificates(authority, core),
-        registry=measured.registry,
-        meter=measured.api,
-        objectives=measured.objectives,
+        **measured.for_api(),
         clock=core.stores.clock,
         extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *_console(settings, core)],
         lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth, measured.vitals),
@@ -156,6 +152,15 @@ def _console(settings: OrchestratorSettings, core: Core) -> list[BaseRoute]:
     core.happenings.listen(pulse.beat)
     sessions = Sessions(seal_secret(settings), idle_s=settings.console_idle_s, clock=clock)
     return Console(PAGES, sessions=sessions, pulse=pulse, clock=clock, version=api_settings(settings).version).routes()
+
+
+def _watched(
+    settings: OrchestratorSettings, core: Core, leadership: Leadership, scaling: Scaling, measured: Measured
+) -> Authority | None:
+    """The authority of nodes' certificates, whose end is measured like all else that stands or ends."""
+    authority = authority_for(settings, core.stores.clock)
+    watch(measured, core, leadership, lambda: scaling.loop.ended_at_s, expiries_of(settings, core, authority))
+    return authority
 
 
 def _fronts(  # noqa: PLR0917 - two doors, and everything they need

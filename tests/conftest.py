@@ -99,6 +99,10 @@ NEEDS = {
         lambda: shutil.which("redis-server") is not None,
         "no Redis that speaks TLS (apt-get install redis-server)",
     ),
+    "prometheus": (
+        lambda: all(map(shutil.which, ("prometheus", "promtool", "amtool"))),
+        "no Prometheus with promtool and amtool (make prometheus, as root)",
+    ),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from tasks.invocation import Lane
+from tasks.labels import TOOLS_MAX, WORDS_MAX, Bounded
 from tasks.outcome import Outcome
 
 Leaks = Callable[[], Mapping[str, Mapping[str, int]]]
@@ -37,18 +38,20 @@ class Metrics:
         self._refused = Counter(
             "mcpfleet_deliveries_refused", "Deliveries refused, by reason.", ["why"], registry=self.registry
         )
+        self._tools, self._codes = Bounded(TOOLS_MAX), Bounded(WORDS_MAX)
         self._ended: dict[tuple[str, str], Counter] = {}
         self._took: dict[str, Histogram] = {}
 
     def ended(self, tool: str, outcome: Outcome, took_s: float | None) -> None:
         """One attempt ended."""
+        tool = self._tools.of(tool)
         key = (tool, outcome.ending)
         counter = self._ended.get(key)
         if counter is None:
             counter = self._ended[key] = self._requests.labels(*key)
         counter.inc()
         if outcome.error is not None:
-            self._errors.labels(outcome.error.code).inc()
+            self._errors.labels(self._codes.of(outcome.error.code)).inc()
         if took_s is not None:
             self._observe(tool, took_s)
 

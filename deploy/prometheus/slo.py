@@ -9,6 +9,7 @@ Source: The Site Reliability Workbook, chapter 5, table 5-8; its 30 days are 28 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import yaml
 
 from orchestrator.observability.objectives import OBJECTIVES, WINDOW_DAYS, Objective
 
-WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d", f"{WINDOW_DAYS}d")
+WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+BUDGET_WINDOW = f"{WINDOW_DAYS}d"
+"""Reckoned less often: it reads weeks of samples. Below 5 min, for which Prometheus believes a sample."""
 FILE = Path(__file__).with_name("slo.rules.yml")
 HEAD = "# Made by deploy/prometheus/slo.py from orchestrator/observability/objectives.py: `make docs`. Do not edit.\n"
 EVENTS = "mcpfleet_objective_events_total"
@@ -48,15 +51,13 @@ def is_reachable(objective: Objective, burn: Burn) -> bool:
 
 
 def rules() -> dict[str, object]:
-    """The whole file."""
+    """The whole file. Ratios and the alerts on them are one group: its rules are evaluated in their order."""
+    targets = [_target(one) for one in OBJECTIVES]
+    burning = [_alert(one, burn) for one in OBJECTIVES for burn in BURNS if is_reachable(one, burn)]
     return {
         "groups": [
-            {"name": "mcpfleet-slo-ratios", "interval": "30s", "rules": [_target(one) for one in OBJECTIVES] + _ratios()},
-            {
-                "name": "mcpfleet-slo-burn",
-                "interval": "30s",
-                "rules": [_alert(one, burn) for one in OBJECTIVES for burn in BURNS if is_reachable(one, burn)],
-            },
+            {"name": "mcpfleet-slo", "interval": "30s", "rules": [*targets, *_ratios(WINDOWS), *burning]},
+            {"name": "mcpfleet-slo-budget", "interval": "2m", "rules": _ratios((BUDGET_WINDOW,))},
         ]
     }
 
@@ -66,10 +67,10 @@ def _target(objective: Objective) -> dict[str, object]:
     return {"record": "mcpfleet:objective:target", "expr": f"vector({objective.target:g})", "labels": labels}
 
 
-def _ratios() -> list[dict[str, object]]:
+def _ratios(windows: Sequence[str]) -> list[dict[str, object]]:
     """Share of bad events in each window, and how many events there were."""
     found: list[dict[str, object]] = []
-    for window in WINDOWS:
+    for window in windows:
         every = f"sum by (objective) (increase({EVENTS}[{window}]))"
         bad = f'sum by (objective) (increase({EVENTS}{{verdict="bad"}}[{window}]))'
         found.append({"record": f"mcpfleet:objective_events:increase{window}", "expr": every})

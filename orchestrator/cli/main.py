@@ -32,6 +32,7 @@ from orchestrator.cli import (
     ledger,
     nodes,
     oauth,
+    objectives,
     policy,
     projects,
     redis,
@@ -64,7 +65,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         approvals.approve,
         approvals.deny,
     ),
-    _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
+    _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume, objectives.objectives),
     _DOORS: (keys.whoami,),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, flower.flower, fleet.mcp, ca.ca, fleet.version),
 }

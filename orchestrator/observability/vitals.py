@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
 
 from tasks.clock import Clock
 from tasks.errors import FleetError
@@ -63,8 +64,7 @@ class Vitals:
             async with asyncio.timeout(ANSWERS_WITHIN_S):
                 await self._redis.ping()
             self._broker.set(1)
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises means the same here
-            log.debug("broker_silent", error=str(error) or type(error).__name__)
+        except (RedisError, OSError, TimeoutError):
             self._broker.set(0)
 
     async def _feel(self) -> None:

@@ -150,11 +150,17 @@ def begin_otlp(target: OtlpTarget) -> Otlp | None:
     """Begin to send; None, and nothing is imported, where no endpoint is named.
 
     Raises:
-        SettingsError: the file of headers cannot be used.
+        SettingsError: the file of headers cannot be used, or the SDK is not installed.
     """
     if not target.endpoint:
         return None
-    otlp = open_otlp(target)
+    try:
+        otlp = open_otlp(target)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"an OTLP endpoint is set, {target.endpoint}, and {error.name} is not installed; "
+            "install mcpfleet with its extra `otlp`, or unset the endpoint"
+        ) from error
     otlp.start()
     return otlp
 

@@ -93,7 +93,7 @@ def test_a_call_that_is_tried_twice_is_one_trace(watched: Watched) -> None:
 
 
 def test_the_command_line_begins_the_trace_and_shows_it(watched: Watched) -> None:
-    """`mcpfleet call` with a collector in its environment is the root; `show` and `why` name the trace and link to it."""
+    """`mcpfleet call` with a collector in its environment is the root; `show` and `why` link to the trace."""
     said = mcpfleet(watched.local.environ, "call", "probe.echo", "a=1", "--json")
     assert said.returncode == 0, said.stderr
     view = json.loads(said.stdout)

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from orchestrator.api.auditing import REFUSALS, Auditor, is_audited
 from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
@@ -54,27 +55,31 @@ class Door:
         """Answer one request."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         trace_id = trace_of(headers)
+        with bound_contextvars(trace_id=trace_id):
+            await self._within(scope, headers, trace_id, receive, send)
+
+    async def _within(
+        self, scope: Scope, headers: dict[bytes, bytes], trace_id: str, receive: Receive, send: Send
+    ) -> None:
         try:
             reply = await self._answer(scope, headers, trace_id, receive)
         except FleetError as error:
             was_shown = ', error="invalid_token"' if b"authorization" in headers else ""
             reply = problem(error, trace_id, self._challenge + was_shown)
             if error.http_status >= 500:  # noqa: PLR2004
-                log.warning(
-                    "request_refused", path=scope["path"], code=error.code, detail=error.message, trace_id=trace_id
-                )
+                log.warning("request_refused", path=scope["path"], code=error.code, detail=error.message)
         except CallerGone:
             return
         except Exception:
-            log.exception("request_failed", path=scope["path"], trace_id=trace_id)
+            log.exception("request_failed", path=scope["path"])
             reply = internal(trace_id)
-        await self._send(reply, scope, receive, send, trace_id)
+        await self._send(reply, scope, receive, send)
 
-    async def _send(self, reply: Reply | Stream, scope: Scope, receive: Receive, send: Send, trace_id: str) -> None:
+    async def _send(self, reply: Reply | Stream, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await reply.send(receive, send)
         except Exception:
-            log.exception("answer_broke_off", path=scope["path"], trace_id=trace_id)
+            log.exception("answer_broke_off", path=scope["path"])
             raise
 
     async def _answer(

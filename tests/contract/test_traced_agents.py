@@ -48,7 +48,7 @@ async def test_each_request_to_the_model_is_a_span(tmp_path: Path) -> None:
             return await server.call("run", {"prompt": "do it"}, ask)
 
         async with asyncio.timeout(WAIT_S):
-            await CallTracer(kept, SystemClock()).call("glm.run", "inv-1", ABOVE, run)
+            await CallTracer(kept, SystemClock()).call("glm.run", ABOVE, run)
     *chats, call = kept.spans
     assert (call.name, call.parent_id, call.trace_id) == ("tools/call run", ABOVE.span_id, ABOVE.trace_id)
     assert [(one.name, one.parent_id) for one in chats] == [("chat glm-5", call.span_id)] * 2
@@ -82,9 +82,9 @@ async def test_how_a_call_ended_is_a_word(outcome: str | BaseException, error: s
     tracer = CallTracer(kept, SystemClock())
     if isinstance(outcome, BaseException):
         with pytest.raises(type(outcome)):
-            await tracer.call("a.b", "inv-1", ABOVE, run)
+            await tracer.call("a.b", ABOVE, run)
     else:
-        assert await tracer.call("a.b", "inv-1", ABOVE, run) == outcome
+        assert await tracer.call("a.b", ABOVE, run) == outcome
     [span] = kept.spans
     assert span.error == error
     assert "password" not in repr(span)

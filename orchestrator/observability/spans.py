@@ -38,6 +38,8 @@ from tasks.tracing import (
 log = structlog.get_logger("mcpfleet.spans")
 KNOWN_MAX = 20_000
 """Invocations that have not ended and are remembered; about 0.5 KB each."""
+SLOW_S = 0.01
+"""Below it `accept` and `settle` are no spans: they would be two of seven, and say nothing."""
 SMALL_CHARS = 512
 LOOKUPS_MAX = 64
 """Reads of the ledger at once; what ends beyond them has no spans."""
@@ -72,7 +74,7 @@ class SpanFeed:
             case AttemptEnded():
                 if (known := self._known.get(happening.invocation_id)) is not None:
                     known.attempts.append(_attempt_of(happening, known.queues.get(happening.fence, "")))
-                    self._spans.put(settle_span(known.invocation, happening, self._clock.wall_s()))
+                    self._put_slow(settle_span(known.invocation, happening, self._clock.wall_s()))
             case Ended():
                 self._ended(happening)
             case _:
@@ -89,7 +91,7 @@ class SpanFeed:
         if len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
         if known is not None:
-            self._spans.put(accept_span(invocation, self._clock.wall_s()))
+            self._put_slow(accept_span(invocation, self._clock.wall_s()))
 
     def _ended(self, ended: Ended) -> None:
         if ended.invocation_id in self._known:
@@ -119,6 +121,10 @@ class SpanFeed:
 
     def _put(self, invocation: Invocation) -> None:
         for span in spans_of(invocation):
+            self._spans.put(span)
+
+    def _put_slow(self, span: Span) -> None:
+        if span.end_s - span.start_s >= SLOW_S:
             self._spans.put(span)
 
     def _is_kept(self, invocation: Invocation) -> bool:

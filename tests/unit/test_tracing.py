@@ -115,6 +115,14 @@ async def test_a_leader_that_saw_the_second_try_alone_asks_the_ledger() -> None:
     assert fences == [1, 2]
 
 
+async def test_what_took_no_time_is_no_span() -> None:
+    """Accepting and settling are spans of the calls for which they were slow."""
+    kept = Kept()
+    feed = SpanFeed(kept, get=no_row, clock=FakeClock(wall_s=100.001))
+    feed.hear(Accepted(invocation()))
+    assert kept.spans == []
+
+
 def test_every_try_is_a_child_with_its_wait_before_it() -> None:
     """One trace: waits, tries and the whole cover its life without a gap."""
     whole, *parts = spans_of(ENDED)
@@ -245,7 +253,7 @@ def test_headers_are_read_from_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", ["orchestrator.bootstrap, orchestrator.cli.main", "worker.cli, worker.process"])
 def test_nothing_is_loaded_while_it_is_off(program: str) -> None:
-    """Start-up and memory of whoever does not trace. (redis-py loads the SDK's metrics wherever they are installed.)"""
+    """Start-up and memory of whoever does not trace; redis-py loads the SDK's metrics by itself."""
     ours = "('opentelemetry.sdk.trace', 'opentelemetry.sdk._logs', 'opentelemetry.exporter', 'google', 'requests')"
     look = f"print([name for name in sys.modules if name.startswith({ours})])"
     said = subprocess.run(

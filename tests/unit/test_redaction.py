@@ -22,8 +22,10 @@ SECRETS = st.text(TOKEN_CHARS, min_size=20, max_size=60).map(lambda text: f"Zq{t
 """Of other letters than all that stands around it."""
 PROSE = st.text(string.ascii_lowercase + " .,\n", max_size=40)
 SECRET_NAMES = st.sampled_from(
-    "password DB_PASSWORD token access_token accessToken Authorization api_key x-api-key apiKey client_secret"
-    " Set-Cookie private_key pool_secret credentials".split()
+    [
+        *("password", "DB_PASSWORD", "token", "access_token", "accessToken", "Authorization", "api_key", "x-api-key"),
+        *("apiKey", "client_secret", "Set-Cookie", "private_key", "pool_secret", "credentials"),
+    ]
 )
 
 

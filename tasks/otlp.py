@@ -3,7 +3,7 @@
 Owns two bounded queues and the thread that empties them. A collector that is away, slow or refuses costs spans,
 never a call: what does not fit or is not taken is dropped, counted, and said once a minute. OpenTelemetry's SDK is
 imported when this is opened, and only then; its exporter encodes, sends and retries. Its own batch processor is not
-used: it says of each loss only that there was one, and cannot make a span whose id is known beforehand.
+used: it tells nobody how many it loses.
 """
 
 from __future__ import annotations
@@ -150,11 +150,17 @@ def begin_otlp(target: OtlpTarget) -> Otlp | None:
     """Begin to send; None, and nothing is imported, where no endpoint is named.
 
     Raises:
-        SettingsError: the file of headers cannot be used.
+        SettingsError: the file of headers cannot be used, or the SDK is not installed.
     """
     if not target.endpoint:
         return None
-    otlp = open_otlp(target)
+    try:
+        otlp = open_otlp(target)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"an OTLP endpoint is set, {target.endpoint}, and {error.name} is not installed; "
+            "install mcpfleet with its extra `otlp`, or unset the endpoint"
+        ) from error
     otlp.start()
     return otlp
 

@@ -19,8 +19,7 @@ _NAME = (
     r"|access[_-]?key|delivery[_-]?key|pool[_-]?key|credential"
 )
 _SECRET_NAME = re.compile(rf"(?:{_NAME})s?$", re.IGNORECASE)
-_NAME_HINTS = ("assw", "assphrase", "ecret", "oken", "uthoriz", "ookie", "key", "redential")
-_NAME_HINTS_UPPER = tuple(hint.upper() for hint in _NAME_HINTS)
+_NAME_HINTS = ("passw", "passphrase", "secret", "token", "authorization", "cookie", "key", "credential")
 
 # What follows a name with `=`, or after `:` where it is quoted; a header's value may have a word before the secret.
 _QUOTED = r"""\\+["'][^"']*["']?|"(?:[^"\\]|\\.)*(?:"|$)|'(?:[^'\\]|\\.)*(?:'|$)"""
@@ -31,7 +30,7 @@ _NAMED = re.compile(
 _HEADER = re.compile(r"\b(authorization|x-api-key|(?:set-)?cookie)(\s*:\s*)[^\r\n\"']+", re.IGNORECASE)
 
 _FORMS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
-    (("mcf_",), re.compile(r"mcf_live_([0-9A-Za-z]{10})_[0-9A-Za-z_]+"), rf"mcf_live_\1_{REDACTED}"),
+    (("mcf_",), re.compile(r"mcf_live_([0-9A-Za-z]{10})_[0-9A-Za-z_-]+"), rf"mcf_live_\1_{REDACTED}"),
     (("mcf_",), re.compile(r"mcf_(?!live_)([a-z]+)_[0-9A-Za-z_-]{8,}"), rf"mcf_\1_{REDACTED}"),
     (("://",), re.compile(r"://([^\s/:@\"'?#]*):[^\s/\"']*@"), rf"://\1:{REDACTED}@"),
     (("://",), re.compile(r"://[^\s/:@\"'?#]{16,}@"), f"://{REDACTED}@"),
@@ -70,7 +69,8 @@ def redact_text(text: str) -> str:
             text = form.sub(instead, text)
     if len(text) >= _GLM_CHARS and "." in text:
         text = _GLM.sub(REDACTED, text)
-    if any(hint in text for hint in _NAME_HINTS) or any(hint in text for hint in _NAME_HINTS_UPPER):
+    lowered = text.lower()
+    if any(hint in lowered for hint in _NAME_HINTS):
         text = _NAMED.sub(_without_value, _HEADER.sub(rf"\1\2{REDACTED}", text))
     return text
 

@@ -175,12 +175,14 @@ def _named(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-_OWN = frozenset({"timestamp", "level", "service", "process", "pid", "logger"})
+_FIRST = ("timestamp", "level", "service", "process", "pid", "logger")
+_OWN = frozenset({*_FIRST, "event"})
 
 
 def _finished(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """In the order in which people read a line, without secrets."""
-    line = {name: event[name] for name in ("timestamp", "level", "service", "process", "pid", "logger")}
+    line = {name: event[name] for name in _FIRST}
+    line["event"] = redact_field("event", event.get("event"))
     for name, value in event.items():
         if name not in _OWN:
             line[str(name)] = redact_field(str(name), value)

@@ -366,8 +366,7 @@ class Executor:
         _log.debug("attempt_ended", tool=work.delivery.tool, ending=outcome.ending, took_s=took_s)
         work.phase = Phase.FINISHED
         if self._spans is not None and work.trace is not None and work.trace.is_sampled:
-            node, end_s = self._runner.node, self._clock.wall_s()
-            self._spans.put(process_span(work, outcome, work.trace, node=node, end_s=end_s))
+            self._spans.put(process_span(work, outcome, work.trace, self._clock.wall_s()))
         if work.stop is Stop.VOID:
             del self._works[work.ref]
             if work.entry is not None:

@@ -22,7 +22,7 @@ def trace_of(delivery: Delivery, spans: Spans | None) -> Trace | None:
     return Trace(delivery.trace_id, span_id(delivery.invocation, delivery.fence, part), sampled)
 
 
-def process_span(work: Work, outcome: Outcome, trace: Trace, *, node: str, end_s: float) -> Span:
+def process_span(work: Work, outcome: Outcome, trace: Trace, end_s: float) -> Span:
     """One attempt on this node, from its delivery to its outcome."""
     delivery, error = work.delivery, outcome.error
     return Span(
@@ -37,13 +37,8 @@ def process_span(work: Work, outcome: Outcome, trace: Trace, *, node: str, end_s
             "messaging.system": "celery",
             "messaging.operation.type": "process",
             "messaging.operation.name": "process",
-            "messaging.message.id": delivery.invocation,
             "mcpfleet.invocation_id": delivery.invocation,
             "mcpfleet.fence": delivery.fence,
-            "mcpfleet.node": node,
-            "mcpfleet.lane": delivery.lane.value,
-            "mcpfleet.tool": delivery.tool,
-            "mcpfleet.project": delivery.project,
             "mcpfleet.ending": outcome.ending,
             "mcpfleet.wait_s": None if work.started_at is None else round(work.started_at - work.received_at, 6),
         },

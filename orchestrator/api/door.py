@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from orchestrator.api.auditing import REFUSALS, Auditor, is_audited
 from orchestrator.api.operation import NOBODY, Ask, Operation, read_query
@@ -64,7 +65,8 @@ class Door:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         began_s, trace_id, status = self._meter.begin(), trace_of(headers), GONE
         try:
-            status = await self._serve(scope, headers, trace_id, receive, send)
+            with bound_contextvars(trace_id=trace_id):
+                status = await self._serve(scope, headers, trace_id, receive, send)
         except Exception:
             status = 500
             raise
@@ -82,22 +84,20 @@ class Door:
             was_shown = ', error="invalid_token"' if b"authorization" in headers else ""
             reply = problem(error, trace_id, self._challenge + was_shown)
             if error.http_status >= 500:  # noqa: PLR2004
-                log.warning(
-                    "request_refused", path=scope["path"], code=error.code, detail=error.message, trace_id=trace_id
-                )
+                log.warning("request_refused", path=scope["path"], code=error.code, detail=error.message)
         except CallerGone:
             return GONE
         except Exception:
-            log.exception("request_failed", path=scope["path"], trace_id=trace_id)
+            log.exception("request_failed", path=scope["path"])
             reply = internal(trace_id)
-        await self._send(reply, scope, receive, send, trace_id)
+        await self._send(reply, scope, receive, send)
         return reply.status
 
-    async def _send(self, reply: Reply | Stream, scope: Scope, receive: Receive, send: Send, trace_id: str) -> None:
+    async def _send(self, reply: Reply | Stream, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await reply.send(receive, send)
         except Exception:
-            log.exception("answer_broke_off", path=scope["path"], trace_id=trace_id)
+            log.exception("answer_broke_off", path=scope["path"])
             raise
 
     async def _answer(

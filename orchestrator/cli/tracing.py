@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.cli.api import Api
 from orchestrator.cli.desk import Desk
 from tasks.errors import FleetError
-from tasks.otlp import OtlpTarget, open_otlp
+from tasks.otlp import OtlpTarget, begin_otlp
 from tasks.tracing import CLIENT, Span, Trace, read_traceparent
 
 SERVICE = "mcpfleet"
@@ -37,7 +37,8 @@ def traced(desk: Desk, api: Api, tool: str) -> Iterator[None]:
         api.traceparent = None if above is None else above.traceparent()
         yield
         return
-    otlp, start_s, error = open_otlp(target), desk.now(), None
+    otlp, start_s, error = begin_otlp(target), desk.now(), None
+    assert otlp is not None, "an endpoint is named"
     here = Trace(
         above.trace_id if above else os.urandom(16).hex(), os.urandom(8).hex(), above is None or above.is_sampled
     )
@@ -53,7 +54,6 @@ def traced(desk: Desk, api: Api, tool: str) -> Iterator[None]:
             times = (start_s, desk.now())
             attributes = {"gen_ai.tool.name": tool}
             otlp.put(Span(f"call {tool}", here.trace_id, here.span_id, parent, *times, CLIENT, attributes, error))
-        otlp.start()
         otlp.close(SEND_S)
 
 

@@ -19,6 +19,7 @@ from orchestrator.front.ports import Fleet
 from tasks.clock import Clock
 from tasks.errors import FleetError
 from tasks.invocation import TERMINAL, Call, Invocation, Principal
+from tasks.telemetry import bind_trace
 
 log = structlog.get_logger()
 
@@ -97,6 +98,7 @@ class ToolCalls:
             raise Refused(tool_error(error.message)) from error
         except FleetError as error:
             raise refused(error) from error
+        bind_trace(accepted[0].call.trace_id, invocation_id=accepted[0].id)  # this request's task, and its alone
         return accepted[0]
 
     async def finish(self, invocation: Invocation, asked: Asked, *, window_s: float | None = None) -> Invocation:

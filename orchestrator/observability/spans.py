@@ -38,6 +38,9 @@ from tasks.tracing import (
 log = structlog.get_logger("mcpfleet.spans")
 KNOWN_MAX = 20_000
 """Invocations that have not ended and are remembered; about 0.5 KB each."""
+SLOW_S = 0.01
+"""Below it `accept` and `settle` are no spans: they would be two of seven, and say nothing."""
+SMALL_CHARS = 512
 LOOKUPS_MAX = 64
 """Reads of the ledger at once; what ends beyond them has no spans."""
 
@@ -71,7 +74,7 @@ class SpanFeed:
             case AttemptEnded():
                 if (known := self._known.get(happening.invocation_id)) is not None:
                     known.attempts.append(_attempt_of(happening, known.queues.get(happening.fence, "")))
-                    self._spans.put(settle_span(known.invocation, happening, self._clock.wall_s()))
+                    self._put_slow(settle_span(known.invocation, happening, self._clock.wall_s()))
             case Ended():
                 self._ended(happening)
             case _:
@@ -83,13 +86,12 @@ class SpanFeed:
             await asyncio.wait(self._lookups)
 
     def _accepted(self, invocation: Invocation) -> None:
-        call = replace(invocation.call, arguments_json="{}", meta_json=None, then=())
-        known = _Known(replace(invocation, call=call)) if self._is_kept(invocation) else None
+        known = _Known(_light(invocation)) if self._is_kept(invocation) else None
         self._known[invocation.id] = known
         if len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
         if known is not None:
-            self._spans.put(accept_span(invocation, self._clock.wall_s()))
+            self._put_slow(accept_span(invocation, self._clock.wall_s()))
 
     def _ended(self, ended: Ended) -> None:
         if ended.invocation_id in self._known:
@@ -121,11 +123,23 @@ class SpanFeed:
         for span in spans_of(invocation):
             self._spans.put(span)
 
+    def _put_slow(self, span: Span) -> None:
+        if span.end_s - span.start_s >= SLOW_S:
+            self._spans.put(span)
+
     def _is_kept(self, invocation: Invocation) -> bool:
         call = invocation.call
         if call.trace_id is None or not is_trace_id(call.trace_id):
             return False
         return is_sampled(call.trace_id, call.trace_parent, self._spans.ratio)
+
+
+def _light(invocation: Invocation) -> Invocation:
+    """Without what is large; most calls are small, and a copy costs more than it saves."""
+    call = invocation.call
+    if len(call.arguments_json) <= SMALL_CHARS and call.meta_json is None and not call.then:
+        return invocation
+    return replace(invocation, call=replace(call, arguments_json="{}", meta_json=None, then=()))
 
 
 def spans_of(invocation: Invocation) -> Iterator[Span]:
@@ -159,12 +173,10 @@ def invocation_span(invocation: Invocation, ended_at: float) -> Span:
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": call.tool,
             "mcpfleet.invocation_id": invocation.id,
-            "mcpfleet.tool": call.tool,
             "mcpfleet.project": call.project,
             "mcpfleet.tenant": invocation.principal.tenant,
             "mcpfleet.principal": invocation.principal.id,
             "mcpfleet.lane": invocation.lane.value,
-            "mcpfleet.priority": call.priority,
             "mcpfleet.state": invocation.state.value,
             "mcpfleet.attempts": len(invocation.attempts),
             "mcpfleet.replay_of": invocation.replay_of,
@@ -185,20 +197,19 @@ def attempt_span(invocation: Invocation, attempt: Attempt, ended_at: float) -> S
     )
     started_at = attempt.started_at
     attributes = {
+        "mcpfleet.invocation_id": invocation.id,
         "messaging.system": "celery",
         "messaging.operation.type": "send",
         "messaging.operation.name": "release",
         "messaging.destination.name": attempt.queue or None,
-        "messaging.message.id": invocation.id,
         "mcpfleet.fence": attempt.fence,
         "mcpfleet.node": attempt.node,
         "mcpfleet.pool": attempt.pool,
-        "mcpfleet.lane": attempt.lane.value,
         "mcpfleet.ending": attempt.ending,
         "mcpfleet.started_s": None if started_at is None else round(started_at - attempt.released_at, 6),
     }
     failed = attempt.error_code or (None if attempt.ending == "succeeded" else attempt.ending)
-    return replace(span, kind=PRODUCER, attributes={**span.attributes, **attributes}, error=failed)
+    return replace(span, kind=PRODUCER, attributes=attributes, error=failed)
 
 
 def accept_span(invocation: Invocation, now_s: float) -> Span:
@@ -220,7 +231,6 @@ def _below(invocation: Invocation, part: str, fence: int, name: str, times: tupl
         parent_id=above,
         start_s=times[0],
         end_s=times[1],
-        attributes={"mcpfleet.invocation_id": invocation.id},
     )
 
 

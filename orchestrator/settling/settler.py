@@ -239,6 +239,10 @@ class Settler:
         if settled.state in TERMINAL:
             outcome = settled.outcome or settlement.outcome or Outcome(settled.state.value)
             reason = settlement.dead_reason
+            if reason is not None:
+                about = {"tool": attempt.tool, "project": attempt.project, "node": attempt.node, "reason": reason}
+                code = outcome.error.code if outcome.error else settled.state.value
+                log.warning("dead_letter", invocation_id=attempt.invocation_id, fence=attempt.fence, code=code, **about)
             self._tell(Ended(attempt.invocation_id, settled.state, settlement.at, attempt.tool, outcome, reason, ended))
         else:
             await self._wait_again(attempt, settlement)

@@ -77,6 +77,7 @@ def collector(status: int = 200, *, hangs: bool = False) -> Iterator[Collector]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            """One batch."""
             body = self.rfile.read(int(self.headers["Content-Length"]))
             seen.requests += 1
             seen.headers = {name.lower(): value for name, value in self.headers.items()}

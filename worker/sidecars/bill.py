@@ -6,6 +6,7 @@ has spent what it spent. Refuses to know prices: whoever counts a request says w
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 from collections.abc import Callable
@@ -13,6 +14,11 @@ from collections.abc import Callable
 from tasks.spend import COST_MAX_USD, MODELS_MAX, OTHERS, TOKENS_MAX, Spend, Spent, model_name
 from worker.sidecars.sidecar import Result, Usage
 from worker.upstreams.upstream import OnRequest, nobody_counts
+
+
+def loop_s() -> float:
+    """The running loop's clock, for how long a request took."""
+    return asyncio.get_running_loop().time()
 
 
 class Bill:

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from worker.sidecars.bill import Bill
+from worker.sidecars.bill import Bill, loop_s
 from worker.sidecars.meter import StreamMeter
 from worker.sidecars.openai_chat_stream import tokens
 from worker.sidecars.sidecar import Usage
@@ -72,8 +72,8 @@ class _Run:
     limit_usd: float | None
     limit_requests: int | None = None
     asked: Asked = field(default_factory=Asked)
-    answers: dict[StreamMeter, tuple[str, float]] = field(default_factory=dict)
-    """That come in now: the model that each was asked of, and what was reserved for it."""
+    answers: dict[StreamMeter, tuple[str, float, float]] = field(default_factory=dict)
+    """That come in now: the model that each was asked of, what was reserved for it, when it was asked."""
     reserved_usd: float = 0.0
 
     @property
@@ -126,7 +126,7 @@ class Egress:
             return _refusal(401, "authentication_error", "this token belongs to no run")
         if request.url.path not in self._endpoint.paths:
             return _refusal(404, "not_found_error", f"{request.url.path} is not passed on")
-        body = await _bounded(request)
+        began_s, body = loop_s(), await _bounded(request)
         if body is None:
             return _refusal(413, "request_too_large", f"a request may have {REQUEST_MAX_BYTES} bytes")
         asked, is_asked = _model(body), request.url.path == self._endpoint.asks
@@ -157,7 +157,7 @@ class Egress:
             run.asked.requests += answer.is_success
         meter = StreamMeter(is_stream="event-stream" in answer.headers.get("content-type", ""), asked_bytes=len(body))
         if answer.is_success and is_asked:  # a refusal costs nothing
-            run.answers[meter] = (asked, reserved_usd)
+            run.answers[meter] = (asked, reserved_usd, began_s)
         else:
             run.reserved_usd -= reserved_usd
         return StreamingResponse(self._metered(answer, meter, run), answer.status_code, headers=_headers(answer))
@@ -197,11 +197,11 @@ class Egress:
         found = run.answers.pop(meter, None)
         if found is None:
             return
-        asked, reserved_usd = found
+        asked, reserved_usd, began_s = found
         run.reserved_usd -= reserved_usd
         answered, usage = meter.total()
         model, price = self._prices.billed(answered, asked)
-        run.bill.add(model, usage, None if price is None else price.of(usage))
+        run.bill.add(model, usage, None if price is None else price.of(usage), loop_s() - began_s)
 
 
 def _token(request: Request) -> str:

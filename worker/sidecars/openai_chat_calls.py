@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worker.sidecars.bill import Bill
+from worker.sidecars.bill import Bill, loop_s
 from worker.sidecars.openai_chat_backend import Ask, ChatBackend, ChatEndpoint, Listener, Message
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_schema import answer_of, wanted_json
@@ -158,6 +158,7 @@ class _Billed(Listener):
 
     def __init__(self, heard: Listener, bill: Bill, backend: ChatBackend, model: str | None) -> None:
         self.bill, self._prices, self._asked = bill, backend.prices, model or backend.model
+        self._asked_s = loop_s()
         self.part, self.again = heard.part, heard.again  # type: ignore[method-assign]
 
     def lost(self, usage: Usage) -> None:
@@ -169,7 +170,9 @@ class _Billed(Listener):
 
     def _count(self, usage: Usage, answered: str) -> None:
         model, price = self._prices.billed(answered, self._asked)
-        self.bill.add(model, usage, None if price is None else price.of(usage))
+        now_s = loop_s()
+        self.bill.add(model, usage, None if price is None else price.of(usage), now_s - self._asked_s)
+        self._asked_s = now_s
 
 
 async def _generated(said: Mapping[str, Any], answer: Answer, bill: Bill, workspace: Path | None) -> Generated:

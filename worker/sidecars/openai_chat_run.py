@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from worker.sidecars import openai_chat_session
-from worker.sidecars.bill import Bill
+from worker.sidecars.bill import Bill, loop_s
 from worker.sidecars.openai_chat_backend import RESERVE_TOKENS, Ask, ChatEndpoint, Listener, Message
 from worker.sidecars.openai_chat_faults import Trouble
 from worker.sidecars.openai_chat_schema import answer_of, wanted_json
@@ -62,6 +62,7 @@ class ChatRun(Listener):
         self._tell: Callable[[Event], None] = lambda _: None
         self._bill, self._turns = task.bill or Bill(), 0
         self._denials: dict[str, None] = {}
+        self._asked_s = 0.0
         self._messages: list[Message] = []
         self._session: str | None = None
 
@@ -124,6 +125,7 @@ class ChatRun(Listener):
             if isinstance(ask, Result):
                 return ask
             self._turns += 1
+            self._asked_s = loop_s()
             answer = await self._endpoint.ask(ask, self)
             if isinstance(answer, Trouble):
                 return self._troubled(answer)
@@ -268,7 +270,7 @@ class ChatRun(Listener):
 
     def _count(self, usage: Usage, answered: str) -> None:
         model, price = self._endpoint.backend.prices.billed(answered, self._model)
-        self._bill.add(model, usage, None if price is None else price.of(usage))
+        self._bill.add(model, usage, None if price is None else price.of(usage), loop_s() - self._asked_s)
 
 
 def _given(task: AgentTask) -> frozenset[str] | None:

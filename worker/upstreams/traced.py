@@ -27,9 +27,7 @@ class CallTracer:
     def __init__(self, spans: Spans, clock: Clock) -> None:
         self._spans, self._clock = spans, clock
 
-    async def call(
-        self, tool: str, invocation: str, above: Trace, run: Callable[[Trace, OnRequest], Awaitable[str]]
-    ) -> str:
+    async def call(self, tool: str, above: Trace, run: Callable[[Trace, OnRequest], Awaitable[str]]) -> str:
         """What `run` answers. It is told its own place in the trace, for the server."""
         here = Trace(above.trace_id, os.urandom(8).hex(), above.is_sampled)
         start_s, error = self._clock.wall_s(), None
@@ -43,7 +41,7 @@ class CallTracer:
             error = "cancelled"
             raise
         finally:
-            span = _call_span(tool, invocation, here, (start_s, self._clock.wall_s()))
+            span = _call_span(tool, here, (start_s, self._clock.wall_s()))
             self._spans.put(replace(span, parent_id=above.span_id, error=error))
         return said
 
@@ -65,14 +63,12 @@ class CallTracer:
         return tell
 
 
-def _call_span(tool: str, invocation: str, here: Trace, times: tuple[float, float]) -> Span:
+def _call_span(tool: str, here: Trace, times: tuple[float, float]) -> Span:
     server, _, name = tool.partition(".")
     attributes = {
         "mcp.method.name": "tools/call",
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": name,
         "mcpfleet.server": server,
-        "mcpfleet.tool": tool,
-        "mcpfleet.invocation_id": invocation,
     }
     return Span(f"tools/call {name}", here.trace_id, here.span_id, None, *times, CLIENT, attributes)

@@ -184,7 +184,7 @@ class Upstreams:
         async def run(here: Trace, on_request: OnRequest) -> str:
             return await server.call(name, arguments, replace(ask, trace=here, on_request=on_request))
 
-        return await self.tracer.call(tool, invocation, trace, run)
+        return await self.tracer.call(tool, trace, run)
 
     def grant_type(self, tool: str) -> str | None:
         """The resource type that a call of it needs a grant of."""

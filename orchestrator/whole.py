@@ -36,6 +36,7 @@ from orchestrator.oauth import OAuth, oauth_of
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.observability.flower_past import newest_calls
 from orchestrator.observability.metrics import FleetCollector, Metrics
+from orchestrator.observability.pulse import Pulse
 from orchestrator.redis_client import ANSWER_S, redis_of
 from orchestrator.refused_calls import RefusedCalls
 from orchestrator.scaling import scaling_of
@@ -46,6 +47,7 @@ from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
 from tasks.redis_clients import sync_client
+from tasks.wire import PulseView
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ async def build(
         lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
+        pulse=_pulse(core),
     )
 
     return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front), authority)
@@ -136,6 +139,12 @@ def _measured(core: Core, views: Views) -> CollectorRegistry:
     core.happenings.listen(Metrics(registry).hear)
     registry.register(FleetCollector(nodes=views.nodes, pools=views.pools, backlog=core.dispatcher.backlog))
     return registry
+
+
+def _pulse(core: Core) -> Callable[[], PulseView]:
+    pulse = Pulse(core.stores.clock)
+    core.happenings.listen(pulse.hear)
+    return pulse.view
 
 
 def _fronts(

@@ -61,7 +61,9 @@ from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.trace import trace_of
 from orchestrator.api.waits import Waits
+from orchestrator.observability.pulse import Pulse
 from tasks.clock import Clock, SystemClock
+from tasks.wire import PulseView
 
 TITLE = "mcpfleet"
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -92,6 +94,7 @@ def create_app(
     lifespan: Lifespan | None = None,
     leads: Callable[[], bool] | None = None,
     run_grants: RunGrants | None = None,
+    pulse: Callable[[], PulseView] | None = None,
 ) -> Starlette:
     """The application. `extra_routes` (the MCP door's) come after ours and guard themselves.
 
@@ -105,7 +108,7 @@ def create_app(
         *NodeProtocol(nodes, enrolments, certificates or NoCertificates()).operations(),
         *EnrolmentDoor(enrolments, certificates or NoCertificates()).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
-        *FleetViews(fleet).operations(),
+        *FleetViews(fleet, pulse or Pulse(clock or SystemClock()).view).operations(),
         *DeadLetters(fleet).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),

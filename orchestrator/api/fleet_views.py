@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api import views
@@ -23,6 +25,7 @@ from tasks.wire import (
     Page,
     PauseRequest,
     PoolView,
+    PulseView,
     QueueView,
     ReplayRequest,
     ToolView,
@@ -41,8 +44,8 @@ class DeadQuery(BaseModel):
 class FleetViews:
     """The fleet as it is now."""
 
-    def __init__(self, fleet: Steering) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: Steering, pulse: Callable[[], PulseView]) -> None:
+        self._fleet, self._pulse = fleet, pulse
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -69,6 +72,9 @@ class FleetViews:
             Operation("GET", "/v1/backlog", "backlog", Scope.FLEET_READ,
                       "What waits in the ledger", self.backlog,
                       {200: Answer("the backlog", BacklogView)}, tag="fleet"),
+            Operation("GET", "/v1/pulse", "pulse", Scope.FLEET_READ,
+                      "Rates and waits of the last minute", self.pulse,
+                      {200: Answer("of all tenants", PulseView)}, tag="fleet"),
             Operation("POST", "/v1/pauses", "pause", Scope.FLEET_WRITE,
                       "Pause or resume a queue, pool or project", self.pause,
                       {204: Answer("done")}, body=PauseRequest, errors=(404,), tag="fleet"),
@@ -111,6 +117,10 @@ class FleetViews:
         if ask.principal.tenant != FLEET_TENANT:
             seen = seen.model_copy(update={"by_project": {}, "paused_projects": []})
         return model(seen)
+
+    async def pulse(self, _ask: Ask) -> Reply:
+        """GET /v1/pulse."""
+        return model(self._pulse())
 
     async def pause(self, ask: Ask) -> Reply:
         """POST /v1/pauses."""

@@ -37,6 +37,7 @@ from orchestrator.cli import (
     scale,
     secrets,
     tools,
+    top,
 )
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
@@ -63,7 +64,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         approvals.approve,
         approvals.deny,
     ),
-    _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
+    _MACHINES: (top.top, nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _DOORS: (keys.whoami,),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, flower.flower, fleet.mcp, ca.ca, fleet.version),
 }

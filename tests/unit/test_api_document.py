@@ -25,6 +25,7 @@ POST /v1/invocations/{id}/cancel · POST /v1/invocations/{id}/replay · GET /v1/
 GET /v1/nodes · POST /v1/nodes · POST /v1/nodes/{name}/state · POST /v1/nodes/{name}/renewals
 POST /v1/nodes/{name}/claims · POST /v1/nodes/{name}/leave
 POST /v1/nodes/{name}/certificates · GET /v1/pools · GET /v1/queues · GET /v1/backlog
+GET /v1/pulse
 POST /v1/pauses · GET /v1/dead-letters · POST /v1/dead-letters:replay · POST /v1/dead-letters:discard
 PUT /v1/blobs/{sha256} · GET /v1/blobs/{sha256} · POST /v1/enrolments · POST /v1/enrolments/{name}
 DELETE /v1/enrolments/{name} · GET /v1/scale · GET /v1/scale/claims · GET /v1/scale/log · POST /v1/scale/plan

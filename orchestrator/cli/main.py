@@ -29,6 +29,7 @@ from orchestrator.cli import (
     guard,
     invocations,
     keys,
+    logs,
     nodes,
     oauth,
     policy,
@@ -64,7 +65,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         approvals.approve,
         approvals.deny,
     ),
-    _MACHINES: (top.top, nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
+    _MACHINES: (top.top, logs.logs, nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
     _DOORS: (keys.whoami,),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, flower.flower, fleet.mcp, ca.ca, fleet.version),
 }

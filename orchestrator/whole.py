@@ -46,8 +46,8 @@ from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.pool import Strategy
+from tasks.pulse_wire import PulseView
 from tasks.redis_clients import sync_client
-from tasks.wire import PulseView
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,6 @@ async def build(
     gates = gates_of(settings, core, oauth)
     front, guard = _fronts(settings, core, fleet, gates, oauth)
     authority = authority_for(settings, core.stores.clock)
-    feed = _flower_feed(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
@@ -119,7 +118,9 @@ async def build(
         registry=registry,
         clock=core.stores.clock,
         extra_routes=[*front.routes(), *guard.routes(), *oauth.routes()],
-        lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth),
+        lifespan=lifespan_of(
+            core, sender, leadership, front, guard, _flower_feed(settings, core, views), scaling, oauth
+        ),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
         pulse=_pulse(core),

@@ -376,20 +376,6 @@ class BacklogView(_Out):
     paused_projects: list[str]
 
 
-class PulseView(_Out):
-    """How the last minute went."""
-
-    window_s: float
-    """60, or less where the leading orchestrator has not run for so long."""
-    accepted_per_s: float
-    ended_per_s: float
-    failed_per_s: float
-    """Of those that ended: failed, expired or lost."""
-    wait_p50_s: float | None
-    """From accepted, or due, to released; None: nothing was released."""
-    wait_p95_s: float | None
-
-
 class DeadLetterView(_Out):
     """What ended badly, kept until replayed or discarded."""
 

@@ -61,9 +61,8 @@ from orchestrator.api.service import Service
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.trace import trace_of
 from orchestrator.api.waits import Waits
-from orchestrator.observability.pulse import Pulse
 from tasks.clock import Clock, SystemClock
-from tasks.wire import PulseView
+from tasks.pulse_wire import PulseView
 
 TITLE = "mcpfleet"
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -108,7 +107,7 @@ def create_app(
         *NodeProtocol(nodes, enrolments, certificates or NoCertificates()).operations(),
         *EnrolmentDoor(enrolments, certificates or NoCertificates()).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
-        *FleetViews(fleet, pulse or Pulse(clock or SystemClock()).view).operations(),
+        *FleetViews(fleet, pulse).operations(),
         *DeadLetters(fleet).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),

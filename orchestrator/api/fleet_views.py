@@ -13,6 +13,7 @@ from orchestrator.api.ports import Operations as Steering
 from orchestrator.api.reply import Reply, listing, model
 from tasks.errors import NotFound
 from tasks.invocation import FLEET_TENANT
+from tasks.pulse_wire import PulseView
 from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
@@ -25,7 +26,6 @@ from tasks.wire import (
     Page,
     PauseRequest,
     PoolView,
-    PulseView,
     QueueView,
     ReplayRequest,
     ToolView,
@@ -44,8 +44,8 @@ class DeadQuery(BaseModel):
 class FleetViews:
     """The fleet as it is now."""
 
-    def __init__(self, fleet: Steering, pulse: Callable[[], PulseView]) -> None:
-        self._fleet, self._pulse = fleet, pulse
+    def __init__(self, fleet: Steering, pulse: Callable[[], PulseView] | None = None) -> None:
+        self._fleet, self._pulse = fleet, pulse or _nothing_yet
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -127,6 +127,12 @@ class FleetViews:
         wanted = ask.body(PauseRequest)
         await self._fleet.pause(wanted.kind, wanted.name, wanted.is_paused)
         return Reply(b"", 204)
+
+
+def _nothing_yet() -> PulseView:
+    return PulseView(
+        window_s=0.0, accepted_per_s=0.0, ended_per_s=0.0, failed_per_s=0.0, wait_p50_s=None, wait_p95_s=None
+    )
 
 
 class DeadLetters:

@@ -121,8 +121,8 @@ class _Source:
                 self.refresh()
             except FleetError as error:
                 self.since, self.why = self.since or self.frame.at, error.message
-            except Exception as error:  # noqa: BLE001 - the top of a loop; the screen says it
-                self.since, self.why = self.since or self.frame.at, f"{type(error).__name__}: {error}"
+            except ValueError as error:  # an orchestrator of another version
+                self.since, self.why = self.since or self.frame.at, f"its answer is not understood: {error}"
 
 
 class _Running:

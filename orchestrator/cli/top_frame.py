@@ -17,6 +17,7 @@ from orchestrator.cli.exits import Exit, of_error
 from tasks.errors import FleetError
 from tasks.invocation import State
 from tasks.node import NodeState
+from tasks.pulse_wire import PulseView
 from tasks.scale_wire import ScaleView
 from tasks.wire import (
     BacklogView,
@@ -25,7 +26,6 @@ from tasks.wire import (
     InvocationView,
     NodeView,
     PoolView,
-    PulseView,
     QueueView,
 )
 

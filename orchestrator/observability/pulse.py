@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from orchestrator.happenings import Accepted, AttemptReleased, Ended, Happening
 from tasks.clock import Clock
 from tasks.invocation import State
-from tasks.wire import PulseView
+from tasks.pulse_wire import PulseView
 
 WINDOW_S = 60
 WAITS_MAX = 8192
@@ -30,7 +30,7 @@ class _Second:
 
 
 class Pulse:
-    """A listener of `Happenings`. About 0.5 µs for each."""
+    """A listener of `Happenings`. About 1 µs for each."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from orchestrator.redis_client import ANSWER_S
 from orchestrator.registry.member import Member
 from tasks.invocation import Lane
-from tasks.queues import BINDINGS, PREFIX, control_stream, events_stream, node_queue, pool_queue
+from tasks.queues import BINDINGS, FLOWER_ASKS, PREFIX, control_stream, events_stream, node_queue, pool_queue
 from tasks.redis_tls import with_user
 from tasks.sealing import derive
 
@@ -33,6 +33,17 @@ COMMANDS = (
 """On its queues: of redis-py, and of kombu without acknowledgement emulation. Its streams have one command each."""
 ORCHESTRATOR = ("~mcpfleet.*", "~_kombu.*", "~*celeryev*", "allchannels", "+@all", "-@dangerous", "+info")
 """Flower's feed publishes on kombu's channel and counts who listens."""
+FLOWER_USER = f"{PREFIX}.flower"
+FLOWER = (
+    "-@all", "+ping", "+hello", "+auth", "+select", "+client|setname", "+client|id", "+multi", "+exec", "+discard",
+    "+unwatch", "+psubscribe", "+punsubscribe",
+    "resetchannels", *(f"&/{db}.celeryev/*" for db in range(16)),  # a pattern is only good for itself
+    # kombu's bookkeeping of the queue that is Flower's own, by a script, which may do what its user may
+    "~_kombu.binding*", "~celeryev.*", "+sadd", "+srem", "+smembers", "+del", "+llen", "+exists", "+time",
+    "+zadd", "+zrem", "+zrangebyscore", "+evalsha", "+script|load",
+    f"(%W~{FLOWER_ASKS} +sadd +expire)", f"(%R~{PREFIX}.n.* %R~{PREFIX}.p.* +llen)",
+)  # fmt: skip
+"""It hears events, asks for the past and counts what waits; it reads no message and sends none."""
 MANAGES = ("+acl|setuser", "+acl|deluser", "+acl|users")
 
 
@@ -68,7 +79,7 @@ class Guest:
         return (
             "reset",
             "on",
-            f"#{hashlib.sha256(self.password.encode()).hexdigest()}",
+            f"#{_sha256(self.password.encode())}",
             *(f"%RW~{queue}" for queue in queues),
             "-@all",
             *COMMANDS,
@@ -88,15 +99,21 @@ def lasting_password(secret: bytes, node: str) -> str:
     return derive(secret, f"redis {node}").hex()
 
 
-def acl_file(guests: Iterable[Guest], *, orchestrator_password: str) -> str:
+def acl_file(guests: Iterable[Guest], *, orchestrator_password: str, flower_password: str | None = None) -> str:
     """What `aclfile` in redis.conf is to name. The default user is closed."""
-    digest = hashlib.sha256(orchestrator_password.encode()).hexdigest()
+    digest = _sha256(orchestrator_password.encode())
+    flower = () if flower_password is None else (flower_password.encode(),)
     lines = [
         "user default reset off",
         " ".join(("user", PREFIX, "reset", "on", f"#{digest}", *ORCHESTRATOR, *MANAGES)),
+        *(" ".join(("user", FLOWER_USER, "reset", "on", f"#{_sha256(word)}", *FLOWER)) for word in flower),
         *(" ".join(("user", guest.user, *guest.rules())) for guest in guests),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sha256(password: bytes) -> str:
+    return hashlib.sha256(password).hexdigest()
 
 
 class RedisUsers:

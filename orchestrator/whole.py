@@ -1,18 +1,17 @@
 """The whole orchestrator, made once: stores, then the core that decides, then what listens, then the doors.
 
-`assembly.py` makes the core, `scaling.py` the autoscaler, `gates.py` what stands at the doors; `leading.py` says what
+`assembly.py` makes the core, `scaling.py` the autoscaler, `listeners.py` what hears of everything, `gates.py` what stands
+at the doors; `leading.py` says what
 leading means, `bootstrap.py` runs it all.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute
 
 from orchestrator.api import strict_json
 from orchestrator.api.app import create_app
@@ -21,10 +20,6 @@ from orchestrator.at_rest import keys_of, ledger_of
 from orchestrator.audit.answers import AuditedAnswers
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.certificates import Certificates
-from orchestrator.console.frame import Console
-from orchestrator.console.live import Pulse
-from orchestrator.console.pages import PAGES
-from orchestrator.console.session import Sessions
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
@@ -35,22 +30,17 @@ from orchestrator.guarding import RunGuard, guard_of
 from orchestrator.identity.ca import Authority
 from orchestrator.leader import Leadership
 from orchestrator.leading import leadership_of, lifespan_of
-from orchestrator.limits import api_settings, front_settings, redis_url_of, seal_secret, url_for_nodes
+from orchestrator.limits import api_settings, front_settings, redis_url_of, url_for_nodes
+from orchestrator.listeners import console_of, flower_feed_of, pulse_of, trace
 from orchestrator.measuring import Measured, expiries_of, measured_of, watch
 from orchestrator.oauth import OAuth, oauth_of
-from orchestrator.observability.flower_feed import FlowerFeed
-from orchestrator.observability.flower_past import newest_calls
-from orchestrator.observability.spans import SpanFeed
-from orchestrator.redis_client import ANSWER_S, redis_of
+from orchestrator.redis_client import redis_of
 from orchestrator.refused_calls import RefusedCalls
 from orchestrator.scaling import Scaling, scaling_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tls_doors import authority_for
-from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
-from tasks.pool import Strategy
-from tasks.redis_clients import sync_client
 from tasks.tracing import Spans
 
 
@@ -97,14 +87,14 @@ async def build(
     views = views_of(core)
     fleet = fleet_of(core, views, settings)
     measured, near = measured_of(core, views, settings), url_for_nodes(settings, address)
-    _traced(core, spans)
+    trace(core, spans)
     scaling = scaling_of(core, near, settings.renew_every_s, environ or {}, measured.registry)
     oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
     front, guard = _fronts(settings, core, fleet, gates, oauth, measured)
     authority = _watched(settings, core, leadership, scaling, measured)
-    feed = _flower_feed(settings, core, views)
+    feed = flower_feed_of(settings, core, views)
     app = create_app(
         fleet,
         core.desk,
@@ -125,10 +115,11 @@ async def build(
         certificates=_certificates(authority, core),
         **measured.for_api(),
         clock=core.stores.clock,
-        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *_console(settings, core)],
+        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *console_of(settings, core)],
         lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth, measured.vitals),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
+        pulse=pulse_of(core),
     )
 
     return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front), authority)
@@ -138,20 +129,6 @@ def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
     front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
     leadership.step_down()
     core.watch.end()
-
-
-def _traced(core: Core, spans: Spans | None) -> None:
-    if spans is not None:
-        core.happenings.listen(SpanFeed(spans, get=core.stores.ledger.get, clock=core.stores.clock).hear)
-
-
-def _console(settings: OrchestratorSettings, core: Core) -> list[BaseRoute]:
-    if not settings.console:
-        return []
-    pulse, clock = Pulse(), core.stores.clock
-    core.happenings.listen(pulse.beat)
-    sessions = Sessions(seal_secret(settings), idle_s=settings.console_idle_s, clock=clock)
-    return Console(PAGES, sessions=sessions, pulse=pulse, clock=clock, version=api_settings(settings).version).routes()
 
 
 def _watched(
@@ -204,20 +181,3 @@ async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
         clock=clock,
         keys=keys,
     )
-
-
-def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
-    if not settings.flower_feed:
-        return None
-    redis = sync_client(redis_url_of(settings), answer_s=ANSWER_S)
-    feed = FlowerFeed(
-        core.stores.celery,
-        redis,
-        nodes=views.nodes,
-        is_late=lambda pool: core.policies.of(pool).strategy is Strategy.LATE,
-        past=newest_calls(core.stores.ledger, settings.flower_history_calls, asyncio.get_running_loop()),
-        leads=core.proof.holds,
-        clock=core.stores.clock,
-    )
-    core.happenings.listen(feed.hear)
-    return feed

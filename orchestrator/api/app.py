@@ -66,6 +66,7 @@ from orchestrator.api.settings import ApiSettings
 from orchestrator.api.trace import trace_of
 from orchestrator.api.waits import Waits
 from tasks.clock import Clock, SystemClock
+from tasks.pulse_wire import PulseView
 
 TITLE = "mcpfleet"
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -98,6 +99,7 @@ def create_app(
     run_grants: RunGrants | None = None,
     meter: Meter | None = None,
     objectives: Objectives,
+    pulse: Callable[[], PulseView] | None = None,
 ) -> Starlette:
     """The application. `extra_routes` (the MCP door's) come after ours and guard themselves.
 
@@ -111,7 +113,7 @@ def create_app(
         *NodeProtocol(nodes, enrolments, certificates or NoCertificates()).operations(),
         *EnrolmentDoor(enrolments, certificates or NoCertificates()).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
-        *FleetViews(fleet).operations(),
+        *FleetViews(fleet, pulse).operations(),
         *DeadLetters(fleet).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,7 @@ from orchestrator.api.reply import Reply, listing, model
 from orchestrator.ledger.dead_values import DeadFilter
 from tasks.errors import NotFound
 from tasks.invocation import FLEET_TENANT
+from tasks.pulse_wire import PulseView
 from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
@@ -60,8 +62,8 @@ class DeadCountQuery(BaseModel):
 class FleetViews:
     """The fleet as it is now."""
 
-    def __init__(self, fleet: Steering) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: Steering, pulse: Callable[[], PulseView] | None = None) -> None:
+        self._fleet, self._pulse = fleet, pulse or _nothing_yet
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -91,6 +93,9 @@ class FleetViews:
             Operation("GET", "/v1/backlog", "backlog", Scope.FLEET_READ,
                       "What waits in the ledger", self.backlog,
                       {200: Answer("the backlog", BacklogView)}, tag="fleet"),
+            Operation("GET", "/v1/pulse", "pulse", Scope.FLEET_READ,
+                      "Rates and waits of the last minute", self.pulse,
+                      {200: Answer("of all tenants", PulseView)}, tag="fleet"),
             Operation("POST", "/v1/pauses", "pause", Scope.FLEET_WRITE,
                       "Pause or resume a queue, pool or project", self.pause,
                       {204: Answer("done")}, body=PauseRequest, errors=(404,), tag="fleet"),
@@ -138,11 +143,21 @@ class FleetViews:
             seen = seen.model_copy(update={"by_project": {}, "paused_projects": []})
         return model(seen)
 
+    async def pulse(self, _ask: Ask) -> Reply:
+        """GET /v1/pulse."""
+        return model(self._pulse())
+
     async def pause(self, ask: Ask) -> Reply:
         """POST /v1/pauses."""
         wanted = ask.body(PauseRequest)
         await self._fleet.pause(wanted.kind, wanted.name, wanted.is_paused)
         return Reply(b"", 204)
+
+
+def _nothing_yet() -> PulseView:
+    return PulseView(
+        window_s=0.0, accepted_per_s=0.0, ended_per_s=0.0, failed_per_s=0.0, wait_p50_s=None, wait_p95_s=None
+    )
 
 
 class DeadLetters:

@@ -19,7 +19,7 @@ from orchestrator.cli.findings import Finding, Health
 from orchestrator.cli.ownership import PACKAGES, look
 from orchestrator.cli.settings import is_private
 from orchestrator.local.statefile import FLEET_FILE, IDENTITY_FILE, read_fleet_file
-from tasks.errors import FleetError, LedgerDown, SettingsError
+from tasks.errors import FleetError, SettingsError
 from tasks.node import LEASE_TTL_S, RENEW_EVERY_S, NodeState
 from tasks.wire import NodeView
 
@@ -38,10 +38,14 @@ def examine(desk: Desk, servers: Path | None) -> list[Finding]:
         ("packages", _packages),
         ("settings", lambda: _settings(desk)),
         ("state", lambda: _state(desk)),
-        ("redis", lambda: check_redis(_redis_url(desk))),
+        ("machine", lambda: _machine(desk)),
+        ("files", lambda: _files(desk)),
+        ("redis", lambda: check_redis(_redis_url(desk), desk.settings.environ.get("MCPFLEET_REDIS_ACL", "off"))),
         ("ledger", lambda: _ledger(desk)),
         ("pools", lambda: check_pools(desk.settings.environ, desk.settings.state_dir)),
+        ("exposure", lambda: _exposure(desk)),
         ("orchestrator", lambda: _orchestrator(desk)),
+        ("fleet", lambda: _fleet(desk)),
     ]
     if servers is not None:
         checks.append(("servers", lambda: check_servers(servers, desk.settings.environ)))
@@ -109,24 +113,48 @@ def _redis_url(desk: Desk) -> str | None:
     return desk.settings.environ.get("MCPFLEET_REDIS_URL") or (local.redis_url if local else None)
 
 
-def _ledger(desk: Desk) -> Iterator[Finding]:
-    from orchestrator.cli.checkup_ledger import schema_of
-
+def _ledger_url(desk: Desk) -> str | None:
     path = desk.settings.state_dir / "ledger.db"
-    url = desk.settings.environ.get("MCPFLEET_DATABASE_URL") or (f"sqlite:///{path}" if path.exists() else None)
-    if url is None:
-        yield Finding(check="ledger", health=SKIP, detail="no database here; the orchestrator's machine can tell")
-        return
-    try:
-        at, head = schema_of(url)
-    except LedgerDown as error:
-        yield Finding(check="ledger", health=FAIL, detail=error.message, mend="check MCPFLEET_DATABASE_URL")
-        return
-    if at == head:
-        yield Finding(check="ledger", health=OK, detail=f"schema {head}")
-    else:
-        mend = "start the orchestrator: it brings the schema up to date"
-        yield Finding(check="ledger", health=FAIL, detail=f"schema {at or 'is missing'}, should be {head}", mend=mend)
+    return desk.settings.environ.get("MCPFLEET_DATABASE_URL") or (f"sqlite:///{path}" if path.exists() else None)
+
+
+def _ledger(desk: Desk) -> Iterator[Finding]:
+    from orchestrator.cli.checkup_ledger import check_ledger
+
+    return check_ledger(_ledger_url(desk))
+
+
+def _files(desk: Desk) -> Iterator[Finding]:
+    from orchestrator.cli.checkup_files import check_blobs, check_disks, check_files
+    from orchestrator.cli.checkup_ledger import sqlite_path
+
+    environ, state = desk.settings.environ, desk.settings.state_dir
+    url = _ledger_url(desk)
+    path = None if url is None else sqlite_path(url)
+    blobs = Path(environ.get("MCPFLEET_BLOB_DIR") or state / "blobs")
+    folders = {"ledger": path.parent if path else None, "blobs": blobs}
+    node = environ.get("MCPFLEET_NODE_STATE_DIR")
+    folders["node"] = Path(node) if node else None
+    yield from check_files(environ, desk.now())
+    yield from check_blobs(blobs)
+    yield from check_disks({name: folder for name, folder in folders.items() if folder is not None})
+
+
+def _machine(desk: Desk) -> Iterator[Finding]:
+    from orchestrator.cli.checkup_machine import check_dependencies, check_limits, check_node_tools, check_otlp
+
+    yield from check_dependencies(look().root / "requirements" / "dev.txt")
+    yield from check_limits()
+    yield from check_node_tools(desk.settings.environ)
+    yield from check_otlp(desk.settings.environ)
+
+
+def _exposure(desk: Desk) -> Iterator[Finding]:
+    from orchestrator.cli.checkup_exposure import check_flower, check_sealing
+
+    local = read_fleet_file(desk.settings.state_dir)
+    yield from check_sealing(desk.settings.environ)
+    yield from check_flower(desk.settings.environ, (local.flower_url or "") if local else "")
 
 
 def _orchestrator(desk: Desk) -> Iterator[Finding]:
@@ -144,6 +172,22 @@ def _orchestrator(desk: Desk) -> Iterator[Finding]:
     )
     yield _clock(date, asked_at)
     yield _nodes(nodes)
+
+
+def _fleet(desk: Desk) -> Iterator[Finding]:
+    """What the orchestrator shows; that it does not answer was found by the check before."""
+    import httpx
+
+    from orchestrator.cli.checkup_fleet import ANSWER_S, check_fleet
+
+    try:
+        target = desk.target()
+        api = Api(target.url, target.token, desk.transport)
+        api.date_header()
+    except FleetError:
+        return
+    with api, httpx.Client(timeout=ANSWER_S, trust_env=False, transport=desk.transport) as http:
+        yield from check_fleet(api, desk.now(), http.get)
 
 
 def _clock(date: str | None, asked_at: float) -> Finding:

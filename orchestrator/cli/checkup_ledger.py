@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.cli.findings import Finding, Health
 from orchestrator.ledger.schema import VERSION_TABLE
 from orchestrator.ledger.tables import SCHEMA
 from tasks.errors import LedgerDown
+
+WAL_MAX = 512 << 20
+"""Bytes; the orchestrator keeps it far below, unless a reader holds it up."""
+LEDGER_MAX = 20 << 30
+"""Bytes; SQLite goes on past it, its backups and migrations take long."""
 
 
 def schema_of(url: str) -> tuple[str | None, str]:
@@ -32,9 +41,53 @@ def schema_of(url: str) -> tuple[str | None, str]:
         raise LedgerDown(detail) from error
 
 
-def read_only(url: str) -> str:
-    """SQLite makes a missing file unless told not to."""
+def check_ledger(url: str | None) -> Iterator[Finding]:
+    """Findings about the database at `url`; None: none is here."""
+    if url is None:
+        yield Finding(
+            check="ledger", health=Health.SKIP, detail="no database here; the orchestrator's machine can tell"
+        )
+        return
+    try:
+        at, head = schema_of(url)
+    except LedgerDown as error:
+        yield Finding(check="ledger", health=Health.FAIL, detail=error.message, mend="check MCPFLEET_DATABASE_URL")
+        return
+    if at != head:
+        mend = "start the orchestrator: it brings the schema up to date"
+        detail = f"schema {at or 'is missing'}, should be {head}"
+        yield Finding(check="ledger", health=Health.FAIL, detail=detail, mend=mend)
+        return
+    yield Finding(check="ledger", health=Health.OK, detail=f"schema {head}")
+    path = sqlite_path(url)
+    if path is not None:
+        wal = path.with_name(f"{path.name}-wal")
+        yield size(path.stat().st_size, wal.stat().st_size if wal.exists() else 0)
+
+
+def size(ledger: int, wal: int) -> Finding:
+    """Of SQLite's file and its write-ahead log, bytes."""
+    detail = f"{ledger >> 20} MiB, write-ahead log {wal >> 20} MiB"
+    if wal > WAL_MAX:
+        mend = "something reads for long: end it (a backup, a shell); the orchestrator then empties the log by itself"
+        return Finding(check="ledger size", health=Health.WARN, detail=detail, mend=mend)
+    if ledger > LEDGER_MAX:
+        mend = "MCPFLEET_KEEP_DAYS, or PostgreSQL: docs/ledger.md"
+        return Finding(check="ledger size", health=Health.WARN, detail=detail, mend=mend)
+    return Finding(check="ledger size", health=Health.OK, detail=detail)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """SQLite's file; None: another database, or none on disk."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return None
+    return Path(parsed.database)
+
+
+def read_only(url: str) -> str:
+    """SQLite makes a missing file unless told not to."""
+    path = sqlite_path(url)
+    if path is None:
         return url
-    return f"sqlite:///file:{parsed.database}?mode=ro&uri=true"
+    return f"sqlite:///file:{path}?mode=ro&uri=true"

@@ -17,7 +17,7 @@ VERSION_MIN = (6, 2)
 """Streams trimmed by MINID (XTRIM MINID) and XAUTOCLAIM came with Redis 6.2."""
 
 
-def check_redis(url: str | None) -> Iterator[Finding]:
+def check_redis(url: str | None, acl: str = "off") -> Iterator[Finding]:
     """Findings about the Redis at `url`; None: none is configured here."""
     if url is None:
         yield Finding(
@@ -26,6 +26,7 @@ def check_redis(url: str | None) -> Iterator[Finding]:
         return
     import redis
 
+    from orchestrator.cli.checkup_broker import settings_of
     from tasks.redis_clients import sync_client
     from tasks.redis_url import parse
 
@@ -39,17 +40,15 @@ def check_redis(url: str | None) -> Iterator[Finding]:
     client = sync_client(url, answer_s=ANSWER_S)
     try:
         facts = client.info()
-        policy = client.config_get("maxmemory-policy")
+        assert isinstance(facts, dict)
+        yield _version(facts, masked(url))
+        yield from settings_of(client, url, acl)
     except (redis.RedisError, OSError, ValueError) as error:
         detail = f"{masked(url)} does not answer: {error}"
         yield Finding(check="redis", health=Health.FAIL, detail=detail, mend="start it, or correct MCPFLEET_REDIS_URL")
         return
     finally:
         client.close()
-    assert isinstance(facts, dict)
-    assert isinstance(policy, dict)
-    yield _version(facts, masked(url))
-    yield _eviction(str(policy.get("maxmemory-policy", "unknown")))
     yield _persistence(facts)
 
 
@@ -82,13 +81,6 @@ def _version(facts: dict[str, object], where: str) -> Finding:
             mend=f"use Redis {wanted} or newer, or Valkey",
         )
     return Finding(check="redis", health=Health.OK, detail=f"{name} {text} at {where}")
-
-
-def _eviction(policy: str) -> Finding:
-    if policy == "noeviction":
-        return Finding(check="redis memory", health=Health.OK, detail="noeviction")
-    mend = "CONFIG SET maxmemory-policy noeviction: an evicted queue is a lost delivery"
-    return Finding(check="redis memory", health=Health.FAIL, detail=f"maxmemory-policy is {policy}", mend=mend)
 
 
 def _persistence(facts: dict[str, object]) -> Finding:

@@ -39,6 +39,11 @@ class Desk:
     now: Callable[[], float] = field(default=time.time)
     sleep: Callable[[float], None] = field(default=time.sleep)
 
+    @property
+    def is_keyboard(self) -> bool:
+        """Whether keys can be read from standard input."""
+        return self.stdin.isatty()
+
     def target(self, token: str | None = None) -> Target:
         """The fleet that is meant; `token` instead of the one that was set."""
         return find_target(self.settings if token is None else replace(self.settings, token=token))

@@ -30,6 +30,7 @@ from orchestrator.cli import (
     invocations,
     keys,
     ledger,
+    logs,
     nodes,
     oauth,
     objectives,
@@ -39,6 +40,7 @@ from orchestrator.cli import (
     scale,
     secrets,
     tools,
+    top,
 )
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.exits import Exit, of_error
@@ -65,7 +67,16 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         approvals.approve,
         approvals.deny,
     ),
-    _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume, objectives.objectives),
+    _MACHINES: (
+        top.top,
+        logs.logs,
+        nodes.nodes,
+        nodes.pools,
+        nodes.queues,
+        nodes.pause,
+        nodes.resume,
+        objectives.objectives,
+    ),
     _DOORS: (keys.whoami,),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, flower.flower, fleet.mcp, ca.ca, fleet.version),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote, urlsplit
 
@@ -25,13 +26,19 @@ NodesArgument = Annotated[
 ]
 
 
+FlowerOption = Annotated[
+    Path | None,
+    typer.Option("--flower", metavar="FILE", help="Add the user mcpfleet.flower; the file holds its password."),
+]
+
+
 @redis.callback()
 def _group() -> None:
     """One command so far, under its name."""
 
 
 @redis.command()
-def acl(ctx: typer.Context, nodes: NodesArgument = None) -> None:
+def acl(ctx: typer.Context, nodes: NodesArgument = None, flower: FlowerOption = None) -> None:
     """Print the ACL file for MCPFLEET_REDIS_ACL=file. Run it with the orchestrator's settings; keep it private."""
     from orchestrator.limits import seal_secret
     from orchestrator.pools import read_pools
@@ -49,7 +56,8 @@ def acl(ctx: typer.Context, nodes: NodesArgument = None) -> None:
         Guest(name, lasting_password(secret, name), (pool,) if policies.of(pool).strategy is Strategy.LATE else ())
         for name, pool in sorted(_named(nodes) if nodes else _joined(desk))
     ]
-    desk.screen.raw(acl_file(guests, orchestrator_password=_own_password(settings)))
+    word = None if flower is None else _password_in(flower)
+    desk.screen.raw(acl_file(guests, orchestrator_password=_own_password(settings), flower_password=word))
 
 
 def _named(nodes: list[str]) -> list[tuple[str, str]]:
@@ -65,6 +73,16 @@ def _named(nodes: list[str]) -> list[tuple[str, str]]:
 def _joined(desk: Desk) -> list[tuple[str, str]]:
     with desk.api() as api:
         return [(view.name, view.pool) for view in api.pages("/v1/nodes", NodeView)]
+
+
+def _password_in(file: Path) -> str:
+    try:
+        word = file.read_text().strip()
+    except OSError as error:
+        raise BadInput(f"--flower: {file} cannot be read: {error.strerror}") from error
+    if not word:
+        raise BadInput(f"--flower: {file} is empty; write the password of Flower's Redis user into it")
+    return word
 
 
 def _own_password(settings: OrchestratorSettings) -> str:

@@ -48,8 +48,8 @@ class FleetState(EventsState):  # type: ignore[misc]
             if not self._is_known(event, subject):
                 self._past(event) if event.get(HISTORY) else super().event(event)
         elif kind == "worker":
-            self._show(event)
             super().event(event)
+            self._show(event)
 
     def _is_known(self, event: dict[str, Any], subject: str) -> bool:
         task = self.tasks.data.get(event["uuid"])
@@ -72,6 +72,7 @@ class FleetState(EventsState):  # type: ignore[misc]
     def _show(self, event: dict[str, Any]) -> None:
         if event["type"] == "worker-offline":
             self._workers_shown.pop(event["hostname"], None)
+            self.workers.pop(event["hostname"], None)  # Celery's own state would keep it, as offline
         elif FLEET in event:
             self._workers_shown[event["hostname"]] = _shown(event[FLEET])
 
@@ -154,5 +155,6 @@ def _shown(fleet: dict[str, Any]) -> dict[str, Any]:
         "tools": fleet["tools"],
         "location": fleet["location"],
     }
-    queues = [queue | {"name": name, "routing_key": name} for name in fleet["queues"]]
+    exchange = {"name": "", "type": "direct"}
+    queues = [queue | {"name": name, "routing_key": name, "exchange": exchange} for name in fleet["queues"]]
     return _NOTHING | {"stats": stats, "active_queues": queues, "timestamp": time.time()}

@@ -205,7 +205,7 @@ async def test_doctor_names_the_master_and_counts_the_sentinels(redis_set: Set) 
     port = redis_set.found.ports[await redis_set.master()]
     findings = await asyncio.to_thread(lambda: list(check_redis(redis_set.found.url)))
     assert findings[0].detail == f"the master of 'fleet' is 127.0.0.1:{port}; 3 of 3 sentinels answer"
-    assert [finding.health for finding in findings] == [Health.OK] * 4
+    assert {finding.health for finding in findings} == {Health.OK}
     for name in SENTINELS[:2]:
         await redis_set.fleet.kill(name)
     findings = await asyncio.to_thread(lambda: list(check_redis(redis_set.found.url)))

@@ -43,11 +43,13 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def redis_server(folder: Path, guests: list[Guest], *, is_tls: bool) -> AsyncIterator[Server]:
+async def redis_server(
+    folder: Path, guests: list[Guest], *, is_tls: bool, flower_password: str | None = None
+) -> AsyncIterator[Server]:
     """Debian's redis-server with TLS and client certificates; the wheel's Valkey without."""
     password, port = secrets.token_urlsafe(24), free_port()
     acl = folder / "users.acl"
-    acl.write_text(acl_file(guests, orchestrator_password=password))
+    acl.write_text(acl_file(guests, orchestrator_password=password, flower_password=flower_password))
     words = ["--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--aclfile", str(acl)]
     tls, scheme, binary = RedisTls(), "redis", str(get_binary_path())
     if is_tls:

@@ -51,6 +51,7 @@ TABLE: dict[str, tuple[str, Any]] = {
     "list_pools": (SHARED, None),
     "list_queues": (CLOSED, None),  # 503: Redis is away here
     "backlog": (SHARED, None),
+    "pulse": (SHARED, None),
     "pause": (CLOSED, [{"kind": "project", "name": f"{CANARY}-shop", "is_paused": True}]),
     "list_circuits": (SHARED, None),
     "list_dead": (EMPTY, None),

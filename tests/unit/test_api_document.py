@@ -24,7 +24,7 @@ GET /v1/invocations/{id} · GET /v1/invocations/{id}/events · GET /v1/invocatio
 POST /v1/invocations/{id}/cancel · POST /v1/invocations/{id}/replay · GET /v1/tools · GET /v1/tools/{name}
 GET /v1/nodes · POST /v1/nodes · POST /v1/nodes/{name}/state · POST /v1/nodes/{name}/renewals
 POST /v1/nodes/{name}/claims · POST /v1/nodes/{name}/leave
-POST /v1/nodes/{name}/certificates · GET /v1/pools · GET /v1/queues · GET /v1/backlog · GET /v1/circuits
+POST /v1/nodes/{name}/certificates · GET /v1/pools · GET /v1/queues · GET /v1/backlog · GET /v1/circuits · GET /v1/pulse
 POST /v1/pauses · GET /v1/dead-letters · GET /v1/dead-letters:count · GET /v1/dead-letters/{id}
 POST /v1/dead-letters:replay · POST /v1/dead-letters:discard
 PUT /v1/blobs/{sha256} · GET /v1/blobs/{sha256} · POST /v1/enrolments · POST /v1/enrolments/{name}

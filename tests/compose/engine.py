@@ -7,6 +7,7 @@ Owns the engine's life; refuses to know what runs in it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from orchestrator.autoscaler.cloud.nspawn.cgroups import mounted
 
@@ -22,6 +23,8 @@ STARTS_WITHIN_S = 120.0
 STOPS_WITHIN_S = 120.0
 ASK_EVERY_S = 0.2
 DOCKER_S = 1800.0
+NEW_NETWORK = 0x40000000
+"""CLONE_NEWNET, setns(2)."""
 PROGRAMS = {
     "dockerd": "docker.io",
     "docker-compose": "docker-compose",
@@ -44,7 +47,7 @@ def lacks() -> str | None:
     if os.geteuid() != 0:
         return "not root"
     if missing := sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None}):
-        return f"not installed: {' '.join(missing)} (make compose-tools)"
+        return f"not installed: {' '.join(missing)} (make compose-test installs them as root with apt)"
     if not mounted(Path("/proc/self/mounts").read_text()):
         return "no control groups are mounted here"
     words = ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "true"]
@@ -61,7 +64,7 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = folder / "docker.sock"
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         """Up, and it answers."""
         try:
             self.start()
@@ -123,9 +126,24 @@ class Engine:
         found = [folder for top in Path("/sys/fs/cgroup").glob(f"*/{self._group}") for folder in (top, *top.rglob("*"))]
         return sorted((folder for folder in found if folder.is_dir()), key=lambda folder: -len(folder.parts))
 
-    def inside(self, *words: str) -> list[str]:
-        """A command line that runs in its network: where published ports are."""
-        return ["nsenter", f"--net=/proc/{self.first_process()}/ns/net", "--", *words]
+    def enter_network(self) -> None:
+        """This thread, and all that it starts from now on, is where published ports are.
+
+        Raises:
+            OSError: the kernel did not let it.
+        """
+        with Path(f"/proc/{self.first_process()}/ns/net").open() as network:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(network.fileno(), NEW_NETWORK):
+                raise OSError(ctypes.get_errno(), "setns")
+
+    def left(self) -> str:
+        """What is there of it after its end: control groups, mounts, processes."""
+        groups = [str(group) for group in self.groups()]
+        mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self._folder) in line]
+        mine = str(self._folder).encode()
+        found = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if mine in _bytes_of(path)]
+        return "; ".join([*groups, *mounts, *(path.name for path in found)])
 
     def docker(self, *words: str, stdin: IO[Any] | None = None, timeout: float = DOCKER_S) -> str:
         """What the command prints.
@@ -133,6 +151,7 @@ class Engine:
         Raises:
             EngineFailed: it ended with an error.
         """
+        # Beside the daemon: what is called docker on the PATH may be something else.
         docker = str(Path(shutil.which("dockerd") or "").parent.parent / "bin" / "docker")
         return said([docker, *words], self.environ, stdin=stdin, timeout=timeout)
 
@@ -144,6 +163,13 @@ class Engine:
         except (EngineFailed, subprocess.TimeoutExpired):
             return False
         return True
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended in between
+        return b""
 
 
 def said(

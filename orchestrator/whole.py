@@ -1,8 +1,7 @@
 """The whole orchestrator, made once: stores, then the core that decides, then what listens, then the doors.
 
-`assembly.py` makes the core, `scaling.py` the autoscaler, `listeners.py` what hears of everything, `gates.py` what stands
-at the doors; `leading.py` says what
-leading means, `bootstrap.py` runs it all.
+`assembly.py` makes the core, `scaling.py` the autoscaler, `listeners.py` what hears of everything, `gates.py` what
+stands at the doors; `leading.py` says what leading means, `bootstrap.py` runs it all.
 """
 
 from __future__ import annotations

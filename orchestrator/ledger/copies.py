@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, func, inspect, literal_column, or_, select, table
+from sqlalchemy import Connection, Select, create_engine, func, inspect, literal_column, or_, select, table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,7 +27,7 @@ BUSY_S = 30.0
 AUDIT_PAGE = 1000
 OURS = "mcpfleet_"
 SEALED_LIKE = "mcf1.%"
-_VERSION = select(literal_column("version_num")).select_from(table(VERSION_TABLE))
+_VERSION: Select[tuple[str]] = select(literal_column("version_num")).select_from(table(VERSION_TABLE))
 MADE_AGAIN = frozenset(
     f"mcpfleet_{name}"
     for name in ("epoch", "nodes", "affinity", "audit", "audit_checkpoints", "audit_exports", "grant_keys",
@@ -112,12 +112,12 @@ def look(connection: Connection) -> Look:
     schema: str = connection.scalar(_VERSION) or ""
     tables = _tables(connection)
     c = INVOCATIONS.c
-    sealed = select(literal_column("1")).where(
+    sealed: Select[tuple[int]] = select(literal_column("1")).where(
         or_(*(column.like(SEALED_LIKE) for column in (c.arguments_json, c.result_json, c.meta_json)))
     )
     is_sealed = connection.scalar(sealed.limit(1)) is not None
     if SECRETS.name in tables:
-        kept = select(literal_column("1")).where(SECRETS.c.sealed.is_not(None)).limit(1)
+        kept: Select[tuple[int]] = select(literal_column("1")).where(SECRETS.c.sealed.is_not(None)).limit(1)
         is_sealed = is_sealed or connection.scalar(kept) is not None
     return Look(schema, int(connection.scalar(select(EPOCH.c.epoch)) or 0), tables, is_sealed)
 

@@ -235,6 +235,21 @@ conformance: setup .cache/conformance/.setup ## the official MCP conformance sui
 	@cd .cache/conformance && PATH="$$PWD/venv/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# Its own target: minutes, root, and a Docker engine. `make test` has what the file says without one.
+compose-test: wheelhouse .compose-tools ## docker-compose.yml on a real Docker engine in namespaces of its own: calls, scaling, kills (root)
+	@$(WITH_SERVERS) $(BIN)/python -m tests.compose || { status=$$?; [ $$status = 3 ]; }
+
+.PHONY: compose-test .compose-tools
+.compose-tools:
+	@for program in dockerd docker-compose mmdebstrap iptables openssl; do command -v $$program >/dev/null \
+		|| { $(MAKE) --no-print-directory .install-compose-tools; break; }; done
+
+# Nothing of it may start here: the test starts its own.
+.PHONY: .install-compose-tools
+.install-compose-tools: export RUNLEVEL = 1
+.install-compose-tools:
+	$(call apt,compose-test,docker.io docker-compose iptables mmdebstrap openssl,docker-compose.yml will not be started)
+
 # ---------------------------------------------------------------- machines
 
 wheelhouse: setup ## our wheel and the locked ones into dist/wheelhouse, for machines (WHEELHOUSE_PYTHONS="3.11 3.13")

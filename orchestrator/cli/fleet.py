@@ -19,7 +19,7 @@ from orchestrator.flower.settings import VARIABLES
 
 DISTRIBUTION = "mcpfleet"
 UNINSTALLED = "0+source"
-NOT_OURS = ("MCPFLEET_NODE_", "MCPFLEET_URL", "MCPFLEET_TOKEN_FILE", "MCPFLEET_STATE_DIR", *VARIABLES)
+NOT_OURS = ("MCPFLEET_NODE_", "MCPFLEET_URL", "MCPFLEET_STATE_DIR", *VARIABLES)
 """Settings of nodes, of Flower and of the command line, which the orchestrator leaves alone."""
 
 PortOption = Annotated[

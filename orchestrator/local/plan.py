@@ -11,10 +11,12 @@ from orchestrator.local.credentials import credentials
 from orchestrator.local.machines import MachinesPlan
 from orchestrator.local.servers import Installed, discover, search_path
 from tasks.errors import SettingsError
+from tasks.settings import BY_FILE
 
 _OURS = re.compile(r"MCPFLEET_")
 CLIENT_ONLY = frozenset(
-    {"MCPFLEET_URL", "MCPFLEET_TOKEN", "MCPFLEET_TOKEN_FILE", "MCPFLEET_STATE_DIR", "MCPFLEET_JOIN_TOKEN"}
+    {"MCPFLEET_URL", "MCPFLEET_STATE_DIR"}
+    | {f"MCPFLEET_{name}{end}" for name in ("TOKEN", "JOIN_TOKEN") for end in ("", BY_FILE)}
 )
 """Of whoever typed the command; the children get their own."""
 NODE_PREFIX, POOLS_FILE = "MCPFLEET_NODE_", "MCPFLEET_POOLS_FILE"

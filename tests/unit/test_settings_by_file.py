@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 
+from orchestrator.cli.fleet import NOT_OURS
 from orchestrator.settings import OrchestratorSettings
 from tasks.errors import SettingsError
 from tasks.settings import FILE_LIMIT_BYTES, read
@@ -56,7 +57,9 @@ def test_both_processes_take_their_secrets_so(tmp_path: Path) -> None:
         f"MCPFLEET_{name}_FILE": path
         for name in ("DATABASE_URL", "REDIS_URL", "TOKEN", "JOIN_TOKEN", "POOL_SECRET", "REDIS_URL_FOR_NODES")
     }
-    assert read(OrchestratorSettings, "MCPFLEET_", env).database_url == "postgresql+psycopg://u:p@h/d"
+    assert (
+        read(OrchestratorSettings, "MCPFLEET_", env, excluding=NOT_OURS).database_url == "postgresql+psycopg://u:p@h/d"
+    )
     node = read(NodeSettings, PREFIX, {f"{PREFIX}{name}_FILE": path for name in ("JOIN_TOKEN", "ENROL_TOKEN")})
     assert node.join_token.get_secret_value().startswith("postgresql")
 

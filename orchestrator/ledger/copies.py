@@ -92,7 +92,7 @@ def at_one_moment(url: str) -> Iterator[Connection]:
     """
     opened = database.connect(url, busy_timeout_s=BUSY_S)
     if opened.is_sqlite and not file_of(url).exists():
-        raise LedgerDown(f"there is no ledger at {file_of(url)}")
+        raise LedgerDown(f"there is no ledger at {file_of(url)}; set MCPFLEET_DATABASE_URL as the orchestrator has it")
     level = {} if opened.is_sqlite else {"isolation_level": "REPEATABLE READ"}
     try:
         with opened.engine.connect().execution_options(**level) as connection:

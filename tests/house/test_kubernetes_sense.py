@@ -83,7 +83,7 @@ def test_every_secret_and_config_that_is_used_is_made_or_asked_for(rendered: Ren
 
 
 def test_every_setting_is_one(rendered: Rendered, tmp_path: Path) -> None:
-    """An unknown MCPFLEET_ variable stops a start; a value that a setting refuses does, too. Read as the processes do."""
+    """An unknown variable stops a start; a value that a setting refuses does, too. Read as the processes do."""
     from orchestrator.cli.fleet import NOT_OURS
     from orchestrator.flower.settings import read_flower_settings
     from orchestrator.settings import OrchestratorSettings

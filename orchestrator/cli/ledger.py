@@ -6,6 +6,7 @@ import getpass
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,6 @@ import typer
 from rich.markup import escape
 
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
-from orchestrator.cli.durations import when
 from orchestrator.cli.exits import BadInput, Exit
 from orchestrator.cli.fleet import NOT_OURS, our_version
 
@@ -83,7 +83,7 @@ def check(ctx: typer.Context, folder: FolderArgument, as_json: JsonFlag = False)
 def restore(
     ctx: typer.Context, folder: FolderArgument, nothing_ran_since: RunFlag = False, as_json: JsonFlag = False
 ) -> None:
-    """Put a backup into an empty database, with every orchestrator stopped. Nothing that may have run is run again."""
+    """Put a backup into an empty database, orchestrators stopped. What may have run since is repeated only if safe."""
     from orchestrator.restore import Wanted, put_back
 
     desk = desk_of(ctx)
@@ -94,7 +94,7 @@ def restore(
         desk.screen.json({"manifest": restored.manifest.model_dump(mode="json"), "life": asdict(restored.life)})
         return
     manifest = restored.manifest
-    desk.screen.note(f"[green]✓[/] the fleet's ledger is as it was on {when(manifest.taken_at)}")
+    desk.screen.note(f"[green]✓[/] the fleet's ledger is as it was at {_day(manifest.taken_at)}")
     desk.screen.note(f"  {restored.new_blobs} blobs were put back")
     _say(desk, restored.life)
     if manifest.is_sealed and settings.key_file is None:
@@ -145,9 +145,14 @@ def _what(manifest: Manifest) -> str:
     rows = sum(manifest.rows.values())
     calls = manifest.rows.get("mcpfleet_invocations", 0)
     return (
-        f"{manifest.database} at schema {manifest.ledger_schema}, {when(manifest.taken_at)}, {calls} calls, "
+        f"{manifest.database} at schema {manifest.ledger_schema}, {_day(manifest.taken_at)}, {calls} calls, "
         f"{rows} rows, {manifest.blobs} blobs; audit log to row {manifest.audit_last}"
     )
+
+
+def _day(at: float) -> str:
+    """Whole, also when it was today: a backup is read later."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _remarks(desk: Desk, manifest: Manifest) -> None:

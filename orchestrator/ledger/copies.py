@@ -19,6 +19,7 @@ from orchestrator.ledger import database
 from orchestrator.ledger.audit_rows import ascending
 from orchestrator.ledger.audit_values import AuditRow
 from orchestrator.ledger.dbtime import database_time
+from orchestrator.ledger.errors import NoLedger
 from orchestrator.ledger.schema import VERSION_TABLE
 from orchestrator.ledger.tables import EPOCH, INVOCATIONS, SECRETS
 from tasks.errors import LedgerDown
@@ -88,18 +89,19 @@ def at_one_moment(url: str) -> Iterator[Connection]:
     """A connection that sees the ledger as it is now, however long one looks.
 
     Raises:
-        LedgerDown: the database does not answer, or there is no ledger in it.
+        LedgerDown: the database does not answer.
+        NoLedger: there is none in it.
     """
     opened = database.connect(url, busy_timeout_s=BUSY_S)
     if opened.is_sqlite and not file_of(url).exists():
-        raise LedgerDown(f"there is no ledger at {file_of(url)}; set MCPFLEET_DATABASE_URL as the orchestrator has it")
+        raise NoLedger(str(file_of(url)))
     level = {} if opened.is_sqlite else {"isolation_level": "REPEATABLE READ"}
     try:
         with opened.engine.connect().execution_options(**level) as connection:
             if opened.is_sqlite:
                 connection.exec_driver_sql("BEGIN")
             if not inspect(connection).has_table(VERSION_TABLE):
-                raise LedgerDown("the database holds no ledger of mcpfleet")
+                raise NoLedger(make_url(url).render_as_string(hide_password=True))
             yield connection
     except SQLAlchemyError as error:
         raise LedgerDown(str(getattr(error, "orig", None) or error).splitlines()[0]) from error
@@ -146,7 +148,10 @@ def copy_sqlite(source: Path, target: Path) -> None:
 
     Raises:
         LedgerDown: it cannot be read, or written there, or the copy is damaged.
+        NoLedger: there is no such file.
     """
+    if not source.exists():
+        raise NoLedger(str(source))
     try:
         with (
             closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)) as read,

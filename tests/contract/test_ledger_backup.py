@@ -15,7 +15,7 @@ from orchestrator.backup import FolderTaken, take
 from orchestrator.backup import Wanted as Take
 from orchestrator.backup_folder import BackupBroken, NotABackup, check, read
 from orchestrator.blobs.disk import DiskBlobs
-from orchestrator.ledger.errors import EpochLost, SchemaTooNew
+from orchestrator.ledger.errors import EpochLost, NoLedger, SchemaTooNew
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.new_life import JUMP, RESTORED
 from orchestrator.ledger.postgres_dump import PostgresToolsMissing, Programs
@@ -316,6 +316,14 @@ def test_no_password_stands_in_an_argument(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(SettingsError, match="gssencmode"):
         Programs.for_url(f"{url}&gssencmode=require", {})
+
+
+async def test_where_there_is_no_ledger_none_is_made(tmp_path: Path, empty_url: str) -> None:
+    """A backup of a wrong address says so, and leaves no empty database behind."""
+    with pytest.raises(NoLedger, match="MCPFLEET_DATABASE_URL"):
+        take(wanted_of(empty_url, tmp_path))
+    assert not list(tmp_path.glob("*.db"))
+    assert not (tmp_path / "copy").exists()
 
 
 def test_missing_programs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

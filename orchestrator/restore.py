@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -66,27 +66,38 @@ class OtherDatabase(Permanent):
 
 
 @dataclass(frozen=True, slots=True)
+class Here:
+    """A ledger that begins a new life.
+
+    Attributes:
+        url: of it.
+        is_waiting_run: nothing ran since the moment that it shows.
+        now: wall clock.
+        by: who does it, for the audit log.
+        new_chain: the audit log's name, where it begins here; 64 hex digits.
+    """
+
+    url: str
+    is_waiting_run: bool
+    now: float
+    by: str
+    new_chain: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What to put back, and where to.
 
     Attributes:
         folder: the backup.
-        url: of the ledger.
+        here: the ledger that it becomes.
         blob_dir: of the blobs.
-        is_waiting_run: nothing ran since the backup.
-        now: wall clock.
-        by: who does it, for the audit log.
-        new_chain: the audit log's name, where it begins here; 64 hex digits.
         environ: PATH and the like, for PostgreSQL's programs.
     """
 
     folder: Path
-    url: str
+    here: Here
     blob_dir: Path
-    is_waiting_run: bool
-    now: float
-    by: str
-    new_chain: str
     environ: Mapping[str, str]
 
 
@@ -112,10 +123,10 @@ def put_back(wanted: Wanted) -> Restored:
         raise BackupBroken(wanted.folder, faults)
     if manifest.ledger_schema > SCHEMA or not _is_known(manifest.ledger_schema):
         raise SchemaTooNew(manifest.ledger_schema, SCHEMA)
-    is_sqlite, shown = copies.is_sqlite(wanted.url), _shown(wanted.url)
+    is_sqlite, shown = copies.is_sqlite(wanted.here.url), _shown(wanted.here.url)
     if is_sqlite is not (manifest.database == "sqlite"):
         raise OtherDatabase(manifest.database, shown)
-    standing = copies.standing(wanted.url)
+    standing = copies.standing(wanted.here.url)
     if standing.is_led:
         raise FleetRuns(shown)
     if standing.lost and not standing.is_half:
@@ -125,15 +136,31 @@ def put_back(wanted: Wanted) -> Restored:
     return Restored(manifest, life, new_blobs)
 
 
+def begin_here(here: Here) -> NewLife:
+    """Begin a new life on a ledger that something else put back: a machine's or a volume's snapshot, PostgreSQL's own.
+
+    Raises:
+        FleetRuns: nothing was touched.
+        LedgerDown: there is no ledger, or it does not answer.
+        SchemaTooNew: a newer mcpfleet wrote it.
+    """
+    with copies.at_one_moment(here.url) as connection:
+        epoch = copies.look(connection).epoch
+    if copies.standing(here.url).is_led:
+        raise FleetRuns(_shown(here.url))
+    reason = "put back by other means than this command; what happened meanwhile is not in this log"
+    return _anew(here, AuditEntry("ledger.restore", Decision.NOTED, here.by, reason=reason), epoch)
+
+
 def _sqlite(wanted: Wanted, manifest: Manifest) -> NewLife:
     """Aside, then renamed: there is the whole ledger in its new life, or none."""
-    path = copies.file_of(wanted.url).absolute()
+    path = copies.file_of(wanted.here.url).absolute()
     aside = path.with_name(f"{path.name}.restoring")
     _remove(aside)
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(wanted.folder / manifest.ledger_name, aside)
     aside.chmod(0o600)
-    life = _anew(f"sqlite:///{aside}", wanted, manifest)
+    life = _anew(replace(wanted.here, url=f"sqlite:///{aside}"), _said(manifest, wanted.here.by), manifest.epoch)
     _remove(path)
     aside.replace(path)
     _sync(path)
@@ -143,45 +170,43 @@ def _sqlite(wanted: Wanted, manifest: Manifest) -> NewLife:
 
 def _postgresql(wanted: Wanted, manifest: Manifest, *, replaces: bool) -> NewLife:
     archive = wanted.folder / manifest.ledger_name
-    Programs.for_url(wanted.url, wanted.environ).put_back(archive, replaces=replaces)
-    return _anew(wanted.url, wanted, manifest)
+    Programs.for_url(wanted.here.url, wanted.environ).put_back(archive, replaces=replaces)
+    return _anew(wanted.here, _said(manifest, wanted.here.by), manifest.epoch)
 
 
-def _anew(url: str, wanted: Wanted, manifest: Manifest) -> NewLife:
-    opened = database.connect(url, busy_timeout_s=copies.BUSY_S)
+def _anew(here: Here, entry: AuditEntry, epoch: int) -> NewLife:
+    opened = database.connect(here.url, busy_timeout_s=copies.BUSY_S)
     try:
         schema.migrate(opened)
         with opened.engine.connect() as connection, connection.begin():
             if opened.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            return _changed(connection, wanted, manifest)
+            return _changed(connection, here, entry, epoch)
     finally:
         opened.engine.dispose()
 
 
-def _changed(connection: Connection, wanted: Wanted, manifest: Manifest) -> NewLife:
+def _changed(connection: Connection, here: Here, entry: AuditEntry, epoch: int) -> NewLife:
     def linked(life: NewLife) -> Link:
-        entry = AuditEntry(
-            "ledger.restore",
-            Decision.NOTED,
-            wanted.by,
-            target=f"{manifest.database} {manifest.ledger_schema}",
-            reason=f"restored from a backup of {_when(manifest.taken_at)}; what happened since then is not in this log",
-            details={
-                "taken_at": round(manifest.taken_at),
-                "audit_last": manifest.audit_last,
-                "doubtful": life.doubtful,
-                "waiting": life.waiting,
-            },
-        )
+        numbers = {"doubtful": life.doubtful, "waiting": life.waiting}
+        told = replace(entry, details={**entry.details, **numbers})
 
-        def rows(head: AuditHead | None, epoch: int) -> Sequence[AuditRow]:
-            return link([entry], head, epoch=epoch, at_us=round(wanted.now * 1e6), new_chain=wanted.new_chain)
+        def rows(head: AuditHead | None, led: int) -> Sequence[AuditRow]:
+            return link([told], head, epoch=led, at_us=round(here.now * 1e6), new_chain=here.new_chain)
 
         return rows
 
-    return begin_anew(
-        connection, epoch=manifest.epoch, at=wanted.now, link=linked, is_waiting_run=wanted.is_waiting_run
+    return begin_anew(connection, epoch=epoch, at=here.now, link=linked, is_waiting_run=here.is_waiting_run)
+
+
+def _said(manifest: Manifest, by: str) -> AuditEntry:
+    return AuditEntry(
+        "ledger.restore",
+        Decision.NOTED,
+        by,
+        target=f"{manifest.database} {manifest.ledger_schema}",
+        reason=f"restored from a backup of {_when(manifest.taken_at)}; what happened since then is not in this log",
+        details={"taken_at": round(manifest.taken_at), "audit_last": manifest.audit_last},
     )
 
 

@@ -40,7 +40,7 @@ def read(
         model: a frozen model; every field has a default or is required on purpose.
         prefix: of the variables, e.g. `MCPFLEET_NODE_`.
         env: usually `os.environ`.
-        excluding: longer prefixes that belong to another process and are left alone.
+        excluding: what belongs to another process and is left alone: prefixes, which end with `_`, and whole names.
         given: by field name; None values count as not given.
 
     Raises:
@@ -49,7 +49,7 @@ def read(
     values: dict[str, object] = {}
     filed: set[str] = set()
     for variable, text in env.items():
-        if not variable.startswith(prefix) or any(variable.startswith(other) for other in excluding):
+        if not variable.startswith(prefix) or any(_is_of(variable, other) for other in excluding):
             continue
         name, is_filed = _named(model, prefix, variable)
         if not is_filed:
@@ -69,6 +69,11 @@ def read(
 def variable_of(name: str, prefix: str) -> str:
     """The environment variable of a field."""
     return f"{prefix}{name.upper()}"
+
+
+def _is_of(variable: str, other: str) -> bool:
+    """A whole name is no prefix: `MCPFLEET_URL` is the command line's, `MCPFLEET_URL_FOR_NODES` is not."""
+    return variable.startswith(other) if other.endswith("_") else variable in {other, other + BY_FILE}
 
 
 def _named(model: type[BaseModel], prefix: str, variable: str) -> tuple[str, bool]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +14,13 @@ import typer
 from rich.markup import escape
 
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
-from orchestrator.cli.durations import when
 from orchestrator.cli.exits import BadInput, Exit
 from orchestrator.cli.fleet import NOT_OURS, our_version
 
 if TYPE_CHECKING:
     from orchestrator.backup_folder import Manifest
-    from orchestrator.restore import Restored
+    from orchestrator.ledger.new_life import NewLife
+    from orchestrator.restore import Here
     from orchestrator.settings import OrchestratorSettings
 
 ledger = typer.Typer(no_args_is_help=True, help="The ledger: back it up while it is used, check a backup, restore one.")
@@ -81,57 +83,76 @@ def check(ctx: typer.Context, folder: FolderArgument, as_json: JsonFlag = False)
 def restore(
     ctx: typer.Context, folder: FolderArgument, nothing_ran_since: RunFlag = False, as_json: JsonFlag = False
 ) -> None:
-    """Put a backup into an empty database, with every orchestrator stopped. Nothing that may have run is run again."""
+    """Put a backup into an empty database, orchestrators stopped. What may have run since is repeated only if safe."""
     from orchestrator.restore import Wanted, put_back
 
     desk = desk_of(ctx)
     settings = _settings(desk)
-    restored = put_back(
-        Wanted(
-            folder=folder,
-            url=settings.database_url,
-            blob_dir=settings.blob_dir,
-            is_waiting_run=nothing_ran_since,
-            now=desk.now(),
-            by=getpass.getuser(),
-            new_chain=secrets.token_hex(32),
-            environ=desk.settings.environ,
-        )
-    )
+    here = _here(desk, settings, nothing_ran_since)
+    restored = put_back(Wanted(folder=folder, here=here, blob_dir=settings.blob_dir, environ=desk.settings.environ))
     if as_json:
-        life = {name: getattr(restored.life, name) for name in restored.life.__slots__}
-        desk.screen.json({"manifest": restored.manifest.model_dump(mode="json"), "life": life})
+        desk.screen.json({"manifest": restored.manifest.model_dump(mode="json"), "life": asdict(restored.life)})
         return
-    _say(desk, restored, settings)
+    manifest = restored.manifest
+    desk.screen.note(f"[green]✓[/] the fleet's ledger is as it was at {_day(manifest.taken_at)}")
+    desk.screen.note(f"  {restored.new_blobs} blobs were put back")
+    _say(desk, restored.life)
+    if manifest.is_sealed and settings.key_file is None:
+        desk.screen.note(
+            "[yellow]  some of it is sealed: set MCPFLEET_KEY_FILE to the key file of that time before you start[/]"
+        )
 
 
-def _say(desk: Desk, restored: Restored, settings: OrchestratorSettings) -> None:
-    note, life, manifest = desk.screen.note, restored.life, restored.manifest
-    note(f"[green]✓[/] the fleet's ledger is as it was on {when(manifest.taken_at)}; a new life, epoch {life.epoch}")
+@ledger.command("begin-anew")
+def begin_anew(ctx: typer.Context, nothing_ran_since: RunFlag = False, as_json: JsonFlag = False) -> None:
+    """After a snapshot of machine or database was put back: does to the ledger there what a restore does to calls."""
+    from orchestrator.restore import begin_here
+
+    desk = desk_of(ctx)
+    life = begin_here(_here(desk, _settings(desk), nothing_ran_since))
+    if as_json:
+        desk.screen.json(asdict(life))
+        return
+    desk.screen.note("[green]✓[/] the ledger has begun a new life")
+    _say(desk, life)
+
+
+def _here(desk: Desk, settings: OrchestratorSettings, is_waiting_run: bool) -> Here:
+    from orchestrator.restore import Here
+
+    return Here(settings.database_url, is_waiting_run, desk.now(), getpass.getuser(), secrets.token_hex(32))
+
+
+def _say(desk: Desk, life: NewLife) -> None:
+    note = desk.screen.note
+    note(f"  epoch {life.epoch}: whatever is still said of the time that was lost is refused")
     note(
         f"  {life.doubtful} calls may have run since then: once an orchestrator leads and their grace is over, what is "
         "safe to repeat runs again, the rest is a dead letter ([bold]mcpfleet dead list[/]): look, then replay it"
     )
-    note(f"  {life.waiting} calls go on waiting; {restored.new_blobs} blobs were put back")
+    note(f"  {life.waiting} calls go on waiting")
     note(
-        f"  {life.nodes} nodes are lost until they renew. One that joined after the backup ends with status 4: a "
+        f"  {life.nodes} nodes are lost until they renew. One that joined after that moment ends with status 4: a "
         "container is started again by itself, for a systemd unit do it by hand"
     )
     note(
         "[yellow]  not in it: calls accepted since then, and their idempotency keys. What was revoked since then is "
         "good again: keys, clients, grants, enrolments; revoke it once more[/]"
     )
-    if manifest.is_sealed and settings.key_file is None:
-        note("[yellow]  some of it is sealed: set MCPFLEET_KEY_FILE to the key file of that time before you start[/]")
 
 
 def _what(manifest: Manifest) -> str:
     rows = sum(manifest.rows.values())
     calls = manifest.rows.get("mcpfleet_invocations", 0)
     return (
-        f"{manifest.database} at schema {manifest.ledger_schema}, {when(manifest.taken_at)}, {calls} calls, "
+        f"{manifest.database} at schema {manifest.ledger_schema}, {_day(manifest.taken_at)}, {calls} calls, "
         f"{rows} rows, {manifest.blobs} blobs; audit log to row {manifest.audit_last}"
     )
+
+
+def _day(at: float) -> str:
+    """Whole, also when it was today: a backup is read later."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _remarks(desk: Desk, manifest: Manifest) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, func, inspect, literal_column, or_, select, table
+from sqlalchemy import Connection, Select, create_engine, func, inspect, literal_column, or_, select, table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,6 +19,7 @@ from orchestrator.ledger import database
 from orchestrator.ledger.audit_rows import ascending
 from orchestrator.ledger.audit_values import AuditRow
 from orchestrator.ledger.dbtime import database_time
+from orchestrator.ledger.errors import NoLedger
 from orchestrator.ledger.schema import VERSION_TABLE
 from orchestrator.ledger.tables import EPOCH, INVOCATIONS, SECRETS
 from tasks.errors import LedgerDown
@@ -27,7 +28,7 @@ BUSY_S = 30.0
 AUDIT_PAGE = 1000
 OURS = "mcpfleet_"
 SEALED_LIKE = "mcf1.%"
-_VERSION = select(literal_column("version_num")).select_from(table(VERSION_TABLE))
+_VERSION: Select[tuple[str]] = select(literal_column("version_num")).select_from(table(VERSION_TABLE))
 MADE_AGAIN = frozenset(
     f"mcpfleet_{name}"
     for name in ("epoch", "nodes", "affinity", "audit", "audit_checkpoints", "audit_exports", "grant_keys",
@@ -88,18 +89,19 @@ def at_one_moment(url: str) -> Iterator[Connection]:
     """A connection that sees the ledger as it is now, however long one looks.
 
     Raises:
-        LedgerDown: the database does not answer, or there is no ledger in it.
+        LedgerDown: the database does not answer.
+        NoLedger: there is none in it.
     """
     opened = database.connect(url, busy_timeout_s=BUSY_S)
     if opened.is_sqlite and not file_of(url).exists():
-        raise LedgerDown(f"there is no ledger at {file_of(url)}")
+        raise NoLedger(str(file_of(url)))
     level = {} if opened.is_sqlite else {"isolation_level": "REPEATABLE READ"}
     try:
         with opened.engine.connect().execution_options(**level) as connection:
             if opened.is_sqlite:
                 connection.exec_driver_sql("BEGIN")
             if not inspect(connection).has_table(VERSION_TABLE):
-                raise LedgerDown("the database holds no ledger of mcpfleet")
+                raise NoLedger(make_url(url).render_as_string(hide_password=True))
             yield connection
     except SQLAlchemyError as error:
         raise LedgerDown(str(getattr(error, "orig", None) or error).splitlines()[0]) from error
@@ -112,12 +114,12 @@ def look(connection: Connection) -> Look:
     schema: str = connection.scalar(_VERSION) or ""
     tables = _tables(connection)
     c = INVOCATIONS.c
-    sealed = select(literal_column("1")).where(
+    sealed: Select[tuple[int]] = select(literal_column("1")).where(
         or_(*(column.like(SEALED_LIKE) for column in (c.arguments_json, c.result_json, c.meta_json)))
     )
     is_sealed = connection.scalar(sealed.limit(1)) is not None
     if SECRETS.name in tables:
-        kept = select(literal_column("1")).where(SECRETS.c.sealed.is_not(None)).limit(1)
+        kept: Select[tuple[int]] = select(literal_column("1")).where(SECRETS.c.sealed.is_not(None)).limit(1)
         is_sealed = is_sealed or connection.scalar(kept) is not None
     return Look(schema, int(connection.scalar(select(EPOCH.c.epoch)) or 0), tables, is_sealed)
 
@@ -146,7 +148,10 @@ def copy_sqlite(source: Path, target: Path) -> None:
 
     Raises:
         LedgerDown: it cannot be read, or written there, or the copy is damaged.
+        NoLedger: there is no such file.
     """
+    if not source.exists():
+        raise NoLedger(str(source))
     try:
         with (
             closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)) as read,

@@ -37,3 +37,13 @@ class SchemaTooNew(Permanent):
             "or restore a backup from before the upgrade"
         )
         self.found, self.known = found, known
+
+
+class NoLedger(Permanent):
+    """There is none where one was to be read."""
+
+    code = "no_ledger"
+
+    def __init__(self, shown: str) -> None:
+        super().__init__(f"there is no ledger at {shown}; set MCPFLEET_DATABASE_URL as the orchestrator has it")
+        self.shown = shown

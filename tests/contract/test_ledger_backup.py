@@ -15,13 +15,13 @@ from orchestrator.backup import FolderTaken, take
 from orchestrator.backup import Wanted as Take
 from orchestrator.backup_folder import BackupBroken, NotABackup, check, read
 from orchestrator.blobs.disk import DiskBlobs
-from orchestrator.ledger.errors import EpochLost, SchemaTooNew
+from orchestrator.ledger.errors import EpochLost, NoLedger, SchemaTooNew
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.new_life import JUMP, RESTORED
 from orchestrator.ledger.postgres_dump import PostgresToolsMissing, Programs
 from orchestrator.ledger.testing import HOLDER, accepted, again, new, release_of, released, success
 from orchestrator.ledger.values import NodeRow, Started
-from orchestrator.restore import FleetRuns, LedgerNotEmpty, OtherDatabase, put_back
+from orchestrator.restore import FleetRuns, Here, LedgerNotEmpty, OtherDatabase, begin_here, put_back
 from orchestrator.restore import Wanted as Put
 from tasks.errors import SettingsError
 from tasks.invocation import State
@@ -54,7 +54,8 @@ def wanted_of(url: str, folder: Path) -> Take:
 
 def put_of(url: str, folder: Path, *, runs: bool = False) -> Put:
     """A restore of that backup."""
-    return Put(folder / "copy", url, folder / "new-blobs", runs, NOW, "ann", "ab" * 32, dict(os.environ))
+    here = Here(url, runs, NOW, "ann", "ab" * 32)
+    return Put(folder / "copy", here, folder / "new-blobs", dict(os.environ))
 
 
 @pytest.fixture
@@ -196,6 +197,24 @@ async def test_a_restore_that_was_broken_off_is_done_again(  # noqa: PLR0917 - f
     await found.close()
 
 
+async def test_a_ledger_that_a_snapshot_put_back_begins_anew_where_it_is(
+    ledger: Ledger, ledger_url: str, clock: FakeClock
+) -> None:
+    """The same new life, without a copy of ours; never under an orchestrator that runs."""
+    (one,) = await accepted(ledger, new(tool=UNSAFE))
+    await released(ledger, [one])
+    here = Here(ledger_url, is_waiting_run=False, now=NOW, by="ann", new_chain="ab" * 32)
+    with pytest.raises(FleetRuns):
+        begin_here(here)
+    await ledger.renew_epoch(HOLDER, 1, 0.0)
+    life = begin_here(here)
+    assert (life.epoch, life.doubtful) == (1 + JUMP, 1)
+    (attempt,) = await ledger.outstanding()
+    assert (attempt.node, attempt.fence) == (RESTORED, 1 + JUMP)
+    (row,) = await ledger.audit.after(0, 10)
+    assert (row.action, row.epoch) == ("ledger.restore", 1 + JUMP)
+
+
 async def test_blobs_come_along(ledger: Ledger, ledger_url: str, target: str, tmp_path: Path) -> None:
     """What rows name is copied, checked by its bytes, and put back; what is missing is said."""
     digest = await DiskBlobs(tmp_path / "blobs").put(b"large" * 100)
@@ -208,7 +227,7 @@ async def test_blobs_come_along(ledger: Ledger, ledger_url: str, target: str, tm
     copied.write_bytes(b"other")
     assert "1 blobs are not what was copied" in check(tmp_path / "copy", os.environ)[1][0]
     with pytest.raises(BackupBroken):
-        put_back(replace(put_of(target, tmp_path), url=f"{target}x"))
+        put_back(put_of(f"{target}x", tmp_path))
 
 
 async def test_a_backup_is_of_one_moment_while_calls_come(ledger: Ledger, ledger_url: str, tmp_path: Path) -> None:
@@ -297,6 +316,14 @@ def test_no_password_stands_in_an_argument(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(SettingsError, match="gssencmode"):
         Programs.for_url(f"{url}&gssencmode=require", {})
+
+
+async def test_where_there_is_no_ledger_none_is_made(tmp_path: Path, empty_url: str) -> None:
+    """A backup of a wrong address says so, and leaves no empty database behind."""
+    with pytest.raises(NoLedger, match="MCPFLEET_DATABASE_URL"):
+        take(wanted_of(empty_url, tmp_path))
+    assert not list(tmp_path.glob("*.db"))
+    assert not (tmp_path / "copy").exists()
 
 
 def test_missing_programs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ from tests.house.kustomized import MADE_BY_HAND, OVERLAYS, Manifest, Rendered, r
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (make setup)")
 pytestmark = pytest.mark.live("kustomize")
-BY_FILE = "_FILE"
+SECRETS_AT = "/run/secrets/mcpfleet"
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -83,32 +82,35 @@ def test_every_secret_and_config_that_is_used_is_made_or_asked_for(rendered: Ren
     assert set(used) == claims
 
 
-def test_every_setting_is_one(rendered: Rendered) -> None:
-    """An unknown MCPFLEET_ variable stops a start; a value that a setting refuses does, too."""
-    from orchestrator.flower.settings import FlowerSettings
+def test_every_setting_is_one(rendered: Rendered, tmp_path: Path) -> None:
+    """An unknown variable stops a start; a value that a setting refuses does, too. Read as the processes do."""
+    from orchestrator.cli.fleet import NOT_OURS
+    from orchestrator.flower.settings import read_flower_settings
     from orchestrator.settings import OrchestratorSettings
-    from worker.settings import NodeSettings
+    from tasks.settings import read
+    from worker.settings import PREFIX, NodeSettings
 
-    models: dict[str, tuple[str, Any]] = {
-        "orchestrator": ("MCPFLEET_", OrchestratorSettings),
-        "worker": ("MCPFLEET_NODE_", NodeSettings),
-        "flower": ("MCPFLEET_FLOWER_", FlowerSettings),
+    for key in set().union(*MADE_BY_HAND.values()):
+        (tmp_path / key).write_text(f"user:{key}\n")
+    given = {
+        name: {
+            variable: value.replace("$(POD_IP)", "10.0.0.7").replace(SECRETS_AT, str(tmp_path))
+            for variable, value in _environment(rendered, pod["containers"][0]).items()
+        }
+        for name, _, pod in rendered.pods()
     }
-    for name, _, pod in rendered.pods():
-        if name not in models:
-            continue
-        prefix, model = models[name]
-        given: dict[str, str] = {}
-        for variable, value in _environment(rendered, pod["containers"][0]).items():
-            if not variable.startswith("MCPFLEET_"):
-                assert variable == "POD_IP"
-                continue
-            field = variable.removeprefix(prefix).lower()
-            filed = field.removesuffix(BY_FILE.lower())
-            assert field in model.model_fields or filed in model.model_fields, variable
-            if field in model.model_fields:
-                given[field] = value.replace("$(POD_IP)", "10.0.0.7")
-        model.model_validate({"token": "t", "join_token": "j"} | given if name == "orchestrator" else given)
+    orchestrator = read(OrchestratorSettings, "MCPFLEET_", given["orchestrator"], excluding=NOT_OURS)
+    assert orchestrator.advertise == "10.0.0.7:8700"
+    assert orchestrator.url_for_nodes == "http://orchestrator:8700"
+    assert orchestrator.pool_secret is not None
+    assert orchestrator.pool_secret.get_secret_value() == "user:pool_secret"
+    node = read(NodeSettings, PREFIX, given["worker"])
+    assert (node.name, node.url, node.http_port) == ("worker-0", "http://10.0.0.7:8701", 8701)
+    assert node.join_token.get_secret_value() == "user:join_token"
+    flower = read_flower_settings(given["flower"])
+    assert (flower.credentials(), flower.broker_url()) == (("user", "login"), "user:redis_url")
+    for name in ("orchestrator", "worker", "flower"):
+        assert {one for one in given[name] if not one.startswith("MCPFLEET_")} <= {"POD_IP"}
 
 
 def test_every_pod_is_restricted(rendered: Rendered) -> None:

@@ -132,6 +132,7 @@ async def test_a_tenants_admin_rules_his_tenant_alone(http: httpx.AsyncClient) -
         ({"roles": ["node"]}, "roles.0"),
         ({"roles": ["agent"], "scopes": []}, "scopes"),
         ({"roles": ["agent"], "scopes": ["everything"]}, "scopes.0"),
+        ({"roles": ["agent"], "scopes": ["tools:read", "keys:write"]}, "agent has no keys:write"),
         ({"roles": ["agent"], "networks": ["10.0.0.0/33"]}, "networks.0"),
         ({"roles": ["agent"], "public_key": "short"}, "public_key"),
         ({"roles": ["agent"], "lifetime_s": 1.0}, "lifetime_s"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.api.auditing import Audit, entry_of
 from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Challenges, Keys
 from orchestrator.api.problems import InvalidBody, NotYours
 from orchestrator.api.reply import Reply, listing, model
+from orchestrator.ledger.audit_values import Decision
 from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
 from tasks.identity_wire import (
     ChallengeRequest,
@@ -29,8 +31,8 @@ SHOWN_AS = "key:"
 class KeyDoor:
     """API keys, and what they are traded for."""
 
-    def __init__(self, keys: Keys, challenges: Challenges) -> None:
-        self._keys, self._challenges = keys, challenges
+    def __init__(self, keys: Keys, challenges: Challenges, audit: Audit) -> None:
+        self._keys, self._challenges, self._audit = keys, challenges, audit
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -128,6 +130,9 @@ class KeyDoor:
         said = ask.body(SessionRequest)
         server = ask.header(b"host") or ""
         opened = self._challenges.session(said.key, said.nonce, said.signature, server=server, peer=ask.presented.peer)
+        await self._audit.acted(
+            entry_of("open_session", Decision.ALLOWED, opened.principal, ask.presented, ask.trace_id)
+        )
         return model(SessionView(token=opened.token, expires_at=opened.expires_at), 201)
 
 

@@ -101,6 +101,10 @@ async def test_an_agent_signs_its_way_in(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/whoami", headers=bearer(session["token"]))).json()["id"] == "bot"
     again = await http.post("/v1/auth/sessions", json=answer)
     assert (again.status_code, again.json()["code"]) == (401, "not_allowed")
+    found = await http.get("/v1/audit?action=open_session&decision=allowed", headers=bearer(OPERATOR))
+    (row,) = found.json()["items"]
+    assert (row["actor"], row["credential"], row["peer"]) == ("bot", f"key:{key['id']}", "127.0.0.1")
+    assert session["token"] not in found.text
     await http.delete(f"/v1/keys/{key['id']}", headers=bearer(OPERATOR))
     assert (await http.get("/v1/whoami", headers=bearer(session["token"]))).json()["code"] == "session_over"
 

@@ -1,4 +1,4 @@
-"""A chain whose next call does not open ends there, once, and says why; its node is answered, and others go on."""
+"""What does not open ends, once, and says why; a node that reports it is answered, and others go on."""
 
 from __future__ import annotations
 
@@ -36,4 +36,26 @@ async def test_a_chain_ends_where_its_next_call_does_not_open(tmp_path: Path) ->
     assert "MCPFLEET_KEY_FILE" in dead[0].error.message
     assert [(one.invocation_id, one.dead_reason) for one in ends] == [(broken.id, "unopened"), (whole.id, None)]
     assert len(await story.release()) == 1
+    await story.end()
+
+
+async def test_who_waits_hears_that_a_call_does_not_open(tmp_path: Path) -> None:
+    """Its end is told like every other, once, with the reason; metrics and waiting clients live of that."""
+    story = await Story.begin(tmp_path, keys=new_ring("k1"))
+    ends: list[Ended] = []
+    story.core.happenings.listen(lambda said: ends.append(said) if isinstance(said, Ended) else None)
+    await story.join("a1")
+    gone = await story.accept(SAFE)
+    ledger = story.core.stores.ledger
+    assert isinstance(ledger, SealedLedger)
+    ledger.with_keys(new_ring("k2"), seals=True)
+    assert await story.release() == []
+    assert [(one.invocation_id, one.state, one.tool, one.dead_reason) for one in ends] == [
+        (gone.id, State.FAILED, SAFE, "unopened")
+    ]
+    assert ends[0].outcome is not None
+    assert ends[0].outcome.error is not None
+    await story.core.doubts.resolve()
+    assert await story.release() == []
+    assert len(ends) == 1
     await story.end()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tasks.invocation import TENANT_PATTERN
-from tasks.scopes import Scope, beyond
+from tasks.scopes import Scope
 
 ROLE = Literal["admin", "operator", "developer", "agent", "auditor"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._@:+-]{0,62}$"
@@ -46,14 +46,6 @@ class KeyRequest(_In):
     lifetime_s: float | None = Field(
         LIFETIME_S, ge=LIFETIME_MIN_S, le=LIFETIME_MAX_S, description="null: it does not expire"
     )
-
-    @model_validator(mode="after")
-    def _is_of_its_roles(self) -> Self:
-        if more := beyond(self.roles, self.scopes):
-            raise ValueError(
-                f"scopes only narrow what roles allow, and {' and '.join(self.roles)} has no {', '.join(more)}"
-            )
-        return self
 
 
 class KeyView(_Out):

@@ -21,7 +21,7 @@ from tasks.identity_wire import (
     SessionView,
     WhoAmIView,
 )
-from tasks.scopes import Scope, scopes_of
+from tasks.scopes import Scope, beyond, scopes_of
 from tasks.wire import Page
 
 SHOWN_AS = "key:"
@@ -92,6 +92,9 @@ class KeyDoor:
         request = ask.body(KeyRequest)
         if request.scopes is not None and not request.scopes:
             raise InvalidBody([("scopes", "an empty list would allow nothing; leave it out for all that the roles do")])
+        if more := beyond(request.roles, request.scopes):
+            has = f"{' and '.join(request.roles)} has no {', '.join(more)}"
+            raise InvalidBody([("scopes", f"they only narrow what roles allow, and {has}")])
         wanted = WantedKey(
             name=request.name,
             principal=request.principal,

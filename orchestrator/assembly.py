@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from orchestrator.approvals.desk import Approvals
-from orchestrator.at_rest import secrets_of
+from orchestrator.at_rest import secrets_of, tell_unopened
 from orchestrator.audited import accept_of, audit_of
 from orchestrator.autoscaler.book.claims import ClaimBook
 from orchestrator.autoscaler.book.pool_book import PoolBook
@@ -64,7 +64,7 @@ def core_of(
     """
     policies = read_pools(settings.pools_file, cloud_dir=settings.cloud_dir, environ=environ)
     roster, attempts = Roster(Shapes(made_of(policies))), OpenAttempts()
-    happenings, watch = _news()
+    happenings, watch = _news(stores)
     terms, proof, seals = terms_of(settings), Proof(stores.clock), seals_of(settings, stores, roster)
     doubts, circuits = Doubts(books=stores.ledger, attempts=attempts), _circuits(stores, sender, roster, happenings)
     redis_users = redis_users_of(settings, stores, terms, roster, policies)
@@ -104,9 +104,10 @@ def core_of(
     )  # fmt: skip
 
 
-def _news() -> tuple[Happenings, Watch]:
+def _news(stores: Stores) -> tuple[Happenings, Watch]:
     """What happens, and whoever waits for it."""
     happenings, watch = Happenings(), Watch()
+    tell_unopened(stores.ledger, happenings.tell)
     happenings.listen(watch.hear)
     return happenings, watch
 

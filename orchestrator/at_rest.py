@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.core import Stores
+from orchestrator.happenings import Ended, Happening
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.sealed import SealedLedger
 from orchestrator.ledger.secret_rows import SecretRows
@@ -68,3 +69,11 @@ def _vault_place(settings: OrchestratorSettings) -> VaultPlace:
         settings.vault_secret_id_file,
         settings.vault_ca_file,
     )
+
+
+def tell_unopened(ledger: Ledger, tell: Callable[[Happening], None]) -> None:
+    """Say of a call that ended because its row does not open what is said of every end: whoever waits hears it now."""
+    if isinstance(ledger, SealedLedger):
+        ledger.on_unopened = lambda end, tool: tell(
+            Ended(end.invocation_id, end.to, end.at, tool, end.outcome, end.dead_reason)
+        )

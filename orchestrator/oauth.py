@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from orchestrator.identity.oauth.bearer import ForeignTokens, JwtAuthenticator
 from orchestrator.identity.oauth.client_auth import ClientAuth
 from orchestrator.identity.oauth.clients import Clients, ClientStore
-from orchestrator.identity.oauth.endpoints import Endpoints, Refused, resource_routes, unaudited
+from orchestrator.identity.oauth.endpoints import Endpoints, Told, resource_routes, unaudited
 from orchestrator.identity.oauth.fetch import Fetch, fetch_with, is_safe
 from orchestrator.identity.oauth.grant import Server
 from orchestrator.identity.oauth.issuer import Issuer
@@ -105,7 +105,8 @@ def oauth_of(
     books: Books,
     sealer: Sealer | None,
     clock: Clock,
-    refused: Refused = unaudited,
+    refused: Told = unaudited,
+    granted: Told = unaudited,
 ) -> OAuth:
     """Make it.
 
@@ -115,7 +116,8 @@ def oauth_of(
         books: the ledger's part.
         sealer: the key ring; None: signing keys are in memory only.
         clock: wall time for tokens, monotonic for key sets.
-        refused: told of requests to the built-in server that it refuses.
+        refused: told of requests to the built-in server that it refuses,
+        granted: and of tokens that it is about to give.
 
     Raises:
         SettingsError: the issuers' file is wrong, or the public URL is.
@@ -130,7 +132,7 @@ def oauth_of(
     names = (*([base] if settings.oauth_server else ()), *(one.issuer for one in issuers))
     api, mcp = Resource(base, names), Resource(base + MCP_PATH, names)
     server = (
-        _server(settings, base, (api.url, mcp.url), books, sealer, clock, seen, refused)
+        _server(settings, base, (api.url, mcp.url), books, sealer, clock, seen, refused, granted)
         if settings.oauth_server
         else None
     )
@@ -164,7 +166,8 @@ def _server(  # noqa: PLR0917 - one part, and everything it needs
     sealer: Sealer | None,
     clock: Clock,
     seen: Seen,
-    refused: Refused,
+    refused: Told,
+    granted: Told,
 ) -> AuthorizationServer:
     terms = Terms(settings.oauth_token_s, settings.oauth_rotate_days * _DAY_S, settings.oauth_publish_s)
     keys = SigningKeys(store=books, sealer=sealer, clock=clock, terms=terms)
@@ -180,6 +183,7 @@ def _server(  # noqa: PLR0917 - one part, and everything it needs
         certificate=lambda scope: scope.get(CERTIFICATE_KEY),
         clock=clock,
         refused=refused,
+        granted=granted,
     )
     return AuthorizationServer(keys, clients, revoked, endpoints, own)
 

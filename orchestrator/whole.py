@@ -161,6 +161,7 @@ def _oauth(settings: OrchestratorSettings, core: Core, address: str) -> OAuth:
         sealer=stores.keys,
         clock=stores.clock,
         refused=core.audit.refused,
+        granted=core.audit.acted,
     )
 
 

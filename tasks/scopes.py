@@ -7,6 +7,7 @@ they are good for principals of the fleet's own tenant alone, whatever roles ano
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from tasks.errors import Permanent
@@ -108,6 +109,12 @@ def scopes_of(principal: Principal) -> frozenset[Scope]:
     if principal.tenant != FLEET_TENANT:
         allowed -= FLEET_WIDE
     return allowed if principal.scopes is None else frozenset(one for one in allowed if one in principal.scopes)
+
+
+def beyond(roles: Iterable[str], scopes: Iterable[str] | None) -> list[str]:
+    """Those of `scopes` that none of these roles has: a credential with them could not do what it says."""
+    has = frozenset[str]().union(*(SCOPES_OF.get(role, frozenset()) for role in roles))
+    return sorted(set(scopes or ()) - has)
 
 
 def allows(principal: Principal, scope: Scope) -> bool:

@@ -119,7 +119,7 @@ def create_app(
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *SecretDoor(secrets).operations(),
         *ProjectDoor(erasure).operations(),
-        *KeyDoor(keys, challenges).operations(),
+        *KeyDoor(keys, challenges, audit).operations(),
         *PolicyDoor(policies).operations(),
         *CostsDoor(money, clock or SystemClock()).operations(),
         *(() if run_grants is None else RunGrantDoor(run_grants).operations()),

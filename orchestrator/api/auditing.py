@@ -45,7 +45,7 @@ log = structlog.get_logger("mcpfleet.audit")
 class Audit(Protocol):
     """The audit log, as one writes it."""
 
-    async def write(self, *entries: AuditEntry) -> int: ...
+    async def acted(self, entry: AuditEntry) -> int: ...
     async def refused(self, entry: AuditEntry) -> None: ...
 
 
@@ -69,7 +69,7 @@ class Auditor:
         entry = entry_of(operation.name, Decision.ALLOWED, ask.principal, ask.presented, ask.trace_id)
         shown = _shown(ask)
         shown.pop("name", None)
-        return await self._audit.write(_with(entry, target=_target(ask), details=shown))
+        return await self._audit.acted(_with(entry, target=_target(ask), details=shown))
 
     async def failed(self, operation: Operation, ask: Ask, row: int, error: Exception) -> None:
         """It did not come off. Never raises: the caller's answer is decided."""
@@ -77,7 +77,7 @@ class Auditor:
         entry = entry_of(operation.name, Decision.FAILED, ask.principal, ask.presented, ask.trace_id)
         entry = _with(entry, target=_target(ask), reason=code, details={"of": row})
         try:
-            await self._audit.write(entry)
+            await self._audit.acted(entry)
         except FleetError as unwritten:
             log.warning("audit_row_not_written", action=operation.name, of=row, error=unwritten.message)
 

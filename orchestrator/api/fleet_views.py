@@ -184,7 +184,8 @@ class DeadLetters:
                       errors=(404, 409), tag="dead letters"),
             Operation("POST", "/v1/dead-letters:discard", "discard_dead", Scope.INVOCATIONS_WRITE,
                       "Forget dead letters", self.discard,
-                      {200: Answer("how many", DiscardView)}, body=DiscardRequest, tag="dead letters"),
+                      {200: Answer("how many", DiscardView)}, body=DiscardRequest,
+                      errors=(404,), tag="dead letters"),
         )  # fmt: skip
 
     async def list(self, ask: Ask) -> Reply:

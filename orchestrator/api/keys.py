@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.api.auditing import Audit, entry_of
 from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Challenges, Keys
 from orchestrator.api.problems import InvalidBody, NotYours
 from orchestrator.api.reply import Reply, listing, model
+from orchestrator.ledger.audit_values import Decision
 from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
 from tasks.identity_wire import (
     ChallengeRequest,
@@ -19,7 +21,7 @@ from tasks.identity_wire import (
     SessionView,
     WhoAmIView,
 )
-from tasks.scopes import Scope, scopes_of
+from tasks.scopes import Scope, beyond, scopes_of
 from tasks.wire import Page
 
 SHOWN_AS = "key:"
@@ -29,8 +31,8 @@ SHOWN_AS = "key:"
 class KeyDoor:
     """API keys, and what they are traded for."""
 
-    def __init__(self, keys: Keys, challenges: Challenges) -> None:
-        self._keys, self._challenges = keys, challenges
+    def __init__(self, keys: Keys, challenges: Challenges, audit: Audit) -> None:
+        self._keys, self._challenges, self._audit = keys, challenges, audit
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -90,6 +92,9 @@ class KeyDoor:
         request = ask.body(KeyRequest)
         if request.scopes is not None and not request.scopes:
             raise InvalidBody([("scopes", "an empty list would allow nothing; leave it out for all that the roles do")])
+        if more := beyond(request.roles, request.scopes):
+            has = f"{' and '.join(request.roles)} has no {', '.join(more)}"
+            raise InvalidBody([("scopes", f"they only narrow what roles allow, and {has}")])
         wanted = WantedKey(
             name=request.name,
             principal=request.principal,
@@ -128,6 +133,9 @@ class KeyDoor:
         said = ask.body(SessionRequest)
         server = ask.header(b"host") or ""
         opened = self._challenges.session(said.key, said.nonce, said.signature, server=server, peer=ask.presented.peer)
+        await self._audit.acted(
+            entry_of("open_session", Decision.ALLOWED, opened.principal, ask.presented, ask.trace_id)
+        )
         return model(SessionView(token=opened.token, expires_at=opened.expires_at), 201)
 
 

@@ -22,6 +22,7 @@ from tasks.oauth_wire import (
     OAuthRotateRequest,
 )
 from tasks.scopes import Scope, scopes_of
+from tasks.wire import Page
 
 
 class Clients(Protocol):
@@ -83,7 +84,7 @@ class OAuthDoor:
                       "Register a client that gets tokens by client credentials", self.register, {201: shown},
                       body=OAuthClientRequest, errors=(409,), tag="oauth"),
             Operation("GET", "/v1/oauth/clients", "list_oauth_clients", Scope.KEYS_READ, "Registered clients",
-                      self.listing, {200: Answer("clients, revoked ones too", OAuthClientView)}, errors=(409,),
+                      self.listing, {200: Answer("clients, revoked ones too", Page[OAuthClientView])}, errors=(409,),
                       tag="oauth"),
             Operation("DELETE", "/v1/oauth/clients/{id}", "revoke_oauth_client", Scope.KEYS_WRITE,
                       "Give it no token any more, and refuse those that it has", self.revoke,

@@ -10,6 +10,7 @@ from orchestrator.api.ports import Secrets
 from orchestrator.api.reply import Reply, listing, model
 from tasks.scopes import Scope
 from tasks.secret_wire import RewrapView, SecretRequest, SecretsReply, SecretsRequest, SecretView
+from tasks.wire import Page
 
 ONE = "/v1/secrets/{owner}/{name}"
 TAG = "secrets"
@@ -26,7 +27,7 @@ class SecretDoor:
         return (
             Operation("GET", "/v1/secrets", "list_secrets", Scope.SECRETS_READ,
                       "Secrets, without their values", self.all,
-                      {200: Answer("by owner and name", SecretView)}, tag=TAG),
+                      {200: Answer("by owner and name", Page[SecretView])}, tag=TAG),
             Operation("GET", ONE, "show_secret", Scope.SECRETS_READ,
                       "What is known of a secret, but its value", self.show,
                       {200: Answer("the secret", SecretView)}, errors=(404,), tag=TAG),

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from orchestrator.audit.acts import Acts
 from orchestrator.audit.chain import link
 from orchestrator.audit.checkpoint import Checkpoint, Signer, line_of, public_keys, stated
 from orchestrator.audit.refusals import Refusals
@@ -84,7 +85,7 @@ class AuditLog:
         self._books, self._clock, self._keep = books, clock, keep
         self._checkpoint_rows, self._checkpoint_s = checkpoint_rows, checkpoint_s
         self._retention_us = round(retention_days * DAY_US)
-        self._refusals = Refusals()
+        self._refusals, self._acts = Refusals(), Acts()
         self._chain: str | None = None
         self._sealed: tuple[int, str] | None = None
         self._head: AuditHead | None = None
@@ -125,6 +126,26 @@ class AuditLog:
         self._head = AuditHead(rows[-1].seq, rows[-1].hash)
         return rows[0].seq
 
+    async def acted(self, entry: AuditEntry) -> int:
+        """Somebody with good credentials is about to act: a row, or one of those that are counted.
+
+        Returns:
+            The number of its row; of a counted one, that of the row since which its kind is counted.
+
+        Raises:
+            LedgerDown, EpochLost: it must not be done.
+        """
+        row = self._acts.row(entry, self._clock.mono_s())
+        if row is None:
+            return self._acts.last_row(entry)
+        try:
+            seq = await self.write(row)
+        except FleetError:
+            self._acts.unwritten(entry)
+            raise
+        self._acts.wrote(entry, seq)
+        return seq
+
     async def refused(self, entry: AuditEntry) -> None:
         """Somebody was refused: written now, or counted. Never raises: the refusal stands either way."""
         if self._refusals.add(entry, self._clock.mono_s()):
@@ -137,7 +158,7 @@ class AuditLog:
             LedgerDown, EpochLost
         """
         now_s = self._clock.mono_s()
-        if counted := self._refusals.due(now_s):
+        if counted := [*self._refusals.due(now_s), *self._acts.due(now_s)]:
             await self.write(*counted)
         await self._forget()
         if self._head is None or self._head.seq == self._signed_seq:
@@ -180,7 +201,9 @@ class AuditLog:
         try:
             if self._head is not None:
                 stop = AuditEntry("orchestrator.stop", Decision.NOTED, OWN)
-                await self.write(*self._refusals.due(self._clock.mono_s(), is_last=True), stop)
+                now_s = self._clock.mono_s()
+                counted = [*self._refusals.due(now_s, is_last=True), *self._acts.due(now_s, is_last=True)]
+                await self.write(*counted, stop)
                 await self.checkpoint()
         except FleetError as error:
             log.info("audit_not_closed", error=error.message)

@@ -74,6 +74,8 @@ class StreamSink:
 
     def send(self, lines: Sequence[str]) -> None:
         """On the connection there is, or a new one."""
+        if self._open is not None and _is_over(self._open):
+            self._close()
         if self._open is None:
             self._open = self._connect()
         try:
@@ -81,14 +83,31 @@ class StreamSink:
                 data = line.encode()
                 self._open.sendall(b"%d %b" % (len(data), data))
         except OSError:
-            with suppress(OSError):
-                self._open.close()
-            self._open = None
+            self._close()
             raise
+
+    def _close(self) -> None:
+        with suppress(OSError):
+            if self._open is not None:
+                self._open.close()
+        self._open = None
 
     def _connect(self) -> socket.socket:
         plain = socket.create_connection((self._host, self._port), timeout=CONNECT_S)
         return plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname=self._host)
+
+
+def _is_over(connection: socket.socket) -> bool:
+    """Whether the other side hung up: the first write after that succeeds, and nobody reads it."""
+    connection.settimeout(0)
+    try:
+        return not connection.recv(1)  # syslog servers say nothing
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(CONNECT_S)
 
 
 class DatagramSink:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.cli.exits import Refused
+from orchestrator.cli.exits import NotTrusted, Refused
 from tasks.errors import FleetError, NotAllowed, OrchestratorDown
 from tasks.wire import CallRequest, EventView, ExplainView, InvocationView, Page
 
@@ -153,9 +153,18 @@ class Api:
         except httpx.TimeoutException as error:
             raise OrchestratorDown(self.url, f"no answer in time: {type(error).__name__}") from error
         except httpx.TransportError as error:
+            if isinstance(_cause(error), ssl.SSLCertVerificationError):
+                raise NotTrusted(self.url, str(error)) from error
             raise OrchestratorDown(self.url, str(error) or type(error).__name__) from error
         except httpx.InvalidURL as error:
             raise OrchestratorDown(self.url, f"not an address: {error}") from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What began it: httpx wraps what the TLS library said."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
 
 
 _SSE = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
@@ -173,7 +182,7 @@ def _problem(answer: httpx.Response) -> FleetError:
     except (ValueError, KeyError, TypeError, AttributeError):
         detail, code = f"{answer.request.url.path} answered {answer.status_code} {answer.reason_phrase}", ""
     if answer.status_code == httpx.codes.UNAUTHORIZED:
-        return NotAllowed(f"{detail}; check MCPFLEET_TOKEN")
+        return NotAllowed(detail if "MCPFLEET_TOKEN" in detail else f"{detail}; check MCPFLEET_TOKEN")
     if answer.status_code == httpx.codes.FORBIDDEN:
         return NotAllowed(detail)
     return Refused(detail, status=answer.status_code, code=code)

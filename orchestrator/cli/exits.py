@@ -59,6 +59,17 @@ class BadInput(FleetError):
     http_status = 400
 
 
+class NotTrusted(OrchestratorDown):
+    """Somebody answers there, with a certificate that nobody we know has signed."""
+
+    def __init__(self, url: str, detail: str) -> None:
+        FleetError.__init__(
+            self,
+            f"the certificate of {url} is not trusted ({detail}); set SSL_CERT_FILE to a file with what `mcpfleet ca` "
+            "prints where the orchestrator runs",
+        )
+
+
 class Refused(FleetError):
     """The orchestrator answered with a problem; `status` and `code` are its words."""
 

@@ -16,10 +16,9 @@ from rich.text import Text
 
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
 from orchestrator.cli.durations import ago, parse_s, took
-from orchestrator.cli.exits import BadInput
+from orchestrator.cli.exits import BadInput, Refused
 from orchestrator.cli.screen import Cell, Column
 from orchestrator.cli.settings import is_private
-from tasks.errors import FleetError
 from tasks.identity_wire import IssuedKeyView, KeyView, WhoAmIView
 from tasks.wire import Page
 
@@ -61,6 +60,7 @@ def list_keys(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         Column("EXPIRES", is_right=True),
         Column("USED", is_right=True),
         Column("FROM"),
+        Column("BY"),
     ]
     now = desk.now()
     empty = "no API key yet; `mcpfleet keys create` makes one"
@@ -157,8 +157,8 @@ def _rotate_file(desk: Desk, file: Path, *, as_json: bool) -> None:
     with desk.api(token=key) as api:
         try:
             view = api.post("/v1/keys:rotate", IssuedKeyView)
-        except FleetError as error:
-            if error.code != NOT_DUE:
+        except Refused as error:
+            if error.problem_code != NOT_DUE:
                 raise
             desk.screen.note(error.message)
             return
@@ -213,4 +213,5 @@ def _row(view: KeyView, now: float) -> list[Cell]:
         Text(left, style),
         NEVER if view.used_at is None else ago(view.used_at, now),
         view.used_from or "",
+        view.created_by,
     ]

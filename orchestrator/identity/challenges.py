@@ -57,6 +57,8 @@ class Session:
 
     token: str
     expires_at: float
+    principal: Principal
+    """Whose it is."""
 
 
 class Challenges:
@@ -103,12 +105,12 @@ class Challenges:
                 f"the challenge was not met: a nonce is good once, for {NONCE_TTL_S:.0f} s, for the key that asked for "
                 f"it, on the server {server!r}; ask for another (POST /v1/auth/challenges)"
             )
-        self._keys.admit(row, peer)
+        principal = self._keys.admit(row, peer)
         token, until = new_token(_KIND), self._clock.wall_s() + SESSION_TTL_S
         self._sessions[digest(token)] = (key_id, until)
         if len(self._sessions) > SESSIONS_MAX:
             self._sessions.popitem(last=False)
-        return Session(token, until)
+        return Session(token, until, principal)
 
     async def principal(self, presented: Presented) -> Principal | None:
         """Who holds this session.

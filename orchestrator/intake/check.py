@@ -30,6 +30,7 @@ from tasks.errors import (
     SpawnLimit,
     UnknownCapability,
     UnknownTool,
+    Unopened,
 )
 from tasks.ids import new_id
 from tasks.invocation import LABEL_PATTERN, PROJECT_PATTERN, Call, Invocation, Lane, Principal, State
@@ -155,9 +156,16 @@ class Intake:
 
         Raises:
             NotFound: the result it needs is gone from the blob store.
+            Unopened: what it is called with was sealed, and its key is not at hand.
         """
         first, *rest = invocation.call.then
-        arguments = orjson.loads(first.arguments_json)
+        try:
+            arguments = orjson.loads(first.arguments_json)
+        except orjson.JSONDecodeError as error:  # the ledger hands out as it stands what it cannot open
+            raise Unopened(
+                f"the arguments of {first.tool} were sealed under a key that the key file has not, or were changed; "
+                "the log's call_not_opened names it (MCPFLEET_KEY_FILE)"
+            ) from error
         if first.into:
             arguments[first.into] = plain_result(orjson.loads(await self._result(outcome)))
         raw = orjson.dumps(arguments)

@@ -8,7 +8,7 @@ texts; the key ring has the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -40,6 +40,8 @@ class SealedLedger(Ledger):
 
     _keys: RowKeys
     _seals = False
+    on_unopened: Callable[[Settlement, str], None] = staticmethod(lambda _end, _tool: None)
+    """Told of each call that ended because it does not open, with its tool; set once, by who tells the others."""
 
     def with_keys(self, keys: RowKeys, *, seals: bool) -> SealedLedger:
         """`seals`: what is written from now on is sealed."""
@@ -53,20 +55,27 @@ class SealedLedger(Ledger):
     async def release(self, wanted: Sequence[Release], epoch: int) -> list[Released | None]:
         """As `Ledger.release`. What does not open is ended as failed and is None, as what moved meanwhile."""
         answers: list[Released | None] = []
-        ends: list[Settlement] = []
+        ends: list[tuple[Settlement, str]] = []
         for one, released in zip(wanted, await super().release(wanted, epoch), strict=True):
             try:
                 answers.append(released and self._released(released))
             except Unopened as error:
                 log.warning("arguments_not_opened", invocation=one.invocation_id, why=error.message, effect="it failed")
                 answers.append(None)
-                ends.append(_failed(one, error))
+                ends.append((_failed(one, error), released.tool if released else ""))
         if ends:
-            try:
-                await super().settle(ends)
-            except LedgerDown as error:  # no node has them: they come back to wait, and are met again
-                log.warning("unopened_not_ended", calls=len(ends), error=error.message)
+            await self._end(ends)
         return answers
+
+    async def _end(self, ends: Sequence[tuple[Settlement, str]]) -> None:
+        try:
+            settled = await super().settle([end for end, _tool in ends])
+        except LedgerDown as error:  # no node has them: they come back to wait, and are met again
+            log.warning("unopened_not_ended", calls=len(ends), error=error.message)
+            return
+        for (end, tool), answer in zip(ends, settled, strict=True):
+            if answer.took:
+                self.on_unopened(end, tool)
 
     def _released(self, released: Released) -> Released:
         if not (_is_sealed(released.arguments_json) or _is_sealed(released.meta_json)):

@@ -19,7 +19,7 @@ CLIENT_ONLY = frozenset(
     | {f"MCPFLEET_{name}{end}" for name in ("TOKEN", "JOIN_TOKEN") for end in ("", BY_FILE)}
 )
 """Of whoever typed the command; the children get their own."""
-NODE_PREFIX, POOLS_FILE = "MCPFLEET_NODE_", "MCPFLEET_POOLS_FILE"
+NODE_PREFIX, POOLS_FILE, TLS = "MCPFLEET_NODE_", "MCPFLEET_POOLS_FILE", "MCPFLEET_TLS"
 OF_ALL = ("OTLP_ENDPOINT", "OTLP_HEADERS_FILE", "TRACE_RATIO", "LOG_OTLP")
 """What is set for the orchestrator of these holds for nodes too, unless they have their own."""
 NODES_MAX = 32
@@ -106,8 +106,9 @@ def plan_up(  # the options of `mcpfleet up`
     With `autoscale`, `general` has one to so many, as the load wants.
 
     Raises:
-        SettingsError: the servers file is not there, or there are two pools files.
+        SettingsError: the servers file is not there, there are two pools files, or TLS is asked for.
     """
+    _refuse_tls(environ)
     if autoscale and environ.get(POOLS_FILE):
         raise SettingsError(
             "--autoscale writes a pools file of its own, and MCPFLEET_POOLS_FILE names another; unset it, or give a "
@@ -128,6 +129,14 @@ def plan_up(  # the options of `mcpfleet up`
         with_flower=with_flower,
         ephemeral=ephemeral,
     )
+
+
+def _refuse_tls(environ: Mapping[str, str]) -> None:
+    if environ.get(TLS, "").lower() in {"1", "true", "yes", "on"}:
+        raise SettingsError(
+            f"{TLS} is set, and `mcpfleet up` serves this machine alone, over loopback and without TLS; unset it, or "
+            "run `mcpfleet serve` and `mcpfleet-worker run` (docs/tls.md)"
+        )
 
 
 def two_pools(

@@ -25,10 +25,10 @@ from orchestrator.settling.verdict import (
 )
 from orchestrator.settling.waiting import as_waiting
 from tasks.clock import Clock
-from tasks.errors import LedgerDown
+from tasks.errors import LedgerDown, NotFound, Unopened
 from tasks.invocation import TERMINAL, Invocation, State
 from tasks.ledger_events import Finished, Progress
-from tasks.outcome import Outcome
+from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.retry import RetryPolicy
 from tasks.spend import Spent
 from tasks.tool import Declared, ToolSpec
@@ -170,9 +170,18 @@ class Settler:
         if event.outcome.spent:
             settlement = replace(settlement, spent=event.outcome.spent)
         if attempt.is_chained and settlement.to is State.SUCCEEDED:
-            invocation = await self._books.get(attempt.invocation_id)
-            return replace(settlement, successors=await self._successors(invocation, event.outcome))
+            return await self._followed(settlement, event.outcome)
         return settlement
+
+    async def _followed(self, settlement: Settlement, outcome: Outcome) -> Settlement:
+        """With the chain's next call; where it cannot be made, told again it would be no other: a dead letter."""
+        try:
+            invocation = await self._books.get(settlement.invocation_id)
+            return replace(settlement, successors=await self._successors(invocation, outcome))
+        except (Unopened, NotFound) as error:
+            log.warning("chain_ends_here", invocation=settlement.invocation_id, why=error.message)
+            said = f"it succeeded, and the next call of its chain cannot be made: {error.message}"
+            return replace(settlement, error=ErrorInfo(error.code, said, Failure.PERMANENT), dead_reason=error.code)
 
     def _booking(self, node: str, event: Finished | Progress, spent: Spent) -> Booking:
         return Booking(event.invocation, event.fence, node, self._clock.wall_s(), spent)

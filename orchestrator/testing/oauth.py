@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from starlette.applications import Starlette
 
 from orchestrator.api.settings import ApiSettings
-from orchestrator.identity.oauth.endpoints import Refused, unaudited
+from orchestrator.identity.oauth.endpoints import Told, unaudited
 from orchestrator.identity.oauth.fetch import NotFetched
 from orchestrator.identity.oauth.issuer import Issuer
 from orchestrator.identity.tokens import digest
@@ -126,7 +126,8 @@ async def oauth_under_test(
     clock: Clock,
     books: MemoryBooks | None = None,
     *,
-    refused: Refused = unaudited,
+    refused: Told = unaudited,
+    granted: Told = unaudited,
     **other: Any,  # noqa: ANN401 - of the settings
 ) -> OAuth:
     """Leading, with a key that signs, in memory."""
@@ -137,6 +138,7 @@ async def oauth_under_test(
         sealer=None,
         clock=clock,
         refused=refused,
+        granted=granted,
     )
     await oauth.restore()
     return oauth

@@ -19,6 +19,7 @@ from orchestrator.core import Core, Stores
 from orchestrator.dispatch.send import Letter
 from orchestrator.leading import lead
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.sealed import RowKeys, SealedLedger
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.settling.sweep import Graces, Sweep
 from orchestrator.settling.waiting import as_waiting
@@ -75,8 +76,15 @@ class Story:
         self._count = 0
 
     @classmethod
-    async def begin(cls, folder: Path, clock: FakeClock | None = None, **settings: Any) -> Story:  # noqa: ANN401
-        """A leader on the ledger of this folder, empty the first time."""
+    async def begin(
+        cls,
+        folder: Path,
+        clock: FakeClock | None = None,
+        *,
+        keys: RowKeys | None = None,
+        **settings: Any,  # noqa: ANN401
+    ) -> Story:
+        """A leader on the ledger of this folder, empty the first time; with `keys` payloads are sealed."""
         clock, outgoing = clock or FakeClock(), CapturedLetters()
         url = f"sqlite:///{folder / 'ledger.db'}"
         chosen = OrchestratorSettings.model_validate(
@@ -85,7 +93,7 @@ class Story:
             | settings
         )
         stores = Stores(
-            ledger=await Ledger.open(url, clock=clock),
+            ledger=await _ledger(url, clock, keys),
             redis=Redis.from_url(NOWHERE),
             celery=make_app(NOWHERE),
             blobs=DiskBlobs(folder / "blobs"),
@@ -206,3 +214,9 @@ TOOLS = (
     ToolSpec(server="files", definition={"name": "read", "annotations": {"readOnlyHint": True}}),
     ToolSpec(server="files", definition={"name": "write"}),
 )
+
+
+async def _ledger(url: str, clock: FakeClock, keys: RowKeys | None) -> Ledger:
+    if keys is None:
+        return await Ledger.open(url, clock=clock)
+    return (await SealedLedger.open(url, clock=clock)).with_keys(keys, seals=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 DEFAULT_URL = "http://127.0.0.1:8700"
 """Named in errors where nothing is set and no local fleet runs."""
 STATE_FILE = "fleet.json"
+MOUNTED = ("/run/secrets/", "/run/credentials/", "/var/run/secrets/")
+"""Docker, systemd and Kubernetes put secrets here for one container or service, often readable to all inside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +66,28 @@ def token_in(environ: Mapping[str, str]) -> str | None:
     """`MCPFLEET_TOKEN`, else what is in the file that `MCPFLEET_TOKEN_FILE` names: a key that is rotated stays there.
 
     Raises:
-        SettingsError: that file cannot be read, or is empty.
+        SettingsError: what is there cannot be a token, that file cannot be read, is empty, or others can read it.
     """
     if token := environ.get("MCPFLEET_TOKEN"):
+        if not (token.isascii() and token.isprintable()):  # it goes into a header
+            raise SettingsError("MCPFLEET_TOKEN has characters that no token has; copy it again")
         return token
     if not (named := environ.get("MCPFLEET_TOKEN_FILE")):
         return None
+    path = Path(named).expanduser()
     try:
-        text = Path(named).expanduser().read_text(encoding="ascii").strip()
+        text, mode = path.read_text(encoding="ascii").strip(), path.stat().st_mode
     except (OSError, ValueError) as error:
         raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} cannot be read ({error})") from error
     if not text:
         raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} is empty; put an API key into it")
+    if not text.isprintable():
+        raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} has more in it than one token; put one API key into it")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) and not str(path.absolute()).startswith(MOUNTED):
+        raise SettingsError(
+            f"MCPFLEET_TOKEN_FILE: {named} can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it, and "
+            "revoke the key if they may have"
+        )
     return text
 
 

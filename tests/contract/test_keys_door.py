@@ -101,6 +101,10 @@ async def test_an_agent_signs_its_way_in(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/whoami", headers=bearer(session["token"]))).json()["id"] == "bot"
     again = await http.post("/v1/auth/sessions", json=answer)
     assert (again.status_code, again.json()["code"]) == (401, "not_allowed")
+    found = await http.get("/v1/audit?action=open_session&decision=allowed", headers=bearer(OPERATOR))
+    (row,) = found.json()["items"]
+    assert (row["actor"], row["credential"], row["peer"]) == ("bot", f"key:{key['id']}", "127.0.0.1")
+    assert session["token"] not in found.text
     await http.delete(f"/v1/keys/{key['id']}", headers=bearer(OPERATOR))
     assert (await http.get("/v1/whoami", headers=bearer(session["token"]))).json()["code"] == "session_over"
 
@@ -132,6 +136,7 @@ async def test_a_tenants_admin_rules_his_tenant_alone(http: httpx.AsyncClient) -
         ({"roles": ["node"]}, "roles.0"),
         ({"roles": ["agent"], "scopes": []}, "scopes"),
         ({"roles": ["agent"], "scopes": ["everything"]}, "scopes.0"),
+        ({"roles": ["agent"], "scopes": ["tools:read", "keys:write"]}, "agent has no keys:write"),
         ({"roles": ["agent"], "networks": ["10.0.0.0/33"]}, "networks.0"),
         ({"roles": ["agent"], "public_key": "short"}, "public_key"),
         ({"roles": ["agent"], "lifetime_s": 1.0}, "lifetime_s"),

@@ -5,6 +5,7 @@ Each was seen to fail with its control removed.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 
@@ -12,6 +13,7 @@ import pytest
 
 from orchestrator.testing.audit import MemoryBook, memory_audit
 from orchestrator.testing.oauth import BASE, api_of, http_of, oauth_under_test
+from tasks.invocation import Principal
 from tasks.testing.clock import FakeClock
 from tests.security.oauth_field import Claims, Field, asserted, field_of, key_client, own_client, token_of
 
@@ -182,3 +184,27 @@ async def test_refused_requests_are_in_the_audit_log_and_a_flood_of_them_is_one_
     await audit.look()
     assert json.loads(book.rows[2].details_json)["count"] == 4
     assert guess not in repr(book.rows)
+
+
+async def test_a_token_has_its_row_before_it_is_given() -> None:
+    """Who, from where, for which door, with which scopes, under which name; never the token. No row, no token."""
+    book, clock = MemoryBook(), FakeClock()
+    oauth = await oauth_under_test(clock, granted=memory_audit(book, clock).acted)
+    assert oauth.server is not None
+    ci = Principal(id="x", tenant="acme", roles=frozenset({"agent"}))
+    row, secret = await oauth.server.clients.register("ci", ci, jwk=None, by="op")
+    form = {"grant_type": "client_credentials", "scope": "tools:read", "resource": BASE}
+    async with http_of(api_of(oauth)) as http:
+        token = (await http.post("/oauth/token", data=form, auth=(row.id, secret or ""))).json()["access_token"]
+        book.is_down = True
+        refused = await http.post("/oauth/token", data=form, auth=(row.id, secret or ""))
+    assert (refused.status_code, "access_token" in refused.json()) == (503, False)
+    kept = book.rows[0]
+    assert (kept.actor, kept.tenant, kept.action, kept.decision, kept.target, kept.peer) == (
+        row.id, "acme", "oauth_token", "allowed", "ci", "127.0.0.1",
+    )  # fmt: skip
+    details = json.loads(kept.details_json)
+    claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert (details["jti"], details["scopes"], details["audience"]) == (claims["jti"], "tools:read", BASE)
+    for part in (*token.split("."), secret or "none"):
+        assert part not in repr(book.rows)

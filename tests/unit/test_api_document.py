@@ -86,6 +86,19 @@ async def test_references_in_the_document_lead_somewhere() -> None:
     assert all("401" in one["responses"] for one in operations if one["security"])
 
 
+async def test_a_listing_is_documented_as_a_page() -> None:
+    """What is answered is not one item: clients are made from this document."""
+    form = await document()
+    operations = [one for methods in form["paths"].values() for one in methods.values()]
+    shapes = {
+        one["operationId"]: one["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+        for one in operations
+        if one["operationId"].startswith("list_")
+    }
+    assert len(shapes) > 8
+    assert not {name for name, ref in shapes.items() if "items" not in form["components"]["schemas"][ref]["properties"]}
+
+
 def test_what_is_open_is_written_here() -> None:
     """Whatever is added needs a token unless this list says otherwise; a challenge is how one is got."""
     app = fake_app(FakeFleet(), ApiSettings())

@@ -337,6 +337,20 @@ def test_servers_file_that_is_missing_is_refused(tmp_path: Path) -> None:
         )
 
 
+def test_a_local_fleet_with_tls_is_refused(tmp_path: Path) -> None:
+    """Its own parts speak to it without: they would wait for ever, and nobody said why."""
+    with pytest.raises(SettingsError, match="mcpfleet serve"):
+        plan_up(
+            state_dir=tmp_path,
+            environ={"MCPFLEET_TLS": "true"},
+            port=0,
+            general=1,
+            servers=None,
+            with_flower=False,
+            ephemeral=False,
+        )
+
+
 @pytest.mark.parametrize(
     ("owners", "is_ours"),
     [

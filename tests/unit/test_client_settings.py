@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.client import settings
 from tasks.client.settings import ClientSettings, find, state_file
 from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 
@@ -68,3 +69,26 @@ def test_the_state_file_is_where_the_command_line_looks() -> None:
 def test_a_token_is_not_shown() -> None:
     """Settings may be logged."""
     assert "secret" not in repr(ClientSettings("http://a", "secret"))
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_token_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    """Its owner alone: a key in a shared file is everybody's."""
+    path = tmp_path / "key"
+    path.write_text("t\n")
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        find("http://h", environ={"MCPFLEET_TOKEN_FILE": str(path)})
+    path.chmod(0o600)
+    assert find("http://h", environ={"MCPFLEET_TOKEN_FILE": str(path)}).token == "t"
+
+
+def test_what_is_mounted_for_one_container_may_be_readable_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker and Kubernetes set such modes themselves."""
+    path = tmp_path / "key"
+    path.write_text("t\n")
+    path.chmod(0o444)
+    monkeypatch.setattr(settings, "MOUNTED", (f"{tmp_path}/",))
+    assert find("http://h", environ={"MCPFLEET_TOKEN_FILE": str(path)}).token == "t"

@@ -20,7 +20,7 @@ from orchestrator.ledger.oauth_values import ClientRow
 from tasks.clock import Clock
 from tasks.errors import InvalidCall, NotFound, Permanent
 from tasks.invocation import TENANT_PATTERN, Principal
-from tasks.scopes import GIVEN, Scope, scopes_of
+from tasks.scopes import GIVEN, Scope, beyond, scopes_of
 
 log = structlog.get_logger("mcpfleet.oauth")
 CLIENTS_MAX = 10_000
@@ -209,6 +209,10 @@ def _check(wanted: Principal) -> None:
         raise InvalidCall(f"{wanted.tenant[:80]!r} is no tenant: write [a-z0-9][a-z0-9_-]*, at most 63 characters")
     if wrong := sorted((wanted.scopes or frozenset()) - frozenset(Scope)):
         raise InvalidCall(f"{wrong[0][:80]!r} is no scope; there are {', '.join(sorted(Scope))}")
+    if wrong := beyond(wanted.roles, wanted.scopes):
+        raise InvalidCall(
+            f"scopes only narrow what roles allow, and {' and '.join(sorted(wanted.roles))} has no {wrong[0]}"
+        )
     if wrong := sorted(one for one in wanted.groups if not one or any(map(str.isspace, one))):
         raise InvalidCall(f"{wrong[0][:80]!r} is no group: write words without blanks")
 

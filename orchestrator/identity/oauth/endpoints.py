@@ -27,6 +27,7 @@ from orchestrator.identity.oauth.revoked import Revoked
 from orchestrator.identity.oauth.signing import SigningKeys
 from orchestrator.identity.watched import NOBODY
 from orchestrator.ledger.audit_values import AuditEntry, Decision
+from orchestrator.ledger.oauth_values import ClientRow
 from tasks.clock import Clock
 from tasks.errors import FleetError
 
@@ -39,8 +40,8 @@ KEYS_S = 300
 JWKS, TOKEN, REVOKE, AUTHORIZE = "/oauth/jwks", "/oauth/token", "/oauth/revoke", "/oauth/authorize"
 Certificate = Callable[[Scope], str | None]
 """Thumbprint of the caller's certificate."""
-Refused = Callable[[AuditEntry], Awaitable[None]]
-"""The audit log: counts, so that a flood of refusals is a few rows a minute."""
+Told = Callable[[AuditEntry], Awaitable[object]]
+"""The audit log: counts, so that a flood is a few rows a minute."""
 
 
 async def unaudited(_entry: AuditEntry) -> None:
@@ -65,10 +66,12 @@ class Endpoints:
         revoked: Revoked,
         certificate: Certificate,
         clock: Clock,
-        refused: Refused = unaudited,
+        refused: Told = unaudited,
+        granted: Told = unaudited,
     ) -> None:
         self._server, self._auth, self._keys, self._own = server, auth, keys, own
-        self._revoked, self._certificate, self._clock, self._refused = revoked, certificate, clock, refused
+        self._revoked, self._certificate, self._clock = revoked, certificate, clock
+        self._refused, self._granted = refused, granted
 
     def routes(self) -> list[BaseRoute]:
         """To be added to the API's."""
@@ -115,6 +118,7 @@ class Endpoints:
         now_s, certificate = self._clock.wall_s(), self._certificate(request.scope)
         wanted = Wanted(resources, form.get("scope"))
         made = grant(self._server, client, wanted, certificate=certificate, now_s=now_s)
+        await self._granted(_grant_entry(request, client, made))
         log.info("access_token_granted", client=client.id, tenant=client.tenant, jti=made["jti"], audience=made["aud"])
         answer = {
             "access_token": self._keys.sign(made),
@@ -153,6 +157,29 @@ class Endpoints:
             return response
 
         return guarded
+
+
+def _grant_entry(request: Request, client: ClientRow, made: Mapping[str, Any]) -> AuditEntry:
+    """Durable before the token is given. The token's name, never the token."""
+    audience = made["aud"]
+    details = {
+        "jti": made["jti"],
+        "audience": audience if isinstance(audience, str) else " ".join(audience),
+        "scopes": made.get("scope", ""),
+        "roles": " ".join(made["roles"]),
+        "expires_at": made["exp"],
+    }
+    peer = request.scope.get("client")
+    return AuditEntry(
+        action="oauth_token",
+        decision=Decision.ALLOWED,
+        actor=client.id,
+        tenant=client.tenant,
+        credential=f"oauth client:{client.id}",
+        peer=peer[0] if peer else "",
+        target=client.name,
+        details=details,
+    )
 
 
 def _entry(action: str, request: Request, error: OAuthError) -> AuditEntry:

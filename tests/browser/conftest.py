@@ -95,5 +95,3 @@ def _without_proxies() -> Iterator[None]:
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             patch.delenv(name, raising=False)
         yield
-
-

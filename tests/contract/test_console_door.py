@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tests.contract.console_rig import BASE, IDLE_S, OPERATOR, Browser, Field, o
 
 
 @pytest.fixture
-async def it(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Field]:
+async def it(tmp_path: Path, clock: FakeClock, sqlite_template: Path) -> AsyncIterator[Field]:
     """A console and nobody in it."""
+    shutil.copy(sqlite_template, tmp_path / "ledger.db")
     async with opened(tmp_path, clock) as field:
         await field.story.join("a1")
         yield field

@@ -155,12 +155,12 @@ class Filler:
         self.nodes += [await join("desk-2", tools=(*TOOLS, GIT), slots=4, pool="builders")]
         await self.letters()
         await self.runs()
-        await self.circuit()
         desk = self.story.core.roster.get("desk-1")
         desk.offer = desk.offer.model_copy(update={"notes": {"claude_code": SPENT}})
         for path, body in ACTS:
             await self.it.api("POST", path, json=body)
             await self.pass_s(20.0)
+        await self.circuit()
 
     async def pass_s(self, seconds: float) -> None:
         """Time goes on, and nodes stay."""

@@ -19,7 +19,7 @@ from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.testing.clock import FakeClock
 from tests.contract.console_rig import ROLES, Field, opened
 
-HOSTILE = '<img src=x onerror=alert(1)>"\'&{{7*7}}'
+HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
 DENIED = Outcome("failed", error=ErrorInfo("tool_error", f"no such file {HOSTILE}", Failure.TOOL_ERROR))
 LATE = Outcome("failed", error=ErrorInfo("connection_lost", "it ended", Failure.MAYBE_STARTED))
 ANSWER = {"content": [], "structuredContent": {"session_id": "ses_4711"}, "isError": False}

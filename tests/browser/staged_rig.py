@@ -1,7 +1,7 @@
 """A console with something on every page: a real core and its doors, behind a real server, with nodes played by hand.
 
-What takes hours on a real fleet (decisions, a run that asks, a circuit that opened) is there at once, and
-stays as it is while a browser looks. The core runs in a loop of its own thread; `Stage.do` runs a step of the story there.
+What takes hours on a real fleet (decisions, a run that asks, a circuit that opened) is there at once, and stays as it
+is while a browser looks. The core runs in a loop of its own thread; `Stage.do` runs a step of the story there.
 """
 
 from __future__ import annotations

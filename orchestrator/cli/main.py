@@ -22,6 +22,7 @@ from orchestrator.cli import (
     audit,
     ca,
     call,
+    console,
     cost,
     dead,
     fleet,
@@ -62,7 +63,7 @@ _COMMANDS: Mapping[str, Sequence[Callable[..., object]]] = {
         approvals.approve,
         approvals.deny,
     ),
-    _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume),
+    _MACHINES: (nodes.nodes, nodes.pools, nodes.queues, nodes.pause, nodes.resume, console.console),
     _DOORS: (keys.whoami,),
     _HERE: (fleet.up, fleet.demo, fleet.doctor, fleet.serve, fleet.mcp, ca.ca, fleet.version),
 }

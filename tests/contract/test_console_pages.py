@@ -119,7 +119,7 @@ async def test_a_calls_life_is_told_in_order(it: Field) -> None:
     """Accepted, released, started, ended, with its reasons, its error and what may be done."""
     call = await failed(it, "the disk is full", project="shop")
     page = (await (await it.person("operator")).get(f"/calls/{call}")).text
-    places = [page.index(word) for word in ("accepted", "released to a1", "attempt 1 ended", "the disk is full [")]
+    places = [page.index(word) for word in ("accepted", "released to a1", "failed</strong>", "the disk is full [")]
     assert places == sorted(places)
     assert f"/calls/{call}/retry" in page
     assert f"/calls/{call}/cancel" not in page

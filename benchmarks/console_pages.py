@@ -52,6 +52,15 @@ PAGES_ASKED = (
 )
 
 
+ATTEMPT = {
+    "fence": 1,
+    "term": 1,
+    "pool": "east",
+    "lane": "tools",
+    "reasons_json": '["capability: 20 of 20 nodes offer it", "node: least loaded"]',
+}
+
+
 class Timed:
     """Adds up the time inside the API."""
 
@@ -83,6 +92,8 @@ def rows(count: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         is_over = number < count - OPEN
         node, at = f"n{dice.randrange(NODES)}", now - (count - number) * 0.5
         call_id = f"id-{number:010d}"
+        attempt = {"invocation_id": call_id, "node": node, "released_at": at, "started_at": at, **ATTEMPT}
+        ended = {"ended_at": at + 1, "ending": state} if is_over else {"ended_at": None, "ending": None}
         yield (
             {
                 "id": call_id,
@@ -104,20 +115,7 @@ def rows(count: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
                 "arguments_json": '{"a": "' + "x" * 200 + '"}',
                 "result_json": '{"content": [{"type": "text", "text": "' + "y" * 400 + '"}]}' if is_over else None,
             },
-            {
-                "invocation_id": call_id,
-                "fence": 1,
-                "node": node,
-                "term": 1,
-                "pool": "east",
-                "lane": "tools",
-                "queue": f"mcpfleet.n.{node}.tools",
-                "released_at": at,
-                "started_at": at,
-                "ended_at": at + 1 if is_over else None,
-                "ending": state if is_over else None,
-                "reasons_json": '["capability: 20 of 20 nodes offer it", "node: least loaded"]',
-            },
+            attempt | ended | {"queue": f"mcpfleet.n.{node}.tools"},
         )
 
 

@@ -98,7 +98,7 @@ async def build(
     front, guard = _fronts(settings, core, fleet, gates, oauth, measured)
     authority = authority_for(settings, core.stores.clock)
     watch(measured, core, leadership, lambda: scaling.loop.ended_at_s, expiries_of(settings, core, authority))
-    feed = _flower_feed(settings, core, views)
+    feed, pulse = _flower_feed(settings, core, views), Pulse()
     app = create_app(
         fleet,
         core.desk,
@@ -121,25 +121,26 @@ async def build(
         meter=measured.api,
         objectives=measured.objectives,
         clock=core.stores.clock,
-        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *_console(settings, core)],
+        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *_console(settings, core, pulse)],
         lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth, measured.vitals),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
     )
 
-    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front), authority)
+    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front, pulse), authority)
 
 
-def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
+def _leave(core: Core, leadership: Leadership, front: McpFront, pulse: Pulse) -> None:
     front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
     leadership.step_down()
     core.watch.end()
+    pulse.end()
 
 
-def _console(settings: OrchestratorSettings, core: Core) -> list[BaseRoute]:
+def _console(settings: OrchestratorSettings, core: Core, pulse: Pulse) -> list[BaseRoute]:
     if not settings.console:
         return []
-    pulse, clock = Pulse(), core.stores.clock
+    clock = core.stores.clock
     core.happenings.listen(pulse.beat)
     sessions = Sessions(seal_secret(settings), idle_s=settings.console_idle_s, clock=clock)
     return Console(PAGES, sessions=sessions, pulse=pulse, clock=clock, version=api_settings(settings).version).routes()

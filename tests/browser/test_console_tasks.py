@@ -24,7 +24,9 @@ def test_finding_the_slow_call_and_cancelling_it(desk: Desk) -> None:
     for number in range(6):
         desk.call("probe.echo", {"number": number}, wait_s=30, project="webshop")
     call = held(desk, project="nightly")
+    desk.call("probe.fail", {"message": "the invoice has no number"}, wait_s=30, project="billing")
     desk.go("/calls")
+    desk.shot("calls")
     desk.page.get_by_label("State").select_option("open")
     desk.page.get_by_label("Took at least").select_option("1")
     desk.page.get_by_role("button", name="Filter").click()
@@ -46,6 +48,7 @@ def test_seeing_why_a_call_waits_and_letting_it_go(desk: Desk) -> None:
     desk.go("/queues")
     desk.api("POST", "/v1/pauses", json={"kind": "project", "name": "payroll", "is_paused": True})
     call = desk.call("probe.echo", {"month": "november"}, project="payroll")
+    desk.call("probe.fail", {"message": "the printer is out of paper"}, wait_s=30, project="billing")
     desk.go("")
     expect(desk.page.locator(".matters")).to_contain_text("Project payroll is paused")
     row = desk.page.get_by_role("row").filter(has=desk.page.locator(f'a[href$="{call}"]'))

@@ -85,13 +85,9 @@ async def build(
         SettingsError: a file that a setting names is wrong.
     """
     stores = await _stores(settings, clock or SteadyClock(SystemClock()))
-    sender = Sender(stores.celery)
-    core = core_of(settings, stores, sender, environ=environ)
-    views = views_of(core)
-    fleet = fleet_of(core, views, settings)
-    measured = measured_of(core, views, settings)
-    near = url_for_nodes(settings, address)
-    scaling = scaling_of(core, near, settings.renew_every_s, environ or {}, measured.registry)
+    core, sender, views, fleet, measured = _core(settings, stores, environ)
+    near, every_s = url_for_nodes(settings, address), settings.renew_every_s
+    scaling = scaling_of(core, near, every_s, environ or {}, measured.registry)
     oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
@@ -128,6 +124,15 @@ async def build(
     )
 
     return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front, pulse), authority)
+
+
+def _core(
+    settings: OrchestratorSettings, stores: Stores, environ: Mapping[str, str] | None
+) -> tuple[Core, Sender, Views, Fleet, Measured]:
+    sender = Sender(stores.celery)
+    core = core_of(settings, stores, sender, environ=environ)
+    views = views_of(core)
+    return core, sender, views, fleet_of(core, views, settings), measured_of(core, views, settings)
 
 
 def _leave(core: Core, leadership: Leadership, front: McpFront, pulse: Pulse) -> None:

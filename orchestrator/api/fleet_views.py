@@ -17,8 +17,6 @@ from tasks.invocation import FLEET_TENANT
 from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
-    CircuitView,
-    DeadCountView,
     DeadLetterView,
     DiscardRequest,
     DiscardView,
@@ -32,6 +30,7 @@ from tasks.wire import (
     ReplayRequest,
     ToolView,
 )
+from tasks.wire_trouble import CircuitView, DeadCountView
 
 
 class DeadQuery(BaseModel):

@@ -240,3 +240,22 @@ async def test_a_time_is_found_by_halves(ledger: Ledger, monkeypatch: pytest.Mon
     for since in range(-1, 11):
         found = await all_pages(ledger, Filter(since=AT + since), limit=2)
         assert [one.id for one in found] == ids[max(since, 0) :][::-1], since
+
+
+async def test_what_goes_on_in_a_lane_is_found_however_old_it_is(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent's run is older than a thousand short calls; of what ended, a page looks only so far back."""
+    monkeypatch.setattr("orchestrator.ledger.horizon.WINDOW_ROWS", 4)
+    run, ended = await accepted(ledger, new(lane=Lane.AGENTS), new(lane=Lane.AGENTS))
+    await ledger.cancel(ended, "default", AT)
+    await accepted(ledger, *(new() for _ in range(10)))
+    going, following = await ledger.listing(Filter(lane=Lane.AGENTS, states=frozenset({State.WAITING, State.RUNNING})))
+    assert ([one.id for one in going], following) == ([run], None)
+    over = Filter(lane=Lane.AGENTS, states=frozenset({State.CANCELLED, State.FAILED}))
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        page, cursor = await ledger.listing(over, cursor=cursor, limit=3)
+        found += [one.id for one in page]
+        pages += 1
+    assert (found, pages) == ([ended], 3)

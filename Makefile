@@ -22,7 +22,7 @@ WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.c
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
-.PHONY: help setup servers node postgres machines prometheus agents model-server vps-image vps-demo test test-live test-model chaos check lint types imports
+.PHONY: help setup servers node postgres machines prometheus browser screenshots agents model-server vps-image vps-demo test test-live test-model chaos check lint types imports
 .PHONY: demo agents-demo alerts-demo up bench agents-bench heartbeats sim conformance wheelhouse ansible-tools ansible-check lock docs clean
 
 help: ## list the targets
@@ -174,6 +174,20 @@ prometheus: .cache/.prometheus ## Prometheus, promtool and amtool for the tests,
 	$(call apt,prometheus,prometheus prometheus-alertmanager,tests of rules and dashboards will be skipped)
 	@if [ -e .cache/.policy-is-ours ]; then rm -f /usr/sbin/policy-rc.d .cache/.policy-is-ours; fi
 
+# After the other ones that ask apt.
+browser: | .cache/.prometheus ## Chromium for the tests of the console, where we are root and apt is there
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then :; \
+	else $(MAKE) --no-print-directory .install-browser; fi
+
+.PHONY: .install-browser
+.install-browser:
+	$(call apt,browser,chromium fonts-dejavu-core,the tests of the console in a browser will be skipped)
+
+screenshots: setup browser ## the console's pictures in docs/console, taken by its tests
+	@rm -rf .cache/screenshots
+	@$(WITH_SERVERS) MCPFLEET_SHOTS_DIR=.cache/screenshots $(BIN)/python -m pytest -p no:xdist --live-required tests/browser $(ARGS)
+	@$(BIN)/python -m tests.browser.shrink .cache/screenshots docs/console
+
 # A machine here is a container with an init; nothing of it starts by itself.
 machines: .cache/.machines ## what booting machines on this host needs, where we are root and apt is there
 
@@ -206,7 +220,7 @@ vps-image: setup wheelhouse ansible-tools .vps-golden ## Debian images for machi
 # Half a dozen installers that do not know each other.
 .PHONY: .what-tests-need
 .what-tests-need: $(UV)
-	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines prometheus agents .conformance-is-there .ansible-is-there
+	@$(MAKE) --no-print-directory -j SIDE_BY_SIDE=1 setup servers node postgres machines prometheus browser agents .conformance-is-there .ansible-is-there
 
 # Most tests wait for processes, leases and sockets. A file's tests stay together: some tell a story.
 SIDE_BY_SIDE_TESTS := -n 3 --dist loadfile --no-loadscope-reorder

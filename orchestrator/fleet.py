@@ -27,7 +27,8 @@ from tasks.outcome import Outcome
 from tasks.queues import node_queue, pool_queue
 from tasks.scopes import Scope, require
 from tasks.tool import ToolSpec
-from tasks.wire import BacklogView, CircuitView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
+from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
+from tasks.wire_trouble import CircuitView
 
 DEAD_BATCH = 1000
 DEAD = frozenset({State.FAILED, State.EXPIRED, State.LOST})

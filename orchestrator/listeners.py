@@ -39,14 +39,14 @@ def pulse_of(core: Core) -> Callable[[], PulseView]:
     return pulse.view
 
 
-def console_of(settings: OrchestratorSettings, core: Core) -> list[BaseRoute]:
+def console_of(settings: OrchestratorSettings, core: Core, live: LivePages) -> list[BaseRoute]:
     """The web console, where it is wanted."""
     if not settings.console:
         return []
-    pulse, clock = LivePages(), core.stores.clock
-    core.happenings.listen(pulse.beat)
+    clock = core.stores.clock
+    core.happenings.listen(live.beat)
     sessions = Sessions(seal_secret(settings), idle_s=settings.console_idle_s, clock=clock)
-    return Console(PAGES, sessions=sessions, pulse=pulse, clock=clock, version=api_settings(settings).version).routes()
+    return Console(PAGES, sessions=sessions, pulse=live, clock=clock, version=api_settings(settings).version).routes()
 
 
 def flower_feed_of(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:

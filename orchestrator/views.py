@@ -26,7 +26,8 @@ from tasks.node import NodeState
 from tasks.pool import PoolPolicy, Strategy
 from tasks.queues import node_queue, pool_queue
 from tasks.tool import ToolSpec
-from tasks.wire import CircuitView, EventView, NodeView, PoolView, QueueView, ToolView
+from tasks.wire import EventView, NodeView, PoolView, QueueView, ToolView
+from tasks.wire_trouble import CircuitView
 
 
 class Occupancy(Protocol):

@@ -19,6 +19,7 @@ from orchestrator.at_rest import keys_of, ledger_of
 from orchestrator.audit.answers import AuditedAnswers
 from orchestrator.blobs.disk import DiskBlobs
 from orchestrator.certificates import Certificates
+from orchestrator.console.live import Pulse as LivePages
 from orchestrator.core import Core, Stores
 from orchestrator.dispatch.send import Sender
 from orchestrator.fleet import Fleet
@@ -81,19 +82,16 @@ async def build(
         SettingsError: a file that a setting names is wrong.
     """
     stores = await _stores(settings, clock or SteadyClock(SystemClock()))
-    sender = Sender(stores.celery)
-    core = core_of(settings, stores, sender, environ=environ)
-    views = views_of(core)
-    fleet = fleet_of(core, views, settings)
-    measured, near = measured_of(core, views, settings), url_for_nodes(settings, address)
+    core, sender, views, fleet, measured = _core(settings, stores, environ)
+    near, every_s = url_for_nodes(settings, address), settings.renew_every_s
     trace(core, spans)
-    scaling = scaling_of(core, near, settings.renew_every_s, environ or {}, measured.registry)
+    scaling = scaling_of(core, near, every_s, environ or {}, measured.registry)
     oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
     gates = gates_of(settings, core, oauth)
     front, guard = _fronts(settings, core, fleet, gates, oauth, measured)
     authority = _watched(settings, core, leadership, scaling, measured)
-    feed = flower_feed_of(settings, core, views)
+    feed, live = flower_feed_of(settings, core, views), LivePages()
     app = create_app(
         fleet,
         core.desk,
@@ -114,20 +112,30 @@ async def build(
         certificates=_certificates(authority, core),
         **measured.for_api(),
         clock=core.stores.clock,
-        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *console_of(settings, core)],
+        extra_routes=[*front.routes(), *guard.routes(), *oauth.routes(), *console_of(settings, core, live)],
         lifespan=lifespan_of(core, sender, leadership, front, guard, feed, scaling, oauth, measured.vitals),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
         pulse=pulse_of(core),
     )
 
-    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front), authority)
+    return Orchestrator(app, fleet, core, leadership, partial(_leave, core, leadership, front, live), authority)
 
 
-def _leave(core: Core, leadership: Leadership, front: McpFront) -> None:
+def _core(
+    settings: OrchestratorSettings, stores: Stores, environ: Mapping[str, str] | None
+) -> tuple[Core, Sender, Views, Fleet, Measured]:
+    sender = Sender(stores.celery)
+    core = core_of(settings, stores, sender, environ=environ)
+    views = views_of(core)
+    return core, sender, views, fleet_of(core, views, settings), measured_of(core, views, settings)
+
+
+def _leave(core: Core, leadership: Leadership, front: McpFront, live: LivePages) -> None:
     front.leave_calls_running()  # an orchestrator that stops is no caller that leaves
     leadership.step_down()
     core.watch.end()
+    live.end()
 
 
 def _watched(

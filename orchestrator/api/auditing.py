@@ -21,7 +21,6 @@ from tasks.invocation import Principal
 UNAUDITED: Mapping[str, str] = {
     "call": "an ordinary call: the ledger has it, with its principal; MCPFLEET_AUDIT_CALLS for more",
     "call_many": "as call",
-    "cancel": "of one's own calls: the ledger has it",
     "replay": "a new call, linked to the old in the ledger",
     "wait_for_many": "reads",
     "plan_scale": "reads",

@@ -19,8 +19,6 @@ from tasks.pulse_wire import PulseView
 from tasks.scopes import Scope
 from tasks.wire import (
     BacklogView,
-    CircuitView,
-    DeadCountView,
     DeadLetterView,
     DiscardRequest,
     DiscardView,
@@ -34,6 +32,7 @@ from tasks.wire import (
     ReplayRequest,
     ToolView,
 )
+from tasks.wire_trouble import CircuitView, DeadCountView
 
 
 class DeadQuery(BaseModel):

@@ -39,17 +39,9 @@ from tasks.scale_wire import (
     ScaleView,
 )
 from tasks.secret_wire import SecretRequest, SecretsReply, SecretView
-from tasks.wire import (
-    BacklogView,
-    CircuitView,
-    EventView,
-    ExplainView,
-    NodeView,
-    PoolView,
-    QueueView,
-    ToolView,
-)
+from tasks.wire import BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
 from tasks.wire_objectives import ObjectivesView
+from tasks.wire_trouble import CircuitView
 
 
 class Calls(Protocol):

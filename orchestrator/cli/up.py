@@ -126,6 +126,7 @@ async def show_addresses(screen: Screen, fleet: LocalFleet, file: FleetFile, *, 
     line = screen.line
     line(f"MCP endpoint  {file.mcp_url}")
     line(f"HTTP API      {file.url}/v1   (described at /openapi.json)")
+    line(f"Console       {file.url}/console")
     line(f"Metrics       {file.metrics_url}")
     if file.flower_url:
         line(f"Flower        {file.flower_url}")

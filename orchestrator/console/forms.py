@@ -52,7 +52,7 @@ def place_after(said: str) -> str:
         return PATH
     path = parts.path
     is_ours = path == PATH or path.startswith(f"{PATH}/")
-    if not is_ours or "\\" in said or any(ord(letter) < 0x20 for letter in said) or path.startswith(f"{PATH}/log"):  # noqa: PLR2004
+    if not is_ours or "\\" in said or "/.." in path or not said.isprintable() or path.startswith(f"{PATH}/log"):
         return PATH
     return path + (f"?{parts.query}" if parts.query else "")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 
 TICK_EVERY_S = 1.0
 """At most so often."""
@@ -27,6 +26,11 @@ class Pulse:
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Event] = set()
+        self._over = asyncio.Event()
+
+    def end(self) -> None:
+        """This orchestrator ends: every browser is to come back, to whoever leads then."""
+        self._over.set()
 
     def beat(self, _happening: object = None) -> None:
         """Something happened. Called in the event loop, with every happening of the fleet: it costs next to nothing."""
@@ -53,7 +57,8 @@ class Pulse:
                 yield TICK
                 if progress:
                     yield progress.pop()
-                await _pause(happened)
+                if await self._is_over(happened):
+                    return
             yield OUT
         finally:
             self._waiting.discard(happened)
@@ -61,14 +66,23 @@ class Pulse:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
 
+    async def _is_over(self, happened: asyncio.Event) -> bool:
+        """Wait until something happened, but not at once, and not for ever."""
+        await _within(TICK_EVERY_S, self._over)
+        if not self._over.is_set():
+            await _within(ANYWAY_EVERY_S - TICK_EVERY_S, happened, self._over)
+        happened.clear()
+        return self._over.is_set()
 
-async def _pause(happened: asyncio.Event) -> None:
-    """Until something happened, but not at once, and not for ever."""
-    await asyncio.sleep(TICK_EVERY_S)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(ANYWAY_EVERY_S - TICK_EVERY_S):
-            await happened.wait()
-    happened.clear()
+
+async def _within(limit_s: float, *events: asyncio.Event) -> None:
+    """Until one of them is set, or the time is over."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 async def _wake(news: AsyncIterator[bytes], happened: asyncio.Event, progress: list[bytes]) -> None:

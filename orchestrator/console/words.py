@@ -17,6 +17,8 @@ from tasks.node import NodeState
 GOOD, CALM, BUSY, WARN, BAD = "good", "calm", "busy", "warn", "bad"
 """What a word means, for its colour and its sign; the word itself is always there."""
 SHOWN_CHARS = 20_000
+CENTS_FROM = 0.1
+"""Less is shown with a hundredth of a cent: machines' prices have those."""
 TONES: Mapping[str, str] = {
     State.WAITING: CALM,
     State.RELEASED: CALM,
@@ -96,7 +98,7 @@ def dollars(value: float | None) -> str:
 
 def euros(value: float) -> str:
     """`€0.0113`, `€1.20`."""
-    return f"€{value:,.2f}" if value >= 1 or value == 0 else f"€{value:.4f}"
+    return f"€{value:.4f}" if 0 < value < CENTS_FROM else f"€{value:,.2f}"
 
 
 def plural(count: float, one: str, many: str = "") -> str:

@@ -22,7 +22,7 @@ from tasks.clock import Clock
 from tasks.health import BAD_IN_A_ROW
 from tasks.invocation import State
 from tasks.outcome import Failure
-from tasks.wire import CircuitView
+from tasks.wire_trouble import CircuitView
 
 log = structlog.get_logger("mcpfleet.health")
 WHOLE_NODE = ""

@@ -13,6 +13,7 @@ from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.tables import INVOCATIONS
 from orchestrator.ledger.transaction import Hot
 from orchestrator.ledger.values import Filter
+from tasks.invocation import TERMINAL
 
 WINDOW_ROWS = 20_000
 """One page looks through so many rows at most: some 30 ms on SQLite."""
@@ -50,7 +51,11 @@ def horizon(reader: Reader, where: Filter, top: int | None) -> tuple[int | None,
 def _is_scanned(where: Filter) -> bool:
     """No single index finds exactly these rows."""
     indexed = sum((where.tool is not None, where.project is not None, bool(where.states)))
-    return indexed > 1 or where.node is not None or where.principal is not None or where.took_s is not None
+    # few calls have not ended, so a lane of those is found at once; of those that ended it is not
+    is_lane_scanned = where.lane is not None and (not where.states or not where.states.isdisjoint(TERMINAL))
+    if where.node is not None or where.principal is not None or where.took_s is not None:
+        return True
+    return indexed > 1 or is_lane_scanned
 
 
 def _begin_of(reader: Reader, at: float, first: int, end: int) -> int:

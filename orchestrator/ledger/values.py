@@ -228,8 +228,7 @@ class Filter:
     since: float | None = None
     principal: str | None = None
     took_s: float | None = None
-    """Ended after at least so long, or has lasted so long by `now`."""
-    now: float = 0.0
+    now: float = 0.0  # by when what has not ended took `took_s`
 
 
 @dataclass(frozen=True, slots=True)

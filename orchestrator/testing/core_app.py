@@ -18,7 +18,7 @@ from orchestrator.gates import policy_views
 from orchestrator.identity.challenges import Challenges
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.tokens import Tokens, static
-from orchestrator.testing.objectives import objectives_of
+from orchestrator.testing.objectives import measuring
 from orchestrator.testing.scaling import scale_views
 
 
@@ -65,5 +65,5 @@ def app_of(
         clock=clock,
         certificates=certificates,
         extra_routes=extra_routes,
-        objectives=objectives_of(clock),
+        objectives=measuring(core.happenings, clock),
     )

@@ -31,17 +31,8 @@ from tasks.ids import new_id
 from tasks.invocation import PROJECT_PATTERN, TERMINAL, Call, Invocation, Lane, Principal, State
 from tasks.node import NodeState, Visibility
 from tasks.tool import ToolSpec
-from tasks.wire import (
-    AttemptView,
-    BacklogView,
-    CircuitView,
-    EventView,
-    ExplainView,
-    NodeView,
-    PoolView,
-    QueueView,
-    ToolView,
-)
+from tasks.wire import AttemptView, BacklogView, EventView, ExplainView, NodeView, PoolView, QueueView, ToolView
+from tasks.wire_trouble import CircuitView
 
 NODE, POOL, CAPABILITY = "a", "main", "probe"
 

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from orchestrator.testing.local import Local, upped
 from tests.browser.browser_rig import PHONE, SWITCHES, Desk, desk_of, program
+from tests.browser.staged_rig import Stage, staged
 
 SHOTS = "MCPFLEET_SHOTS_DIR"
 """Where `make screenshots` wants them."""
@@ -95,3 +96,29 @@ def _without_proxies() -> Iterator[None]:
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A console with something on every page, on a core of its own. Tests change only what is theirs."""
+    with staged(tmp_path_factory.mktemp("stage")) as ready:
+        yield ready
+
+
+@pytest.fixture
+def staged_desk(stage: Stage, chromium: Browser, shots: Path) -> Iterator[Desk]:
+    """A window on it."""
+    yield from _desk(desk_of(chromium, stage.url, stage.token, shots))
+
+
+@pytest.fixture
+def staged_phone(stage: Stage, chromium: Browser, shots: Path) -> Iterator[Desk]:
+    """The same, on a phone."""
+    options = {"viewport": PHONE, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+    yield from _desk(desk_of(chromium, stage.url, stage.token, shots, **options))
+
+
+@pytest.fixture
+def staged_dark_desk(stage: Stage, chromium: Browser, shots: Path) -> Iterator[Desk]:
+    """The same, of somebody whose system is dark."""
+    yield from _desk(desk_of(chromium, stage.url, stage.token, shots, color_scheme="dark"))

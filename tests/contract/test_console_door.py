@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from orchestrator.console import live
 from tasks.testing.clock import FakeClock
 from tests.contract.console_rig import BASE, IDLE_S, OPERATOR, Browser, Field, opened
 
 
 @pytest.fixture
-async def it(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Field]:
+async def it(tmp_path: Path, clock: FakeClock, sqlite_template: Path) -> AsyncIterator[Field]:
     """A console and nobody in it."""
+    shutil.copy(sqlite_template, tmp_path / "ledger.db")
     async with opened(tmp_path, clock) as field:
         await field.story.join("a1")
         yield field
@@ -217,3 +221,23 @@ async def test_a_browser_may_run_nothing_but_our_files(it: Field) -> None:
     assert "<style" not in page
     assert "<script>" not in page
     assert " onclick=" not in page
+
+
+async def test_an_open_stream_ends_with_its_key(it: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing of what happened, only that something did; and a stranger gets none."""
+    monkeypatch.setattr(live, "TICK_EVERY_S", 0.001)
+    monkeypatch.setattr(live, "ANYWAY_EVERY_S", 3600.0)
+    browser = await it.person("operator")
+    call = await it.call()
+    streams = [asyncio.create_task(browser.get(path)) for path in ("/fleet/live", f"/calls/{call}/live")]
+    await asyncio.wait(streams, timeout=0.05)
+    await it.api("DELETE", f"/v1/keys/{it.keys['default', 'operator']['id']}")
+    it.pulse.beat()
+    await it.api("POST", f"/v1/invocations/{call}/cancel")
+    async with asyncio.timeout(60.0):
+        answers = await asyncio.gather(*streams)
+    for answer in answers:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.text.endswith("event: out\ndata: 1\n\n")
+        assert call not in answer.text
+    assert (await it.browser().get("/fleet/live")).status_code == 303

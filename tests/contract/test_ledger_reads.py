@@ -11,7 +11,7 @@ from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.testing import AT, accepted, failure, new, release_of, released, success
 from orchestrator.ledger.values import Filter, NewInvocation, Outstanding, Started
 from tasks.errors import InvalidCall
-from tasks.invocation import Call, Invocation, Lane, State
+from tasks.invocation import Call, Invocation, Lane, Principal, State
 
 
 async def all_pages(ledger: Ledger, where: Filter, limit: int) -> list[Invocation]:
@@ -187,3 +187,75 @@ async def test_a_read_beside_writes_is_of_one_piece(ledger: Ledger) -> None:
         seen = await ledger.get(one)
         assert [attempt.fence for attempt in seen.attempts] == list(range(1, seen.fence + 1))
     await writing
+
+
+def by(principal: str) -> NewInvocation:
+    """A call of somebody's."""
+    row = new()
+    return replace(row, invocation=replace(row.invocation, principal=Principal(principal)))
+
+
+async def test_filters_by_who_called_and_how_long_it_took(ledger: Ledger) -> None:
+    """One that has not ended has lasted until now."""
+    rows = [by(name) for name in ("ann", "bob", "ann")]
+    ids = await accepted(ledger, *rows)
+    found = await all_pages(ledger, Filter(principal="ann"), limit=1)
+    assert [one.id for one in found] == [ids[2], ids[0]]
+    at = (await ledger.get(ids[0])).accepted_at
+    assert len(await all_pages(ledger, Filter(took_s=5.0, now=at + 6.0), limit=2)) == 3
+    assert await all_pages(ledger, Filter(took_s=5.0, now=at + 4.0), limit=2) == []
+
+
+async def test_several_states_are_listed_as_one(ledger: Ledger) -> None:
+    """In the order of acceptance, a page at a time, none twice and none left out."""
+    ids = await accepted(ledger, *(new() for _ in range(7)))
+    for one in ids[::2]:
+        await ledger.cancel(one, "default", AT)
+    both = Filter(states=frozenset({State.WAITING, State.CANCELLED}))
+    for limit in (1, 2, 3, 7, 9):
+        assert [one.id for one in await all_pages(ledger, both, limit=limit)] == ids[::-1]
+
+
+async def test_a_page_looks_only_so_far_back_and_its_cursor_leads_on(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no index finds is looked for in a window: none is left out by whoever follows the cursors."""
+    monkeypatch.setattr("orchestrator.ledger.horizon.WINDOW_ROWS", 4)
+    ids = await accepted(ledger, *(by("rare" if n in {0, 9} else "often") for n in range(20)))
+    found, cursor, pages = [], None, 0
+    while True:
+        page, cursor = await ledger.listing(Filter(principal="rare"), cursor=cursor, limit=3)
+        found += [one.id for one in page]
+        pages += 1
+        if cursor is None:
+            break
+    assert found == [ids[9], ids[0]]
+    assert pages == 5
+
+
+async def test_a_time_is_found_by_halves(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of rows, and with rows gone in between."""
+    monkeypatch.setattr("orchestrator.ledger.horizon.SLACK_S", 0.0)
+    ids = await accepted(ledger, *(new(at=AT + n) for n in range(9)))
+    for since in range(-1, 11):
+        found = await all_pages(ledger, Filter(since=AT + since), limit=2)
+        assert [one.id for one in found] == ids[max(since, 0) :][::-1], since
+
+
+async def test_what_goes_on_in_a_lane_is_found_however_old_it_is(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent's run is older than a thousand short calls; of what ended, a page looks only so far back."""
+    monkeypatch.setattr("orchestrator.ledger.horizon.WINDOW_ROWS", 4)
+    run, ended = await accepted(ledger, new(lane=Lane.AGENTS), new(lane=Lane.AGENTS))
+    await ledger.cancel(ended, "default", AT)
+    await accepted(ledger, *(new() for _ in range(10)))
+    going, following = await ledger.listing(Filter(lane=Lane.AGENTS, states=frozenset({State.WAITING, State.RUNNING})))
+    assert ([one.id for one in going], following) == ([run], None)
+    over = Filter(lane=Lane.AGENTS, states=frozenset({State.CANCELLED, State.FAILED}))
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        page, cursor = await ledger.listing(over, cursor=cursor, limit=3)
+        found += [one.id for one in page]
+        pages += 1
+    assert (found, pages) == ([ended], 3)

@@ -285,3 +285,16 @@ async def test_what_is_refused_over_mcp_is_in_the_audit_log_and_a_flood_of_it_is
     assert "no-writes" in rows[0].reason
     assert rows[1].credential == "key k1"
     assert "s3cr3t" not in repr(rows)
+
+
+async def test_who_cancels_what_somebody_else_called_is_in_the_audit_log(scene: Scene) -> None:
+    """Over MCP too; of one's own calls there is no row, for the ledger has those."""
+    await scene.changed(CALLS + USES)
+    core = scene.story.core
+    door = RefusedCalls(scene.fleet, core.audit)
+    (own,) = await door.accept([Call("files.read")], BOB)
+    (other,) = await door.accept([Call("files.read")], BOB)
+    await door.cancel(own.id, BOB)
+    await door.cancel(other.id, ANN)
+    rows = [row for row in await core.stores.ledger.audit.after(0, 100) if row.action == "cancel"]
+    assert [(row.actor, row.target, row.decision) for row in rows] == [("ann", other.id, "allowed")]

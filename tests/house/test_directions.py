@@ -20,6 +20,7 @@ SHARED_WORDS = (
     "orchestrator.ledger.grant_values",
     "orchestrator.ledger.oauth_values",
     "orchestrator.ledger.audit_values",
+    "orchestrator.ledger.dead_values",
     "orchestrator.ledger.errors",
     "orchestrator.ledger.guest",
     "orchestrator.identity.tokens",

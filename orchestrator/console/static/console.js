@@ -14,7 +14,7 @@
   window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
     !(name === "open" && node.tagName === "DETAILS");
   window.Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "progress";
-  window.Idiomorph.defaults.ignoreActiveValue = true;
+  window.Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.tagName !== "FORM";
 
   const say = (text, state) => {
     button.dataset.state = state;

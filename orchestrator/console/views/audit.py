@@ -46,7 +46,15 @@ async def load_report(visit: Visit) -> Mapping[str, Any]:
 def details(row: AuditRowView) -> str:
     """A row's small form as `name value`."""
     form = orjson.loads(row.details_json)
-    return ", ".join(f"{name} {value}" for name, value in form.items()) if isinstance(form, dict) else row.details_json
+    return (
+        ", ".join(f"{name} {_word(value)}" for name, value in form.items())
+        if isinstance(form, dict)
+        else row.details_json
+    )
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 PAGES = (

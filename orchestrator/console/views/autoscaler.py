@@ -20,7 +20,8 @@ from tasks.scopes import Scope
 from tasks.wire import Page as Listing
 
 HERE = "/autoscaler"
-LOG_ROWS = 25
+LOG_ROWS = 200
+"""Of the log at once; moments that decided the same are shown as one."""
 MACHINES = 200
 """Rows of the page; what is gone comes last and is cut first."""
 GONE = "gone"
@@ -72,7 +73,7 @@ async def load_pool(visit: Visit) -> Mapping[str, Any]:
     return {
         "pool": pool,
         "range": _range(pool),
-        "entries": entries,
+        "entries": _told(entries),
         "older": "" if oldest is None else link(here, until=f"{oldest - 0.001:.3f}"),
         "newest": link(here) if until else "",
         "may_steer": visit.may(Scope.FLEET_WRITE),
@@ -147,6 +148,36 @@ async def _pool(visit: Visit) -> ScalePoolView:
         missing = NotFound("pool that is sized", visit.path["pool"], [one.pool for one in scale.pools])
         raise Refused(missing.http_status, missing.code, missing.message)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Moments one after the other that decided the same, as the newest of them says it."""
+
+    newest: ScaleLogView
+    since: float
+    count: int
+
+
+def _told(entries: list[ScaleLogView]) -> list[Told]:
+    """Newest first. Changes stand alone."""
+    found: list[Told] = []
+    for entry in entries:
+        last = found[-1] if found else None
+        if last is not None and _says(last.newest) == _says(entry):
+            found[-1] = Told(last.newest, entry.decision.at, last.count + 1)
+        else:
+            found.append(Told(entry, entry.decision.at, 1))
+    return found
+
+
+def _says(entry: ScaleLogView) -> object:
+    """What of a moment makes it one with its neighbours; a change is one with none."""
+    decision = entry.decision
+    if decision.target != decision.before or decision.victims or decision.cordon:
+        return decision.at
+    rules = [reason.rule for reason in decision.reasons]
+    return decision.target, rules, decision.alerts, decision.is_dry
 
 
 def _there(pool: ScalePoolView) -> int:

@@ -10,7 +10,7 @@ from orchestrator.cli.content import parts_of
 from orchestrator.cli.durations import took
 from orchestrator.cli.shortid import short
 from orchestrator.console.page import Act, Done, Page, Question, Visit
-from orchestrator.console.words import BAD, BUSY, CALM, GOOD, WARN, cut, tone
+from orchestrator.console.words import BUSY, CALM, WARN, cut, tone
 from tasks.invocation import TERMINAL, State
 from tasks.scopes import Scope
 from tasks.wire import AttemptView, ExplainView, InvocationView
@@ -53,23 +53,29 @@ def _steps(call: InvocationView) -> Iterator[Step]:
     for attempt in call.attempts:
         yield from _of_attempt(call, attempt)
     if call.state in TERMINAL and call.ended_at is not None:
-        details = [] if call.error is None else [f"{call.error.message} [{call.error.code}]"]
+        details = _ran(call.attempts[-1]) if call.attempts else []
+        details += [] if call.error is None else [f"{call.error.message} [{call.error.code}]"]
         yield Step(call.ended_at, tone(call.state), str(call.state), details)
 
 
 def _of_attempt(call: InvocationView, attempt: AttemptView) -> Iterator[Step]:
     where = attempt.node or f"any node of {attempt.pool}"
-    yield Step(attempt.released_at, CALM, f"released to {where}", (f"attempt {attempt.fence}", *attempt.reasons))
+    reasons = attempt.reasons if attempt.fence < call.fence else ()  # the last one's are on the page as its "why"
+    yield Step(attempt.released_at, CALM, f"released to {where}", (f"attempt {attempt.fence}", *reasons))
     if attempt.started_at is not None:
         queued = took(attempt.started_at - attempt.released_at)
         yield Step(attempt.started_at, BUSY, f"started on {where}", (f"{queued} after its release",))
     is_last = attempt.fence == call.fence and call.state in TERMINAL
-    if attempt.ended_at is not None and attempt.ending is not None:
-        is_good = attempt.ending == State.SUCCEEDED
-        ran = [] if attempt.started_at is None else [f"ran for {took(attempt.ended_at - attempt.started_at)}"]
-        said = [] if attempt.error is None or is_last else [f"{attempt.error.message} [{attempt.error.code}]"]
+    if attempt.ended_at is not None and attempt.ending is not None and not is_last:
+        said = [] if attempt.error is None else [f"{attempt.error.message} [{attempt.error.code}]"]
         title = f"attempt {attempt.fence} ended: {attempt.ending.replace('_', ' ')}"
-        yield Step(attempt.ended_at, GOOD if is_good else BAD if is_last else WARN, title, [*ran, *said])
+        yield Step(attempt.ended_at, WARN, title, [*_ran(attempt), *said])
+
+
+def _ran(attempt: AttemptView) -> list[str]:
+    if attempt.started_at is None or attempt.ended_at is None:
+        return []
+    return [f"ran for {took(attempt.ended_at - attempt.started_at)}"]
 
 
 def _answer(call: InvocationView) -> list[tuple[str, str]]:

@@ -8,8 +8,9 @@ from typing import Any
 from orchestrator.console.page import Page, Visit
 from orchestrator.console.words import plural
 from tasks.scopes import Scope
-from tasks.wire import CircuitView, NodeView
+from tasks.wire import NodeView
 from tasks.wire import Page as Listing
+from tasks.wire_trouble import CircuitView
 
 ORDER = ("open", "half-open", "closed")
 

@@ -12,8 +12,9 @@ from orchestrator.console.page import Act, Done, Page, Question, Visit
 from orchestrator.console.remedies import what_to_do, why
 from orchestrator.console.words import plural
 from tasks.scopes import Scope
-from tasks.wire import DeadCountView, DeadLetterView, DiscardView, InvocationView
+from tasks.wire import DeadLetterView, DiscardView, InvocationView
 from tasks.wire import Page as Listing
+from tasks.wire_trouble import DeadCountView
 
 HERE = "/dead-letters"
 FILTERS = ("reason", "tool", "project")

@@ -139,7 +139,7 @@ def _verdict(seen: Seen, matters: Sequence[Matter]) -> str:
         return "The fleet works; something wants a look."
     if seen.nodes is not None and not seen.nodes:
         return "No node has joined yet."
-    return "All is well." if seen.nodes is not None else "Your calls."
+    return "All is well. Nothing needs you now." if seen.nodes is not None else "Your calls."
 
 
 def _counted(found: Listing[Any]) -> str:

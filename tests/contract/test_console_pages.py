@@ -1,0 +1,212 @@
+"""The console's pages on a real core: every page for every role, and nothing of anybody else's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.console.pages import PAGES
+from tasks.outcome import ErrorInfo, Failure, Outcome
+from tasks.testing.clock import FakeClock
+from tests.contract.console_rig import OPERATOR, ROLES, Field, opened
+
+HOSTILE = "<script>alert(1)</script>{{ 7*7 }}{% raw %}\"'&"
+
+
+@pytest.fixture
+async def it(tmp_path: Path, clock: FakeClock, sqlite_template: Path) -> AsyncIterator[Field]:
+    """A fleet of one node with one slot: a call that failed, one that runs, one that waits."""
+    shutil.copy(sqlite_template, tmp_path / "ledger.db")
+    async with opened(tmp_path, clock) as field:
+        await field.story.join("a1", slots=1)
+        yield field
+
+
+async def failed(it: Field, message: str = "boom", token: str = OPERATOR, **more: str) -> str:
+    """A call that ended badly; its id."""
+    one = await it.call(token=token, **more)
+    (delivery,) = await it.story.release()
+    error = ErrorInfo("tool_failed", message, Failure.PERMANENT)
+    await it.story.finish("a1", delivery, Outcome("failed", error=error))
+    return one
+
+
+def addresses(call: str) -> list[str]:
+    """Every page and every question, with something in the place of each name."""
+    places = {"{id}": call, "{name}": "a1", "{kind}": "pool"}
+    found = []
+    for page in PAGES:
+        for path in (page.path, *(act.path for act in page.acts)):
+            for mark, word in places.items():
+                path = path.replace(mark, word)  # noqa: PLW2901
+            found.append(path)
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_no_page_breaks_for_any_role(it: Field, role: str) -> None:
+    """Shown, or refused with a sentence; and what the navigation shows is there."""
+    call = await failed(it)
+    await it.call(project="shop")
+    person = await it.person(role)
+    for path in addresses(call):
+        answer = await person.get(path)
+        assert answer.status_code in {200, 403, 404, 409, 503}, (path, answer.text)
+        assert "an error in the orchestrator" not in answer.text, path
+        part = await person.get(path, **{"HX-Request": "true"})
+        assert part.status_code in {200, 403, 404, 409, 503}, path
+    home = await person.get("")
+    shown = [page.path for page in PAGES if page.group and f'href="/console{page.path}"' in home.text]
+    assert "/calls" in shown or role not in {"admin", "operator", "developer", "auditor"}
+    for path in shown:
+        assert (await person.get(path)).status_code in {200, 503}, path  # 503: this fleet has no Redis
+
+
+async def test_who_may_only_look_is_offered_no_button_and_refused_every_form(it: Field) -> None:
+    """The API would refuse it too; the console neither offers nor asks."""
+    call = await failed(it)
+    auditor = await it.person("auditor")
+    for path in ("", "/fleet", "/calls", f"/calls/{call}"):
+        page = (await auditor.get(path)).text
+        for act in (act for one in PAGES for act in one.acts):
+            assert act.path.rpartition("/")[2] + '"' not in page.partition("<main")[2], (path, act.path)
+    before = (await it.api("GET", "/v1/nodes")).json()
+    for path in ("/fleet/a1/drain", "/queues/pool/east/pause", f"/calls/{call}/retry"):
+        assert (await auditor.get(path)).status_code == 403
+        refused = await auditor.post(path)
+        assert refused.status_code == 403
+        assert "needs the scope" in refused.text
+    assert (await it.api("GET", "/v1/nodes")).json() == before
+
+
+async def test_another_tenants_calls_are_not_there(it: Field) -> None:
+    """Not in a list, not by their address, not to be cancelled, and their names nowhere on any page."""
+    theirs = await it.person("admin", "rival")
+    rival_key = it.keys["rival", "admin"]["key"]
+    call = await failed(it, "canary-words", OPERATOR, project="canary-shop")
+    own = await it.call(token=rival_key, project="their-own")
+    for path in addresses(call):
+        answer = await theirs.get(path)
+        assert "canary" not in answer.text, path
+    assert (await theirs.get(f"/calls/{call}")).status_code == 404
+    assert (await theirs.post(f"/calls/{call}/retry")).status_code == 404
+    assert own in (await theirs.get("/calls")).text
+
+
+async def test_words_of_others_are_shown_and_never_run(it: Field) -> None:
+    """A tool's error, a node's location and a filter are text, whatever stands in them; neither HTML nor template."""
+    call = await failed(it, HOSTILE)
+    await it.story.join("b1", location=HOSTILE)
+    person = await it.person("admin")
+    for path in (
+        "",
+        "/calls",
+        "/fleet",
+        f"/calls/{call}",
+        f"/calls?tool={HOSTILE}&project={HOSTILE}&node={HOSTILE}",
+        f"/{HOSTILE}",
+    ):
+        page = (await person.get(path)).text
+        assert "<script>alert" not in page, path
+        assert "alert(1)&lt;/script&gt;49" not in page, path
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}" in (await person.get(f"/calls/{call}")).text
+
+
+async def test_a_calls_life_is_told_in_order(it: Field) -> None:
+    """Accepted, released, started, ended, with its reasons, its error and what may be done."""
+    call = await failed(it, "the disk is full", project="shop")
+    page = (await (await it.person("operator")).get(f"/calls/{call}")).text
+    places = [page.index(word) for word in ("accepted", "released to a1", "failed</strong>", "the disk is full [")]
+    assert places == sorted(places)
+    assert f"/calls/{call}/retry" in page
+    assert f"/calls/{call}/cancel" not in page
+
+
+async def test_why_a_call_waits_is_said_on_three_pages(it: Field) -> None:
+    """On its own, on the first page, and in the words of `mcpfleet why`."""
+    for _ in range(4):
+        waiting = await it.call()
+    await it.story.release()
+    assert (await it.api("GET", f"/v1/invocations/{waiting}")).json()["state"] == "waiting"
+    why = (await it.api("GET", f"/v1/invocations/{waiting}/why")).json()["summary"]
+    operator = await it.person("operator")
+    assert why in (await operator.get(f"/calls/{waiting}")).text
+    assert why in (await operator.get("")).text
+
+
+async def test_a_call_is_cancelled_and_called_again(it: Field) -> None:
+    """Each after a question, and each lands where its result is seen."""
+    operator = await it.person("operator")
+    await it.call()
+    await it.story.release()
+    waiting = await it.call()
+    page = await operator.submit(f"/calls/{waiting}/cancel")
+    assert "The call is cancelled." in page.text
+    again = await operator.submit(f"/calls/{waiting}/retry")
+    assert "is called again as" in again.text
+    assert f'href="/console/calls/{waiting}"' in again.text
+
+
+async def test_filters_are_in_the_address_and_narrow_the_list(it: Field, clock: FakeClock) -> None:
+    """By project, principal, state and how long it took; what was chosen stays chosen."""
+    bad = await failed(it, project="shop")
+    waiting = await it.call(project="other")
+    operator = await it.person("operator")
+    for query, seen, unseen in (
+        ("project=shop", bad, waiting),
+        ("state=bad", bad, waiting),
+        ("state=open", waiting, bad),
+        ("state=failed&state=lost", bad, waiting),
+        ("project=other&state=waiting", waiting, bad),
+        ("tool=files.read&project=shop", bad, waiting),
+        ("node=a1", bad, waiting),
+    ):
+        page = (await operator.get(f"/calls?{query}")).text
+        assert seen in page, query
+        assert unseen not in page, query
+    clock.advance(120.0)
+    page = (await operator.get("/calls?took=60")).text
+    assert waiting in page
+    assert bad not in page
+    assert '<option value="60" selected>' in page
+    assert "No call fits" in (await operator.get("/calls?principal=nobody")).text
+    assert (await operator.get("/calls?state=nonsense")).status_code == 422
+
+
+async def test_older_calls_are_a_page_away_and_filters_come_along(it: Field) -> None:
+    """Fifty a page; the way back to the newest is there too."""
+    for number in range(55):
+        await it.call(project="shop", idempotency_key=f"n{number}")
+    operator = await it.person("operator")
+    first = (await operator.get("/calls?project=shop")).text
+    assert first.count('<tr id="call-') == 50
+    older = first.partition('rel="next"')[0].rpartition('href="')[2].partition('"')[0].replace("&amp;", "&")
+    second = (await operator.get(older.removeprefix("/console"))).text
+    assert second.count('<tr id="call-') == 5
+    assert 'href="/console/calls?project=shop"' in second
+
+
+async def test_the_first_page_says_what_needs_somebody(it: Field, clock: FakeClock) -> None:
+    """Worst first, in words; and nothing where nothing does."""
+    operator = await it.person("operator")
+    assert "Nothing needs you now." in (await operator.get("")).text
+    await operator.submit("/fleet/a1/cordon")
+    await operator.submit("/queues/project/shop/pause")
+    page = (await operator.get("")).text
+    assert "Node a1 is cordoned" in page
+    assert "Project shop is paused" in page
+    assert "The fleet works; something wants a look." in page
+
+
+async def test_a_page_is_whole_or_its_live_part_alone(it: Field) -> None:
+    """What is fetched again has no frame, and the same content."""
+    operator = await it.person("operator")
+    whole = (await operator.get("/fleet")).text
+    part = (await operator.get("/fleet", **{"HX-Request": "true"})).text
+    assert "<nav" in whole
+    assert "<nav" not in part
+    assert "<html" not in part
+    assert 'id="node-a1"' in part

@@ -1,0 +1,152 @@
+"""The console's parts by themselves: what was vendored, when a page is fetched again, what is said how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from importlib.resources import files
+
+import pytest
+
+from orchestrator.console import live, words
+from orchestrator.console.forms import place_after
+from orchestrator.console.live import OUT, RETRY, TICK, Pulse
+from orchestrator.console.render import STATIC, Renderer
+from orchestrator.console.session import CREDENTIAL_CHARS_MAX, Sessions
+from tasks.invocation import State
+from tasks.node import NodeState
+from tasks.testing.clock import FakeClock
+
+WITHIN_S = 60.0
+VENDORED = {
+    "htmx.min.js": "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717",  # htmx.org 2.0.11
+    "idiomorph-ext.min.js": "5811b9a7eda14878b7dab4378bf60432e1bb6f11fcfb970cc26540642650181e",  # idiomorph 0.8.0
+}
+
+
+def test_what_is_not_ours_is_what_was_published() -> None:
+    """A change to it is a change of its version, made here; and its licence is beside it."""
+    folder = files("orchestrator.console") / "static" / "vendor"
+    assert {name: sha256((folder / name).read_bytes()).hexdigest() for name in VENDORED} == VENDORED
+    for name in ("htmx.LICENSE", "idiomorph.LICENSE"):
+        assert "BSD" in (folder / name).read_text()
+    assert {name.removeprefix("vendor/") for name in STATIC if "vendor" in name} == set(VENDORED)
+
+
+def test_every_template_can_be_read() -> None:
+    """A mistake in one is found at the start, not by who opens it."""
+    renderer = Renderer("1")
+    names = [name for name in renderer._env.list_templates() if name.endswith(".html")]
+    assert len(names) > 8
+    for name in names:
+        renderer._env.get_template(name)
+
+
+def test_every_state_has_a_tone_and_every_tone_a_sign() -> None:
+    """Colour never says alone what a word and a sign do not."""
+    assert set(words.TONES) >= set(State) | {NodeState.ACTIVE, NodeState.CORDONED, NodeState.DRAINING}
+    assert len(set(words.SIGNS.values())) == len(words.SIGNS) == len({*words.TONES.values()} | set(words.SIGNS))
+
+
+def test_the_longest_credential_fits_a_cookie() -> None:
+    """Else a browser would drop it, and its person would wonder. Source: RFC 6265, section 6.1."""
+    sessions = Sessions(b"secret", idle_s=60.0, clock=FakeClock())
+    name, value = sessions.cookie(is_tls=True), sessions.sealed(sessions.begin("x" * CREDENTIAL_CHARS_MAX))
+    assert len(f"{name}={value}; HttpOnly; Path=/console; SameSite=strict; Secure") < 4096
+
+
+def test_two_fleets_on_one_host_have_two_cookies() -> None:
+    """Cookies know no ports: the second would log the first one's people out."""
+    one, two = (Sessions(secret, idle_s=60.0, clock=FakeClock()) for secret in (b"a", b"b"))
+    assert one.cookie(is_tls=False) != two.cookie(is_tls=False)
+
+
+@pytest.mark.parametrize(
+    "said", ["http://[", "/console/../v1", "/console/fleet\r\nSet-Cookie: a=b", "/consolex", "\\console"]
+)
+def test_an_address_of_others_leads_nowhere_else(said: str) -> None:
+    """Whatever it is made of, the answer is a path of ours."""
+    assert place_after(said).startswith("/console")
+    assert ".." not in place_after(said)
+    assert not set(place_after(said)) & {"\r", "\n", "\\"}
+
+
+# ---------------------------------------------------------------- when a page is fetched again
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TICK_EVERY_S", 0.001)
+    monkeypatch.setattr(live, "ANYWAY_EVERY_S", 3600.0)
+
+
+async def good() -> bool:
+    """Nobody was logged out."""
+    return True
+
+
+async def test_something_that_happened_is_one_tick_however_much_it_was() -> None:
+    """A thousand calls a second are one page a second."""
+    pulse = Pulse()
+    stream = pulse.stream(good)
+    async with asyncio.timeout(WITHIN_S):
+        assert [await anext(stream), await anext(stream)] == [RETRY, TICK]
+        waiting = asyncio.ensure_future(anext(stream))
+        for _ in range(1000):
+            pulse.beat()
+        assert await waiting == TICK
+        still = asyncio.ensure_future(anext(stream))
+        done, _ = await asyncio.wait({still}, timeout=0.05)
+        assert not done
+        still.cancel()
+        await asyncio.gather(still, return_exceptions=True)
+        await stream.aclose()
+    assert not pulse._waiting
+
+
+async def test_a_login_that_is_over_ends_its_stream() -> None:
+    """And says so, that the page can go to the login."""
+    answers = iter([True, False])
+
+    async def is_good() -> bool:
+        return next(answers)
+
+    pulse = Pulse()
+    stream = pulse.stream(is_good)
+    async with asyncio.timeout(WITHIN_S):
+        assert [await anext(stream), await anext(stream)] == [RETRY, TICK]
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.wait({waiting}, timeout=0.01)
+        pulse.beat()
+        assert await waiting == OUT
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_an_orchestrator_that_ends_ends_its_streams() -> None:
+    """Without a word, so that browsers come back to the next one."""
+    pulse = Pulse()
+    stream = pulse.stream(good)
+    async with asyncio.timeout(WITHIN_S):
+        await anext(stream)
+        await anext(stream)
+        pulse.end()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_a_calls_progress_is_passed_on_and_silence_is_not() -> None:
+    """Of several words the latest; a keepalive is no news."""
+
+    async def news() -> AsyncIterator[bytes]:
+        yield b": keepalive\n\n"
+        yield b"event: progress\ndata: 1\n\n"
+        yield b"event: progress\ndata: 2\n\n"
+
+    stream = Pulse().stream(good, news())
+    async with asyncio.timeout(WITHIN_S):
+        said = [await anext(stream) for _ in range(4)]
+        await stream.aclose()
+    assert said[-1] == b"event: progress\ndata: 2\n\n"
+    assert b"event: progress\ndata: 1\n\n" not in said

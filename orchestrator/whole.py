@@ -39,6 +39,7 @@ from orchestrator.refused_calls import RefusedCalls
 from orchestrator.scaling import Scaling, scaling_of
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tls_doors import authority_for
+from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
 from tasks.tracing import Spans

@@ -36,6 +36,7 @@ def _jwt(secret: str) -> str:
 
 FORMS: dict[str, Any] = {
     "bearer": lambda secret: f"Authorization: Bearer {secret}",
+    "bearer alone": lambda secret: f"refused Bearer {secret}",
     "header": lambda secret: f"GET / HTTP/1.1\r\nx-api-key: {secret}\r\nAccept: */*",
     "basic": lambda secret: f"basic {base64.b64encode(secret.encode()).decode()}",
     "url": lambda secret: f"cannot reach redis://mcpfleet:{secret}@10.0.0.1:6379/0",

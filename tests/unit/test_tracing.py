@@ -177,6 +177,7 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     others = [Accepted(replace(invocation(), id=f"other-{n}")) for n in range(3)]
     news = told()
     feed, kept = heard([news[0], *others, *news[1:]], row)
+    assert len(feed._known) == 2
     await feed.settled()
     assert [one.name for one in kept.spans].count("invoke probe.flaky") == 1
 

@@ -20,6 +20,8 @@ LONG_S = 20.0
 COMMAND_S = 300.0
 KILLED = ("prometheus", "alertmanager", "node-exporter", "flower", "proxy", "redis", "postgres")
 """Those of which there is one; a worker and the leader are killed with more care."""
+SECRET_CHARS = 16
+"""Shorter words are ports and headers, not secrets."""
 Say = Callable[[str], None]
 
 
@@ -131,12 +133,16 @@ class Play:
         called = time.monotonic() - began
 
         def is_back() -> bool:
-            now = next((one for one in self._stack.containers() if one.name == container.name), None)
-            return now is not None and now.is_well and now.started != container.started
+            # All of them: an orchestrator that lost its lease to PostgreSQL's absence starts anew, too.
+            now = self._stack.containers()
+            is_new = any(one.name == container.name and one.started != container.started for one in now)
+            return is_new and all(one.is_well for one in now)
 
         until(is_back, f"{container.name} is back")
         back = time.monotonic() - began
-        self._say(f"    {container.name} {which}: a call goes through after {called:.1f} s, healthy after {back:.0f} s")
+        self._say(
+            f"    {container.name} {which}: a call goes through after {called:.1f} s, all healthy after {back:.0f} s"
+        )
 
     def _leader(self) -> Container:
         ask = "PGPASSWORD=$(cat /run/secrets/postgres_password) psql -h 127.0.0.1 -U mcpfleet -tAc"
@@ -190,5 +196,12 @@ def values(folder: Path) -> list[str]:
     for file in folder.iterdir():
         if file.name not in {"ca.pem", "tls_cert"}:
             text = file.read_text().strip()
-            found |= {text, text.rpartition("@")[0].rpartition(":")[2], text.rpartition(":")[2], text.split()[-1]}
-    return sorted(value for value in found if len(value) >= 16 and "@" not in value.partition(":")[2][:2])
+            words = text.split()
+            found |= {
+                text,
+                text.rpartition("@")[0].rpartition(":")[2],
+                text.rpartition(":")[2],
+                words[-1],
+                max(words, key=len),
+            }
+    return sorted(value for value in found if len(value) >= SECRET_CHARS)

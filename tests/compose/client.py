@@ -92,7 +92,7 @@ class Caller:
     def nodes(self) -> list[str]:
         """Names of those that take calls."""
         listed = self.get("/v1/nodes")
-        rows = listed["nodes"] if isinstance(listed, dict) else listed
+        rows = listed["items"]
         return sorted(row["name"] for row in rows if row["state"] == "active")
 
     def by_mcp(self, tool: str, arguments: dict[str, Any]) -> Any:

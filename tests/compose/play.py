@@ -170,7 +170,7 @@ class Play:
 def faults(stack: Stack, one: Container) -> list[str]:
     """What a container may that it should not."""
     host, config = one.form["HostConfig"], one.form["Config"]
-    users = set(stack.docker("top", one.name, "-eo", "uid").split()) - {"UID"}
+    users = {line.split()[1] for line in stack.docker("top", one.name, "-eo", "pid,uid").splitlines()[1:]}
     cannot_write = "touch /fault 2>/dev/null && echo wrote; true"
     checks = {
         "runs as root": config["User"].split(":")[0] in {"", "0", "root"} or "0" in users,

@@ -75,7 +75,7 @@ class Stack:
 
     def compose(self, *words: str) -> str:
         """One command."""
-        environ = self._engine.environ | {"COMPOSE_HTTP_TIMEOUT": str(int(UP_S)), "COMPOSE_PARALLEL_LIMIT": "4"}
+        environ = self._engine.environ | {"COMPOSE_HTTP_TIMEOUT": str(int(UP_S))}
         return said(["docker-compose", "--no-ansi", *words], environ, timeout=UP_S, cwd=self.folder)
 
     def docker(self, *words: str) -> str:

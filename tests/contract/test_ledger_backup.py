@@ -282,21 +282,21 @@ async def test_a_backup_goes_back_into_its_own_kind_and_into_a_folder_of_its_own
         take(wanted_of(ledger_url, tmp_path))
 
 
-@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 async def test_an_altered_audit_log_is_not_backed_up_in_silence(
-    ledger: Ledger, ledger_url: str, tmp_path: Path
+    ledger: Ledger, ledger_url: str, target: str, tmp_path: Path
 ) -> None:
     """The last good backup must not be rotated away by bad ones."""
     take(wanted_of(ledger_url, tmp_path))
-    put_back(put_of(f"sqlite:///{tmp_path}/new.db", tmp_path))
-    engine = create_engine(f"sqlite:///{tmp_path}/new.db")
+    put_back(put_of(target, tmp_path))
+    engine = create_engine(target)
     with engine.begin() as connection:
-        connection.execute(text("DROP TRIGGER mcpfleet_audit_update"))
+        trigger = "mcpfleet_audit_update" if target.startswith("sqlite") else "mcpfleet_audit_keep ON mcpfleet_audit"
+        connection.execute(text(f"DROP TRIGGER {trigger}"))
         connection.execute(text("UPDATE mcpfleet_audit SET actor = 'bob'"))
     engine.dispose()
     shutil.rmtree(tmp_path / "copy")
     with pytest.raises(BackupBroken, match="altered at row 1"):
-        take(wanted_of(f"sqlite:///{tmp_path}/new.db", tmp_path))
+        take(wanted_of(target, tmp_path))
     assert not (tmp_path / "copy").exists()
 
 

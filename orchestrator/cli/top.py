@@ -6,7 +6,9 @@ terminals would bring more than four tables need.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
@@ -24,6 +26,8 @@ from tasks.errors import FleetError
 
 KEY_S = 0.25
 PIPED_COLUMNS = 120
+SILENT_S = 5.0
+"""A frame that is older than this, and than three refreshes, is of the past."""
 
 EveryOption = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, max=3600, help="How often.")]
 OnceFlag = Annotated[bool, typer.Option("--once", help="One frame, then end; also where this is no terminal.")]
@@ -64,11 +68,7 @@ def _watch(desk: Desk, api: Api, every: float) -> int:
     source = _Source(api, desk, every)
     source.refresh()  # a first frame, or the error that there is none
     picture = _Picture(source)
-    with (
-        keys(desk.stdin.fileno()) as keyboard,
-        source.running(),
-        Live(picture, console=desk.screen.out, screen=True, auto_refresh=False) as live,
-    ):
+    with keys(desk.stdin.fileno()) as keyboard, source.running(), _whole_screen(desk, picture) as live:
         while True:
             live.refresh()
             key = keyboard.pressed(KEY_S)
@@ -76,6 +76,21 @@ def _watch(desk: Desk, api: Api, every: float) -> int:
             if look is None:
                 return Exit.OK
             picture.look = look
+
+
+@contextlib.contextmanager
+def _whole_screen(desk: Desk, picture: _Picture) -> Iterator[Live]:
+    """The terminal's other screen; what was there before comes back, also when Ctrl-C comes while it begins."""
+    live = Live(picture, console=desk.screen.out, screen=True, auto_refresh=False)
+    try:
+        live.start()
+        yield live
+    finally:
+        try:
+            live.stop()
+        finally:
+            desk.screen.out.set_alt_screen(False)
+            desk.screen.out.show_cursor()
 
 
 class _Picture:
@@ -89,7 +104,8 @@ class _Picture:
         return len(rows_of(self._source.frame, self.look.sort))
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        look = replace(self.look, since=self._source.since, why=self._source.why)
+        since, why = self._source.away()
+        look = replace(self.look, since=since, why=why)
         height = options.height or options.size.height
         lines = draw(self._source.frame, look, width=options.max_width, height=height)
         yield Text("\n").join(lines)
@@ -103,26 +119,36 @@ class _Source:
     def __init__(self, api: Api, desk: Desk, every: float) -> None:
         self._api, self._desk, self._every = api, desk, every
         self._ending = threading.Event()
-        self.since: float | None = None
-        self.why = ""
+        self._since: float | None = None
+        self._why = ""
 
     def refresh(self) -> None:
         """Ask once. Raises FleetError."""
         self.frame = gather(self._api, self._desk.now)
-        self.since, self.why = None, ""
+        self._since, self._why = None, ""
+
+    def away(self) -> tuple[float | None, str]:
+        """Since when there was no answer, and why; None: there is one. Silence is none, long before it is an error."""
+        if self._since is None and self._desk.now() - self.frame.at > max(SILENT_S, 3 * self._every):
+            return self.frame.at, "no answer yet"
+        return self._since, self._why
 
     def running(self) -> _Running:
         """Ask again and again, in a thread, until the end of the block."""
         return _Running(threading.Thread(target=self._run, name="mcpfleet-top", daemon=True), self._ending)
 
+    def try_again(self) -> None:
+        """Ask, and remember why there was no answer."""
+        try:
+            self.refresh()
+        except FleetError as error:
+            self._since, self._why = self._since or self.frame.at, error.message
+        except ValueError as error:  # an orchestrator of another version
+            self._since, self._why = self._since or self.frame.at, f"its answer is not understood: {error}"
+
     def _run(self) -> None:
         while not self._ending.wait(self._every):
-            try:
-                self.refresh()
-            except FleetError as error:
-                self.since, self.why = self.since or self.frame.at, error.message
-            except ValueError as error:  # an orchestrator of another version
-                self.since, self.why = self.since or self.frame.at, f"its answer is not understood: {error}"
+            self.try_again()
 
 
 class _Running:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 
 from rich.text import Text
 
@@ -99,7 +100,7 @@ def draw(frame: Frame, look: Look, *, width: int, height: int | None) -> list[Te
     if look.is_help:
         body = [Text(line) for line in HELP]
     elif look.is_open and rows:
-        body = _detail(rows[min(look.row, len(rows) - 1)], frame)
+        body = _detail(rows[min(look.row, len(rows) - 1)], frame, width)
     else:
         body = _tables(frame, look, rows, width, None if height is None else height - len(head) - len(foot))
     if height is not None:
@@ -120,8 +121,8 @@ def _head(frame: Frame, look: Look) -> list[Text]:
         pulse = frame.pulse
         lines.append(
             Text(
-                f"per second   {pulse.accepted_per_s:.1f} accepted, {pulse.ended_per_s:.1f} ended, "
-                f"{pulse.failed_per_s:.1f} failed · wait p50 {took(pulse.wait_p50_s) or '-'}, "
+                f"per second   {_rate(pulse.accepted_per_s)} accepted, {_rate(pulse.ended_per_s)} ended, "
+                f"{_rate(pulse.failed_per_s)} failed · wait p50 {took(pulse.wait_p50_s) or '-'}, "
                 f"p95 {took(pulse.wait_p95_s) or '-'}"
             )
         )
@@ -136,6 +137,10 @@ def _head(frame: Frame, look: Look) -> list[Text]:
     if more > 0:
         lines.append(Text(f"! and {more} more: mcpfleet doctor", "yellow"))
     return lines
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:.0f}" if per_s >= 10 or not per_s else f"{per_s:.2f}"  # noqa: PLR2004 - two digits that say something
 
 
 def _money(frame: Frame) -> str:
@@ -225,9 +230,13 @@ def _queues(frame: Frame) -> list[Text]:
     return [Text(f"queues       {total} messages in {len(frame.queues)}" + "".join(f" · {one}" for one in said))]
 
 
-def _detail(row: Row, frame: Frame) -> list[Text]:
+def _detail(row: Row, frame: Frame, width: int) -> list[Text]:
     facts = _node_facts(row) if isinstance(row, NodeView) else _call_facts(row, frame.at)
-    return [Text.assemble((f"{name:<13}", "dim"), clean(value)) for name, value in facts if value]
+    lines = []
+    for name, value in facts:
+        parts = wrap(clean(value), max(20, width - 13))
+        lines += [Text.assemble((f"{'' if at else name:<13}", "dim"), part) for at, part in enumerate(parts)]
+    return lines
 
 
 def _node_facts(node: NodeView) -> list[tuple[str, str]]:

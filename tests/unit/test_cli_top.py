@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ import pytest
 
 from orchestrator.cli.api import Api
 from orchestrator.cli.main import run
+from orchestrator.cli.top import SILENT_S, _Source
 from orchestrator.cli.top_frame import Frame, gather
 from orchestrator.cli.top_screen import SORTS, Look, draw, pressed, rows_of
 from tasks.invocation import Lane, State
@@ -95,7 +97,7 @@ def test_a_pipe_gets_one_frame_with_everything_in_words() -> None:
     """No terminal, no loop: nodes, lanes, queues, rates, waits, and what needs attention."""
     status, out, _ = _run("top")
     assert status == 0
-    assert "12.0 accepted, 10.0 ended, 2.5 failed · wait p50 12 ms, p95 340 ms" in out
+    assert "12 accepted, 10 ended, 2.50 failed · wait p50 12 ms, p95 340 ms" in out
     assert "3 waiting (oldest 1 m 30 s), 4 at nodes" in out
     assert "mcpfleet.n.a1.tools 7" in out
     assert out.index("sleep") < out.index("git.log"), "slowest first"
@@ -145,6 +147,29 @@ def test_an_orchestrator_that_is_away_is_said_over_the_last_frame() -> None:
     lines = [line.plain for line in draw(_frame(), Look(since=NOW, why="refused"), width=120, height=30)]
     assert "no answer since" in lines[1]
     assert any("git.log" in line for line in lines)
+
+
+def test_a_source_that_fails_keeps_its_frame_and_says_since_when() -> None:
+    """Silence is shown before it is an error, an error with its words, and the next answer ends both."""
+    now, is_up = [NOW], [True]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return _answer(request) if is_up[0] else httpx.Response(503, json={"detail": "standing by"})
+
+    desk: Any = SimpleNamespace(now=lambda: now[0])
+    with Api("http://fleet", "token", httpx.MockTransport(answer)) as api:
+        source = _Source(api, desk, every=1.0)
+        source.refresh()
+        assert source.away() == (None, "")
+        now[0] += SILENT_S + 1.0
+        assert source.away() == (NOW, "no answer yet")
+        is_up[0] = False
+        source.try_again()
+        assert source.away() == (NOW, "standing by")
+        assert len(source.frame.nodes) == 3
+        is_up[0] = True
+        source.try_again()
+        assert source.away() == (None, "")
 
 
 def test_keys_choose_open_sort_and_end() -> None:

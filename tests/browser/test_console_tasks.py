@@ -32,7 +32,7 @@ def test_finding_the_slow_call_and_cancelling_it(desk: Desk) -> None:
     desk.page.get_by_role("button", name="Filter").click()
     row = desk.page.locator(f"#call-{call}")
     expect(row).to_contain_text("running")
-    assert desk.page.locator("tbody tr").count() == 1
+    expect(desk.page.locator("tbody tr")).to_have_count(1)
     row.get_by_role("link").click()
     desk.page.get_by_role("link", name="Cancel").click()
     expect(desk.page.get_by_role("heading", name=re.compile("Cancel probe.sleep"))).to_be_visible()

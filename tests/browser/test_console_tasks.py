@@ -32,7 +32,7 @@ def test_finding_the_slow_call_and_cancelling_it(desk: Desk) -> None:
     desk.page.get_by_role("button", name="Filter").click()
     row = desk.page.locator(f"#call-{call}")
     expect(row).to_contain_text("running")
-    assert desk.page.locator("tbody tr").count() == 1
+    expect(desk.page.locator("tbody tr")).to_have_count(1)
     row.get_by_role("link").click()
     desk.page.get_by_role("link", name="Cancel").click()
     expect(desk.page.get_by_role("heading", name=re.compile("Cancel probe.sleep"))).to_be_visible()
@@ -64,11 +64,16 @@ def test_seeing_why_a_call_waits_and_letting_it_go(desk: Desk) -> None:
     expect(desk.page.get_by_role("status").first).to_contain_text("Project payroll runs again")
     desk.go(f"/calls/{call}")
     expect(desk.page.locator(".verdict")).to_contain_text("succeeded")
+    desk.shot("call-succeeded")
 
 
 def test_draining_and_taking_back_a_node(desk: Desk) -> None:
     """A page that says what follows, and the state on the map, without reloading."""
+    for number in range(7):
+        desk.call("probe.sleep", {"seconds": 20}, idempotency_key=f"load-{number}")
     desk.go("/fleet")
+    expect(desk.page.locator("#pulse")).to_have_attribute("data-state", "on")
+    desk.shot("fleet")
     desk.page.locator("#drain-general-1").click()
     expect(desk.page.get_by_role("heading", name="Drain node general-1?")).to_be_visible()
     desk.shot("drain")

@@ -139,6 +139,22 @@ def test_money_circuits_and_objectives_are_a_look_away(staged_desk: Desk) -> Non
     staged_desk.shot("objectives")
 
 
+def test_what_waits_for_somebody_is_seen_at_a_glance(staged_desk: Desk, stage: Stage) -> None:
+    """How many letters, of what; which runs go on, what they cost, and whose credential is spent."""
+    staged_desk.go("/dead-letters")
+    expect(staged_desk.page.locator(".lead")).to_contain_text("13 calls ended badly")
+    expect(staged_desk.page.get_by_label("Reason")).to_contain_text("tool_error (7)")
+    staged_desk.shot("dead-letters")
+    staged_desk.go("/agents")
+    expect(staged_desk.page.locator(f"#run-{stage.runs[0].invocation}")).to_contain_text("$0.2184")
+    expect(staged_desk.page.get_by_role("table").first).to_contain_text("credential anthropic is spent until")
+    staged_desk.shot("agents")
+    staged_desk.go("/autoscaler/builders")
+    staged_desk.shot("pool", whole=False)
+    staged_desk.go("/audit")
+    staged_desk.shot("audit", whole=False)
+
+
 def test_a_filter_that_is_being_written_is_left_alone(staged_desk: Desk, stage: Stage) -> None:
     """The page is fetched again under the reader's hands; what was written and chosen stays."""
     staged_desk.go("/dead-letters")

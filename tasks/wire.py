@@ -222,38 +222,6 @@ class InvocationView(_Out):
     """Ids of what it waits for a person to answer; /v1/approvals has them whole."""
 
 
-class CostView(_Out):
-    """A sum of what was spent."""
-
-    key: str | None
-    """Project, model, node, tool or day (`2026-11-21`, UTC); None: calls without a project, or the sum of all."""
-    calls: int
-    requests: int
-    """To models."""
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    cost_usd: float | None
-    """Of the requests that have a price; None where none has."""
-    unpriced_requests: int
-    """Whose cost nobody knows: it is not in `cost_usd`."""
-    is_estimated: bool
-
-
-class CostsView(_Out):
-    """GET /v1/costs."""
-
-    by: Literal["project", "model", "node", "tool", "day"]
-    since: float
-    until: float | None
-    """None: until now."""
-    rows: list[CostView]
-    total: CostView
-    is_cut: bool = False
-    """There are more rows; `total` is of all."""
-
-
 class WaitView(_Out):
     """What a wait found. Every id asked for is in exactly one of the four."""
 

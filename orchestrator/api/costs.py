@@ -15,7 +15,7 @@ from orchestrator.ledger.values import Cost, CostsBy, CostsQuery, SpendRow
 from tasks.clock import Clock
 from tasks.invocation import PROJECT_PATTERN
 from tasks.scopes import Scope
-from tasks.wire import CostsView, CostView
+from tasks.wire_costs import CostsView, CostView
 
 DAY_S = 86_400.0
 DEFAULT_DAYS = 7

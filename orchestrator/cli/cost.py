@@ -17,7 +17,8 @@ from orchestrator.cli.desk import JsonFlag, desk_of
 from orchestrator.cli.durations import parse_at, when
 from orchestrator.cli.exits import BadInput
 from orchestrator.cli.screen import Cell, Column
-from tasks.wire import CostsView, CostView, SpendView
+from tasks.wire import SpendView
+from tasks.wire_costs import CostsView, CostView
 
 SMALLEST_USD = 0.0001
 """Less is said to be less."""

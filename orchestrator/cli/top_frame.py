@@ -19,15 +19,8 @@ from tasks.invocation import State
 from tasks.node import NodeState
 from tasks.pulse_wire import PulseView
 from tasks.scale_wire import ScaleView
-from tasks.wire import (
-    BacklogView,
-    CostsView,
-    DeadLetterView,
-    InvocationView,
-    NodeView,
-    PoolView,
-    QueueView,
-)
+from tasks.wire import BacklogView, DeadLetterView, InvocationView, NodeView, PoolView, QueueView
+from tasks.wire_costs import CostsView
 
 CALLS_MAX = 200
 """Running calls looked at; more do not fit on any screen."""

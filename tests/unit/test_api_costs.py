@@ -12,7 +12,8 @@ from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.http import door
 from orchestrator.testing.money import MemoryMoney
 from tasks.spend import Spend
-from tasks.wire import CostsView, InvocationView
+from tasks.wire import InvocationView
+from tasks.wire_costs import CostsView
 
 SHOP = Cost("shop", 2, 3, 1000, 50, 10, 0, 0.5, 0, is_estimated=False)
 BLOG = Cost("blog", 1, 4, 20, 5, 0, 0, None, 4, is_estimated=True)

@@ -12,7 +12,8 @@ import pytest
 from orchestrator.cli.cost import spent_lines, usd
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.main import run
-from tasks.wire import CostsView, CostView, SpendView
+from tasks.wire import SpendView
+from tasks.wire_costs import CostsView, CostView
 
 SHOP = CostView(
     key="shop", calls=2, requests=1234, input_tokens=10_000, output_tokens=50, cache_read_tokens=9,

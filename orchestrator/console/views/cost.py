@@ -12,7 +12,7 @@ from orchestrator.console.links import kept, link, moment
 from orchestrator.console.page import Page, Visit
 from tasks.scale_wire import ScaleView
 from tasks.scopes import Scope
-from tasks.wire import CostsView
+from tasks.wire_costs import CostsView
 
 HERE = "/cost"
 BY = ("project", "model", "node", "tool", "day")

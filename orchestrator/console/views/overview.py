@@ -15,8 +15,9 @@ from tasks.invocation import State
 from tasks.node import NodeState
 from tasks.scale_wire import ScaleView
 from tasks.scopes import Scope
-from tasks.wire import BacklogView, CostsView, DeadLetterView, ExplainView, InvocationView, NodeView, PoolView
+from tasks.wire import BacklogView, DeadLetterView, ExplainView, InvocationView, NodeView, PoolView
 from tasks.wire import Page as Listing
+from tasks.wire_costs import CostsView
 
 DAY_S, HOUR_S = 86_400.0, 3600.0
 LONG_WAIT_S = 60.0

@@ -59,7 +59,7 @@ async def load(visit: Visit) -> Mapping[str, Any]:
         "seen": seen,
         "matters": matters,
         "verdict": _verdict(seen, matters),
-        "dead": None if seen.dead is None else _counted(seen.dead),
+        "dead": None if seen.dead is None else _unanswered(seen.dead),
     }
 
 
@@ -142,8 +142,10 @@ def _verdict(seen: Seen, matters: Sequence[Matter]) -> str:
     return "All is well. Nothing needs you now." if seen.nodes is not None else "Your calls."
 
 
-def _counted(found: Listing[Any]) -> str:
-    return f"{COUNTED}+" if found.next else str(len(found.items))
+def _unanswered(found: Listing[DeadLetterView]) -> str:
+    """How many nobody replayed, among the newest."""
+    count = sum(letter.replayed_as is None for letter in found.items)
+    return f"{count}+" if found.next else str(count)
 
 
 PAGE = Page("", "Overview", "overview.html", load, scope=Scope.TOOLS_READ, group="Now")

@@ -58,7 +58,7 @@ def broker(url: str) -> Broker:
         "socket_timeout": HANGS_AFTER_S,
         "socket_connect_timeout": CONNECT_S,
         "health_check_interval": HEALTH_CHECK_S,
-        # For Flower's page of queues, which brings its own client and asks the first sentinel only.
+        # For Celery's own tools; our Flower asks by a client of this file.
         "master_name": found.master,
         "sentinel_kwargs": sentinel_options(found),
     }

@@ -25,7 +25,7 @@ async def test_killed_flower_is_whole_again_and_shown_to_nobody_else(tmp_path: P
         await _nobody_else(rig)
         rig.past += [
             call("id-1", node="a1", ago_s=3600.0),
-            call("id-2", node="long-gone", ago_s=1800.0, state=State.FAILED),
+            call("id-2", node="long-gone", ago_s=20.0, state=State.FAILED),
         ]
         rig.nodes += [node("a1"), node("b1", LATE_POOL), node("c1", state=NodeState.LOST)]
         await rig.kill()

@@ -124,7 +124,7 @@ def test_json_is_one_object_a_refresh() -> None:
     assert form["pulse"] == PULSE
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50), (40, 10), (80, 12)])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50), (40, 6), (80, 12)])
 @pytest.mark.parametrize("look", [Look(), Look(row=4), Look(is_open=True, row=3), Look(is_help=True)])
 def test_every_screen_fits(width: int, height: int, look: Look) -> None:
     """No line is cut by the terminal and none scrolls away, however many nodes there are."""

@@ -104,7 +104,7 @@ async def test_a_round_that_hangs_grows_old() -> None:
 def test_the_first_to_end_of_each_kind_is_shown() -> None:
     """One series for each kind, whatever the number of keys; none where nothing ends."""
     registry = CollectorRegistry()
-    ends = [("api_key", 900.0), ("api_key", 500.0), ("certificate", 700.0)]
+    ends = [("api_key", 500.0), ("api_key", 900.0), ("certificate", 700.0)]
     registry.register(
         StandingCollector(leads=lambda: True, rounds=lambda: [Round("sweep", 1.0, 9.0)], expiries=lambda: ends)
     )

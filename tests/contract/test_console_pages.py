@@ -127,7 +127,7 @@ async def test_a_calls_life_is_told_in_order(it: Field) -> None:
 
 async def test_why_a_call_waits_is_said_on_three_pages(it: Field) -> None:
     """On its own, on the first page, and in the words of `mcpfleet why`."""
-    for _ in range(4):
+    for _ in range(40):
         waiting = await it.call()
     await it.story.release()
     assert (await it.api("GET", f"/v1/invocations/{waiting}")).json()["state"] == "waiting"

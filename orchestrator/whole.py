@@ -118,9 +118,7 @@ async def build(
         registry=registry,
         clock=core.stores.clock,
         extra_routes=[*front.routes(), *guard.routes(), *oauth.routes()],
-        lifespan=lifespan_of(
-            core, sender, leadership, front, guard, _flower_feed(settings, core, views), scaling, oauth
-        ),
+        lifespan=lifespan_of(core, sender, leadership, front, guard, _feed(settings, core, views), scaling, oauth),
         leads=core.proof.holds,
         run_grants=RunGuard(core),
         pulse=_pulse(core),
@@ -190,7 +188,7 @@ async def _stores(settings: OrchestratorSettings, clock: Clock) -> Stores:
     )
 
 
-def _flower_feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
+def _feed(settings: OrchestratorSettings, core: Core, views: Views) -> FlowerFeed | None:
     if not settings.flower_feed:
         return None
     redis = sync_client(redis_url_of(settings), answer_s=ANSWER_S)

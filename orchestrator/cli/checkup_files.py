@@ -76,7 +76,7 @@ def check_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
 def disk(what: str, folder: Path, free: int) -> Finding:
     """Room of one folder."""
     health = FAIL if free < FREE_FAIL else WARN if free < FREE_WARN else OK
-    mend = "" if health is OK else "make room: MCPFLEET_KEEP_DAYS, another disk; a full one stops acceptance"
+    mend = "" if health is OK else "make room: MCPFLEET_RETENTION_DAYS, another disk; a full one stops acceptance"
     return Finding(check=f"disk {what}", health=health, detail=f"{free >> 20} MiB free at {folder}", mend=mend)
 
 

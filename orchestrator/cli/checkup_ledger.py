@@ -72,7 +72,7 @@ def size(ledger: int, wal: int) -> Finding:
         mend = "something reads for long: end it (a backup, a shell); the orchestrator then empties the log by itself"
         return Finding(check="ledger size", health=Health.WARN, detail=detail, mend=mend)
     if ledger > LEDGER_MAX:
-        mend = "MCPFLEET_KEEP_DAYS, or PostgreSQL: docs/ledger.md"
+        mend = "MCPFLEET_RETENTION_DAYS, or PostgreSQL: docs/ledger.md"
         return Finding(check="ledger size", health=Health.WARN, detail=detail, mend=mend)
     return Finding(check="ledger size", health=Health.OK, detail=detail)
 

@@ -26,7 +26,7 @@ ORCHESTRATOR = "orchestrator"
 ELSEWHERE = (
     "{where} is not a fleet of this machine, and processes keep their own logs. On their machines: "
     "`journalctl -u mcpfleet-orchestrator -u mcpfleet-node -o cat -f`; with Compose: `docker compose logs -f "
-    "orchestrator worker`; on Kubernetes: `kubectl logs -f -l app.kubernetes.io/name=mcpfleet`; all in one place: a "
+    "orchestrator worker`; on Kubernetes: `kubectl logs -f -l app.kubernetes.io/part-of=mcpfleet`; all in one place: a "
     "collector by OTLP. Lines are JSON: search them for {what}"
 )
 

@@ -1,4 +1,7 @@
-"""One real local fleet and one real Chromium for all browser tests; a window of its own for each."""
+"""One real local fleet and one real Chromium for each file; a window of its own for each test.
+
+Nothing outlives its file: Playwright runs an event loop in this thread, and other tests begin loops of their own.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     """Two pools, three nodes, the built-in server `probe`. Tests leave it as they found it."""
     folder = tmp_path_factory.mktemp("console")
@@ -37,7 +40,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         yield local
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Chromium without a window."""
     with sync_playwright() as playwright:
@@ -89,7 +92,7 @@ def _desk(desk: Desk) -> Iterator[Desk]:
         desk.context.close()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _without_proxies() -> Iterator[None]:
     """Chromium would ask a proxy of the environment for loopback addresses too."""
     with pytest.MonkeyPatch.context() as patch:
@@ -98,7 +101,7 @@ def _without_proxies() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A console with something on every page, on a core of its own. Tests change only what is theirs."""
     with staged(tmp_path_factory.mktemp("stage")) as ready:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from tasks.errors import SettingsError
 from tasks.redis_tls import RedisTls, with_tls
-from tasks.settings import read, variable_of
+from tasks.settings import BY_FILE, read, variable_of
 
 PREFIX = "MCPFLEET_FLOWER_"
 ORCHESTRATORS = (f"{PREFIX}FEED", f"{PREFIX}HISTORY_CALLS")
@@ -25,8 +25,6 @@ class FlowerSettings(BaseModel):
 
     redis_url: SecretStr | None = None
     """Broker, as Flower reaches it; redis://, rediss:// or sentinel://. Its user: docs/flower.md."""
-    redis_url_file: Path | None = None
-    """A file with it instead, such as a Docker secret."""
     redis_ca: Path | None = None
     """PEM: who signed the certificate of a `rediss://` server; the system's authorities when absent."""
     redis_cert: Path | None = None
@@ -35,8 +33,6 @@ class FlowerSettings(BaseModel):
     """PEM: its key."""
     login: SecretStr | None = None
     """`user:password` that every path asks for, /metrics and /healthcheck too."""
-    login_file: Path | None = None
-    """A file with it instead."""
     host: str = "127.0.0.1"
     """Loopback: what it shows of calls is not exposed by accident."""
     port: int = Field(default=5555, ge=0, le=65_535)
@@ -56,7 +52,7 @@ class FlowerSettings(BaseModel):
         Raises:
             SettingsError: none is set, or files for TLS without a `rediss://` address.
         """
-        url = _one("redis_url", self.redis_url, self.redis_url_file)
+        url = _set("redis_url", self.redis_url)
         return with_tls(url, RedisTls(self.redis_ca, self.redis_cert, self.redis_key))
 
     def credentials(self) -> tuple[str, str]:
@@ -65,13 +61,13 @@ class FlowerSettings(BaseModel):
         Raises:
             SettingsError: none is set, or it is not `user:password`.
         """
-        user, colon, password = _one("login", self.login, self.login_file).partition(":")
+        user, colon, password = _set("login", self.login).partition(":")
         if not (user and colon and password):
             raise SettingsError(f"{PREFIX}LOGIN is set to a value that is not shown; write user:password")
         return user, password
 
 
-VARIABLES = tuple(variable_of(name, PREFIX) for name in FlowerSettings.model_fields)
+VARIABLES = tuple(variable_of(name, PREFIX) + end for name in FlowerSettings.model_fields for end in ("", BY_FILE))
 """Which the orchestrator leaves alone."""
 
 
@@ -84,18 +80,8 @@ def read_flower_settings(environ: Mapping[str, str]) -> FlowerSettings:
     return read(FlowerSettings, PREFIX, environ, excluding=ORCHESTRATORS)
 
 
-def _one(name: str, value: SecretStr | None, file: Path | None) -> str:
-    variable = variable_of(name, PREFIX)
-    if (value is None) == (file is None):
-        what = "is not set" if value is None else f"and {variable}_FILE are both set"
-        raise SettingsError(f"{variable} {what}; set {variable} or {variable}_FILE")
-    if value is not None:
-        return value.get_secret_value()
-    assert file is not None
-    try:
-        text = file.read_text().strip()
-    except OSError as error:
-        raise SettingsError(f"{variable}_FILE: {file} cannot be read: {error.strerror}") from error
-    if not text:
-        raise SettingsError(f"{variable}_FILE: {file} is empty")
-    return text
+def _set(name: str, value: SecretStr | None) -> str:
+    if value is None:
+        variable = variable_of(name, PREFIX)
+        raise SettingsError(f"{variable} is not set; set it, or {variable}{BY_FILE} to a file with it")
+    return value.get_secret_value()

@@ -26,6 +26,11 @@ def _read(**more: str) -> FlowerSettings:
     return read_flower_settings({f"MCPFLEET_FLOWER_{name}": value for name, value in given.items() if value})
 
 
+def _used(**more: str) -> tuple[object, str]:
+    settings = _read(**more)
+    return settings.credentials(), settings.broker_url()
+
+
 def test_a_given_address_is_bound() -> None:
     """A container has no parent that binds for it, so the address comes by the environment."""
     with closing(listen(_read(HOST="127.0.0.1", PORT="0"))) as found:
@@ -54,15 +59,14 @@ def test_secrets_may_be_files(tmp_path: Path) -> None:
         ({"LOGIN": "no-colon"}, "write user:password"),
         ({"LOGIN": "user:"}, "write user:password"),
         ({"LOGIN_FILE": "/there"}, "are both set"),
-        ({"LOGIN": "", "LOGIN_FILE": "/is/not/there"}, "cannot be read"),
+        ({"LOGIN": "", "LOGIN_FILE": "/is/not/there"}, "No such file"),
         ({"REDIS_CA": "/ca.pem"}, "rediss://"),
     ],
 )
 def test_what_cannot_be_is_refused_without_its_value(set_so: dict[str, str], says: str) -> None:
     """A start without a login, or with half of one, is none; and no password stands in the message."""
-    settings = _read(**set_so)
     with pytest.raises(SettingsError, match=says) as refused:
-        (settings.credentials(), settings.broker_url())
+        _used(**set_so)
     assert "no-colon" not in refused.value.message
 
 

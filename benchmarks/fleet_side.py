@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
-from benchmarks.processes import ASK_EVERY_S, ROOT, STARTS_WITHIN_S, Broker, Client, Crew, python, running
+from benchmarks.processes import ASK_EVERY_S, ROOT, STARTS_WITHIN_S, Broker, Client, Crew, free_port, python, running
 from benchmarks.sides import Running, Side, Start
 from orchestrator.secrets.keyfile import new_key_file
 
@@ -96,7 +96,9 @@ def fleet(broker: Broker, logs: Path, *, settings: Mapping[str, str] | None = No
 
 
 @contextmanager
-def node(up: Fleet, logs: Path, *, name: str = "n1", options: Sequence[str] = ()) -> Iterator[Popen[bytes]]:
+def node(
+    up: Fleet, logs: Path, *, name: str = "n1", options: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[Popen[bytes]]:
     """A worker process of that fleet."""
     env = {
         "PYTHONPATH": str(ROOT),
@@ -104,7 +106,7 @@ def node(up: Fleet, logs: Path, *, name: str = "n1", options: Sequence[str] = ()
         "MCPFLEET_NODE_JOIN_TOKEN": up.join_token,
         "MCPFLEET_NODE_STATE_DIR": str(up.folder / "nodes"),
         "MCPFLEET_NODE_LOG_LEVEL": "warning",
-    }
+    } | dict(settings or {})
     arguments = [python(), "-m", "worker.cli", "run", "--name", name, "--pool", "bench", "--slots-tools", str(SLOTS)]
     with running([*arguments, *options], env=env, log=logs / f"node-{name}.log") as process:
         yield process
@@ -161,6 +163,25 @@ def guarded(broker: Broker, logs: Path) -> Iterator[Running]:
 
 
 @contextmanager
+def observed(broker: Broker, logs: Path) -> Iterator[Running]:
+    """Every call traced, logs and spans sent to a collector, /metrics scraped. The client makes no spans."""
+    port = free_port()
+    told = {"OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "TRACE_RATIO": "1", "LOG_OTLP": "true"}
+    ours, nodes = (
+        {f"{prefix}{name}": text for name, text in told.items()} for prefix in ("MCPFLEET_", "MCPFLEET_NODE_")
+    )
+    with ExitStack() as stack:
+        up = stack.enter_context(fleet(broker, logs, settings=ours))
+        sink = [python(), "-m", "benchmarks.sink", str(port), up.url, up.token]
+        stack.enter_context(running(sink, env={"PYTHONPATH": str(ROOT)}, log=logs / "sink.log"))
+        worker = stack.enter_context(node(up, logs, settings=nodes))
+        up.wait_for_tool("probe.echo")
+        orders, process = stack.enter_context(client(up, logs, "http", "probe.echo", {}))
+        parts = {"orchestrator": [up.orchestrator], "worker": [worker], "client": [process]}
+        yield Running(Crew(parts, broker), orders)
+
+
+@contextmanager
 def real_upstream(broker: Broker, logs: Path) -> Iterator[Running]:
     """The same path to a real MCP server over stdio, which we did not write: mcp-server-time."""
     program = next((p for p in _programs("mcp-server-time") if p.exists()), None)
@@ -208,6 +229,11 @@ OURS = (
         "mcpfleet, HTTP, guarded",
         "over HTTP, with policies, rates and quotas, and with deliveries and the ledger's payloads sealed",
         guarded,
+    ),
+    Side(
+        "mcpfleet, HTTP, observed",
+        "over HTTP, every call traced, spans and logs sent by OTLP, /metrics scraped every 5 s",
+        observed,
     ),
     Side(
         "mcpfleet, real server",

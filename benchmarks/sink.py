@@ -12,7 +12,6 @@ import urllib.request
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-
 SCRAPE_EVERY_S = 5.0
 
 

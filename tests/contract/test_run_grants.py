@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from orchestrator.api.auditing import Auditor
 from orchestrator.api.door import Door as ApiDoor
+from orchestrator.api.ports import NoMeter
 from orchestrator.api.run_grants import RunGrantDoor
 from orchestrator.api.settings import ApiSettings
 from orchestrator.guarding import AuditedGrants, RunGuard
@@ -170,7 +171,7 @@ async def test_a_node_asks_with_its_own_token_only(bench: Bench) -> None:
     routes = [
         Route(
             one.path,
-            ApiDoor({one.method: one}, Authenticators([own]), ApiSettings(), Auditor(core.audit)),
+            ApiDoor({one.method: one}, Authenticators([own]), ApiSettings(), Auditor(core.audit), NoMeter()),
             methods=[one.method],
         )
         for one in RunGrantDoor(RunGuard(core)).operations()

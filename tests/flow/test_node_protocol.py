@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -347,15 +348,19 @@ async def test_a_consumer_that_does_not_move_is_told_of(tmp_path: Path) -> None:
 
 async def test_a_server_that_is_away_is_told_of_at_once(redis_url: str, tmp_path: Path) -> None:
     """Long before the next renewal is due, the node says what should be passed by; and when it is back."""
-    path = tmp_path / "servers.json"
-    path.write_text(json.dumps({"mcpServers": {"s": scripted(tmp_path / "notes") | {"env": {}}}}))
+    path, program = tmp_path / "servers.json", tmp_path / "python"
+    program.symlink_to(sys.executable)
+    entry = scripted(tmp_path / "notes") | {"command": str(program), "env": {}}
+    path.write_text(json.dumps({"mcpServers": {"s": entry}}))
     fake = FakeOrchestrator(redis_url, lease_ttl_s=600.0, renew_every_s=200.0)
     async with fake.serving(), node_process(fake, tmp_path, os.environ, "--servers", str(path)):
         await fake.until(lambda: fake.renewals)
+        program.unlink()  # it stays away: one that is back before a renewal under way has its answer is told of by none
         os.kill(int(noted(tmp_path / "notes", "pid")[0]), signal.SIGKILL)
         await fake.until(lambda: [r for r in fake.renewals if r.offer and "s" in r.offer.unhealthy])
         at, told = next((n, r.offer) for n, r in enumerate(fake.renewals) if r.offer and "s" in r.offer.unhealthy)
         assert "s" in {tool.server for tool in told.tools}, "its calls wait for it"
+        program.symlink_to(sys.executable)
         # Any later one that says so: the last may be another, which follows at once and has nothing new to offer.
         await fake.until(lambda: [r for r in fake.renewals[at:] if r.offer and not r.offer.unhealthy])
 

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from orchestrator.console.forms import NotOurs, form_of, is_foreign_link, place_after
 from orchestrator.console.inside import NOT_FOUND, UNAUTHORIZED, Inside, Refused
-from orchestrator.console.live import Pulse, relay
+from orchestrator.console.live import OUT, STREAM_TYPE, Pulse, relay
 from orchestrator.console.page import Act, Page, Visit
 from orchestrator.console.render import HEADERS, Renderer
 from orchestrator.console.session import CREDENTIAL_CHARS_MAX, PATH, Session, Sessions
@@ -113,6 +113,8 @@ class Console:
     def _to_login(self, request: Request, *, forget: bool = False) -> Response:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         to = f"{PATH}/login?" + urlencode({"next": path} if request.method == "GET" else {})
+        if request.headers.get("accept") == STREAM_TYPE:  # a browser takes no redirect for a stream, and asks for ever
+            return Response(OUT, 200, HEADERS, STREAM_TYPE)
         if "hx-request" in request.headers:  # a redirect would be followed by the script, and its page shown inside
             to = f"{PATH}/login?" + urlencode({"next": place_after(request.headers.get("hx-current-url", ""))})
             return Response("", UNAUTHORIZED, {**HEADERS, "hx-redirect": to})
@@ -207,7 +209,7 @@ class Console:
         await api.get("/v1/whoami", WhoAmIView)
         news = None if page.feed is None else api.stream(page.feed.format(**request.path_params))
         is_good = partial(self._is_good, api, session)
-        return StreamingResponse(self._pulse.stream(is_good, news), 200, HEADERS, "text/event-stream")
+        return StreamingResponse(self._pulse.stream(is_good, news), 200, HEADERS, STREAM_TYPE)
 
     async def _events(self, page: Page, request: Request, session: Session) -> Response:
         """The feed itself. What may not be seen is refused before the stream begins."""
@@ -215,7 +217,7 @@ class Console:
         source = api.stream(path, last_seen=request.headers.get("last-event-id", ""))
         first = await anext(source)
         is_good = partial(self._is_good, api, session)
-        return StreamingResponse(relay(first, source, is_good), 200, HEADERS, "text/event-stream")
+        return StreamingResponse(relay(first, source, is_good), 200, HEADERS, STREAM_TYPE)
 
     async def _is_good(self, api: Inside, session: Session) -> bool:
         """Whether a stream may go on: the credential is good, and nobody logged out."""

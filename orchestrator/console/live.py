@@ -16,6 +16,7 @@ TICK_EVERY_S = 1.0
 """At most so often."""
 ANYWAY_EVERY_S = 5.0
 """At least so often."""
+STREAM_TYPE = "text/event-stream"
 TICK, OUT = b"event: tick\ndata: 1\n\n", b"event: out\ndata: 1\n\n"
 RETRY = b"retry: 2000\n\n"
 """Milliseconds after which a browser comes back, to another leader for one."""

@@ -109,6 +109,20 @@ async def test_a_part_that_is_fetched_again_sends_the_whole_page_to_the_login(it
     assert part.headers["hx-redirect"] == "/console/login?next=%2Fconsole%2Ffleet%3Fa%3Db"
 
 
+async def test_a_stream_without_a_login_says_that_its_page_is_to_be_left(it: Field) -> None:
+    """A key that is revoked before its page has begun to listen: a redirect would be tried again and again."""
+    browser = await it.person("operator")
+    cookies = dict(browser.http.cookies)
+    await it.api("DELETE", f"/v1/keys/{it.keys['default', 'operator']['id']}")
+    for carried in (cookies, {}):
+        browser.http.cookies.clear()
+        browser.http.cookies.update(carried)
+        stream = await browser.get("/fleet/live", Accept="text/event-stream")
+        assert stream.status_code == 200
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert stream.content == live.OUT
+
+
 async def test_a_login_ends_when_nobody_does_anything(it: Field, clock: FakeClock) -> None:
     """What a person asks for keeps it awake, and what a page fetches by itself does not."""
     browser = await it.person("operator")

@@ -88,13 +88,14 @@ async def test_a_cut_past_the_lease_moves_safe_work_and_keeps_unsafe_work(tmp_pa
         safe, unsafe = [await _asked(fleet, tool, tool, 3.0) for tool in (SAFE, UNSAFE)]
         views = [await _until(fleet, each, lambda view: view["state"] == "running") for each in (safe, unsafe)]
         (node,) = {view["node"] for view in views}  # their project's
+        moved, stayed = [view["fence"] for view in views]
         network.unplug(node)
         again = await _until(fleet, safe, _is_over)
         network.plug(node)
         once = await _until(fleet, unsafe, _is_over)
         assert (again["state"], once["state"]) == ("succeeded", "succeeded")
-        assert (once["fence"], once["node"]) == (1, node)
-        assert (again["fence"], again["node"] == node) == (2, False)
+        assert (once["fence"], once["node"]) == (stayed, node)
+        assert (again["fence"], again["node"] == node) == (moved + 1, False)
         effects = _effects(fleet)
         assert effects[UNSAFE] == 1
         assert effects[SAFE] >= 1

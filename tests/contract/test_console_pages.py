@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -210,3 +212,38 @@ async def test_a_page_is_whole_or_its_live_part_alone(it: Field) -> None:
     assert "<nav" not in part
     assert "<html" not in part
     assert 'id="node-a1"' in part
+
+
+async def test_what_the_first_page_leads_to_is_there(it: Field) -> None:
+    """Its numbers and sentences are links, each to a page that answers."""
+    call = await failed(it)
+    await it.call(project="shop")
+    operator = await it.person("operator")
+    await operator.submit("/fleet/a1/cordon")
+    home = (await operator.get("")).text.partition("<main")[2]
+    links = {html.unescape(one) for one in re.findall(r'href="/console([^"]*)"', home)}
+    assert {"/dead-letters", "/autoscaler", "/cost", "/fleet", f"/calls/{call}"} <= links
+    for path in links:
+        assert (await operator.get(path)).status_code == 200, path
+
+
+@pytest.mark.parametrize("path", ["/cost?since=99999999d", "/audit?since=99999999d", "/dead-letters?until=1e308"])
+async def test_a_time_beyond_all_calendars_is_refused_with_a_sentence(it: Field, path: str) -> None:
+    """Whoever writes an address by hand gets an answer, and no error of ours."""
+    auditor = await it.person("auditor")
+    assert (await auditor.get(path)).status_code in {200, 422}
+
+
+async def test_a_size_that_no_fleet_has_is_no_size(it: Field) -> None:
+    """Thousands of digits are no number that is worth reading."""
+    operator = await it.person("operator")
+    await operator.get("/autoscaler/builders/hold")
+    for target in ("9" * 5000, "²", "٣"):
+        refused = await operator.post("/autoscaler/builders/hold", {"target": target, "for": "1h"})
+        assert (refused.status_code, "no number of machines" in refused.text) == (422, True)
+
+
+async def test_a_call_with_an_end_beyond_all_calendars_has_its_page(it: Field) -> None:
+    """Callers choose deadlines."""
+    call = await it.call(expires_at=9e15)
+    assert (await (await it.person("operator")).get(f"/calls/{call}")).status_code == 200

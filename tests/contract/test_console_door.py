@@ -54,8 +54,10 @@ async def test_a_key_opens_the_console_and_its_cookie_shows_nothing(it: Field) -
 async def test_under_tls_the_cookie_is_for_tls_alone(
     tmp_path: Path, clock: FakeClock, sqlite_template: Path, scheme: str
 ) -> None:
-    """A cookie that a plain request could carry could be read on the way. Also behind a proxy that ends TLS and whose
-    headers are not believed: there the browser's own Origin says how it came, and its cookie's name does from then on.
+    """A cookie that a plain request could carry could be read on the way.
+
+    Also behind a proxy that ends TLS and whose headers are not believed: there the browser's own Origin says how it
+    came, and its cookie's name does from then on.
     """
     shutil.copy(sqlite_template, tmp_path / "ledger.db")
     served = "https://fleet.example.com"

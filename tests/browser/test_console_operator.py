@@ -45,6 +45,7 @@ def test_finding_who_cancelled_a_call(desk: Desk) -> None:
     expect(desk.page.locator("tbody tr")).to_contain_text("operator")
     expect(desk.page.locator("tbody tr")).to_contain_text("127.0.0.1")
     desk.page.get_by_role("link", name="Verify the log").click()
+    desk.page.get_by_role("button", name="Look").click()
     expect(desk.page.get_by_role("heading", level=1)).to_have_text("The audit log is sound")
 
 

@@ -99,6 +99,7 @@ TABLE: dict[str, tuple[str, Any]] = {
     "audit_checkpoints": (CLOSED, None),
     "audit_checkpoint": (CLOSED, None),
     "verify_audit": (CLOSED, None),
+    "audit_check": (CLOSED, None),
     "audit_key": (SHARED, None),
     "health": (SHARED, None),
     "metrics": (CLOSED, None),

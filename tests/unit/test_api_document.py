@@ -41,7 +41,7 @@ GET /v1/oauth/clients · POST /v1/oauth/clients · DELETE /v1/oauth/clients/{id}
 POST /v1/oauth/keys/rotate
 GET /v1/objectives · GET /v1/targets
 GET /v1/audit · GET /v1/audit/checkpoints · POST /v1/audit/checkpoints · GET /v1/audit/key
-POST /v1/audit:verify
+POST /v1/audit:verify · GET /v1/audit:verify
 GET /openapi.json · GET /health · GET /metrics
 """
 

@@ -266,6 +266,7 @@ class Console:
             path=request.path_params,
             query=query,
             form=getattr(request.state, "form", {}),
+            is_part="hx-request" in request.headers,
         )
 
     def _inside(self, request: Request, session: Session) -> Inside:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.api.settings import ApiSettings
 from orchestrator.console.pages import PAGES
+from orchestrator.testing.secrets import new_ring
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.testing.clock import FakeClock
 from tests.contract.console_rig import OPERATOR, ROLES, Field, opened
@@ -125,6 +127,75 @@ async def test_a_calls_life_is_told_in_order(it: Field) -> None:
     assert places == sorted(places)
     assert f"/calls/{call}/retry" in page
     assert f"/calls/{call}/cancel" not in page
+
+
+async def test_a_call_shows_what_it_was_called_with(it: Field) -> None:
+    """Each argument as text; what could deceive a reader is escaped; fetched once, for they do not change."""
+    hostile = {"sql": f"select 1 -- \u202e{HOSTILE}", HOSTILE: {"deep": [1, None]}}
+    call = await it.call(arguments=hostile)
+    person = await it.person("developer")
+    page = (await person.get(f"/calls/{call}")).text
+    assert "<script>alert" not in page
+    assert "alert(1)&lt;/script&gt;49" not in page
+    assert "\u202e" not in page
+    assert "select 1 -- " in page
+    assert "&#34;deep&#34;" in page
+    part = (await person.get(f"/calls/{call}", **{"HX-Request": "true"})).text
+    assert "select 1" not in part
+    assert 'id="arguments"' in part
+    assert "It has none." in (await person.get(f"/calls/{await it.call()}")).text
+
+
+async def test_arguments_that_are_too_long_for_a_page_are_named_and_not_shown(it: Field) -> None:
+    """They are in the blob store, and the page says how to get them."""
+    call = await it.call(arguments={"text": "canary " * 20_000})
+    page = (await (await it.person("developer")).get(f"/calls/{call}")).text
+    assert "canary" not in page
+    assert f"/v1/invocations/{call}/arguments" in page
+    whole = (await it.api("GET", f"/v1/invocations/{call}/arguments")).json()
+    assert whole["arguments"]["text"].startswith("canary ")
+    assert whole["size_bytes"] > 140_000
+    cut = (await it.api("GET", f"/v1/invocations/{call}/arguments?max_bytes=1000")).json()
+    assert (cut["arguments"], cut["size_bytes"]) == (None, whole["size_bytes"])
+
+
+async def test_sealed_arguments_are_opened_for_who_may_read_them(
+    tmp_path: Path, clock: FakeClock, sqlite_template: Path
+) -> None:
+    """In the database they are not to be read; a page whose arguments do not open is shown without them."""
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    shutil.copy(sqlite_template, folder / "ledger.db")
+    async with opened(folder, clock, keys=new_ring("k1")) as sealed:
+        await sealed.story.join("a1")
+        call = await sealed.call(arguments={"city": "canary-town"})
+        assert b"canary-town" not in b"".join(one.read_bytes() for one in folder.glob("ledger.db*"))
+        person = await sealed.person("developer")
+        assert "canary-town" in (await person.get(f"/calls/{call}")).text
+        sealed.story.core.stores.ledger.with_keys(new_ring("k2"), seals=True)  # type: ignore[attr-defined]
+        page = await person.get(f"/calls/{call}")
+        assert (page.status_code, "cannot be opened" in page.text) == (200, True)
+
+
+async def test_a_call_names_its_trace_and_where_its_log_lines_are(
+    tmp_path: Path, clock: FakeClock, sqlite_template: Path
+) -> None:
+    """A link where the fleet knows of a place for traces, the bare id where not; and the command that finds lines."""
+    folder = tmp_path / "traced"
+    folder.mkdir()
+    shutil.copy(sqlite_template, folder / "ledger.db")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    for url, shown in (
+        ("", f">{trace}<"),
+        ("https://tempo.example/t/{trace_id}", f'"https://tempo.example/t/{trace}"'),
+    ):
+        async with opened(folder, clock, ApiSettings(trace_url=url)) as field:
+            await field.story.join("a1")
+            call = await field.call(trace_id=trace)
+            page = (await (await field.person("developer")).get(f"/calls/{call}")).text
+            assert shown in page
+            assert ("tempo.example" in page) is bool(url)
+            assert f"mcpfleet logs {call}" in page
 
 
 async def test_why_a_call_waits_is_said_on_three_pages(it: Field) -> None:

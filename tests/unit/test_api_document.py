@@ -21,6 +21,7 @@ from tasks.wire import AttemptView, InvocationView
 SPECIFIED = """
 POST /v1/invocations · POST /v1/invocations:batch · POST /v1/invocations:wait · GET /v1/invocations
 GET /v1/invocations/{id} · GET /v1/invocations/{id}/events · GET /v1/invocations/{id}/why
+GET /v1/invocations/{id}/arguments
 POST /v1/invocations/{id}/cancel · POST /v1/invocations/{id}/replay · GET /v1/tools · GET /v1/tools/{name}
 GET /v1/nodes · POST /v1/nodes · POST /v1/nodes/{name}/state · POST /v1/nodes/{name}/renewals
 POST /v1/nodes/{name}/claims · POST /v1/nodes/{name}/leave

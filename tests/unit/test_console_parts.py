@@ -8,9 +8,11 @@ from hashlib import sha256
 from importlib.resources import files
 from urllib.parse import unquote
 
+import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
+from orchestrator.api.leading import LeaderGuard
 from orchestrator.console import live, streams, words
 from orchestrator.console.forms import place_after
 from orchestrator.console.inside import Refused
@@ -235,3 +237,15 @@ def test_a_time_that_no_calendar_has_is_no_error(at: float) -> None:
     assert words.utc(at).endswith("UTC")
     assert words.clock(at)
     assert words.iso(at)
+
+
+async def test_a_page_that_finds_nobody_leading_asks_again_by_itself() -> None:
+    """A replica that was superseded answers for a moment; a person in a browser must not be left with that."""
+    guard = LeaderGuard(_unreached, leads=lambda: False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://127.0.0.1") as http:
+        answer = await http.get("/console/calls")
+    assert (answer.status_code, answer.headers["refresh"], answer.headers["retry-after"]) == (503, "2", "1")
+
+
+async def _unreached(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise AssertionError

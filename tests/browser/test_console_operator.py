@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from orchestrator.testing.protocol import TOOLS
 from tasks.node import LeaveRequest
+from tasks.outcome import ErrorInfo, Failure
 from tests.browser.browser_rig import Desk
 from tests.browser.staged_rig import COMMAND, SAID, Stage
 
@@ -179,12 +180,18 @@ def test_seeing_what_a_project_costs(staged_desk: Desk) -> None:
     expect(staged_desk.page.locator("tbody tr")).to_have_count(1)
 
 
-def test_seeing_which_objective_burns(staged_desk: Desk) -> None:
+def test_seeing_which_objective_burns(staged_desk: Desk, stage: Stage) -> None:
     """Which promise is missed, how much of its error budget is gone, and how fast it goes now."""
+    ours = ErrorInfo("node_error", "the node's disk is full", Failure.PERMANENT)
+    call = stage.do(stage.bad("files.read", "museum", ours))
+    staged_desk.api("POST", "/v1/dead-letters:discard", json={"ids": [call]})
     staged_desk.go("/objectives")
-    print(staged_desk.api("GET", "/v1/objectives"))
-    print(staged_desk.page.locator(".lead").all_inner_texts())
-    assert 0
+    expect(staged_desk.page.locator(".lead")).to_contain_text("1 of 4 missed")
+    missed = staged_desk.page.locator("article").filter(has_text="missed")
+    expect(missed).to_have_attribute("id", "objective-availability")
+    expect(missed).to_contain_text("1 bad of")
+    expect(missed).to_contain_text("overspent")
+    expect(missed).to_contain_text("burns at")
     staged_desk.shot("objectives")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import random
 import statistics
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import structlog
 from sqlalchemy import Table, create_engine, insert, select
 
 from orchestrator.audit.chain import link
@@ -283,6 +285,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--waiting", type=int, default=WAITING)
     Timed.install()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     given = parser.parse_args()
     for count in given.rows:
         asyncio.run(measure(count, min(count, given.waiting)))

@@ -119,6 +119,22 @@ async def test_words_of_others_are_shown_and_never_run(it: Field) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}" in (await person.get(f"/calls/{call}")).text
 
 
+async def test_what_a_node_says_of_itself_is_shown_and_never_run(it: Field) -> None:
+    """Its notes, what is not well there and its version: a node is somebody else's machine."""
+    await it.story.join("b1", slots=2)
+    member = it.story.core.roster.get("b1")
+    said = {"files": HOSTILE, HOSTILE: "x"}
+    slots = {**member.offer.slots, "agents": 2}
+    changed = {"notes": said, "unhealthy": said, "version": HOSTILE, "slots": slots}
+    member.offer = member.offer.model_copy(update=changed)
+    person = await it.person("admin")
+    for path in ("", "/fleet", "/circuits", "/agents"):
+        page = (await person.get(path)).text
+        assert "<script>alert" not in page, path
+        assert "alert(1)&lt;/script&gt;49" not in page, path
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}" in (await person.get("/agents")).text
+
+
 async def test_a_calls_life_is_told_in_order(it: Field) -> None:
     """Accepted, released, started, ended, with its reasons, its error and what may be done."""
     call = await failed(it, "the disk is full", project="shop")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from hashlib import sha256
 from importlib.resources import files
@@ -17,9 +19,11 @@ from orchestrator.console import live, streams, words
 from orchestrator.console.forms import place_after
 from orchestrator.console.inside import Refused
 from orchestrator.console.live import OUT, RETRY, TICK, Pulse
+from orchestrator.console.pages import PAGES
 from orchestrator.console.render import STATIC, Renderer
 from orchestrator.console.session import CREDENTIAL_CHARS_MAX, Sessions
 from orchestrator.console.streams import Streams
+from orchestrator.console.views import overview
 from tasks.invocation import State
 from tasks.node import NodeState
 from tasks.testing.clock import FakeClock
@@ -249,3 +253,10 @@ async def test_a_page_that_finds_nobody_leading_asks_again_by_itself() -> None:
 
 async def _unreached(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise AssertionError
+
+
+def test_what_needs_somebody_leads_to_pages_that_are_there() -> None:
+    """A sentence of the first page without its page is text alone, and nobody notices."""
+    named = set(re.findall(r'"(/[a-z-]+)(?:\?[^"]*)?"\n? *\)', inspect.getsource(overview)))
+    assert {"/fleet", "/queues", "/autoscaler"} <= named
+    assert named <= {page.path for page in PAGES}

@@ -147,51 +147,48 @@ def beside(count: int, head: AuditHead) -> Iterator[tuple[Table, list[dict[str, 
     dice, now = random.Random(8), time.time()
     for first in range(0, count, BATCH):
         numbers = range(first, min(count, first + BATCH))
-        yield (
-            DEAD_LETTERS,
-            [
-                {
-                    "invocation_id": f"id-{number:010d}",
-                    "tool": f"srv.t{dice.randrange(40)}",
-                    "project": f"p{dice.randrange(50)}",
-                    "tenant": "default",
-                    "ending": "failed",
-                    "reason": dice.choice(("tool_error", "permanent", "deadline")),
-                    "error_json": '{"code":"tool_error","message":"it said no","failure":"tool_error"}',
-                    "ended_at": now - (count - number) * 0.5,
-                    "replayed_as": None,
-                }
-                for number in numbers
-            ],
-        )
-        yield (
-            SPEND,
-            [
-                {
-                    "invocation_id": f"id-{number:010d}",
-                    "fence": 1,
-                    "released_at": 0.0,
-                    "model": dice.choice(("big", "small")),
-                    "tenant": "default",
-                    "project": f"p{dice.randrange(50)}",
-                    "tool": "claude_code.run",
-                    "node": f"n{dice.randrange(NODES)}",
-                    "at": now - (count - number) * 5.0,
-                    **dict.fromkeys(("requests", "input", "output", "cache_read", "cache_write"), 7),
-                    "cost_usd": 0.01,
-                    "is_estimated": False,
-                }
-                for number in numbers
-            ],
-        )
+        yield DEAD_LETTERS, [letter(dice, number, now - (count - number) * 0.5) for number in numbers]
+        yield SPEND, [booking(dice, number, now - (count - number) * 5.0) for number in numbers]
         entries = [
-            AuditEntry("pause", Decision.ALLOWED, f"person-{number % 30}", target=f"p{number % 50}", peer="192.0.2.7",
-                       details={"kind": "project", "is_paused": True})
+            AuditEntry("pause", Decision.ALLOWED, f"person-{number % 30}", target=f"p{number % 50}", peer="192.0.2.7")
             for number in numbers
-        ]  # fmt: skip
+        ]
         linked = link(entries, head, epoch=1, at_us=round(now * 1e6), new_chain="0" * 64)
         head = AuditHead(linked[-1].seq, linked[-1].hash)
         yield AUDIT, [asdict(row) for row in linked]
+
+
+def letter(dice: random.Random, number: int, at: float) -> dict[str, Any]:
+    """One of three kinds."""
+    return {
+        "invocation_id": f"id-{number:010d}",
+        "tool": f"srv.t{dice.randrange(40)}",
+        "project": f"p{dice.randrange(50)}",
+        "tenant": "default",
+        "ending": "failed",
+        "reason": dice.choice(("tool_error", "permanent", "deadline")),
+        "error_json": '{"code":"tool_error","message":"it said no","failure":"tool_error"}',
+        "ended_at": at,
+        "replayed_as": None,
+    }
+
+
+def booking(dice: random.Random, number: int, at: float) -> dict[str, Any]:
+    """Of one of two models."""
+    return {
+        "invocation_id": f"id-{number:010d}",
+        "fence": 1,
+        "released_at": 0.0,
+        "model": dice.choice(("big", "small")),
+        "tenant": "default",
+        "project": f"p{dice.randrange(50)}",
+        "tool": "claude_code.run",
+        "node": f"n{dice.randrange(NODES)}",
+        "at": at,
+        **dict.fromkeys(("requests", "input", "output", "cache_read", "cache_write"), 7),
+        "cost_usd": 0.01,
+        "is_estimated": False,
+    }
 
 
 def fill(folder: Path, count: int, waiting: int) -> None:

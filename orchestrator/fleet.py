@@ -137,6 +137,19 @@ class Fleet:
             return outcome.result_json if outcome else None
         return (await self._blobs.get(outcome.result_blob)).decode()
 
+    async def arguments_json(self, invocation_id: str, principal: Principal) -> str:
+        """What it was called with, as JSON text, wherever it is kept.
+
+        Raises:
+            NotFound, ScopeMissing: as `get`.
+        """
+        _readable(await self._books.get(invocation_id, principal.tenant), principal)
+        return await self._arguments(invocation_id)
+
+    async def _arguments(self, invocation_id: str) -> str:
+        text, blob = await self._books.arguments_of(invocation_id)
+        return (text or "{}") if blob is None else (await self._blobs.get(blob)).decode()
+
     async def cancel(self, invocation_id: str, principal: Principal) -> Invocation:
         """End a waiting Invocation, or ask the node that runs it to stop. Ended ones stay as they are."""
         require(principal, Scope.INVOCATIONS_WRITE)
@@ -166,12 +179,9 @@ class Fleet:
         old = await self._books.get(invocation_id, principal.tenant)
         if old.state not in TERMINAL:
             raise WrongState(invocation_id, old.state, "replayed before it ended")
-        arguments, blob = await self._books.arguments_of(invocation_id)
-        if blob is not None:
-            arguments = (await self._blobs.get(blob)).decode()
         call = replace(
             old.call,
-            arguments_json=arguments or "{}",
+            arguments_json=await self._arguments(invocation_id),
             invocation_id=None,
             # A letter is answered once, whoever asks, and however often: the earlier replay stands for it.
             idempotency_key=f"replay-of:{invocation_id}" if old.state in DEAD else None,

@@ -82,7 +82,11 @@ def _hosts(settings: OrchestratorSettings) -> tuple[str, ...]:
 def _origins(settings: OrchestratorSettings) -> tuple[str, ...]:
     """Pages that may ask: of this machine, of the names the fleet is served under, and those that are listed."""
     listed = (origin.strip().rstrip("/") for origin in settings.allowed_origins.split(","))
-    return (*LOOPBACK_ORIGINS, *(f"https://{host}" for host in _hosts(settings)), *(one for one in listed if one))
+    served = [f"https://{host}" for host in _hosts(settings)]
+    if settings.tls:  # the console's own forms: of this machine, and under the fleet's names with its own port
+        served += [f"https{origin.removeprefix('http')}" for origin in LOOPBACK_ORIGINS]
+        served += [f"https://{host}:{settings.port}" for host in _hosts(settings)]
+    return (*LOOPBACK_ORIGINS, *served, *(one for one in listed if one))
 
 
 def _is_metrics_open(settings: OrchestratorSettings) -> bool:

@@ -31,9 +31,10 @@ _DETAIL = (
     b'"detail":"no orchestrator leads at the moment; ask again","errors":[],"fields":{}}'
 )
 UNAVAILABLE = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nrefresh: 2\r\n"
     b"connection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(_DETAIL), _DETAIL)
 )
+"""With `refresh` a person's browser asks again by itself; programs read `retry-after`."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

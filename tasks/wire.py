@@ -222,6 +222,16 @@ class InvocationView(_Out):
     """Ids of what it waits for a person to answer; /v1/approvals has them whole."""
 
 
+class ArgumentsView(_Out):
+    """What one Invocation was called with."""
+
+    id: str
+    size_bytes: int
+    """Of their JSON text."""
+    arguments: dict[str, Any] | None
+    """None: they are longer than the caller wanted them."""
+
+
 class WaitView(_Out):
     """What a wait found. Every id asked for is in exactly one of the four."""
 

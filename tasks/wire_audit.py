@@ -70,3 +70,18 @@ class AuditReportView(BaseModel):
     checkpoints: int = Field(description="with a good signature")
     findings: list[AuditFindingView]
     unnamed: int = Field(description="findings beyond those listed")
+
+
+class AuditCheckView(BaseModel):
+    """How a look at every row stands: the one that began last, whoever asked for it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    is_running: bool
+    began_at: float | None = Field(
+        description="seconds since the epoch; null: nobody asked since this orchestrator leads"
+    )
+    ended_at: float | None
+    rows: int = Field(description="looked at so far")
+    report: AuditReportView | None = Field(description="what was found; null until it has ended")
+    error: str = Field(description="why it did not come to its end; empty where it did, or goes on")

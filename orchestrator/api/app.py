@@ -114,7 +114,7 @@ def create_app(
         *EnrolmentDoor(enrolments, certificates or NoCertificates()).operations(),
         *BlobDoor(blobs, settings.blob_limit_bytes).operations(),
         *FleetViews(fleet, pulse).operations(),
-        *DeadLetters(fleet).operations(),
+        *DeadLetters(fleet, clock or SystemClock()).operations(),
         *ApprovalDoor(approvals, clock or SystemClock()).operations(),
         *ScaleDoor(scaling, clock or SystemClock()).operations(),
         *SecretDoor(secrets).operations(),

@@ -5,19 +5,22 @@ Owns the form of both. A price that nobody knows is never shown as 0: requests w
 
 from __future__ import annotations
 
+from functools import partial
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Money
 from orchestrator.api.problems import InvalidBody
 from orchestrator.api.reply import Reply, model
+from orchestrator.api.sums import Sums
 from orchestrator.ledger.values import Cost, CostsBy, CostsQuery, SpendRow
 from tasks.clock import Clock
 from tasks.invocation import PROJECT_PATTERN
 from tasks.scopes import Scope
 from tasks.wire_costs import CostsView, CostView
 
-DAY_S = 86_400.0
+DAY_S, MINUTE_S = 86_400.0, 60.0
 DEFAULT_DAYS = 7
 FOR_EVER = 1e15
 """Past every time that is booked."""
@@ -41,6 +44,7 @@ class CostsDoor:
 
     def __init__(self, money: Money, clock: Clock) -> None:
         self._money, self._clock = money, clock
+        self._sums: Sums[CostsView] = Sums(clock)
 
     def operations(self) -> tuple[Operation, ...]:
         """Its declaration."""
@@ -59,16 +63,20 @@ class CostsDoor:
         if since >= until:
             raise InvalidBody([("until", f"must be later than since: {until:.0f} is not after {since:.0f}")])
         query = CostsQuery(asked.by, ask.principal.tenant, since, until, asked.project, asked.limit + 1)
+        # of a time that goes on until now the minutes count, not when in this second somebody asked
+        span = round((self._clock.wall_s() - since) / MINUTE_S) if asked.until is None else (since, until)
+        key = (asked.by, query.tenant, asked.project, asked.limit, span)
+        return model(await self._sums.of(key, partial(self._sum, asked, query)))
+
+    async def _sum(self, asked: CostsAsk, query: CostsQuery) -> CostsView:
         rows, total = await self._money.costs(query)
-        return model(
-            CostsView(
-                by=asked.by.value,
-                since=since,
-                until=asked.until,
-                rows=[_view(row) for row in rows[: asked.limit]],
-                total=_view(total),
-                is_cut=len(rows) > asked.limit,
-            )
+        return CostsView(
+            by=asked.by.value,
+            since=query.since,
+            until=asked.until,
+            rows=[_view(row) for row in rows[: asked.limit]],
+            total=_view(total),
+            is_cut=len(rows) > asked.limit,
         )
 
 

@@ -12,7 +12,9 @@ from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Graveyard
 from orchestrator.api.ports import Operations as Steering
 from orchestrator.api.reply import Reply, listing, model
+from orchestrator.api.sums import Sums
 from orchestrator.ledger.dead_values import DeadFilter
+from tasks.clock import Clock
 from tasks.errors import NotFound
 from tasks.invocation import FLEET_TENANT
 from tasks.pulse_wire import PulseView
@@ -131,9 +133,12 @@ class FleetViews:
         """GET /v1/queues."""
         return listing(await self._fleet.queues())
 
-    async def circuits(self, _ask: Ask) -> Reply:
-        """GET /v1/circuits."""
-        return listing(self._fleet.circuits())
+    async def circuits(self, ask: Ask) -> Reply:
+        """GET /v1/circuits. What the last failure said is for the fleet's own tenant: it was of somebody's call."""
+        seen = self._fleet.circuits()
+        if ask.principal.tenant != FLEET_TENANT:
+            seen = [one.model_copy(update={"error": ""}) for one in seen]
+        return listing(seen)
 
     async def backlog(self, ask: Ask) -> Reply:
         """GET /v1/backlog. Projects' names are for the fleet's own tenant; the numbers in all are for everybody."""
@@ -162,8 +167,10 @@ def _nothing_yet() -> PulseView:
 class DeadLetters:
     """What ended badly."""
 
-    def __init__(self, graveyard: Graveyard) -> None:
+    def __init__(self, graveyard: Graveyard, clock: Clock) -> None:
         self._graveyard = graveyard
+        self._counts: Sums[Reply] = Sums(clock)
+        self._answers = 0
 
     def operations(self) -> tuple[Operation, ...]:
         """Their declarations."""
@@ -195,12 +202,15 @@ class DeadLetters:
         return listing([views.dead_letter(letter) for letter in letters], cursor)
 
     async def count(self, ask: Ask) -> Reply:
-        """GET /v1/dead-letters:count."""
+        """GET /v1/dead-letters:count. What is answered here counts at once, new letters of many some seconds later."""
         query = ask.query(DeadCountQuery)
         where = DeadFilter(None, query.reason, query.tool, query.project, query.until)
-        return listing(
-            [DeadCountView(**asdict(one)) for one in await self._graveyard.dead_counts(ask.principal, where)]
-        )
+
+        async def make() -> Reply:
+            found = await self._graveyard.dead_counts(ask.principal, where)
+            return listing([DeadCountView(**asdict(one)) for one in found])
+
+        return await self._counts.of((ask.principal.tenant, where, self._answers), make)
 
     async def show(self, ask: Ask) -> Reply:
         """GET /v1/dead-letters/{id}."""
@@ -212,9 +222,11 @@ class DeadLetters:
     async def replay(self, ask: Ask) -> Reply:
         """POST /v1/dead-letters:replay."""
         again = await self._graveyard.replay_dead(ask.body(ReplayRequest).ids, ask.principal)
+        self._answers += 1
         return listing([views.invocation(one) for one in again], status=202)
 
     async def discard(self, ask: Ask) -> Reply:
         """POST /v1/dead-letters:discard."""
         count = await self._graveyard.discard_dead(ask.body(DiscardRequest).ids, ask.principal)
+        self._answers += 1
         return model(DiscardView(discarded=count))

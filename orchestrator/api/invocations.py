@@ -16,7 +16,7 @@ from orchestrator.ledger.values import Filter
 from tasks.clock import Clock
 from tasks.invocation import TERMINAL, Invocation, Lane, State
 from tasks.scopes import Scope
-from tasks.wire import BatchRequest, CallRequest, ExplainView, InvocationView, Page
+from tasks.wire import ArgumentsView, BatchRequest, CallRequest, ExplainView, InvocationView, Page
 
 KEY_MAX_CHARS = 255
 KEY_HEADER = (
@@ -30,6 +30,13 @@ class WaitQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     wait: float | None = Field(None, ge=0, le=3600, description="seconds to wait for the end; the server has a limit")
+
+
+class ArgumentsQuery(BaseModel):
+    """How long they may be."""
+
+    model_config = ConfigDict(extra="forbid")
+    max_bytes: int | None = Field(None, ge=0, description="longer ones are left out, and only their size is said")
 
 
 class ListQuery(BaseModel):
@@ -80,6 +87,9 @@ class Invocations:
                       "Its events so far, then live, until it ended", self.watch,
                       {200: Answer("server-sent events, each an EventView", media_type="text/event-stream")},
                       errors=(404,), headers=SEEN_HEADER),
+            Operation("GET", path + "/arguments", "arguments", Scope.INVOCATIONS_READ,
+                      "What it was called with", self.arguments,
+                      {200: Answer("the arguments", ArgumentsView)}, query=ArgumentsQuery, errors=(404,)),
             Operation("GET", path + "/why", "explain", Scope.INVOCATIONS_READ,
                       "Why it waits, or why it is where it is", self.explain,
                       {200: Answer("the reasons", ExplainView)}, errors=(404,)),
@@ -158,6 +168,11 @@ class Invocations:
         """GET /v1/invocations/{id}/why."""
         why = await self._calls.explain(ask.path["id"], ask.principal)
         return model(why.model_copy(update={"trace_url": self._settings.link_to(why.trace_id)}))
+
+    async def arguments(self, ask: Ask) -> Reply:
+        """GET /v1/invocations/{id}/arguments."""
+        text = await self._calls.arguments_json(ask.path["id"], ask.principal)
+        return Reply(views.arguments(ask.path["id"], text, ask.query(ArgumentsQuery).max_bytes))
 
     async def cancel(self, ask: Ask) -> Reply:
         """POST /v1/invocations/{id}/cancel."""

@@ -19,6 +19,8 @@ MEDIA_TYPE = b"application/problem+json"
 CHALLENGE = 'Bearer realm="mcpfleet"'
 RETRY_AFTER_S = 1
 """Seconds a caller is asked to wait where the error does not know better."""
+REFRESH = (b"refresh", b"2")
+"""A person's browser asks again by itself after so many seconds: it may be looking at a page of the console."""
 ERRORS_SHOWN_MAX = 20
 NOT_FIELDS = frozenset({"message", "places", "allowed", "__notes__"})
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -116,7 +118,8 @@ def _text(value: object) -> object:
 def _headers(error: FleetError, challenge: str) -> tuple[tuple[bytes, bytes], ...]:
     if error.http_status in BUSY:
         wait_s = getattr(error, "retry_after_s", None) or RETRY_AFTER_S
-        return ((b"retry-after", str(max(1, round(wait_s))).encode()),)
+        retry = (b"retry-after", str(max(1, round(wait_s))).encode())
+        return (retry, REFRESH) if isinstance(error, NotLeading) else (retry,)
     if isinstance(error, NotAllowed):
         return ((b"www-authenticate", challenge.encode()),)
     if isinstance(error, WrongMethod):

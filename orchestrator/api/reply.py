@@ -13,6 +13,8 @@ from starlette.types import Receive, Send
 
 Headers = tuple[tuple[bytes, bytes], ...]
 NO_CONTENT = 204
+TAKEN_WITHIN_S = 60.0
+"""A caller that does not take a part of a stream for so long has it broken off: it would hold its place for ever."""
 JSON_TYPE = b"application/json"
 _ALWAYS: Headers = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
@@ -55,7 +57,8 @@ class Stream:
             if not writing.done():
                 writing.cancel()
             await asyncio.gather(writing, leaving, return_exceptions=True)
-        if not writing.cancelled() and (error := writing.exception()) is not None:
+        error = None if writing.cancelled() else writing.exception()
+        if error is not None and not isinstance(error, TimeoutError):
             raise error
 
     async def _write(self, send: Send) -> None:
@@ -63,7 +66,8 @@ class Stream:
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         async with aclosing(self.chunks) as chunks:
             async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                async with asyncio.timeout(TAKEN_WITHIN_S):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -53,6 +53,14 @@ def invocation(
     )
 
 
+def arguments(invocation_id: str, text: str, max_bytes: int | None) -> bytes:
+    """`ArgumentsView` as JSON. They are embedded as they are, never parsed."""
+    size_bytes = len(text.encode())
+    is_shown = max_bytes is None or size_bytes <= max_bytes
+    shown = orjson.Fragment(text) if is_shown else None
+    return orjson.dumps({"id": invocation_id, "size_bytes": size_bytes, "arguments": shown})
+
+
 def attempt(value: Attempt) -> dict[str, object]:
     """`AttemptView` as a form."""
     error = None

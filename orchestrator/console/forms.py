@@ -7,7 +7,7 @@ form carries a token that only a page of this login has. Source: OWASP, Cross-Si
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from starlette.requests import Request
 
@@ -34,7 +34,9 @@ async def form_of(request: Request, is_token: Callable[[str], bool] | None = Non
         NotOurs: another page sent it, or nobody's.
     """
     origin = request.headers.get("origin")
-    if origin is None or origin.partition("://")[2].lower() != request.headers.get("host", "").lower():
+    scheme, _, place = (origin or "").partition("://")
+    is_lower = request.url.scheme == "https" and scheme != "https"  # of a page that anybody on the way could write
+    if not place or is_lower or place.lower() != request.headers.get("host", "").lower():
         raise NotOurs("This form did not come from a page of this console. Open the page again and repeat it there.")
     if not request.headers.get("content-type", "").startswith(FORM_TYPE):
         raise NotOurs("This is not a form of the console.")
@@ -52,7 +54,13 @@ def place_after(said: str) -> str:
         return PATH
     path = parts.path
     is_ours = path == PATH or path.startswith(f"{PATH}/")
-    if not is_ours or "\\" in said or "/.." in path or not said.isprintable() or path.startswith(f"{PATH}/log"):
+    if (
+        not is_ours
+        or "\\" in said
+        or "/.." in unquote(path)
+        or not said.isprintable()
+        or path.startswith(f"{PATH}/log")
+    ):
         return PATH
     return path + (f"?{parts.query}" if parts.query else "")
 

@@ -20,11 +20,14 @@ from orchestrator.console.live import OUT, STREAM_TYPE, Pulse, relay
 from orchestrator.console.page import Act, Page, Visit
 from orchestrator.console.render import HEADERS, Renderer
 from orchestrator.console.session import CREDENTIAL_CHARS_MAX, PATH, Session, Sessions
+from orchestrator.console.streams import Streams
 from tasks.clock import Clock
 from tasks.identity_wire import WhoAmIView
 
 NOTE_COOKIE, THEME_COOKIE = "mcpfleet_note", "mcpfleet_theme"
 THEMES = ("auto", "light", "dark")
+ASKING = frozenset({"GET", "HEAD"})
+"""Methods that change nothing; every other one needs a form of ours."""
 YEAR_S = 365 * 86_400
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -35,6 +38,7 @@ class Console:
     def __init__(self, pages: Sequence[Page], *, sessions: Sessions, pulse: Pulse, clock: Clock, version: str) -> None:
         self._pages, self._sessions, self._pulse, self._clock = tuple(pages), sessions, pulse, clock
         self._render = Renderer(version)
+        self._streams = Streams(HEADERS)
 
     def routes(self) -> list[BaseRoute]:
         """They guard themselves."""
@@ -74,7 +78,7 @@ class Console:
                     return self._render.page("bounce.html", {})
                 return self._to_login(request)
             try:
-                if request.method == "POST":
+                if request.method not in ASKING:
                     request.state.form = await form_of(request, partial(self._sessions.is_form_token, session))
                 answer = await handler(request, session)
             except NotOurs as error:
@@ -88,7 +92,17 @@ class Console:
         return endpoint
 
     def _session(self, request: Request) -> Session | None:
-        return self._sessions.find(request.cookies, is_tls=_is_tls(request))
+        return self._sessions.find(request.cookies, is_tls=self._is_tls(request))
+
+    def _is_tls(self, request: Request) -> bool:
+        """Whether the browser speaks TLS, with us or with a proxy that ends it.
+
+        Where that proxy's headers are not believed, the browser says it: in the Origin of its forms, and by a
+        `__Secure-` cookie, which it sends over TLS alone (RFC 6265bis, section 4.1.3.1). Who lies hurts nobody else:
+        a cookie that is for TLS alone does not come back.
+        """
+        said = request.headers.get("origin", "").startswith("https://")
+        return said or request.url.scheme == "https" or self._sessions.cookie(is_tls=True) in request.cookies
 
     def _kept_awake(self, request: Request, session: Session, answer: Response) -> Response:
         """What a person asks for keeps a login awake; what a page fetches by itself does not."""
@@ -100,7 +114,7 @@ class Console:
         return answer
 
     def _give(self, request: Request, answer: Response, session: Session) -> None:
-        is_tls = _is_tls(request)
+        is_tls = self._is_tls(request)
         answer.set_cookie(
             self._sessions.cookie(is_tls=is_tls),
             self._sessions.sealed(session),
@@ -124,8 +138,13 @@ class Console:
         return answer
 
     def _forget(self, request: Request, answer: Response) -> None:
-        is_tls = _is_tls(request)
+        is_tls = self._is_tls(request)
         answer.delete_cookie(self._sessions.cookie(is_tls=is_tls), PATH, secure=is_tls, httponly=True)
+
+    def _forget_note(self, request: Request, answer: Response) -> None:
+        """It was for this page, or for whoever is logged out: not for who comes next."""
+        if NOTE_COOKIE in request.cookies:
+            answer.delete_cookie(NOTE_COOKIE, PATH, secure=self._is_tls(request), httponly=True)
 
     # ------------------------------------------------------------ in and out
 
@@ -134,7 +153,7 @@ class Console:
 
     async def _login(self, request: Request) -> Response:
         target = place_after(request.query_params.get("next", ""))
-        if request.method == "GET":
+        if request.method in ASKING:
             return self._login_page(request, target)
         try:
             form = await form_of(request)
@@ -163,6 +182,7 @@ class Console:
         self._sessions.end(session)
         answer = RedirectResponse(f"{PATH}/login", 303, HEADERS)
         self._forget(request, answer)
+        self._forget_note(request, answer)
         return answer
 
     async def _theme(self, request: Request, _session: Session) -> Response:
@@ -170,7 +190,7 @@ class Console:
         answer = RedirectResponse(place_after(request.state.form.get("back", "")), 303, HEADERS)
         if wanted in THEMES:
             answer.set_cookie(
-                THEME_COOKIE, wanted, YEAR_S, path=PATH, httponly=True, samesite="strict", secure=_is_tls(request)
+                THEME_COOKIE, wanted, YEAR_S, path=PATH, httponly=True, samesite="strict", secure=self._is_tls(request)
             )
         return answer
 
@@ -185,39 +205,43 @@ class Console:
             page.template,
             {**values, "live": f"{request.url.path}/live" if page.is_live and not values.get("is_over") else ""},
         )
-        if NOTE_COOKIE in request.cookies:
-            answer.delete_cookie(NOTE_COOKIE, PATH, secure=_is_tls(request), httponly=True)
+        self._forget_note(request, answer)
         return answer
 
     async def _act(self, page: Page, act: Act, request: Request, session: Session) -> Response:
-        """GET asks, POST does."""
+        """GET asks, POST does. HEAD comes along with GET: it must not do anything either."""
         visit = await self._visit(request, session)
         if act.scope not in visit.me.scopes:
             raise Refused(403, "forbidden", f"{visit.me.id} may not do this: it needs the scope {act.scope}")
-        if request.method == "GET":
+        if request.method in ASKING:
             question = await act.ask(visit)
             values = self._frame(request, session, visit, question.title)
             return self._render.page("confirm.html", {**values, "question": question, "live": "", "page": page})
         done = await act.do(visit)
         answer = RedirectResponse(PATH + done.to, 303, HEADERS)
         note = self._sessions.note(done.sentence)
-        answer.set_cookie(NOTE_COOKIE, note, 60, path=PATH, httponly=True, samesite="strict", secure=_is_tls(request))
+        answer.set_cookie(
+            NOTE_COOKIE, note, 60, path=PATH, httponly=True, samesite="strict", secure=self._is_tls(request)
+        )
         return answer
 
     async def _live(self, page: Page, request: Request, session: Session) -> Response:
         api = self._inside(request, session)
-        await api.get("/v1/whoami", WhoAmIView)
+        whose = _whose(await api.get("/v1/whoami", WhoAmIView))
+        self._streams.admit(whose)
         news = None if page.feed is None else api.stream(page.feed.format(**request.path_params))
         is_good = partial(self._is_good, api, session)
-        return StreamingResponse(self._pulse.stream(is_good, news), 200, HEADERS, STREAM_TYPE)
+        return self._streams.answer(whose, self._pulse.stream(is_good, news))
 
     async def _events(self, page: Page, request: Request, session: Session) -> Response:
         """The feed itself. What may not be seen is refused before the stream begins."""
         api, path = self._inside(request, session), (page.feed or "").format(**request.path_params)
+        whose = _whose(await api.get("/v1/whoami", WhoAmIView))
+        self._streams.admit(whose)
         source = api.stream(path, last_seen=request.headers.get("last-event-id", ""))
         first = await anext(source)
         is_good = partial(self._is_good, api, session)
-        return StreamingResponse(relay(first, source, is_good), 200, HEADERS, STREAM_TYPE)
+        return self._streams.answer(whose, relay(first, source, is_good))
 
     async def _is_good(self, api: Inside, session: Session) -> bool:
         """Whether a stream may go on: the credential is good, and nobody logged out."""
@@ -242,6 +266,7 @@ class Console:
             path=request.path_params,
             query=query,
             form=getattr(request.state, "form", {}),
+            is_part="hx-request" in request.headers,
         )
 
     def _inside(self, request: Request, session: Session) -> Inside:
@@ -302,10 +327,10 @@ def _why_not_in(refused: Refused) -> str:
     return f"{refused.detail[:1].upper()}{refused.detail[1:]}."
 
 
+def _whose(me: WhoAmIView) -> str:
+    return f"{me.tenant}/{me.id}"
+
+
 def _theme_of(request: Request) -> str:
     said = request.cookies.get(THEME_COOKIE, "")
     return said if said in THEMES else THEMES[0]
-
-
-def _is_tls(request: Request) -> bool:
-    return request.url.scheme == "https"

@@ -16,6 +16,9 @@ TICK_EVERY_S = 1.0
 """At most so often."""
 ANYWAY_EVERY_S = 5.0
 """At least so often."""
+PAGES_A_SECOND = 10
+"""Open pages that are told at that pace. More are told less often, in proportion: each telling has its page fetched
+again, 3 to 20 ms of the event loop, which the leader's lease needs."""
 STREAM_TYPE = "text/event-stream"
 TICK, OUT = b"event: tick\ndata: 1\n\n", b"event: out\ndata: 1\n\n"
 RETRY = b"retry: 2000\n\n"
@@ -27,6 +30,7 @@ class Pulse:
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Event] = set()
+        self._open = 0
         self._over = asyncio.Event()
 
     def end(self) -> None:
@@ -52,6 +56,7 @@ class Pulse:
         listening = asyncio.create_task(_wake(news, happened, progress)) if news is not None else None
         if listening is None:
             self._waiting.add(happened)
+        self._open += 1
         try:
             yield RETRY
             while await is_good():
@@ -62,14 +67,19 @@ class Pulse:
                     return
             yield OUT
         finally:
+            self._open -= 1
             self._waiting.discard(happened)
             if listening is not None:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
 
+    def pace_s(self) -> float:
+        """Seconds between two tellings of one page, at least."""
+        return TICK_EVERY_S * max(1.0, self._open / PAGES_A_SECOND)
+
     async def _is_over(self, happened: asyncio.Event) -> bool:
         """Wait until something happened, but not at once, and not for ever."""
-        await _within(TICK_EVERY_S, self._over)
+        await _within(self.pace_s(), self._over)
         if not self._over.is_set():
             await _within(ANYWAY_EVERY_S - TICK_EVERY_S, happened, self._over)
         happened.clear()

@@ -28,6 +28,8 @@ class Visit:
     query: Mapping[str, Sequence[str]] = field(default_factory=dict)
     form: Mapping[str, str] = field(default_factory=dict)
     """Of an act that was confirmed."""
+    is_part: bool = False
+    """Only what changes is fetched again: what a page has marked `data-still` is there already."""
 
     def may(self, scope: Scope) -> bool:
         """Whether the API would let this person. It decides anyway: this is for what is not to be offered."""

@@ -27,6 +27,9 @@ RENEW_EVERY_S = 60.0
 """A cookie is not written anew with every page."""
 ENDED_MAX = 10_000
 """Sessions that were logged out and whose cookie somebody may have kept: about 2 MB."""
+LASTS_S = 7 * 86_400.0
+"""A login ends after so long, however busy: a stolen cookie must not be kept awake for ever.
+Source: OWASP Session Management Cheat Sheet, absolute timeout."""
 PATH = "/console"
 
 
@@ -38,6 +41,7 @@ class Session:
     credential: str = field(repr=False)
     seen_at: float
     """Seconds since the epoch: when its person last did something."""
+    begun_at: float
 
 
 class Sessions:
@@ -54,7 +58,8 @@ class Sessions:
 
     def begin(self, credential: str) -> Session:
         """A new login."""
-        return Session(secrets.token_urlsafe(16), credential, self._clock.wall_s())
+        now_s = self._clock.wall_s()
+        return Session(secrets.token_urlsafe(16), credential, now_s, now_s)
 
     def find(self, cookies: dict[str, str], *, is_tls: bool) -> Session | None:
         """The login of a request; None without one, and for one that is over."""
@@ -64,8 +69,9 @@ class Sessions:
         return found
 
     def is_idle(self, session: Session) -> bool:
-        """Nobody did anything for too long."""
-        return self._clock.wall_s() - session.seen_at > self._idle_s
+        """Nobody did anything for too long, or it began too long ago."""
+        now_s = self._clock.wall_s()
+        return now_s - session.seen_at > self._idle_s or now_s - session.begun_at > LASTS_S
 
     def seen(self, session: Session) -> Session | None:
         """The same, kept awake; None where its cookie says so well enough."""
@@ -88,7 +94,7 @@ class Sessions:
 
     def sealed(self, session: Session) -> str:
         """The cookie's value."""
-        form = {"i": session.id, "c": session.credential, "s": session.seen_at}
+        form = {"i": session.id, "c": session.credential, "s": session.seen_at, "b": session.begun_at}
         return _text(self._box.seal(orjson.dumps(form)))
 
     def form_token(self, session: Session) -> str:
@@ -117,7 +123,7 @@ class Sessions:
             form = orjson.loads(self._box.open(_bytes(value)))
         except NotSealedForUs:
             return None
-        return Session(form["i"], form["c"], form["s"])
+        return Session(form["i"], form["c"], form["s"], form.get("b", form["s"]))
 
 
 def _text(sealed: bytes) -> str:

@@ -17,6 +17,8 @@ from tasks.node import NodeState
 GOOD, CALM, BUSY, WARN, BAD = "good", "calm", "busy", "warn", "bad"
 """What a word means, for its colour and its sign; the word itself is always there."""
 SHOWN_CHARS = 20_000
+LAST_S = 253_402_300_799.0
+"""9999-12-31 23:59:59 UTC."""
 CENTS_FROM = 0.1
 """Less is shown with a hundredth of a cent: machines' prices have those."""
 TONES: Mapping[str, str] = {
@@ -50,19 +52,24 @@ def sign(tone_word: str) -> str:
     return SIGNS[tone_word]
 
 
+def _date(at: float) -> datetime:
+    """Callers choose some of these times: one past the calendar is its end, and no error."""
+    return datetime.fromtimestamp(min(max(at, 0.0), LAST_S), UTC)
+
+
 def utc(at: float | None) -> str:
     """`2026-11-22 14:05:09 UTC`."""
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return "" if at is None else _date(at).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def clock(at: float | None) -> str:
     """`14:05:09.123`, in UTC."""
-    return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S.%f")[:-3]
+    return "" if at is None else _date(at).strftime("%H:%M:%S.%f")[:-3]
 
 
 def iso(at: float) -> str:
     """For `<time datetime>`."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return _date(at).isoformat(timespec="milliseconds")
 
 
 def since(at: float | None, now_s: float) -> Markup:

@@ -59,7 +59,7 @@ def sign(tx: Tx, signed: CheckpointRow, forget_up_to: int) -> None:
 def ascending(connection: Connection, after: int, limit: int, where: AuditFilter | None = None) -> list[AuditRow]:
     """A page in the order of writing, after that number."""
     query = _ALL.where(_A.seq > after, *_conditions(where or AuditFilter())).order_by(_A.seq).limit(limit)
-    return [AuditRow(**row) for row in connection.execute(query).mappings()]
+    return [AuditRow(*row) for row in connection.execute(query)]
 
 
 def checkpoints(connection: Connection) -> list[CheckpointRow]:

@@ -31,6 +31,7 @@ def app_of(
     oauth: OAuthClients | None = None,
     extra_routes: Sequence[BaseRoute] = (),
     doors: Verifier | None = None,
+    settings: ApiSettings | None = None,
 ) -> Starlette:
     """With the two tokens of a fleet, its API keys and their sessions.
 
@@ -50,7 +51,7 @@ def app_of(
         core.desk,
         core.stores.blobs,
         doors or Authenticators([core.keys, challenges, own]),
-        ApiSettings(),
+        settings or ApiSettings(),
         enrolments=core.enroller,
         scaling=scale_views(clock),
         money=core.stores.ledger,

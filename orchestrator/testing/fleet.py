@@ -87,6 +87,10 @@ class FakeFleet:
         """CallToolResult text."""
         return None if invocation.outcome is None else invocation.outcome.result_json
 
+    async def arguments_json(self, invocation_id: str, principal: Principal) -> str:
+        """JSON text."""
+        return self._rows.get(invocation_id, principal).invocation.call.arguments_json
+
     async def cancel(self, invocation_id: str, principal: Principal) -> Invocation:
         """End it. Ended ones stay as they are."""
         row = self._rows.get(invocation_id, principal)

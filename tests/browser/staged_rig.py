@@ -92,6 +92,14 @@ class Stage:
             said = Progressed(run.invocation, run.fence, number, None, line, self.it.story.clock.wall_s())
             self.it.story.core.happenings.tell(said)
 
+    async def bad(self, tool: str, project: str, error: ErrorInfo = LETTERS[1][2]) -> str:
+        """One more call that ended badly; its id."""
+        made = await self.it.call(tool, project=project)
+        delivery = next(one for one in await self.it.story.release() if one.invocation == made)
+        node = (await self.it.story.get(made)).attempts[-1].node
+        await self.it.story.finish(node or "desk-1", delivery, Outcome("failed", error=error))
+        return made
+
     async def asks(self, approval: str = "0199f2a4-7c51-7d0e-b6aa-2f0c5c1d9e11") -> Question:
         """The first run asks for a push."""
         run, now = self.runs[0], self.it.story.clock.wall_s()

@@ -7,6 +7,9 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from orchestrator.testing.protocol import TOOLS
+from tasks.node import LeaveRequest
+from tasks.outcome import ErrorInfo, Failure
 from tests.browser.browser_rig import Desk
 from tests.browser.staged_rig import COMMAND, SAID, Stage
 
@@ -45,6 +48,7 @@ def test_finding_who_cancelled_a_call(desk: Desk) -> None:
     expect(desk.page.locator("tbody tr")).to_contain_text("operator")
     expect(desk.page.locator("tbody tr")).to_contain_text("127.0.0.1")
     desk.page.get_by_role("link", name="Verify the log").click()
+    desk.page.get_by_role("button", name="Look").click()
     expect(desk.page.get_by_role("heading", level=1)).to_have_text("The audit log is sound")
 
 
@@ -122,20 +126,72 @@ def test_holding_a_pool_at_a_size_until_it_expires(staged_desk: Desk) -> None:
     expect(staged_desk.page.get_by_role("alert")).to_contain_text("no number of machines")
 
 
-def test_money_circuits_and_objectives_are_a_look_away(staged_desk: Desk) -> None:
-    """What a project spent by day, what was without a price, which server is passed by, what of the budget is left."""
+def test_draining_a_node(staged_desk: Desk, stage: Stage) -> None:
+    """What follows is said first; it shows that it drains, and is off the map once it has left."""
+    node = stage.do(stage.it.story.join("desk-3", tools=TOOLS, slots=2, pool="builders"))
+    staged_desk.go("/fleet")
+    staged_desk.page.locator("#drain-desk-3").click()
+    expect(staged_desk.page.locator(".confirm")).to_contain_text("hands back what it has not started")
+    staged_desk.page.get_by_role("button", name="Drain").click()
+    expect(staged_desk.page.get_by_role("status").first).to_contain_text("desk-3 is draining")
+    row = staged_desk.page.locator("#node-desk-3")
+    expect(row).to_contain_text("draining")
+    stage.do(stage.it.story.core.desk.leave("desk-3", LeaveRequest(incarnation=node.incarnation)))
+    expect(row).to_have_count(0)
+
+
+def test_discarding_the_dead_letters_of_one_reason(staged_desk: Desk, stage: Stage) -> None:
+    """Chosen by a filter, counted before the question is answered; the others stay."""
+    stage.do(stage.bad("files.read", "museum"))
+    staged_desk.go("/dead-letters")
+    staged_desk.page.get_by_label("Project").fill("museum")
+    staged_desk.page.get_by_role("button", name="Filter").click()
+    expect(staged_desk.page.locator("tbody tr")).to_have_count(1)
+    staged_desk.page.get_by_role("link", name="Discard 1 letter…").click()
+    expect(staged_desk.page.get_by_role("heading", name="Discard 1 dead letter?")).to_be_visible()
+    expect(staged_desk.page.locator(".confirm")).to_contain_text("With project museum")
+    staged_desk.shot("discard")
+    staged_desk.page.get_by_role("button", name="Discard 1").click()
+    expect(staged_desk.page.get_by_role("status").first).to_contain_text("1 dead letter discarded")
+    left = {one["project"] for one in staged_desk.api("GET", "/v1/dead-letters")["items"]}
+    assert "museum" not in left
+    assert "shop" in left
+
+
+def test_seeing_which_server_is_passed_by(staged_desk: Desk) -> None:
+    """From the first page to the circuit: since when, after which failure, and when it is tried again."""
+    staged_desk.go("")
+    staged_desk.page.locator(".matters").get_by_role("link", name=re.compile("server git on desk-2")).click()
+    expect(staged_desk.page.locator("#node-desk-2")).to_contain_text("git")
+    staged_desk.page.get_by_role("navigation", name="Pages").get_by_role("link", name="Circuit breakers").click()
+    row = staged_desk.page.locator("#circuit-desk-2-git-results")
+    expect(row).to_contain_text("open")
+    expect(row).to_contain_text("exit status 139")
+    staged_desk.shot("circuits")
+
+
+def test_seeing_what_a_project_costs(staged_desk: Desk) -> None:
+    """What it spent by day, and what was without a price."""
     staged_desk.go("/cost")
     expect(staged_desk.page.locator(".note")).to_contain_text("37 requests are not in these sums")
     staged_desk.shot("cost")
     staged_desk.page.get_by_role("row").filter(has_text="shop").get_by_role("link").click()
     expect(staged_desk.page.locator(".lead")).to_have_text("Of project shop.")
-    staged_desk.go("/circuits")
-    row = staged_desk.page.locator("#circuit-desk-2-git-results")
-    expect(row).to_contain_text("open")
-    expect(row).to_contain_text("exit status 139")
-    staged_desk.shot("circuits")
+    expect(staged_desk.page.locator("tbody tr")).to_have_count(1)
+
+
+def test_seeing_which_objective_burns(staged_desk: Desk, stage: Stage) -> None:
+    """Which promise is missed, how much of its error budget is gone, and how fast it goes now."""
+    ours = ErrorInfo("node_error", "the node's disk is full", Failure.PERMANENT)
+    call = stage.do(stage.bad("files.read", "museum", ours))
+    staged_desk.api("POST", "/v1/dead-letters:discard", json={"ids": [call]})
     staged_desk.go("/objectives")
-    expect(staged_desk.page.locator("#objective-availability")).to_contain_text("99.9 %")
+    expect(staged_desk.page.locator(".lead")).to_contain_text("1 of 4 missed")
+    missed = staged_desk.page.locator("article").filter(has_text="missed")
+    expect(missed).to_have_attribute("id", "objective-availability")
+    expect(missed).to_contain_text("1 bad of")
+    expect(missed).to_contain_text("overspent")
+    expect(missed).to_contain_text("burns at")
     staged_desk.shot("objectives")
 
 

@@ -67,7 +67,7 @@ def test_seeing_why_a_call_waits_and_letting_it_go(desk: Desk) -> None:
     desk.shot("call-succeeded")
 
 
-def test_draining_and_taking_back_a_node(desk: Desk) -> None:
+def test_cordoning_and_taking_back_a_node(desk: Desk) -> None:
     """A page that says what follows, and the state on the map, without reloading."""
     for number in range(7):
         desk.call("probe.sleep", {"seconds": 20}, idempotency_key=f"load-{number}")
@@ -85,6 +85,22 @@ def test_draining_and_taking_back_a_node(desk: Desk) -> None:
     expect(row).to_contain_text("cordoned")
     desk.api("POST", "/v1/nodes/general-1/state", json={"state": "active"})
     expect(row).to_contain_text("active")
+
+
+def test_reading_what_a_call_was_given_and_where_its_log_lines_are(desk: Desk) -> None:
+    """Its arguments as they were sent, its trace, and the command that finds its lines; they stay while it goes on."""
+    call = held(desk, seconds=LONG_S, project="ledger")
+    given = desk.page.locator("#arguments")
+    expect(given).to_contain_text("seconds")
+    expect(given).to_contain_text("600")
+    trace = desk.api("GET", f"/v1/invocations/{call}")["trace_id"]
+    facts = desk.page.locator("section").filter(has=desk.page.get_by_role("heading", name="Trace and logs")).last
+    expect(facts).to_contain_text(trace)
+    expect(facts).to_contain_text(f"mcpfleet logs {call}")
+    desk.api("POST", f"/v1/invocations/{call}/cancel")
+    expect(desk.page.locator(".verdict")).to_contain_text("cancelled")
+    expect(given).to_contain_text("600")
+    desk.shot("call-arguments")
 
 
 def test_filtering_by_project(desk: Desk) -> None:
@@ -151,3 +167,24 @@ def test_a_revoked_key_is_shown_the_door(desk: Desk) -> None:
     desk.page.get_by_role("button", name="Log in").click()
     expect(desk.page.get_by_role("alert")).to_contain_text("Nobody knows this key")
     desk.shot("login")
+
+
+def test_a_page_comes_back_by_itself_when_another_replica_leads(desk: Desk) -> None:
+    """While nobody leads, an open page says so and goes on; one that was asked for then loads itself again."""
+    nobody = {"content-type": "application/problem+json", "retry-after": "1", "refresh": "2"}
+    desk.expects("503")
+    desk.go("/calls")
+    word = desk.page.locator("#pulse")
+    expect(word).to_have_attribute("data-state", "on")
+    desk.context.route("**/console/**", lambda route: route.fulfill(status=503, headers=nobody, body="{}"))
+    word.click()  # held, and let go: it asks for its stream anew
+    word.click()
+    expect(word).to_contain_text("Reconnecting")
+    other = desk.context.new_page()
+    other.goto(f"{desk.url}/console/fleet")
+    expect(other.locator("body")).to_contain_text("{}")
+    desk.context.unroute("**/console/**")
+    expect(other.get_by_role("heading", level=1)).to_have_text("Fleet")
+    expect(word).to_have_attribute("data-state", "on")
+    call = desk.call("probe.echo", {"a": 5}, wait_s=30)
+    expect(desk.page.locator(f"#call-{call}")).to_be_visible()

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
+from orchestrator.api.settings import ApiSettings
 from orchestrator.console.frame import Console
 from orchestrator.console.live import Pulse
 from orchestrator.console.pages import PAGES
@@ -123,8 +124,10 @@ class Field:
 
 
 @asynccontextmanager
-async def opened(folder: Path, clock: FakeClock, **settings: Any) -> AsyncIterator[Field]:
-    """A leader on the ledger of this folder, with the console."""
+async def opened(
+    folder: Path, clock: FakeClock, api: ApiSettings | None = None, **settings: Any
+) -> AsyncIterator[Field]:
+    """A leader on the ledger of this folder, with the console; `api` as its HTTP doors are set up."""
     story = await Story.begin(folder, clock, **settings)
     core, pulse = story.core, Pulse()
     core.happenings.listen(pulse.beat)
@@ -132,7 +135,7 @@ async def opened(folder: Path, clock: FakeClock, **settings: Any) -> AsyncIterat
     console = Console(PAGES, sessions=sessions, pulse=pulse, clock=clock, version="1.2.3")
     own = Tokens(static(OPERATOR, "the-join-token"), node_of=core.desk.node_of, enrolled=core.enroller.principal)
     doors = Watched(Authenticators([core.keys, own]), lockout=Lockout(), audit=core.audit, clock=clock)
-    it = Field(story, app_of(core, OPERATOR, extra_routes=console.routes(), doors=doors), pulse)
+    it = Field(story, app_of(core, OPERATOR, extra_routes=console.routes(), doors=doors, settings=api), pulse)
     try:
         yield it
     finally:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.api.edges import EdgeRules
+from orchestrator.api.settings import ApiSettings
 from orchestrator.console import live
+from orchestrator.console.session import LASTS_S
 from tasks.testing.clock import FakeClock
 from tests.contract.console_rig import BASE, IDLE_S, OPERATOR, Browser, Field, opened
 
@@ -47,18 +50,56 @@ async def test_a_key_opens_the_console_and_its_cookie_shows_nothing(it: Field) -
     assert key not in page.text
 
 
-async def test_under_tls_the_cookie_is_for_tls_alone(it: Field) -> None:
-    """A cookie that a plain request could carry could be read on the way."""
-    browser = it.browser(base="https://fleet.example.com")
-    browser.http.headers["Origin"] = "https://fleet.example.com"
-    answer = await browser.http.post("/console/login", data={"credential": OPERATOR})
-    assert answer.status_code == 403, "an origin that nobody allowed is refused at the edge"
-    browser = it.browser(base="https://127.0.0.1:8700")
-    answer = await browser.http.post(
-        "/console/login", data={"credential": OPERATOR}, headers={"Origin": "http://127.0.0.1:8700"}
-    )
-    assert "; Secure" in answer.headers["set-cookie"]
-    assert answer.headers["set-cookie"].startswith("__Secure-")
+@pytest.mark.parametrize("scheme", ["https", "http"])
+async def test_under_tls_the_cookie_is_for_tls_alone(
+    tmp_path: Path, clock: FakeClock, sqlite_template: Path, scheme: str
+) -> None:
+    """A cookie that a plain request could carry could be read on the way.
+
+    Also behind a proxy that ends TLS and whose headers are not believed: there the browser's own Origin says how it
+    came, and its cookie's name does from then on.
+    """
+    shutil.copy(sqlite_template, tmp_path / "ledger.db")
+    served = "https://fleet.example.com"
+    async with opened(tmp_path, clock, ApiSettings(edges=EdgeRules(origins=(served,)))) as it:
+        browser = it.browser(base=f"{scheme}://fleet.example.com")
+        answer = await browser.http.post("/console/login", data={"credential": OPERATOR}, headers={"Origin": served})
+        assert answer.status_code == 303
+        said = answer.headers["set-cookie"]
+        assert "; Secure" in said
+        assert said.startswith("__Secure-")
+        kept = {"Cookie": said.partition(";")[0]}
+        assert "<h1>Overview" in (await browser.http.get("/console", headers=kept)).text
+        clock.advance(120.0)
+        renewed = (await browser.http.get("/console", headers=kept)).headers["set-cookie"]
+        assert renewed.startswith("__Secure-")
+        assert "; Secure" in renewed
+
+
+async def test_a_form_of_a_plain_page_does_nothing_where_the_console_has_tls(
+    tmp_path: Path, clock: FakeClock, sqlite_template: Path
+) -> None:
+    """Whoever sits on the way writes plain pages of any name, also of ours."""
+    shutil.copy(sqlite_template, tmp_path / "ledger.db")
+    both = ("https://fleet.example.com", "http://fleet.example.com")
+    async with opened(tmp_path, clock, ApiSettings(edges=EdgeRules(origins=both))) as it:
+        browser = it.browser(base=both[0])
+        for origin, status in zip(both, (303, 403), strict=True):
+            form = {"credential": OPERATOR}
+            answer = await browser.http.post("/console/login", data=form, headers={"Origin": origin})
+            assert answer.status_code == status
+
+
+async def test_a_login_ends_in_the_end(it: Field, clock: FakeClock) -> None:
+    """However busy: a copy of its cookie must not be kept awake for ever."""
+    browser = await it.person("operator")
+    for _ in range(int(LASTS_S / (IDLE_S * 0.9)) + 1):
+        clock.advance(IDLE_S * 0.9)
+        last = await browser.get("/fleet")
+        if last.status_code != 200:
+            break
+    assert last.status_code == 303
+    assert clock.wall_s() > LASTS_S
 
 
 async def test_a_wrong_key_is_refused_and_guessing_is_slowed_down(it: Field) -> None:
@@ -255,3 +296,15 @@ async def test_an_open_stream_ends_with_its_key(it: Field, monkeypatch: pytest.M
         assert answer.text.endswith("event: out\ndata: 1\n\n")
         assert call not in answer.text
     assert (await it.browser().get("/fleet/live")).status_code == 303
+
+
+@pytest.mark.parametrize("path", ["/fleet/a1/drain", "/queues/pool/east/pause"])
+async def test_asking_for_the_head_of_a_question_does_nothing(it: Field, path: str) -> None:
+    """HEAD comes along with GET, carries no form, and a page of a neighbouring port may send it with the cookie."""
+    browser = await it.person("operator")
+    answer = await browser.http.head(f"/console{path}")
+    assert answer.status_code == 200
+    nodes = (await it.api("GET", "/v1/nodes")).json()["items"]
+    assert [node["state"] for node in nodes] == ["active"]
+    pools = (await it.api("GET", "/v1/pools")).json()["items"]
+    assert not any(pool["is_paused"] for pool in pools)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from orchestrator.api.settings import ApiSettings
 from orchestrator.console.pages import PAGES
+from orchestrator.testing.secrets import new_ring
 from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.testing.clock import FakeClock
 from tests.contract.console_rig import OPERATOR, ROLES, Field, opened
@@ -115,6 +119,22 @@ async def test_words_of_others_are_shown_and_never_run(it: Field) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}" in (await person.get(f"/calls/{call}")).text
 
 
+async def test_what_a_node_says_of_itself_is_shown_and_never_run(it: Field) -> None:
+    """Its notes, what is not well there and its version: a node is somebody else's machine."""
+    await it.story.join("b1", slots=2)
+    member = it.story.core.roster.get("b1")
+    said = {"files": HOSTILE, HOSTILE: "x"}
+    slots = {**member.offer.slots, "agents": 2}
+    changed = {"notes": said, "unhealthy": said, "version": HOSTILE, "slots": slots}
+    member.offer = member.offer.model_copy(update=changed)
+    person = await it.person("admin")
+    for path in ("", "/fleet", "/circuits", "/agents"):
+        page = (await person.get(path)).text
+        assert "<script>alert" not in page, path
+        assert "alert(1)&lt;/script&gt;49" not in page, path
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}" in (await person.get("/agents")).text
+
+
 async def test_a_calls_life_is_told_in_order(it: Field) -> None:
     """Accepted, released, started, ended, with its reasons, its error and what may be done."""
     call = await failed(it, "the disk is full", project="shop")
@@ -123,6 +143,75 @@ async def test_a_calls_life_is_told_in_order(it: Field) -> None:
     assert places == sorted(places)
     assert f"/calls/{call}/retry" in page
     assert f"/calls/{call}/cancel" not in page
+
+
+async def test_a_call_shows_what_it_was_called_with(it: Field) -> None:
+    """Each argument as text; what could deceive a reader is escaped; fetched once, for they do not change."""
+    hostile = {"sql": f"select 1 -- \u202e{HOSTILE}", HOSTILE: {"deep": [1, None]}}
+    call = await it.call(arguments=hostile)
+    person = await it.person("developer")
+    page = (await person.get(f"/calls/{call}")).text
+    assert "<script>alert" not in page
+    assert "alert(1)&lt;/script&gt;49" not in page
+    assert "\u202e" not in page
+    assert "select 1 -- " in page
+    assert "&#34;deep&#34;" in page
+    part = (await person.get(f"/calls/{call}", **{"HX-Request": "true"})).text
+    assert "select 1" not in part
+    assert 'id="arguments"' in part
+    assert "It has none." in (await person.get(f"/calls/{await it.call()}")).text
+
+
+async def test_arguments_that_are_too_long_for_a_page_are_named_and_not_shown(it: Field) -> None:
+    """They are in the blob store, and the page says how to get them."""
+    call = await it.call(arguments={"text": "canary " * 20_000})
+    page = (await (await it.person("developer")).get(f"/calls/{call}")).text
+    assert "canary" not in page
+    assert f"/v1/invocations/{call}/arguments" in page
+    whole = (await it.api("GET", f"/v1/invocations/{call}/arguments")).json()
+    assert whole["arguments"]["text"].startswith("canary ")
+    assert whole["size_bytes"] > 140_000
+    cut = (await it.api("GET", f"/v1/invocations/{call}/arguments?max_bytes=1000")).json()
+    assert (cut["arguments"], cut["size_bytes"]) == (None, whole["size_bytes"])
+
+
+async def test_sealed_arguments_are_opened_for_who_may_read_them(
+    tmp_path: Path, clock: FakeClock, sqlite_template: Path
+) -> None:
+    """In the database they are not to be read; a page whose arguments do not open is shown without them."""
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    shutil.copy(sqlite_template, folder / "ledger.db")
+    async with opened(folder, clock, keys=new_ring("k1")) as sealed:
+        await sealed.story.join("a1")
+        call = await sealed.call(arguments={"city": "canary-town"})
+        assert b"canary-town" not in b"".join(one.read_bytes() for one in folder.glob("ledger.db*"))
+        person = await sealed.person("developer")
+        assert "canary-town" in (await person.get(f"/calls/{call}")).text
+        sealed.story.core.stores.ledger.with_keys(new_ring("k2"), seals=True)  # type: ignore[attr-defined]
+        page = await person.get(f"/calls/{call}")
+        assert (page.status_code, "cannot be opened" in page.text) == (200, True)
+
+
+async def test_a_call_names_its_trace_and_where_its_log_lines_are(
+    tmp_path: Path, clock: FakeClock, sqlite_template: Path
+) -> None:
+    """A link where the fleet knows of a place for traces, the bare id where not; and the command that finds lines."""
+    folder = tmp_path / "traced"
+    folder.mkdir()
+    shutil.copy(sqlite_template, folder / "ledger.db")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    for url, shown in (
+        ("", f">{trace}<"),
+        ("https://tempo.example/t/{trace_id}", f'"https://tempo.example/t/{trace}"'),
+    ):
+        async with opened(folder, clock, ApiSettings(trace_url=url)) as field:
+            await field.story.join("a1")
+            call = await field.call(trace_id=trace)
+            page = (await (await field.person("developer")).get(f"/calls/{call}")).text
+            assert shown in page
+            assert ("tempo.example" in page) is bool(url)
+            assert f"mcpfleet logs {call}" in page
 
 
 async def test_why_a_call_waits_is_said_on_three_pages(it: Field) -> None:
@@ -210,3 +299,38 @@ async def test_a_page_is_whole_or_its_live_part_alone(it: Field) -> None:
     assert "<nav" not in part
     assert "<html" not in part
     assert 'id="node-a1"' in part
+
+
+async def test_what_the_first_page_leads_to_is_there(it: Field) -> None:
+    """Its numbers and sentences are links, each to a page that answers."""
+    call = await failed(it)
+    await it.call(project="shop")
+    operator = await it.person("operator")
+    await operator.submit("/fleet/a1/cordon")
+    home = (await operator.get("")).text.partition("<main")[2]
+    links = {html.unescape(one) for one in re.findall(r'href="/console([^"]*)"', home)}
+    assert {"/dead-letters", "/autoscaler", "/cost", "/fleet", f"/calls/{call}"} <= links
+    for path in links:
+        assert (await operator.get(path)).status_code == 200, path
+
+
+@pytest.mark.parametrize("path", ["/cost?since=99999999d", "/audit?since=99999999d", "/dead-letters?until=1e308"])
+async def test_a_time_beyond_all_calendars_is_refused_with_a_sentence(it: Field, path: str) -> None:
+    """Whoever writes an address by hand gets an answer, and no error of ours."""
+    auditor = await it.person("auditor")
+    assert (await auditor.get(path)).status_code in {200, 422}
+
+
+async def test_a_size_that_no_fleet_has_is_no_size(it: Field) -> None:
+    """Thousands of digits are no number that is worth reading."""
+    operator = await it.person("operator")
+    await operator.get("/autoscaler/builders/hold")
+    for target in ("9" * 5000, "²", "٣"):
+        refused = await operator.post("/autoscaler/builders/hold", {"target": target, "for": "1h"})
+        assert (refused.status_code, "no number of machines" in refused.text) == (422, True)
+
+
+async def test_a_call_with_an_end_beyond_all_calendars_has_its_page(it: Field) -> None:
+    """Callers choose deadlines."""
+    call = await it.call(expires_at=9e15)
+    assert (await (await it.person("operator")).get(f"/calls/{call}")).status_code == 200

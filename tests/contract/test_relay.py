@@ -104,6 +104,7 @@ async def test_who_waits_too_long_is_told(door: Door) -> None:
     assert said == module.UNAVAILABLE
     assert said.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1" in said
+    assert b"refresh: 2" in said, "else a person in a browser is left with this"
     assert b'"code":"not_leading"' in said
 
 

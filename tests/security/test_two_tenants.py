@@ -14,9 +14,11 @@ import orjson
 import pytest
 
 from orchestrator.testing.front import TASKS, modern
+from orchestrator.testing.protocol import UNSAFE
 from tasks.approval import digest
+from tasks.outcome import ErrorInfo, Failure, Outcome
 from tasks.testing.clock import FakeClock
-from tests.security.two_tenants_rig import CANARY, OURS, QUESTION, RIVAL, ROLES, TEXT, Field, opened
+from tests.security.two_tenants_rig import CANARY, OPERATOR, OURS, QUESTION, RIVAL, ROLES, TEXT, Field, opened
 
 WITHIN_S = 60.0
 HIDDEN, EMPTY, SHARED, CLOSED, OWN = "hidden", "empty", "shared", "closed", "own"
@@ -30,6 +32,7 @@ TABLE: dict[str, tuple[str, Any]] = {
     "show": (HIDDEN, None),
     "call_many": (OWN, [{"calls": [CALL | {"idempotency_key": "waits"}]}]),
     "watch": (HIDDEN, None),
+    "arguments": (HIDDEN, None),
     "explain": (HIDDEN, None),
     "cancel": (HIDDEN, None),
     "replay": (HIDDEN, None),
@@ -99,6 +102,7 @@ TABLE: dict[str, tuple[str, Any]] = {
     "audit_checkpoints": (CLOSED, None),
     "audit_checkpoint": (CLOSED, None),
     "verify_audit": (CLOSED, None),
+    "audit_check": (CLOSED, None),
     "audit_key": (SHARED, None),
     "health": (SHARED, None),
     "metrics": (CLOSED, None),
@@ -218,6 +222,21 @@ async def test_no_mcp_method_shows_or_touches_what_is_another_tenants(it: Field,
             assert "error" in answer or answer["result"].get("isError"), (method, params, answer)
             assert CANARY not in orjson.dumps(answer).decode(), (method, params, answer)
     assert await state_of(it) == before
+
+
+async def test_what_a_call_did_to_a_circuit_is_told_without_its_words(it: Field) -> None:
+    """That a server is passed by is everybody's business; what it said of a tenant's call is not."""
+    body = {"tool": UNSAFE, "arguments": {}, "pool": "west"}
+    await it.story.join("b1", pool="west")
+    call = (await it.do("POST", "/v1/invocations", json=body))["id"]
+    delivery = next(one for one in await it.story.release() if one.invocation == call)
+    broke = ErrorInfo("connection_lost", f"{CANARY} went down", Failure.MAYBE_STARTED)
+    await it.story.finish("b1", delivery, Outcome("failed", error=broke))
+    seen = await it.ask((RIVAL, "developer"), "GET", "/v1/circuits")
+    (circuit,) = seen.json()["items"]
+    assert (circuit["node"], circuit["failures"], CANARY in seen.text) == ("b1", 1, False)
+    own = await it.http.get("/v1/circuits", headers={"Authorization": f"Bearer {OPERATOR}"})
+    assert CANARY in own.text
 
 
 async def test_another_tenants_idempotency_key_is_another_key(it: Field) -> None:

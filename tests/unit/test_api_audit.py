@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 
 import httpx
 import pytest
 
+from orchestrator.api import audit as api_audit
 from orchestrator.api.auditing import UNAUDITED, is_audited
 from orchestrator.audit.log import AuditLog
 from orchestrator.identity.doors import Authenticators
 from orchestrator.identity.lockout import TRIES, LockedOut, Lockout
 from orchestrator.identity.oauth.errors import BadToken, ForgedToken
 from orchestrator.identity.watched import Watched
+from orchestrator.ledger.audit_values import AuditRow, CheckpointRow
 from orchestrator.presented import Presented
 from orchestrator.testing.audit import MemoryBook, memory_audit
 from orchestrator.testing.doors import CLIENT_TOKEN, OPERATOR_TOKEN, OTHER_TOKEN, FakeTokens
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.http import door, fake_app
-from tasks.errors import NotAllowed
+from tasks.errors import LedgerDown, NotAllowed
 from tasks.invocation import Principal
 from tasks.testing.clock import FakeClock
 
@@ -241,7 +244,54 @@ async def test_who_sees_the_whole_log_may_have_it_looked_at(book: MemoryBook, au
         altered = await client.post("/v1/audit:verify")
     async with door(token=OTHER_TOKEN, audit=audit) as client:
         refused = await client.post("/v1/audit:verify")
-    assert (sound.json()["is_sound"], sound.json()["rows"], sound.json()["findings"]) == (True, 2, [])
-    assert altered.json()["is_sound"] is False
-    assert "row 2 was edited" in altered.json()["findings"][0]["text"]
+    found = sound.json()["report"]
+    assert (found["is_sound"], found["rows"], found["findings"]) == (True, 2, [])
+    assert altered.json()["report"]["is_sound"] is False
+    assert "row 2 was edited" in altered.json()["report"]["findings"][0]["text"]
     assert refused.status_code == 403
+
+
+async def test_one_look_at_the_log_at_a_time_and_nobody_waits_for_a_long_one(
+    book: MemoryBook, audit: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten who ask cost one look; how far it is can be asked, and what it found is there for all."""
+    monkeypatch.setattr(api_audit, "VERIFIED_WITHIN_S", 0.01)
+    let_go, reads = asyncio.Event(), 0
+    read = book.after
+
+    async def after(seq: int, limit: int) -> list[AuditRow]:
+        nonlocal reads
+        reads += 1
+        await let_go.wait()
+        return await read(seq, limit)
+
+    async with door(token=OPERATOR_TOKEN, audit=audit) as client:
+        assert (await client.get("/v1/audit:verify")).json()["began_at"] is None
+        await client.post("/v1/pauses", json={"kind": "project", "name": "east", "is_paused": True})
+        monkeypatch.setattr(book, "after", after)
+        for _ in range(3):
+            begun = (await client.post("/v1/audit:verify")).json()
+            assert (begun["is_running"], begun["report"]) == (True, None)
+        let_go.set()
+        async with asyncio.timeout(60.0):
+            await audit.checks.ended(60.0)
+        ended = (await client.get("/v1/audit:verify")).json()
+    assert (ended["is_running"], ended["rows"], ended["report"]["is_sound"]) == (False, 1, True)
+    assert reads == 2
+
+
+async def test_a_look_that_does_not_come_to_its_end_says_why(
+    book: MemoryBook, audit: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next one begins anew."""
+
+    async def away() -> list[CheckpointRow]:
+        raise LedgerDown("the disk is full")
+
+    async with door(token=OPERATOR_TOKEN, audit=audit) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(book, "checkpoints", away)
+            failed = (await client.post("/v1/audit:verify")).json()
+        good = (await client.post("/v1/audit:verify")).json()
+    assert (failed["is_running"], failed["report"], "the disk is full" in failed["error"]) == (False, None, True)
+    assert (good["error"], good["report"]["is_sound"]) == ("", True)

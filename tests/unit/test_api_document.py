@@ -9,18 +9,23 @@ import orjson
 import pytest
 
 from orchestrator.api import views
+from orchestrator.api.fleet_views import DeadCountQuery, DeadLetters
 from orchestrator.api.openapi import documented_path
+from orchestrator.api.operation import Ask
 from orchestrator.api.settings import ApiSettings
+from orchestrator.ledger.dead_values import DeadCount, DeadFilter
 from orchestrator.testing.doors import OPERATOR_TOKEN
 from orchestrator.testing.fleet import FakeFleet
 from orchestrator.testing.http import door, fake_app
 from tasks.invocation import Attempt, Call, Invocation, Lane, Principal, State
 from tasks.outcome import ErrorInfo, Failure, Outcome
-from tasks.wire import AttemptView, InvocationView
+from tasks.testing.clock import FakeClock
+from tasks.wire import AttemptView, DiscardRequest, InvocationView
 
 SPECIFIED = """
 POST /v1/invocations · POST /v1/invocations:batch · POST /v1/invocations:wait · GET /v1/invocations
 GET /v1/invocations/{id} · GET /v1/invocations/{id}/events · GET /v1/invocations/{id}/why
+GET /v1/invocations/{id}/arguments
 POST /v1/invocations/{id}/cancel · POST /v1/invocations/{id}/replay · GET /v1/tools · GET /v1/tools/{name}
 GET /v1/nodes · POST /v1/nodes · POST /v1/nodes/{name}/state · POST /v1/nodes/{name}/renewals
 POST /v1/nodes/{name}/claims · POST /v1/nodes/{name}/leave
@@ -41,7 +46,7 @@ GET /v1/oauth/clients · POST /v1/oauth/clients · DELETE /v1/oauth/clients/{id}
 POST /v1/oauth/keys/rotate
 GET /v1/objectives · GET /v1/targets
 GET /v1/audit · GET /v1/audit/checkpoints · POST /v1/audit/checkpoints · GET /v1/audit/key
-POST /v1/audit:verify
+POST /v1/audit:verify · GET /v1/audit:verify
 GET /openapi.json · GET /health · GET /metrics
 """
 
@@ -153,3 +158,27 @@ async def test_dead_letters_are_listed_replayed_and_discarded() -> None:
         await client.get(f"/v1/invocations/{again['id']}?wait=10")
         discarded = await client.post("/v1/dead-letters:discard", json={"ids": [failed["id"], again["id"], "nobody"]})
         assert discarded.json() == {"discarded": 2}
+
+
+async def test_counts_of_many_dead_letters_are_reused_until_one_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting reads them all, and open pages ask every second; what somebody answered must be seen at once."""
+    fleet, made = FakeFleet(), 0
+    counted, clock = fleet.dead_counts, FakeClock()
+
+    async def slow(principal: Principal, where: DeadFilter) -> list[DeadCount]:
+        nonlocal made
+        made += 1
+        clock.advance(0.2)
+        return await counted(principal, where)
+
+    monkeypatch.setattr(fleet, "dead_counts", slow)
+    letters = DeadLetters(fleet, clock)
+    ask = Ask(Principal("ann"), "0" * 32, {}, {})
+    ask._query = DeadCountQuery()
+    ask._body = DiscardRequest(ids=("nobody",))
+    for _ in range(5):
+        await letters.count(ask)
+    assert made == 1
+    await letters.discard(ask)
+    await letters.count(ask)
+    assert made == 2

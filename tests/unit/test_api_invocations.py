@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from orchestrator.api import reply
 from orchestrator.api.reply import Stream
 from orchestrator.api.settings import ApiSettings
 from orchestrator.api.stream import KEEPALIVE, event_stream
@@ -264,3 +265,44 @@ async def test_a_caller_that_leaves_ends_the_stream() -> None:
     async with asyncio.timeout(WITHIN_S):
         await Stream(endless(), b"text/plain").send(receive, send)
     assert is_closed.is_set()
+
+
+async def test_a_caller_that_takes_nothing_loses_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and reads no more: what is read for it would be held for as long as it likes."""
+    monkeypatch.setattr(reply, "TAKEN_WITHIN_S", 0.01)
+    is_closed = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"."
+        finally:
+            is_closed.set()
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(WITHIN_S * 6):
+        await Stream(endless(), b"text/plain").send(receive, send)
+    assert is_closed.is_set()
+
+
+async def test_arguments_are_read_by_who_may_read_the_result() -> None:
+    """As they were sent; another tenant finds nothing there, and what is longer than wanted is left out."""
+    async with door() as client:
+        made = (await client.post("/v1/invocations", json=ECHO)).json()["id"]
+        whole = (await client.get(f"/v1/invocations/{made}/arguments")).json()
+        cut = (await client.get(f"/v1/invocations/{made}/arguments?max_bytes=3")).json()
+        assert (await client.get("/v1/invocations/nobody/arguments")).status_code == 404
+    assert (whole["id"], whole["arguments"]) == (made, {"text": "hello"})
+    assert (cut["arguments"], cut["size_bytes"]) == (None, whole["size_bytes"])
+    fleet = FakeFleet()
+    async with door(fleet=fleet) as client:
+        made = (await client.post("/v1/invocations", json=ECHO)).json()["id"]
+    async with door(token=OTHER_TOKEN, fleet=fleet) as client:
+        assert (await client.get(f"/v1/invocations/{made}/arguments")).status_code == 404

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import inspect
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
 from hashlib import sha256
 from importlib.resources import files
+from urllib.parse import unquote
 
+import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from orchestrator.console import live, words
+from orchestrator.api.leading import LeaderGuard
+from orchestrator.console import live, streams, words
 from orchestrator.console.forms import place_after
+from orchestrator.console.inside import Refused
 from orchestrator.console.live import OUT, RETRY, TICK, Pulse
+from orchestrator.console.pages import PAGES
 from orchestrator.console.render import STATIC, Renderer
 from orchestrator.console.session import CREDENTIAL_CHARS_MAX, Sessions
+from orchestrator.console.streams import Streams
+from orchestrator.console.views import overview
 from tasks.invocation import State
 from tasks.node import NodeState
 from tasks.testing.clock import FakeClock
@@ -63,12 +73,13 @@ def test_two_fleets_on_one_host_have_two_cookies() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["http://[", "/console/../v1", "/console/fleet\r\nSet-Cookie: a=b", "/consolex", "\\console"]
+    "said",
+    ["http://[", "/console/../v1", "/console/fleet\r\nSet-Cookie: a=b", "/consolex", "\\console", "/console/%2e%2e/v1"],
 )
 def test_an_address_of_others_leads_nowhere_else(said: str) -> None:
     """Whatever it is made of, the answer is a path of ours."""
     assert place_after(said).startswith("/console")
-    assert ".." not in place_after(said)
+    assert ".." not in unquote(place_after(said))
     assert not set(place_after(said)) & {"\r", "\n", "\\"}
 
 
@@ -150,3 +161,102 @@ async def test_a_calls_progress_is_passed_on_and_silence_is_not() -> None:
         await stream.aclose()
     assert said[-1] == b"event: progress\ndata: 2\n\n"
     assert b"event: progress\ndata: 1\n\n" not in said
+
+
+async def test_many_open_pages_share_one_pace() -> None:
+    """A hundred open pages are fetched as often together as ten: the rest of the loop is for the fleet."""
+    pulse = Pulse()
+    opened = [pulse.stream(good) for _ in range(live.PAGES_A_SECOND * 10)]
+    assert pulse.pace_s() == live.TICK_EVERY_S
+    for stream in opened:
+        await anext(stream)
+    assert pulse.pace_s() == pytest.approx(live.TICK_EVERY_S * 10)
+    for stream in opened:
+        await stream.aclose()
+    assert pulse.pace_s() == live.TICK_EVERY_S
+
+
+# ---------------------------------------------------------------- how many streams
+
+
+async def nobody_leaves() -> Message:
+    """A reader that stays."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def for_ever() -> AsyncGenerator[bytes, None]:
+    """A stream that has always something to say."""
+    while True:
+        yield TICK
+
+
+async def test_one_person_has_so_many_streams_and_all_together_so_many() -> None:
+    """Past it a sentence, and room again when one is closed: counted when it ends, however it does."""
+    counted = Streams({}, each=2, at_once=3)
+    stuck = asyncio.Event()
+
+    async def send(_message: Message) -> None:
+        await stuck.wait()
+
+    async def opened(whose: str) -> asyncio.Task[None]:
+        counted.admit(whose)
+        task = asyncio.create_task(counted.answer(whose, for_ever())({"type": "http"}, nobody_leaves, send))
+        await asyncio.wait({task}, timeout=0.01)
+        return task
+
+    tasks = [await opened("default/ann"), await opened("default/ann")]
+    with pytest.raises(Refused) as refused:
+        counted.admit("default/ann")
+    assert refused.value.status == 429
+    tasks.append(await opened("default/bob"))
+    with pytest.raises(Refused) as refused:
+        counted.admit("default/cid")
+    assert refused.value.status == 503
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    counted.admit("default/ann")
+
+
+async def test_a_reader_that_takes_nothing_loses_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would keep a place, and what was read for it, for as long as it likes."""
+    monkeypatch.setattr(streams, "TAKEN_WITHIN_S", 0.01)
+    counted, sent = Streams({}, each=1), 0
+
+    async def send(_message: Message) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 3:
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(WITHIN_S):
+        await counted.answer("default/ann", for_ever())({"type": "http"}, nobody_leaves, send)
+    counted.admit("default/ann")
+
+
+@pytest.mark.parametrize("at", [1e300, 1e12, -1e12, 0.0])
+def test_a_time_that_no_calendar_has_is_no_error(at: float) -> None:
+    """Callers choose deadlines."""
+    assert words.utc(at).endswith("UTC")
+    assert words.clock(at)
+    assert words.iso(at)
+
+
+async def test_a_page_that_finds_nobody_leading_asks_again_by_itself() -> None:
+    """A replica that was superseded answers for a moment; a person in a browser must not be left with that."""
+    guard = LeaderGuard(_unreached, leads=lambda: False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://127.0.0.1") as http:
+        answer = await http.get("/console/calls")
+    assert (answer.status_code, answer.headers["refresh"], answer.headers["retry-after"]) == (503, "2", "1")
+
+
+async def _unreached(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise AssertionError
+
+
+def test_what_needs_somebody_leads_to_pages_that_are_there() -> None:
+    """A sentence of the first page without its page is text alone, and nobody notices."""
+    named = set(re.findall(r'"(/[a-z-]+)(?:\?[^"]*)?"\n? *\)', inspect.getsource(overview)))
+    assert {"/fleet", "/queues", "/autoscaler"} <= named
+    assert named <= {page.path for page in PAGES}

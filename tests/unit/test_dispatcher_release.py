@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from orchestrator.dispatch import dispatcher as dispatcher_module
 from orchestrator.dispatch.affinity import Affinity
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.dispatch.open_attempts import OpenAttempts
@@ -61,10 +62,8 @@ def _released(one: Release) -> Released:
     return Released(invocation_id=one.invocation_id, fence=one.expected_fence + 1, **fields, **rest)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("calls", [1, 5], ids=["with room left", "with the node filled"])
-async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> None:
-    """The failed pass took the node's last credit and parked the rest; giving it back wakes them."""
-    books, outbox, clock = FailingOnce(), Sent(), FakeClock()
+def dispatcher_on(books: FailingOnce, outbox: Sent, clock: FakeClock) -> Dispatcher:
+    """Of one node with two slots, that leads."""
     view = fleet_of([seat("a1", slots=2)], PoolPolicy("east", prefetch=0))
     dispatcher = Dispatcher(
         books=books,  # type: ignore[arg-type]
@@ -79,6 +78,14 @@ async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> N
         doubt=lambda _id: None,
     )
     dispatcher.epoch = 1
+    return dispatcher
+
+
+@pytest.mark.parametrize("calls", [1, 5], ids=["with room left", "with the node filled"])
+async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> None:
+    """The failed pass took the node's last credit and parked the rest; giving it back wakes them."""
+    books, outbox, clock = FailingOnce(), Sent(), FakeClock()
+    dispatcher = dispatcher_on(books, outbox, clock)
     for number in range(calls):
         dispatcher.offer(waiting(f"c{number}", accepted_at=clock.wall_s()))
     with pytest.raises(LedgerDown):
@@ -88,3 +95,23 @@ async def test_release_the_ledger_did_not_answer_is_tried_again(calls: int) -> N
     assert outbox.posted == books.asked[0]
     assert outbox.numbers == [(1, count + 1) for count in range(len(outbox.posted))]
     assert dispatcher.newest() == (1, len(outbox.posted))
+
+
+async def test_a_long_backlog_is_not_counted_anew_for_everybody_who_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open pages ask every second, and counting holds the loop; how many wait is always said as it is."""
+    monkeypatch.setattr(dispatcher_module, "COUNTED_EACH_TIME", 3)
+    monkeypatch.setattr(dispatcher_module, "REUSED_S_PER_CALL", 1.0)
+    clock = FakeClock()
+    dispatcher = dispatcher_on(FailingOnce(), Sent(), clock)
+    for number in range(2):
+        dispatcher.offer(waiting(f"c{number}", "shop", accepted_at=clock.wall_s()))
+        assert dispatcher.backlog().by_project == {"shop": number + 1}
+    for number in range(2, 5):
+        dispatcher.offer(waiting(f"c{number}", "shop", accepted_at=clock.wall_s()))
+    assert (dispatcher.backlog().waiting, dispatcher.backlog().by_project) == (5, {"shop": 2})
+    clock.advance(5.0)
+    assert dispatcher.backlog().by_project == {"shop": 5}
+    assert dispatcher.backlog().oldest_wait_s == pytest.approx(5.0)
+    for number in range(5):
+        dispatcher.withdraw(f"c{number}")
+    assert (dispatcher.backlog().waiting, dispatcher.backlog().by_project) == (0, {})

@@ -13,7 +13,8 @@
   // what the reader has opened or written stays as it is
   window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
     !(name === "open" && node.tagName === "DETAILS");
-  window.Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "progress" && node.tagName !== "FORM";
+  window.Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) =>
+    node.id !== "progress" && node.tagName !== "FORM" && !(node.dataset && "still" in node.dataset);
 
   const say = (text, state) => {
     button.dataset.state = state;

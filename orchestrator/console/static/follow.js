@@ -62,7 +62,8 @@
     for (let wait = 1000; ; wait = Math.min(wait * 2, 15000)) {
       try {
         const answer = await fetch(lines.dataset.follow, { headers: last ? { "Last-Event-ID": last } : {} });
-        if (answer.redirected || (answer.status >= 400 && answer.status < 500)) break; // logged out, or gone
+        const isOver = answer.status >= 400 && answer.status < 500 && answer.status !== 429;
+        if (answer.redirected || isOver) break; // logged out, or gone
         if (answer.ok) {
           if (await read(answer.body)) break;
           wait = 500;

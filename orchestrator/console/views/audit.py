@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 
 from orchestrator.console.links import kept, moment, pages
-from orchestrator.console.page import Page, Visit
+from orchestrator.console.page import Act, Done, Page, Question, Visit
 from tasks.invocation import FLEET_TENANT
 from tasks.scopes import Scope
 from tasks.wire import Page as Listing
-from tasks.wire_audit import AuditReportView, AuditRowView
+from tasks.wire_audit import AuditCheckView, AuditRowView
 
 HERE = "/audit"
 FILTERS = ("actor", "action", "target", "decision", "since", "until")
@@ -39,8 +39,21 @@ async def load(visit: Visit) -> Mapping[str, Any]:
 
 
 async def load_report(visit: Visit) -> Mapping[str, Any]:
-    """Every row is looked at, now: some seconds for a hundred thousand."""
-    return {"report": await visit.api.post("/v1/audit:verify", AuditReportView)}
+    """How the look stands that began last."""
+    check = await visit.api.get("/v1/audit:verify", AuditCheckView)
+    return {"check": check, "report": check.report, "is_over": not check.is_running}
+
+
+async def ask_verify(_visit: Visit) -> Question:
+    """Whoever comes to this address without the page's form."""
+    said = ["Every row is read and hashed, beside the fleet's work: some seconds for a hundred thousand."]
+    return Question("Verify the audit log?", said, "Verify", f"{HERE}/verify")
+
+
+async def verify(visit: Visit) -> Done:
+    """Begin, or go along with the look that goes on already."""
+    check = await visit.api.post("/v1/audit:verify", AuditCheckView)
+    return Done("Every row is looked at." if check.is_running else "Every row was looked at.", f"{HERE}/verify")
 
 
 def details(row: AuditRowView) -> str:
@@ -58,6 +71,9 @@ def _word(value: object) -> str:
 
 
 PAGES = (
-    Page(f"{HERE}/verify", "Verify", "audit_report.html", load_report, scope=Scope.AUDIT_READ, is_live=False),
+    Page(
+        f"{HERE}/verify", "Verify", "audit_report.html", load_report, scope=Scope.AUDIT_READ,
+        acts=(Act(f"{HERE}/verify/now", Scope.AUDIT_READ, ask_verify, verify),),
+    ),
     Page(HERE, "Audit", "audit.html", load, scope=Scope.AUDIT_READ, group="Records", is_live=False),
-)
+)  # fmt: skip

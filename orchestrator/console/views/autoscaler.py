@@ -25,6 +25,7 @@ LOG_ROWS = 200
 MACHINES = 200
 """Rows of the page; what is gone comes last and is cut first."""
 GONE = "gone"
+DIGITS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,14 @@ async def ask_hold(visit: Visit) -> Question:
         f"{there} Its policy allows {pool.min_machines} to {pool.max_machines}.",
         "Until the hold ends the policy does not decide. Limits of machines and of money hold all the same.",
     ]
-    fields = (("target", "Machines", 5), ("for", "For how long: 30m, 2h, 1d", 12))
+    fields = (("target", "Machines", DIGITS_MAX), ("for", "For how long: 30m, 2h, 1d", 12))
     return Question(f"Hold pool {pool.pool} at a size?", sentences, "Hold", f"{HERE}/{pool.pool}", fields=fields)
 
 
 async def hold(visit: Visit) -> Done:
     """Say it to the autoscaler."""
     pool, target = visit.path["pool"], visit.form.get("target", "").strip()
-    if not target.isdecimal():
+    if not (target.isascii() and target.isdecimal() and len(target) <= DIGITS_MAX):
         raise Refused(INVALID, "bad_input", f"{target[:20]!r} is no number of machines: write 0, 3 or 12")
     body = {"pool": pool, "target": int(target), "for_s": duration_s(visit.form.get("for", ""))}
     view = OverrideView.model_validate_json((await visit.api.ask("PUT", "/v1/scale/override", body=body)).body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,17 @@ from typing import Any
 from orchestrator.cli.content import parts_of
 from orchestrator.cli.durations import took
 from orchestrator.cli.shortid import short
+from orchestrator.console.inside import UNAUTHORIZED, Refused
 from orchestrator.console.page import Act, Done, Page, Question, Visit
 from orchestrator.console.words import BUSY, CALM, WARN, cut, tone
+from tasks.approval import shown, shown_line
 from tasks.invocation import TERMINAL, State
 from tasks.scopes import Scope
-from tasks.wire import AttemptView, ExplainView, InvocationView
+from tasks.wire import ArgumentsView, AttemptView, ExplainView, InvocationView
 
 ONE = "/calls/{id}"
+GIVEN_BYTES = 64 * 1024
+"""Of arguments that a page shows; what is longer is in the blob store, and no page is read that far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,39 @@ async def load(visit: Visit) -> Mapping[str, Any]:
         "why": why,
         "steps": list(_steps(call)),
         "answer": _answer(call),
+        "given": None if visit.is_part else await _given(visit, call_id),
         "is_over": is_over,
         "spent_usd": _spent(call),
         "may_cancel": visit.may(Scope.INVOCATIONS_WRITE) and not is_over and not call.cancel_requested,
         "may_retry": visit.may(Scope.INVOCATIONS_WRITE) and is_over,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What it was called with: each argument's name and text, as far as anybody reads them on a page."""
+
+    size_bytes: int
+    arguments: Sequence[tuple[str, str]] | None
+    """None: they are too long for a page."""
+
+
+async def _given(visit: Visit, call_id: str) -> Given | None:
+    """None: they are there no more, or do not open; the rest of the page is."""
+    try:
+        found = await visit.api.get(f"/v1/invocations/{call_id}/arguments", ArgumentsView, {"max_bytes": GIVEN_BYTES})
+    except Refused as refused:
+        if refused.status == UNAUTHORIZED:
+            raise
+        return None
+    if found.arguments is None:
+        return Given(found.size_bytes, None)
+    return Given(found.size_bytes, [(shown_line(name), _text(value)) for name, value in found.arguments.items()])
+
+
+def _text(value: object) -> str:
+    """Text as it is, the rest as JSON; what could deceive a reader is escaped."""
+    return cut(shown(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)))
 
 
 def _steps(call: InvocationView) -> Iterator[Step]:

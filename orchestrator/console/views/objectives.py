@@ -36,7 +36,7 @@ def tone(one: ObjectiveView) -> str:
 
 def left(one: ObjectiveView) -> float:
     """Percent of the error budget that is left, for a bar: an overspent one is empty."""
-    return round(100 * min(1.0, max(0.0, one.budget_left or 0.0)), 2)
+    return round(100 * min(1.0, max(0.0, 1.0 if one.budget_left is None else one.budget_left)), 2)
 
 
 PAGE = Page("/objectives", "Objectives", "objectives.html", load, scope=Scope.FLEET_READ, group="Records")

@@ -108,10 +108,10 @@ def _matters(seen: Seen, now_s: float) -> Iterator[Matter]:
         yield Matter(WARN, f"{asks}; the first answer is due within {took(soonest_s)}.", "/approvals")
     if seen.scale is not None:
         for alert in seen.scale.alerts:
-            yield Matter(BAD, f"Autoscaler: {alert}", "/scale")
+            yield Matter(BAD, f"Autoscaler: {alert}", "/autoscaler")
         for sized in seen.scale.pools:
             for alert in sized.decision.alerts if sized.decision else ():
-                yield Matter(WARN, f"Autoscaler, pool {sized.pool}: {alert}", "/scale")
+                yield Matter(WARN, f"Autoscaler, pool {sized.pool}: {alert}", "/autoscaler")
 
 
 def _of_nodes(nodes: Sequence[NodeView]) -> Iterator[Matter]:

@@ -116,6 +116,12 @@ class Authority:
         )
         return hashlib.sha256(key).hexdigest()
 
+    @property
+    def key_ids(self) -> dict[str, str]:
+        """Of those that are believed now, for people: `authority`, and `earlier_authority` where there is one."""
+        own = {"authority": self.key_id}
+        return own if self.earlier is None else own | {"earlier_authority": self.earlier.key_id}
+
     def node(self, csr_pem: str, *, name: str) -> Issued:
         """For a node to show. The subject and the names of the CSR are not looked at."""
         uri = x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}{NODE_PATH}{name}")

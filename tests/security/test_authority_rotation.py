@@ -18,12 +18,14 @@ from cryptography import x509
 from orchestrator.certificates import Certificates
 from orchestrator.cli import main
 from orchestrator.identity.ca import Authority
+from orchestrator.ledger.audit_values import AuditFilter
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.testing.core_app import app_of
 from orchestrator.testing.protocol import Story
 from orchestrator.testing.serving import serving
 from orchestrator.tls import own_context
 from orchestrator.tls_doors import authority_for
+from orchestrator.whole import _certificates
 from tasks.clock import SystemClock
 from tasks.errors import OrchestratorDown, SettingsError
 from tasks.invocation import Lane
@@ -194,6 +196,16 @@ def test_what_was_told_is_for_this_node_alone(tmp_path: Path) -> None:
     kept.write_text("damaged")
     with pytest.raises(SettingsError, match=r"n1\.roots\.pem"):
         Certificate(tmp_path, "n1", tmp_path / "ca.pem")
+
+
+async def test_the_audit_log_names_the_authorities_in_force(field: Field) -> None:
+    """In the row of each new leader: who changed the environment is not asked, what it led to is on record."""
+    core = field.story.core
+    assert _certificates(BOTH, core) is not None
+    await core.audit.begin(1)
+    (row,), _ = await core.audit.listing(AuditFilter(action="orchestrator.lead"), None, 1)
+    details = json.loads(row.details_json)
+    assert (details["authority"], details["earlier_authority"]) == (NEW.key_id, OLD.key_id)
 
 
 def settings(**changes: str) -> dict[str, str]:

@@ -125,8 +125,8 @@ class Shelf:
 
 
 def _is_older(column: ColumnElement[Any], newest: str) -> ColumnElement[bool]:
-    if column.key == REST:  # JSON with sealed texts in it: whether all are of the newest is seen when it is read
-        return column.like(f'%"{FORM}%')
+    if column.key == REST:  # JSON with sealed texts in it
+        return func.replace(column, f'"{FORM}{newest}.', "").like(f'%"{FORM}%')
     return and_(column.like(f"{FORM}%"), not_(column.like(f"{FORM}{newest}.%")))
 
 

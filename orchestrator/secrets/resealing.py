@@ -21,6 +21,8 @@ from tasks.errors import FleetError, LedgerDown, Unopened
 log = structlog.get_logger("mcpfleet.secrets")
 PAUSE_S = 0.05
 RETRY_S = 5.0
+LOGGED_MAX = 20
+"""Lines about rows that do not open, of one pass: with a lost key they are all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ class Resealing:
                         texts += 1
                     except Unopened as error:
                         unopened += 1
-                        log.warning("row_not_resealed", row=row[shelf.key], column=column, why=error.message)
+                        if self.so_far.unopened + unopened <= LOGGED_MAX:
+                            log.warning("row_not_resealed", row=row[shelf.key], column=column, why=error.message)
                 if new != old:
                     changes.append(Change(column, row[shelf.key], old, new))
         return changes, texts, unopened

@@ -12,6 +12,7 @@ from orchestrator.ledger.secret_rows import SecretRows
 from orchestrator.secrets.desk import Secrets
 from orchestrator.secrets.keyfile import read_keys
 from orchestrator.secrets.keyring import KeyRing, NoKeyRing
+from orchestrator.secrets.resealing import Resealing
 from orchestrator.secrets.sources import FileSource, ValueSource
 from orchestrator.secrets.vault import VaultPlace, VaultSource
 from orchestrator.settings import OrchestratorSettings
@@ -55,6 +56,7 @@ def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable
         pool_of=pool_of,
         clock=stores.clock,
         blobs=stores.blobs,
+        rows=None if stores.keys is None else Resealing(stores.ledger, stores.keys),
     )
 
 

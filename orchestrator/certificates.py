@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from orchestrator.identity.ca import Issuer, thumbprint
+from orchestrator.identity.ca import Issued, Issuer, thumbprint
 from orchestrator.identity.tokens import bound_digest
 from orchestrator.ledger.values import NodeRow
 from orchestrator.registry.roster import Roster
@@ -42,13 +42,13 @@ class Certificates:
     def __init__(self, issuer: Issuer, *, roster: Roster, store: Store, turns: Turns) -> None:
         self._issuer, self._roster, self._store, self._turns = issuer, roster, store, turns
 
-    def enrolled(self, name: str, csr: str | None) -> str:
+    def enrolled(self, name: str, csr: str | None) -> CertificateReply | None:
         """The first one, for the bearer of a one-time token; none where none was asked for.
 
         Raises:
             BadRequestForCertificate
         """
-        return "" if csr is None else self._issuer.node(csr, name=name).chain_pem
+        return None if csr is None else _reply(self._issuer.node(csr, name=name))
 
     async def renew(self, name: str, token: str, csr: str, certificate: str | None) -> CertificateReply:
         """The next one. The node's token is bound to it, durably, before it is told; for now also to the one before.
@@ -75,7 +75,11 @@ class Certificates:
             member.token_digest, member.earlier_token_digest = bound, shown
             await self._store.save_node(row_of(member))
         log.info("certificate_renewed", node=name)
-        return CertificateReply(certificate=issued.chain_pem, not_after=issued.not_after)
+        return _reply(issued)
+
+
+def _reply(issued: Issued) -> CertificateReply:
+    return CertificateReply(certificate=issued.chain_pem, not_after=issued.not_after, roots=issued.roots_pem)
 
 
 def leaf_of(chain_pem: str) -> bytes:

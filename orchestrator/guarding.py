@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Protocol
+
+import structlog
 
 from orchestrator.audit.log import AuditLog
 from orchestrator.core import Core, Stores
@@ -16,6 +19,7 @@ from orchestrator.grants.decide import Question, Ruling
 from orchestrator.grants.guardian import Guardian
 from orchestrator.grants.ports import NoAudit
 from orchestrator.grants.types import read_types
+from orchestrator.happenings import Ended, Happening
 from orchestrator.ledger.audit_values import AuditEntry, Decision
 from orchestrator.ledger.grant_shelf import GrantRows
 from orchestrator.ledger.grant_values import Asked
@@ -24,8 +28,9 @@ from orchestrator.policy.desk import PolicyDesk
 from orchestrator.policy.question import who
 from orchestrator.refused_calls import Refusing
 from orchestrator.settings import OrchestratorSettings
-from tasks.errors import NotFound
-from tasks.invocation import TRUST_LEAST, Principal
+from tasks.errors import FleetError, NotFound
+from tasks.grant import REVOKED
+from tasks.invocation import TRUST_LEAST, Invocation, Principal
 from tasks.node import RunGrantReply, RunGrantRequest
 from tasks.scopes import Role
 
@@ -33,6 +38,7 @@ DETAIL_CHARS = 500
 """Of a justification or a reason, in the audit log; the book has all of it."""
 RUN_TRUST = TRUST_LEAST
 """Of what an agent in a sandbox asks: it acts on what it has read."""
+log = structlog.get_logger("mcpfleet.guard")
 
 
 class CedarGrants:
@@ -98,6 +104,61 @@ class AuditedGrants:
         await self._log.write(entry)
 
 
+class Calls(Protocol):
+    """The ledger."""
+
+    async def get(self, invocation_id: str, tenant: str | None = None) -> Invocation: ...
+
+
+class Acts(Protocol):
+    """The audit log, for acts that may be many."""
+
+    async def acted(self, entry: AuditEntry) -> int: ...
+
+
+class StoppedCalls:
+    """Of each call that was stopped because its grant was revoked: a row of the audit log, beside that of the revoking.
+
+    Hears of calls' ends, so it is told after the ledger has them; a row that cannot be written is logged.
+    """
+
+    def __init__(self, calls: Calls, acts: Acts) -> None:
+        self._calls, self._acts = calls, acts
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def hear(self, happening: Happening) -> None:
+        """Only ends with `grant_revoked` matter."""
+        if not isinstance(happening, Ended) or happening.outcome is None or happening.outcome.error is None:
+            return
+        if happening.outcome.error.code == REVOKED:
+            task = asyncio.create_task(self._note(happening, happening.outcome.error.message))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def settled(self) -> None:
+        """Until what was heard is written."""
+        await asyncio.gather(*self._writing)
+
+    async def _note(self, ended: Ended, message: str) -> None:
+        try:
+            caller = (await self._calls.get(ended.invocation_id)).principal
+            entry = AuditEntry(
+                "grant.stopped_call",
+                Decision.NOTED,
+                caller.id,
+                tenant=caller.tenant,
+                credential=caller.credential,
+                target=ended.tool,
+                reason=message[:DETAIL_CHARS],
+                details={"invocation": ended.invocation_id, "node": (ended.last and ended.last.node) or ""},
+            )
+            await self._acts.acted(entry)
+        except FleetError as error:
+            log.warning(
+                "audit_row_not_written", action="grant.stopped_call", call=ended.invocation_id, error=str(error)
+            )
+
+
 class RunGuard:
     """AuthGuardian for runs of agents: each asks as whoever called it, and through the node that runs it."""
 
@@ -140,4 +201,5 @@ def guard_of(settings: FrontSettings, core: Core, doors: Verifier) -> GuardFront
     guard = GuardFront(guardian, doors, settings, core.stores.clock, types=guardian.types)
     guardian.on_change, guardian.audit = guard.changed, AuditedGrants(core.audit)
     guard.on_refused(Refusing(core.audit, "guard").note)
+    core.happenings.listen(StoppedCalls(core.stores.ledger, core.audit).hear)
     return guard

@@ -90,6 +90,9 @@ class OrchestratorSettings(BaseModel):
     pool_secret: SecretStr | None = None
     """Keys of sealed messages and of late-bound deliveries are derived from it. When absent, those of sealed ones
     are from `token`, the others from `join_token`."""
+    pool_secret_earlier: SecretStr | None = None
+    """With `tls`: the pool secret before, for at least a day after a change of it. Its authority is believed beside the
+    new one, so that no node enrols anew; nothing else is derived from it. See docs/rotation.md."""
     seal_deliveries: bool = True
     """Deliveries, nodes' events and control entries are sealed: Redis holds no arguments and no results, and
     nodes that cannot open them are refused. Costs about 10 µs per call; off: only authenticated."""

@@ -19,7 +19,8 @@ def authority_for(settings: OrchestratorSettings, clock: Clock) -> Authority | N
     """None where doors are plain.
 
     Raises:
-        SettingsError: without a secret of its own, whoever changed a token would change the authority.
+        SettingsError: without a secret of its own, whoever changed a token would change the authority; the earlier
+            secret is the same.
     """
     if not settings.tls:
         return None
@@ -28,7 +29,15 @@ def authority_for(settings: OrchestratorSettings, clock: Clock) -> Authority | N
             "MCPFLEET_TLS is on and MCPFLEET_POOL_SECRET is not set: the fleet's authority is derived from it; set it "
             "to 32 random bytes or more (openssl rand -hex 32), the same for every replica"
         )
-    return Authority(settings.pool_secret.get_secret_value().encode(), clock)
+    secret, before = settings.pool_secret.get_secret_value(), settings.pool_secret_earlier
+    if before is None:
+        return Authority(secret.encode(), clock)
+    if before.get_secret_value() == secret:
+        raise SettingsError(
+            "MCPFLEET_POOL_SECRET_EARLIER is the same as MCPFLEET_POOL_SECRET: set it to the secret before, or leave "
+            "it out once every node has renewed its certificate (a day after the change)"
+        )
+    return Authority(secret.encode(), clock, earlier=Authority(before.get_secret_value().encode(), clock))
 
 
 def context_for(settings: OrchestratorSettings, authority: Authority) -> ssl.SSLContext:

@@ -177,6 +177,7 @@ def _oauth(settings: OrchestratorSettings, core: Core, address: str) -> OAuth:
 def _certificates(authority: Authority | None, core: Core) -> Certificates | None:
     if authority is None:
         return None
+    core.audit.in_force = dict(authority.key_ids)
     return Certificates(authority, roster=core.roster, store=core.stores.ledger, turns=core.desk.turns)
 
 

@@ -38,6 +38,8 @@ TOKEN_CHARS_MAX = 8192
 META_KEY = "io.mcpfleet/grant"
 """In a call's `_meta`: the token to the node; from the node to the tool's server, what it says."""
 READ_ONLY = "read_only"
+REVOKED = "grant_revoked"
+"""Code of a call that was stopped because its grant was revoked while it ran."""
 _CLAIMS = frozenset(
     {"iss", "aud", "sub", "tenant", "resource_type", "scope", "iat", "nbf", "exp", "jti", "restrictions"}
 )
@@ -98,7 +100,7 @@ class GrantNews(BaseModel):
     version: str
     keys: tuple[GrantKey, ...] = ()
     revoked: tuple[str, ...] = ()
-    """Ids, until they would have expired."""
+    """Ids, until they would have expired, and an hour at least."""
 
 
 class Signer:

@@ -130,6 +130,8 @@ class EnrolReply(_Wire):
     pool: str
     certificate: str = ""
     """PEM, with what it needs to be believed; empty where none was wanted, or the fleet makes none."""
+    roots: str = ""
+    """PEM: the authorities to believe from now on; empty: as it was told before."""
 
 
 class CertificateRequest(_Wire):
@@ -145,6 +147,8 @@ class CertificateReply(_Wire):
     certificate: str
     not_after: float
     """The orchestrator's wall clock."""
+    roots: str = ""
+    """PEM: the authorities to believe from now on; empty: as it was told before."""
 
 
 class JoinRequest(_Wire):

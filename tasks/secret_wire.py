@@ -96,10 +96,18 @@ class SecretView(_Wire):
 
 
 class RewrapView(_Wire):
-    """POST /v1/secret-rewraps: what is sealed under the newest key now."""
+    """POST and GET /v1/secret-rewraps: what is sealed under the newest key now."""
 
     key: str
     secrets: int
-    """How many were under an older one."""
+    """How many were under an older one; 0 in the answer to GET."""
     blobs: int = 0
     """Sealed payloads on disk, the same."""
+    texts: int = 0
+    """In rows of the ledger, until now: arguments, results, questions, OAuth's signing keys."""
+    unopened: int = 0
+    """Texts that were left as they are, because they do not open."""
+    is_running: bool = False
+    """Rows are still being done."""
+    stopped: str | None = None
+    """Why rows ended before their end; ask again."""

@@ -1,14 +1,13 @@
 """This node's certificate: its key, made here and kept here, and the next certificate in good time.
 
 Owns `<name>.key.pem` and `<name>.cert.pem` in the state directory, mode 0600, and the TLS context that shows
-them. Refuses to talk to anybody: whoever owns the door does.
+them; `roots.py` has who is believed. Refuses to talk to anybody: whoever owns the door does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tasks.clock import Clock
 from tasks.errors import FleetError, SettingsError
 from tasks.node import CertificateReply
+from worker.private_file import write_private
+from worker.roots import Roots
 
 RENEW_AT, JITTER = 2 / 3, 0.1
 """Of its life; spread, so that a fleet that started at once does not ask at once."""
@@ -34,10 +35,8 @@ class Certificate:
     def __init__(self, folder: Path, name: str, ca: Path | None) -> None:
         self._name = name
         self._key_path, self._cert_path = folder / f"{name}.key.pem", folder / f"{name}.cert.pem"
-        try:
-            self.context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-        except OSError as error:
-            raise SettingsError(f"MCPFLEET_NODE_CA {ca} cannot be read: {error}") from None
+        self._roots = Roots(folder / f"{name}.roots.pem", ca)
+        self.context = self._roots.context()
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._show()
 
@@ -53,10 +52,11 @@ class Certificate:
         request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
         return request.public_bytes(serialization.Encoding.PEM).decode()
 
-    def take(self, chain_pem: str) -> None:
-        """Keep it, and show it on every connection from now on."""
+    def take(self, chain_pem: str, roots_pem: str = "") -> None:
+        """Keep it, show it on every connection from now on, and believe who is to be believed from now on."""
+        self._roots.learn(roots_pem, self.context)
         if chain_pem:
-            _write(self._cert_path, chain_pem.encode())
+            write_private(self._cert_path, chain_pem.encode())
             self._show()
 
     async def keep(
@@ -66,7 +66,8 @@ class Certificate:
         while True:
             await asyncio.sleep(self.due_in_s(clock.wall_s(), draw()))
             try:
-                self.take((await renew(self.csr())).certificate)
+                reply = await renew(self.csr())
+                self.take(reply.certificate, reply.roots)
                 _log.info("certificate_renewed")
             except FleetError as error:
                 _log.warning("certificate_not_renewed", detail=error.message, again_in_s=RETRY_S)
@@ -105,23 +106,8 @@ class Certificate:
                 return key
         made = ec.generate_private_key(ec.SECP256R1())
         plain = serialization.NoEncryption()
-        _write(
+        write_private(
             self._key_path,
             made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain),
         )
         return made
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, for our eyes only."""
-    draft = path.with_name(f"{path.name}.draft")
-    try:
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be kept ({error.strerror}); check the disk and the directory") from error

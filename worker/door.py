@@ -35,6 +35,9 @@ from tasks.secret_wire import SecretsReply, SecretsRequest
 R = TypeVar("R", bound=BaseModel)
 SERVER_ERROR = 500
 DETAIL_CHARS = 300
+JOIN_ANSWER_S = 10.0
+"""An orchestrator that is starting takes the connection and answers later. Who gave up sooner would leave a join behind
+that is taken all the same, and the next one makes a term of its own. Short enough to try the next replica after it."""
 
 
 class Refused(Permanent):
@@ -78,7 +81,7 @@ class Door:
 
     async def join(self, request: JoinRequest) -> JoinReply:
         """With the fleet's join token or our credential; every later request carries the incarnation's own."""
-        reply = await self._post("/v1/nodes", request, JoinReply)
+        reply = await self._post("/v1/nodes", request, JoinReply, answer_s=JOIN_ANSWER_S)
         self.token, self._node = reply.node_token, reply.node
         return reply
 
@@ -115,20 +118,29 @@ class Door:
         """Store."""
         await self._send("PUT", f"/v1/blobs/{sha256}", data, "application/octet-stream")
 
-    async def _post(self, path: str, request: BaseModel, model: type[R]) -> R:
-        response = await self._send("POST", path, request.model_dump_json().encode())
+    async def _post(self, path: str, request: BaseModel, model: type[R], *, answer_s: float = RENEW_EVERY_S) -> R:
+        response = await self._send("POST", path, request.model_dump_json().encode(), answer_s=answer_s)
         try:
             return model.model_validate_json(response.content)
         except ValidationError as error:
             raise Refused(path, response.status_code, f"its answer is not understood: {error}"[:DETAIL_CHARS]) from None
 
-    async def _send(self, method: str, path: str, body: bytes | None, kind: str = "application/json") -> httpx.Response:
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        kind: str = "application/json",
+        *,
+        answer_s: float = RENEW_EVERY_S,
+    ) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
         if path.startswith("/v1/enrolments/") or path.endswith("/certificates"):
             headers["Connection"] = "close"  # what it answers is shown by connections that are made after it
         url = self._urls[0]
         try:
-            response = await self._http.request(method, url + path, content=body, headers=headers)
+            within = httpx.Timeout(RENEW_EVERY_S, read=answer_s)
+            response = await self._http.request(method, url + path, content=body, headers=headers, timeout=within)
         except httpx.HTTPError as error:
             self._turn_from(url)
             raise OrchestratorDown(url, str(error) or type(error).__name__) from error

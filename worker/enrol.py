@@ -145,7 +145,7 @@ class Credentials:
                 wait_s = min(RETRY_CAP_S, wait_s * 2)
             else:
                 if self._certificate is not None:
-                    self._certificate.take(reply.certificate)
+                    self._certificate.take(reply.certificate, reply.roots)
                 _log.info("enrolled", node=reply.node, pool=reply.pool)
                 return
 

@@ -1,17 +1,22 @@
 """Grants at the point of use: whether this caller may use this tool now, judged by this node alone.
 
 Owns what the node was told (public keys, what was revoked). Refuses to ask anybody: every reply to a renewal brings
-what changed, and a node without a good lease starts nothing, so no start is judged by news older than a lease.
+what changed, and a node without a good lease starts nothing, so no start is judged by news older than a lease. What
+runs under a grant that was revoked is stopped when the node hears of it; a grant that expires stops nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import structlog
+
 from tasks.errors import OrchestratorDown
-from tasks.grant import META_KEY, READ_ONLY, Grant, GrantInvalid, GrantKeys, GrantNews, check_use
+from tasks.grant import META_KEY, READ_ONLY, REVOKED, Grant, GrantInvalid, GrantKeys, GrantNews, check_use
 from tasks.node import Ref, RunGrantReply, RunGrantRequest
 from tasks.outcome import ErrorInfo, Failure
 from tasks.tool import ToolPolicy
@@ -21,6 +26,7 @@ AUTHGUARDIAN = "authguardian"
 """As a project lists it among the servers that it lends to its runs."""
 TOLD_S = 2.5
 """Until a node that has just joined was told, by the next reply to a renewal."""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,40 @@ def guard_through(door: GuardDoor, incarnation: str) -> AskGuard:
     return ask
 
 
+class Use:
+    """One call under a grant, until it ends. Built as `asyncio.timeout` is: whoever else cancels the task is obeyed."""
+
+    def __init__(self, grant: str, tool: str, among: set[Use]) -> None:
+        """`among`: those that can be stopped."""
+        self.grant, self._tool, self._among = grant, tool, among
+        self._is_stopped = False
+
+    def __enter__(self) -> None:
+        """The call starts."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._before = task, task.cancelling()
+        self._among.add(self)
+
+    def __exit__(self, *_: object) -> None:
+        """It ended. What it said once it was told to stop is not handed on.
+
+        Raises:
+            UpstreamError: `grant_revoked`, where nothing but that ended it.
+        """
+        self._among.discard(self)
+        if self._is_stopped and self._task.uncancel() <= self._before:
+            what = f"the grant {self.grant} was revoked while {self._tool} ran; it was told to stop, and may have done"
+            raise permanent(REVOKED, f"{what} some of its work: look there, then ask for another grant") from None
+
+    def stop(self) -> None:
+        """Once: a second cancellation would cut the tool's clean-up short."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            log.warning("grant_revoked_in_use", grant=self.grant, tool=self._tool, effect="its tool is told to stop")
+            self._task.cancel()
+
+
 class Grants:
     """What this node knows about grants."""
 
@@ -80,11 +120,20 @@ class Grants:
         """Of the news; empty: nothing was told yet."""
         self._clock, self._keys = clock, GrantKeys()
         self._revoked: frozenset[str] = frozenset()
+        self._uses: set[Use] = set()
 
     def learn(self, news: GrantNews | None) -> None:
-        """A reply to a renewal has come; None: nothing changed."""
-        if news is not None:
-            self._keys, self._revoked, self.version = GrantKeys(news.keys), frozenset(news.revoked), news.version
+        """A reply to a renewal has come; None: nothing changed. What runs under a grant that was revoked is stopped."""
+        if news is None:
+            return
+        self._keys, self._revoked, self.version = GrantKeys(news.keys), frozenset(news.revoked), news.version
+        for use in list(self._uses):
+            if use.grant in self._revoked:
+                use.stop()
+
+    def use(self, grant: Grant | None, tool: str) -> AbstractContextManager[object]:
+        """While a call runs under it, in the caller's task; None: under none, and nothing is kept."""
+        return nullcontext() if grant is None else Use(grant.id, tool, self._uses)
 
     def check(
         self, tool: str, policy: ToolPolicy, caller: Caller | None, token: object, *, is_read_only: bool

@@ -16,6 +16,7 @@ import structlog
 from tasks.clock import Clock
 from tasks.errors import NotAllowed, OrchestratorDown, Permanent
 from tasks.node import (
+    RENEW_EVERY_S,
     ApprovalAnswer,
     Held,
     JoinReply,
@@ -146,8 +147,10 @@ async def join(
             await asyncio.sleep(pause_s)
             wait_s = min(JOIN_CAP_S, wait_s * 2)
         else:
-            clock.learn(reply.now, sent_at_s=sent_at_s)
             _log.info("joined", node=reply.node, term=reply.term, queues=reply.queues)
+            if clock.mono_s() - sent_at_s > RENEW_EVERY_S:  # it waited for an orchestrator that was starting
+                return reply, Lease(reply.term, 0.0, sent_at_s)  # the first renewal teaches the clock, then work begins
+            clock.learn(reply.now, sent_at_s=sent_at_s)
             return reply, Lease(reply.term, reply.lease_ttl_s, sent_at_s)
 
 

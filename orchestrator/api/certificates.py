@@ -10,9 +10,9 @@ from tasks.errors import WrongState
 class NoCertificates:
     """Satisfies the port of the same name."""
 
-    def enrolled(self, name: str, csr: str | None) -> str:  # noqa: ARG002 - a Certificates
+    def enrolled(self, name: str, csr: str | None) -> None:  # noqa: ARG002 - a Certificates
         """None: the node joins without."""
-        return ""
+        return
 
     async def renew(
         self,

@@ -42,7 +42,9 @@ class EnrolmentDoor:
         """POST /v1/enrolments/{name}."""
         wanted, name = ask.body(EnrolRequest), ask.path["name"]
         reply = await self._enrolments.enrol(name, digest(ask.presented.token), wanted.credential_digest)
-        return model(reply.model_copy(update={"certificate": self._certificates.enrolled(name, wanted.csr)}))
+        made = self._certificates.enrolled(name, wanted.csr)
+        told = {} if made is None else {"certificate": made.certificate, "roots": made.roots}
+        return model(reply.model_copy(update=told))
 
     async def revoke(self, ask: Ask) -> Reply:
         """DELETE /v1/enrolments/{name}."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Secrets
 from orchestrator.api.reply import Reply, listing, model
+from orchestrator.secrets.resealing import Resealed
 from tasks.scopes import Scope
 from tasks.secret_wire import RewrapView, SecretRequest, SecretsReply, SecretsRequest, SecretView
 from tasks.wire import Page
@@ -39,6 +40,9 @@ class SecretDoor:
             Operation("POST", "/v1/secret-rewraps", "rewrap_secrets", Scope.FLEET_WRITE,
                       "Seal every secret under the newest key", self.rewrap,
                       {200: Answer("how many", RewrapView)}, errors=(409,), tag=TAG),
+            Operation("GET", "/v1/secret-rewraps", "show_rewrap", Scope.FLEET_WRITE,
+                      "How far the ledger's rows are", self.rewrapped,
+                      {200: Answer("since it was asked for last", RewrapView)}, errors=(409,), tag=TAG),
             Operation("POST", "/v1/nodes/{name}/secrets", "give_secrets", Scope.NODE,
                       "Secrets of a server that the node starts", self.give,
                       {200: Answer("those that it may have", SecretsReply)}, body=SecretsRequest, is_for_itself=True,
@@ -66,10 +70,26 @@ class SecretDoor:
     async def rewrap(self, _ask: Ask) -> Reply:
         """POST /v1/secret-rewraps."""
         key, secrets, blobs = await self._secrets.rewrap()
-        return model(RewrapView(key=key, secrets=secrets, blobs=blobs))
+        return model(_view(key, self._secrets.resealed()[1], secrets, blobs))
+
+    async def rewrapped(self, _ask: Ask) -> Reply:
+        """GET /v1/secret-rewraps."""
+        return model(_view(*self._secrets.resealed()))
 
     async def give(self, ask: Ask) -> Reply:
         """POST /v1/nodes/{name}/secrets."""
         wanted = ask.body(SecretsRequest)
         give = self._secrets.give(ask.path["name"], wanted.server, wanted.refs, with_values=wanted.with_values)
         return model(await give)
+
+
+def _view(key: str, rows: Resealed, secrets: int = 0, blobs: int = 0) -> RewrapView:
+    return RewrapView(
+        key=key,
+        secrets=secrets,
+        blobs=blobs,
+        texts=rows.texts,
+        unopened=rows.unopened,
+        is_running=rows.is_running,
+        stopped=rows.stopped,
+    )

@@ -83,6 +83,8 @@ class AuditLog:
             retention_days: rows older than this are sealed and removed; 0: never.
         """
         self.signer = signer
+        self.in_force: dict[str, Detail] = {}
+        """What else the row of a new leader names: keys that are not the ledger's."""
         self.listing, self.oldest, self.checkpoints = books.listing, books.oldest, books.checkpoints
         self._books, self._clock, self._keep = books, clock, keep
         self._checkpoint_rows, self._checkpoint_s = checkpoint_rows, checkpoint_s
@@ -108,7 +110,7 @@ class AuditLog:
             found = await self._books.after(newest.seq - 1, 1)
             if not found or (found[0].seq, found[0].hash) != (newest.seq, newest.hash):
                 log.error("audit_log_altered", row=newest.seq, do="run `mcpfleet audit verify`; docs/audit.md says on")
-        details: dict[str, Detail] = {"epoch": epoch, "key": self.signer.key_id}
+        details: dict[str, Detail] = {"epoch": epoch, "key": self.signer.key_id, **self.in_force}
         await self.write(AuditEntry("orchestrator.lead", Decision.NOTED, OWN, details=details))
 
     async def write(self, *entries: AuditEntry) -> int:

@@ -103,7 +103,7 @@ def validate(
 
 @guard.command()
 def revoke(ctx: typer.Context, token: Annotated[str, typer.Argument(metavar="TOKEN|ID|-")]) -> None:
-    """Void a grant, or withdraw a request; every node hears of it within seconds."""
+    """Void a grant, or withdraw a request; within seconds every node knows, and stops what runs under it."""
     desk = desk_of(ctx)
     text = _token(desk, token)
     view = call(server_of(desk), "revoke_token", {"token": text} if "." in text else {"id": text})

@@ -23,6 +23,8 @@ from orchestrator.secrets.keyfile import add_key, new_key_file
 from tasks.secret_wire import RewrapView, SecretRequest, SecretView, Source
 from tasks.secretref import PREFIX, VALUE_LIMIT_BYTES
 
+LOOK_EVERY_S = 1.0
+"""While rows are sealed anew."""
 secrets = typer.Typer(no_args_is_help=True, help="Secrets by reference: values that only the nodes you name are given.")
 Named = Annotated[str, typer.Argument(metavar="OWNER:NAME", help="The owner: a project, or `tenant`.")]
 FileOption = Annotated[Path | None, typer.Option("--file", help="Read the value here; else from standard input.")]
@@ -102,18 +104,23 @@ def delete(ctx: typer.Context, name: Named, as_json: JsonFlag = False) -> None:
 
 
 @secrets.command("rotate-key")
-def rotate_key(ctx: typer.Context, as_json: JsonFlag = False) -> None:
-    """Seal everything under the newest key of the key file; older keys are not needed then."""
+def rotate_key(ctx: typer.Context, as_json: JsonFlag = False) -> int:
+    """Seal everything under the newest key of the key file; older keys are not needed then.
+
+    Rows of the ledger are done in the background, and this waits for them: Ctrl-C leaves them going on.
+    """
     desk = desk_of(ctx)
     with desk.api() as api:
-        view = api.post("/v1/secret-rewraps", RewrapView)
+        view = first = api.post("/v1/secret-rewraps", RewrapView)
+        while view.is_running:
+            desk.sleep(LOOK_EVERY_S)
+            view = api.get("/v1/secret-rewraps", RewrapView)
+    view = view.model_copy(update={"secrets": first.secrets, "blobs": first.blobs})
     if as_json:
         desk.screen.json(view)
     else:
-        desk.screen.note(
-            f"[green]✓[/] {view.secrets} secrets and {view.blobs} blobs sealed anew under [bold]{escape(view.key)}[/]; "
-            "keep the older keys in the file until calls of their time are forgotten (MCPFLEET_RETENTION_DAYS)"
-        )
+        _say_rotated(desk, view)
+    return 1 if view.stopped or view.unopened else 0
 
 
 @secrets.command("new-key")
@@ -132,6 +139,20 @@ def new_key(
     )
     if len(ring.kids) > 1:
         desk.screen.note("  next: restart the orchestrator, then `mcpfleet secrets rotate-key`")
+
+
+def _say_rotated(desk: Desk, view: RewrapView) -> None:
+    what = f"{view.secrets} secrets, {view.blobs} blobs and {view.texts} texts of rows"
+    desk.screen.note(f"[green]✓[/] {what} sealed anew under [bold]{escape(view.key)}[/]")
+    if view.stopped:
+        desk.screen.note(f"[red]✗[/] rows are not all done: {escape(view.stopped)}. Run it again: it goes on there")
+    elif view.unopened:
+        desk.screen.note(
+            f"[red]✗[/] {view.unopened} texts do not open and were left; the orchestrator's log (row_not_resealed) "
+            "names their rows. Keep the older keys in the file"
+        )
+    else:
+        desk.screen.note("  the older lines may leave the key file now; backups of before need them")
 
 
 def _put(desk: Desk, name: str, members: dict[str, object], *, as_json: bool) -> None:

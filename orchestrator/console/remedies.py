@@ -25,6 +25,7 @@ ERRORS: Mapping[str, str] = {
     "server_busy": "Give the server more time or more nodes, then replay.",
     "server_unavailable": "The server does not run: see the node on the fleet page and its log, then replay.",
     "grant_required": "The tool needs a grant: have the agent ask AuthGuardian for one, then call it with that.",
+    "grant_revoked": "Its grant was revoked while it ran: see what it had done, and in the audit log who revoked it.",
     "result_too_large": "Ask the tool for less, or raise the limit that the message names.",
     "bad_result": "The server's answer is no MCP result: mend the server.",
     "invalid_arguments": "The server refused the arguments: correct them and call the tool anew.",

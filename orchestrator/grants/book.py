@@ -18,6 +18,8 @@ ROWS_MAX = 20_000
 """In all: about 20 MB. What is over goes first, then nothing more is taken."""
 OPEN_MAX = 50
 """Pending or active, of one agent."""
+TOLD_S = 3600.0
+"""Nodes hear of a revocation for this long at least, though the grant has expired: a call may still run under it."""
 KEEP_S = 30 * 86_400.0
 """What is over is shown so long; the audit keeps it longer."""
 
@@ -123,17 +125,19 @@ class Book:
         now = self._clock.wall_s()
         keys = tuple(GrantKey(id=row.id, public=row.public) for _, row in sorted(self._keys.items()))
         revoked = tuple(
-            sorted(
-                row.id
-                for row in self._rows.values()
-                if row.state == GrantState.REVOKED and row.expires_at is not None and now < row.expires_at
-            )
+            sorted(row.id for row in self._rows.values() if row.state == GrantState.REVOKED and now < _told_until(row))
         )
         if (keys, revoked) == (self.news.keys, self.news.revoked) and self.news.version:
             return
         version = sha256(repr((keys, revoked)).encode()).hexdigest()[:16]
         self.news = GrantNews(version=version, keys=keys, revoked=revoked)
         self._reader = GrantKeys(keys)
+
+
+def _told_until(row: GrantRow) -> float:
+    if row.expires_at is None:
+        return 0.0  # it was a request: no token of it was ever given
+    return max(row.expires_at, (row.revoked_at or 0.0) + TOLD_S)
 
 
 def _ended(row: GrantRow) -> float:

@@ -4,6 +4,9 @@ Owns what a certificate says. Who it is for comes from whoever asks with a token
 a CSR gives its public key and nothing else. Refuses to keep keys: both authorities' are derived from the
 fleet's secret, so nothing is stored, and every replica has them. Source: RFC 5280; SPIFFE X.509-SVID section 2
 (identity as a URI name).
+
+While the fleet goes from one secret to the next, the authority of the earlier one vouches for the root of the new
+one (a cross-certificate, RFC 4158 section 1.3.1): who knows either root believes what is made now.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from tasks.sealing import derive
 
 TRUST_DOMAIN = "mcpfleet"
 NODE_PATH = "/node/"
+ROOT = "mcpfleet root"
 ROOT_DAYS, ISSUING_DAYS = 3650, 365
 LEAF_S = 86_400.0
 """A stolen one is good for a day at most; renewed at two thirds of it."""
@@ -53,7 +57,7 @@ class Issued:
     """A certificate with what it needs to be believed, and when to ask for the next."""
 
     chain_pem: str
-    root_pem: str
+    roots_pem: str
     not_after: float
     """Wall clock."""
 
@@ -78,19 +82,26 @@ class Issuer(Protocol):
 class Authority:
     """One issuing CA under its root."""
 
-    def __init__(self, secret: bytes, clock: Clock) -> None:
-        """`secret`: the fleet's. Another one is another authority, which nodes do not believe."""
+    def __init__(self, secret: bytes, clock: Clock, earlier: Authority | None = None) -> None:
+        """Derive it.
+
+        Args:
+            secret: the fleet's. Another one is another authority, which nodes do not believe.
+            clock: wall.
+            earlier: of the secret before. It is believed too, and vouches for this one.
+        """
         now = clock.wall_s()
-        root_key, self._key = _derived(secret, "root"), _derived(secret, "issuing")
+        self._root_key, self._key = _derived(secret, "root"), _derived(secret, "issuing")
         root_good, issuing_good = ((now - BACK_S, now + days * 86_400) for days in (ROOT_DAYS, ISSUING_DAYS))
-        self._root = _authority("mcpfleet root", root_key, (root_key, None), root_good, below=1)
-        self._issuing = _authority("mcpfleet issuing", self._key, (root_key, self._root), issuing_good, below=0)
-        self._clock = clock
+        self._root = _authority(ROOT, self._root_key, (self._root_key, None), root_good, below=1)
+        self._issuing = _authority("mcpfleet issuing", self._key, (self._root_key, self._root), issuing_good, below=0)
+        self.earlier, self._clock = earlier, clock
+        self._cross = None if earlier is None else earlier._vouch(self._root_key, issuing_good)  # noqa: SLF001 - its own
 
     @property
     def roots_pem(self) -> str:
-        """The root, PEM."""
-        return self._root.public_bytes(PEM).decode()
+        """The roots that are believed, PEM: its own first, then the earlier one's."""
+        return self._root.public_bytes(PEM).decode() + ("" if self.earlier is None else self.earlier.roots_pem)
 
     @property
     def ends_at(self) -> float:
@@ -104,6 +115,12 @@ class Authority:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         return hashlib.sha256(key).hexdigest()
+
+    @property
+    def key_ids(self) -> dict[str, str]:
+        """Of those that are believed now, for people: `authority`, and `earlier_authority` where there is one."""
+        own = {"authority": self.key_id}
+        return own if self.earlier is None else own | {"earlier_authority": self.earlier.key_id}
 
     def node(self, csr_pem: str, *, name: str) -> Issued:
         """For a node to show. The subject and the names of the CSR are not looked at."""
@@ -127,12 +144,18 @@ class Authority:
             _builder(name, key, now - BACK_S, until, issuer=self._issuing.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(is_ca=False), critical=True)
+            .add_extension(_key_of_issuer(self._key), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        chain = made.public_bytes(PEM) + self._issuing.public_bytes(PEM)
+        above = [self._issuing] if self._cross is None else [self._issuing, self._cross]
+        chain = b"".join(one.public_bytes(PEM) for one in (made, *above))
         return Issued(chain.decode(), self.roots_pem, until)
+
+    def _vouch(self, key: ec.EllipticCurvePrivateKey, good: tuple[float, float]) -> x509.Certificate:
+        """For another root, in its name and for its key."""
+        return _authority(ROOT, key, (self._root_key, self._root), good, below=1)
 
 
 def thumbprint(der: bytes) -> str:
@@ -182,8 +205,14 @@ def _authority(
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
         .add_extension(_usage(is_ca=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_key_of_issuer(signer), critical=False)
         .sign(signer, hashes.SHA256())
     )
+
+
+def _key_of_issuer(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    """All roots have one name, so certificates say which key is above them. Source: RFC 5280 section 4.2.1.1."""
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
 def _builder(

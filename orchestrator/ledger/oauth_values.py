@@ -67,3 +67,8 @@ class SpentRow:
     kind: str
     id: str
     expires_at: float
+
+
+def aad_of_signing_key(kid: str) -> bytes:
+    """What a sealed signing key is bound to."""
+    return b"oauth signing key\0" + kid.encode()

@@ -201,12 +201,12 @@ class SealedLedger(Ledger):
     def _sealed(self, text: str | None, owner: str, place: str) -> str | None:
         if text is None or not self._seals:
             return text
-        return self._keys.seal(text.encode("utf-8", "surrogatepass"), aad=_aad(owner, place))
+        return self._keys.seal(text.encode("utf-8", "surrogatepass"), aad=aad_of_text(owner, place))
 
     def _opened(self, text: str | None, owner: str, place: str) -> str | None:
         if text is None or not _is_sealed(text):
             return text
-        return self._keys.open(text, aad=_aad(owner, place)).decode("utf-8", "surrogatepass")
+        return self._keys.open(text, aad=aad_of_text(owner, place)).decode("utf-8", "surrogatepass")
 
 
 def _is_sealed(text: str | None) -> bool:
@@ -234,5 +234,6 @@ def _failed(one: Release, error: Unopened) -> Settlement:
     )
 
 
-def _aad(owner: str, place: str) -> bytes:
+def aad_of_text(owner: str, place: str) -> bytes:
+    """What a sealed text is bound to: the Invocation or question that it is of, and its place there."""
     return f"mcpfleet row\0{place}\0{owner}".encode()

@@ -18,6 +18,7 @@ import structlog
 
 from orchestrator.ledger.secret_values import SecretRow
 from orchestrator.secrets.keyring import KeyRing, NoKeys, aad_of, kid_of
+from orchestrator.secrets.resealing import Resealed, Resealing
 from orchestrator.secrets.sources import SecretMisplaced, SecretUnavailable, ValueSource, usable
 from tasks.clock import Clock
 from tasks.errors import FleetError, InvalidCall, NotFound, Permanent
@@ -61,8 +62,9 @@ class Secrets:
         pool_of: Callable[[str], str | None],
         clock: Clock,
         blobs: Blobs | None = None,
+        rows: Resealing | None = None,
     ) -> None:
-        self._blobs = blobs
+        self._blobs, self._rows = blobs, rows
         self._books, self._keys, self._sources = books, keys, dict(sources)
         self._pool_of, self._clock = pool_of, clock
         self._turn = asyncio.Lock()
@@ -115,7 +117,7 @@ class Secrets:
     async def rewrap(self) -> tuple[str, int, int]:
         """Seal the data keys of secrets and blobs under the newest KEK; its kid, and how many of each were not yet.
 
-        Rows of calls are left: they go when their days are over, and until then older keys are needed.
+        Rows of calls are begun, and go on in the background: `resealed` says how far.
 
         Raises:
             NoKeys, KeyMissing, NotAsSealed: nothing was changed.
@@ -131,8 +133,14 @@ class Secrets:
             return None if kid_of(wrapped) == keys.newest else keys.wrap(keys.unwrap(wrapped, aad=aad), aad=aad)
 
         blobs = 0 if self._blobs is None else await self._blobs.rewrap(again)
+        if self._rows is not None:
+            self._rows.begin()
         log.info("secrets_rewrapped", key=keys.newest, secrets=len(rows), blobs=blobs)
         return keys.newest, len(rows), blobs
+
+    def resealed(self) -> tuple[str, Resealed]:
+        """The newest KEK's kid, and how far rows are. Raises NoKeys."""
+        return self._ring("to seal anew").newest, Resealed() if self._rows is None else self._rows.so_far
 
     # -- nodes
 

@@ -160,7 +160,7 @@ async def test_a_wrong_enrolment_is_refused(fleet: Fleet, change: dict[str, Any]
     """Only this token, for this name, with a digest; afterwards the right one still works."""
     token = await fleet.token()
     assert code(await fleet.enrol(**({"token": token} | change))) == refused
-    assert (await fleet.enrol(token)).json() == {"node": NAME, "pool": POOL, "certificate": ""}
+    assert (await fleet.enrol(token)).json() == {"node": NAME, "pool": POOL, "certificate": "", "roots": ""}
 
 
 async def test_an_expired_token_is_refused_and_says_so(fleet: Fleet, clock: FakeClock) -> None:

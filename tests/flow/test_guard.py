@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,12 @@ def test_an_agent_asks_and_a_person_answers(fleet: Local, tmp_path: Path) -> Non
 SERVER = [sys.executable, "-S", signing_server.__file__]
 GUARDED = {
     "mcpServers": {"sap": {"command": SERVER[0], "args": SERVER[1:], "env": {"SIGNING_KEY": "of-no-account"}}},
-    "mcpfleet": {"tools": {"sap.facts": {"grant": "SAP_API", "grant_scope": ["orders:read"]}}},
+    "mcpfleet": {
+        "tools": {
+            "sap.facts": {"grant": "SAP_API", "grant_scope": ["orders:read"]},
+            "probe.sleep": {"grant": "SAP_API", "grant_scope": ["orders:read"]},
+        }
+    },
 }
 
 
@@ -67,7 +73,10 @@ def guarded(tmp_path: Path) -> Iterator[Local]:
 
 
 def test_a_node_asks_for_the_grant_and_hears_that_it_was_revoked(guarded: Local, tmp_path: Path) -> None:
-    """A real node, which checks by itself: none, a good one, another agent's, and the good one once it is void."""
+    """A real node, which checks by itself: none, a good one, another agent's, and the good one once it is void.
+
+    What runs under it then is stopped, and the audit log has that call beside the revoking.
+    """
     ann, bob = (
         run(guarded, tmp_path, guarded.token, "keys", "create", name, "-r", "agent", "--principal", name)[1]
         for name in ("ann", "bob")
@@ -83,5 +92,23 @@ def test_a_node_asks_for_the_grant_and_hears_that_it_was_revoked(guarded: Local,
 
     until(lambda: code(ann, "--grant", token) is None, UP_WITHIN_S, "the grant is taken")
     assert (code(ann), code(bob, "--grant", token)) == ("grant_required", "grant_invalid")
+    words = ("call", "probe.sleep", "seconds=3600", "--timeout", "1h", "--grant", token, "--detach")
+    status, call, said = run(guarded, tmp_path, ann, *words)
+    assert status == 0, said
+
+    def shown() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run(guarded, tmp_path, ann, "show", call, "--json")[1])
+        return found
+
+    until(lambda: shown()["state"] == "running", UP_WITHIN_S, "it runs")
     assert run(guarded, tmp_path, ann, "guard", "revoke", token)[0] == 0
     until(lambda: code(ann, "--grant", token) == "grant_invalid", UP_WITHIN_S, "the node has heard of it")
+    until(lambda: shown()["state"] == "failed", UP_WITHIN_S, "what ran is stopped")
+    assert shown()["error"]["code"] == "grant_revoked"
+
+    def rows() -> list[dict[str, Any]]:
+        found = json.loads(run(guarded, tmp_path, guarded.token, "audit", "list", "--action", "grant", "--json")[1])
+        return [row for row in found if row["action"] == "grant.stopped_call"]
+
+    until(lambda: len(rows()) == 1, UP_WITHIN_S, "the audit log has it")
+    assert (rows()[0]["actor"], rows()[0]["target"]) == ("ann", "probe.sleep")

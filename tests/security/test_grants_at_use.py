@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import pytest
 from orchestrator.testing.guard import AGENT, Rig, rig_of
 from tasks.errors import SettingsError
 from tasks.grant import META_KEY
-from tasks.outcome import Outcome
-from worker.testing.executor_bench import Bench
-from worker.testing.sap_server import OPEN, POLICIES, READS, WRITES, sap_server
+from tasks.outcome import Failure, Outcome
+from worker.testing.executor_bench import WAIT_S, Bench
+from worker.testing.sap_server import CLOSES, OPEN, POLICIES, READS, WRITES, Books, sap_server
 from worker.upstreams.errors import UpstreamError
 from worker.upstreams.servers_file import ServersFile, parse_servers
 from worker.upstreams.upstreams import Upstreams
@@ -32,6 +33,7 @@ class Node:
     upstreams: Upstreams
     rig: Rig
     seen: list[dict[str, Any]]
+    books: Books
     count: int = 0
 
     def hear(self) -> None:
@@ -43,7 +45,7 @@ class Node:
         self.count += 1
         meta = None if token is None else orjson.dumps({"_meta": {META_KEY: token, "kept": 1}}).decode()
         name = f"c{self.count}"
-        self.bench.deliver(name, tool, caller=caller, tenant=tenant, meta_json=meta)
+        self.bench.deliver(name, tool, caller=caller, tenant=tenant, meta_json=meta, timeout_s=600.0)
         return (await self.bench.ended(name)).outcome
 
     async def code(self, *args: Any, **named: Any) -> str:
@@ -56,7 +58,8 @@ class Node:
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     """It knows the keys there are."""
     seen: list[dict[str, Any]] = []
-    bench = Bench(tmp_path)
+    books = Books()
+    bench = Bench(tmp_path, slots=3)
     upstreams = Upstreams(
         ServersFile(policies=POLICIES),
         clock=bench.clock,
@@ -64,10 +67,10 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         client_info=types.Implementation(name="node", version="1"),
         with_probe=False,
     )
-    upstreams.add_server("sap", sap_server(seen))
+    upstreams.add_server("sap", sap_server(seen, books))
     await upstreams.start()
     object.__setattr__(bench.executor._runner, "upstreams", upstreams)
-    found = Node(bench, upstreams, rig_of(bench.clock), seen)
+    found = Node(bench, upstreams, rig_of(bench.clock), seen, books)
     await found.rig.book.key()
     found.rig.book._tell()
     found.hear()
@@ -130,6 +133,59 @@ async def test_time_and_revocation_are_kept_without_asking(node: Node) -> None:
     node.bench.clock.advance(600)
     node.bench.grant()
     assert await node.code(READS, other) == "grant_invalid"
+
+
+async def test_what_runs_under_a_grant_is_stopped_when_it_is_revoked(node: Node) -> None:
+    """With the next reply to a renewal: its tool is told to stop, nothing is repeated, and its neighbour runs on."""
+    token, grant_id = await node.rig.granted()
+    other, _ = await node.rig.granted()
+    node.hear()
+    stopped, beside = (asyncio.create_task(node.call(CLOSES, one)) for one in (token, other))
+    for _ in range(2):
+        await asyncio.wait_for(node.books.opened.acquire(), WAIT_S)
+    await node.rig.guardian.revoke(AGENT, grant_id=grant_id)
+    node.hear()
+    error = (await asyncio.wait_for(stopped, WAIT_S)).error
+    assert error is not None
+    assert (error.code, error.failure) == ("grant_revoked", Failure.PERMANENT)
+    assert grant_id in error.message
+    assert node.seen.count({"stopped": "close_books"}) == 1
+    assert not beside.done()
+    node.books.closed.set()
+    assert (await asyncio.wait_for(beside, WAIT_S)).ending == "succeeded"
+
+
+async def test_what_runs_when_its_grant_expires_may_finish(node: Node) -> None:
+    """Nothing more begins under it; revoked after that, by its id, it stops what runs all the same."""
+    tokens = [await node.rig.granted() for _ in range(2)]
+    node.hear()
+    calls = [asyncio.create_task(node.call(CLOSES, token)) for token, _ in tokens]
+    for _ in calls:
+        await asyncio.wait_for(node.books.opened.acquire(), WAIT_S)
+    node.bench.clock.advance(2000)
+    node.bench.grant()
+    node.hear()
+    assert await node.code(CLOSES, tokens[0][0]) == "grant_invalid"
+    await node.rig.guardian.revoke(AGENT, grant_id=tokens[1][1])
+    node.hear()
+    error = (await asyncio.wait_for(calls[1], WAIT_S)).error
+    assert error is not None
+    assert error.code == "grant_revoked"
+    assert not calls[0].done()
+    node.books.closed.set()
+    assert (await asyncio.wait_for(calls[0], WAIT_S)).ending == "succeeded"
+
+
+async def test_a_call_that_is_cancelled_as_its_grant_is_revoked_is_a_cancelled_one(node: Node) -> None:
+    """Whoever else stops it is obeyed: the revocation takes no cancellation for its own."""
+    token, grant_id = await node.rig.granted()
+    node.hear()
+    call = asyncio.create_task(node.call(CLOSES, token))
+    await asyncio.wait_for(node.books.opened.acquire(), WAIT_S)
+    await node.rig.guardian.revoke(AGENT, grant_id=grant_id)
+    node.hear()
+    node.bench.executor.cancel(("c1", 1))
+    assert (await asyncio.wait_for(call, WAIT_S)).ending == "cancelled"
 
 
 async def test_a_node_that_was_told_nothing_starts_nothing(node: Node) -> None:

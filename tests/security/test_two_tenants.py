@@ -79,6 +79,7 @@ TABLE: dict[str, tuple[str, Any]] = {
     "set_secret": (OWN, [{"value": "theirs", "nodes": ["*"]}]),  # under the same owner and name
     "delete_secret": (HIDDEN, None),
     "rewrap_secrets": (CLOSED, None),
+    "show_rewrap": (CLOSED, None),
     "give_secrets": (CLOSED, [{}]),
     "erase_project": (OWN, None),
     "whoami": (OWN, None),

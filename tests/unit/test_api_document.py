@@ -37,7 +37,7 @@ DELETE /v1/enrolments/{name} · GET /v1/scale · GET /v1/scale/claims · GET /v1
 POST /v1/scale/replay · PUT /v1/scale/override · DELETE /v1/scale/override · POST /v1/scale/dry-run
 POST /v1/scale/wind-down · GET /v1/costs · GET /v1/approvals · GET /v1/approvals/{id} · POST /v1/approvals/{id}
 GET /v1/secrets · GET /v1/secrets/{owner}/{name} · PUT /v1/secrets/{owner}/{name}
-DELETE /v1/secrets/{owner}/{name} · POST /v1/secret-rewraps · POST /v1/nodes/{name}/secrets
+DELETE /v1/secrets/{owner}/{name} · GET /v1/secret-rewraps · POST /v1/secret-rewraps · POST /v1/nodes/{name}/secrets
 DELETE /v1/projects/{project}
 GET /v1/whoami · GET /v1/keys · POST /v1/keys · GET /v1/keys/{id} · DELETE /v1/keys/{id} · POST /v1/keys/{id}/rotate
 POST /v1/keys:rotate · POST /v1/auth/challenges · POST /v1/auth/sessions · GET /v1/policy

@@ -19,8 +19,9 @@ VALUE = "a value\nof two lines"
 class Api:
     """Plays the fleet's API, and keeps what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *rewraps: dict[str, Any]) -> None:
         self.asked: list[tuple[str, str, Any]] = []
+        self._rewraps = list(rewraps) or [{"key": "k2", "secrets": 3}]
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         """One answer."""
@@ -32,7 +33,9 @@ class Api:
             return httpx.Response(200, json={"items": [view], "next": None})
         if request.method == "DELETE":
             return httpx.Response(204)
-        return httpx.Response(200, json={"key": "k2", "secrets": 3} if request.method == "POST" else view)
+        if request.url.path == "/v1/secret-rewraps":
+            return httpx.Response(200, json=self._rewraps[0] if len(self._rewraps) == 1 else self._rewraps.pop(0))
+        return httpx.Response(200, json=view)
 
     def run(self, *words: str, value: str = VALUE) -> tuple[int, str]:
         """One command; its status, and all that it said."""
@@ -96,6 +99,28 @@ def test_the_rest_of_the_commands() -> None:
         assert api.run(*words)[0] == 0
         assert api.run(*words, "--json")[0] == 0
     assert [one[0] for one in api.asked[::2]] == ["GET", "GET", "DELETE", "POST"]
+
+
+@pytest.mark.parametrize(
+    ("last", "status", "words"),
+    [
+        ({"texts": 9}, 0, "may leave the key file"),
+        ({"texts": 8, "unopened": 1}, 1, "1 texts do not open"),
+        ({"texts": 4, "stopped": "another leads"}, 1, "another leads"),
+    ],
+)
+def test_rotating_waits_for_the_rows(
+    last: dict[str, Any], status: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only when all of it is done may the older key go, and the status says so to a script."""
+    monkeypatch.setattr("orchestrator.cli.secrets.LOOK_EVERY_S", 0.0)
+    running = {"key": "k2", "secrets": 3, "blobs": 2, "is_running": True}
+    api = Api(running, running | {"secrets": 0, "blobs": 0}, {"key": "k2", "secrets": 0} | last)
+    found, said = api.run("rotate-key")
+    assert found == status
+    assert [one[0] for one in api.asked] == ["POST", "GET", "GET"]
+    assert f"3 secrets, 2 blobs and {last['texts']} texts" in " ".join(said.split())
+    assert words in " ".join(said.split())
 
 
 @pytest.mark.parametrize("name", ["shop", "shop:", ":x"])

@@ -17,6 +17,7 @@ from mcp.server import Server
 from mcp_types import Implementation
 
 from tasks.clock import Clock
+from tasks.grant import Grant
 from tasks.tool import ToolSpec
 from tasks.tracing import Trace
 from worker.grants import AskGuard, Caller, Grants, no_guard, token_in, with_grant
@@ -170,14 +171,20 @@ class Upstreams:
         Cancelling the task tells the server. `timeout_s` is kept by whoever calls: it cancels.
 
         Raises:
-            UpstreamError: with what went wrong and what that allows; the tool needs a grant and has none.
+            UpstreamError: with what went wrong and what that allows; the tool needs a grant and has none, or it was
+                revoked while the tool ran.
         """
         server_name, _, name = tool.partition(".")
         server = self._servers.get(server_name)
         if server is None:
             raise unknown_tool(tool)
-        meta = self._granted(tool, server, meta, caller)
+        grant, meta = self._granted(tool, server, meta, caller)
         ask = Ask(invocation, trace, meta, on_progress, project, on_spend, keeping, approver, caller)
+        with self.grants.use(grant, tool):
+            return await self._traced(tool, server, name, arguments, ask)
+
+    async def _traced(self, tool: str, server: Upstream, name: str, arguments: dict[str, Any], ask: Ask) -> str:
+        trace = ask.trace
         if self.tracer is None or trace is None or not trace.is_sampled:
             return await server.call(name, arguments, ask)
 
@@ -192,8 +199,10 @@ class Upstreams:
 
     def _granted(
         self, tool: str, server: Upstream, meta: dict[str, Any] | None, caller: Caller | None
-    ) -> dict[str, Any] | None:
-        """What the tool's server is told. Here, because every way to call a tool passes here, and most have no caller.
+    ) -> tuple[Grant | None, dict[str, Any] | None]:
+        """Under what it runs, and what the tool's server is told.
+
+        Here, because every way to call a tool passes here, and most have no caller.
 
         Raises:
             UpstreamError: the tool needs a grant, and this call has none that is good.
@@ -201,9 +210,10 @@ class Upstreams:
         token = token_in(meta)
         policy = self._config.policy_of(tool) if self._needs_grants else None
         if policy is None or policy.grant is None:
-            return meta if token is None else with_grant(meta, None)
+            return None, meta if token is None else with_grant(meta, None)
         is_read_only = _is_read_only(server.tools(), tool)
-        return with_grant(meta, self.grants.check(tool, policy, caller, token, is_read_only=is_read_only))
+        grant = self.grants.check(tool, policy, caller, token, is_read_only=is_read_only)
+        return grant, with_grant(meta, grant)
 
     def _changed(self) -> None:
         self.version += 1

@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey
 from orchestrator.identity.oauth.errors import BadToken
 from orchestrator.identity.oauth.jose import PublicKey, public_key
 from orchestrator.identity.oauth.schedule import Terms, plan, signer
-from orchestrator.ledger.oauth_values import SigningKeyRow
+from orchestrator.ledger.oauth_values import SigningKeyRow, aad_of_signing_key
 from tasks.clock import Clock
 from tasks.errors import FleetError
 
@@ -125,7 +125,7 @@ class SigningKeys:
         kid, now_s = secrets.token_hex(8), self._clock.wall_s()
         private = ECKey.generate_key("P-256", private=True)
         if self._sealer is not None:
-            sealed = self._sealer.seal(json.dumps(private.as_dict(private=True)).encode(), aad=_aad(kid))
+            sealed = self._sealer.seal(json.dumps(private.as_dict(private=True)).encode(), aad=aad_of_signing_key(kid))
             await self._store.save_key(SigningKeyRow(kid, now_s, signs_from, sealed), forget)
         self._keys = {old: key for old, key in self._keys.items() if old not in forget}
         self._keys[kid] = _key(kid, now_s, signs_from, private)
@@ -140,7 +140,7 @@ class SigningKeys:
     def _opened(self, row: SigningKeyRow) -> _Key | None:
         assert self._sealer is not None
         try:
-            plain = self._sealer.open(row.sealed, aad=_aad(row.kid))
+            plain = self._sealer.open(row.sealed, aad=aad_of_signing_key(row.kid))
             return _key(row.kid, row.created_at, row.signs_from, ECKey.import_key(json.loads(plain)))
         except (FleetError, ValueError) as error:  # another key ring's, or changed: it is never used
             log.error("oauth_key_not_opened", kid=row.kid, detail=str(error))  # noqa: TRY400 - the reason is whole
@@ -151,7 +151,3 @@ def _key(kid: str, created_at: float, signs_from: float, private: ECKey) -> _Key
     public = public_key({**private.as_dict(private=False), "kid": kid, "alg": ALGORITHM})
     assert public is not None
     return _Key(kid, created_at, signs_from, private, public)
-
-
-def _aad(kid: str) -> bytes:
-    return b"oauth signing key\0" + kid.encode()

@@ -18,6 +18,7 @@ from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 DEFAULT_URL = "http://127.0.0.1:8700"
 """Named in errors where nothing is set and no local fleet runs."""
 STATE_FILE = "fleet.json"
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
 MOUNTED = ("/run/secrets/", "/run/credentials/", "/var/run/secrets/")
 """Docker, systemd and Kubernetes put secrets here for one container or service, often readable to all inside it."""
 
@@ -83,12 +84,17 @@ def token_in(environ: Mapping[str, str]) -> str | None:
         raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} is empty; put an API key into it")
     if not text.isprintable():
         raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} has more in it than one token; put one API key into it")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) and not str(path.absolute()).startswith(MOUNTED):
+    if mode & OTHERS and not _is_shut_in(path) and not str(path.absolute()).startswith(MOUNTED):
         raise SettingsError(
             f"MCPFLEET_TOKEN_FILE: {named} can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it, and "
             "revoke the key if they may have"
         )
     return text
+
+
+def _is_shut_in(path: Path) -> bool:
+    """Its folder lets nobody else in, so its own mode lets nobody read it: Compose needs 0444 there."""
+    return not path.resolve().parent.stat().st_mode & OTHERS
 
 
 def state_file(environ: Mapping[str, str]) -> Path:

@@ -16,13 +16,13 @@ from tests.compose.engine import Engine
 
 WHEELHOUSE = ROOT / "dist" / "wheelhouse"
 LOCKS = ("build", "demo-servers")
-IMAGES = {"fleet": "mcpfleet:0.1.0", "node": "mcpfleet-node:0.1.0"}
+IMAGES = {"fleet": "mcpfleet:0.1.0", "node": "mcpfleet-node:0.1.0", "backup": "mcpfleet-backup:0.1.0"}
 WHEELS = "mcpfleet-wheels"
 DOWNLOAD_S = 900.0
 
 
 def build(engine: Engine) -> dict[str, int]:
-    """Both; bytes of each by its name."""
+    """All of them; bytes of each by its name."""
     with tempfile.TemporaryFile() as packed:
         with tarfile.open(fileobj=packed, mode="w") as tar:
             # Both have the wheels that both locks name; an engine refuses a path that comes twice.

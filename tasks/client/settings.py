@@ -102,8 +102,15 @@ def state_file(environ: Mapping[str, str]) -> Path:
     named = environ.get("MCPFLEET_STATE_DIR")
     if named:
         return Path(named).expanduser() / STATE_FILE
-    home = Path(environ.get("HOME") or "~").expanduser()
-    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "mcpfleet" / STATE_FILE
+    return Path(environ.get("XDG_STATE_HOME") or home_of(environ) / ".local" / "state") / "mcpfleet" / STATE_FILE
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """The user's folder; the root for a user that has none, as a service's own that exists while it runs."""
+    try:
+        return Path(environ.get("HOME") or "~").expanduser()
+    except RuntimeError:  # pathlib's, where no entry of the password file names one
+        return Path("/")
 
 
 def _local(path: Path) -> dict[str, str]:

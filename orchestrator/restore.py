@@ -149,7 +149,7 @@ def begin_here(here: Here) -> NewLife:
     if copies.standing(here.url).is_led:
         raise FleetRuns(_shown(here.url))
     reason = "put back by other means than this command; what happened meanwhile is not in this log"
-    return _anew(here, AuditEntry("ledger.restore", Decision.NOTED, here.by, reason=reason), epoch)
+    return _anew(here, AuditEntry("ledger.restore", Decision.NOTED, here.by, reason=reason), epoch, is_live=True)
 
 
 def _sqlite(wanted: Wanted, manifest: Manifest) -> NewLife:
@@ -174,13 +174,16 @@ def _postgresql(wanted: Wanted, manifest: Manifest, *, replaces: bool) -> NewLif
     return _anew(wanted.here, _said(manifest, wanted.here.by), manifest.epoch)
 
 
-def _anew(here: Here, entry: AuditEntry, epoch: int) -> NewLife:
+def _anew(here: Here, entry: AuditEntry, epoch: int, *, is_live: bool = False) -> NewLife:
+    """`is_live`: an orchestrator may reach it, and may have begun to lead since it was looked at."""
     opened = database.connect(here.url, busy_timeout_s=copies.BUSY_S)
     try:
         schema.migrate(opened)
         with opened.engine.connect() as connection, connection.begin():
             if opened.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if is_live and copies.is_led(connection, holds=True):
+                raise FleetRuns(_shown(here.url))
             return _changed(connection, here, entry, epoch)
     finally:
         opened.engine.dispose()

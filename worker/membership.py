@@ -49,8 +49,8 @@ class Superseded(Permanent):
     def __init__(self, node: str) -> None:
         super().__init__(
             f"the orchestrator no longer knows this incarnation of node {node!r}: another process joined under "
-            "its name, the fleet forgot it, or its enrolment was revoked; this process stops, and joins anew when it is "
-            "started again, unless another one has the name by then"
+            "its name, the fleet forgot it, or its enrolment was revoked; this process stops. Started again it joins, "
+            "unless another one has the name by then"
         )
 
 

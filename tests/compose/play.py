@@ -81,10 +81,13 @@ class Play:
         seen = {
             "/health": caller.status("/health"),
             "/metrics": caller.status("/metrics"),
+            "/%6Detrics": caller.status("/%6Detrics"),
+            "/v1/targets": caller.status("/v1/targets"),
             "/flower/": caller.status("/flower/", headers={"Authorization": ""}),
             "/flower/workers": caller.status("/flower/workers", auth=login),
         }
-        if seen != {"/health": 200, "/metrics": 404, "/flower/": 401, "/flower/workers": 200}:
+        hidden = {"/metrics": 404, "/%6Detrics": 404, "/v1/targets": 404}
+        if seen != hidden | {"/health": 200, "/flower/": 401, "/flower/workers": 200}:
             raise NotSeen(f"the proxy answers {seen}")
         until(self._is_scraped, "Prometheus finds every target up")
 

@@ -15,6 +15,7 @@ from orchestrator.backup import FolderTaken, take
 from orchestrator.backup import Wanted as Take
 from orchestrator.backup_folder import BackupBroken, NotABackup, check, read
 from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.ledger.copies import Standing
 from orchestrator.ledger.errors import EpochLost, NoLedger, SchemaTooNew
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.new_life import JUMP, RESTORED
@@ -198,7 +199,7 @@ async def test_a_restore_that_was_broken_off_is_done_again(  # noqa: PLR0917 - f
 
 
 async def test_a_ledger_that_a_snapshot_put_back_begins_anew_where_it_is(
-    ledger: Ledger, ledger_url: str, clock: FakeClock
+    ledger: Ledger, ledger_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same new life, without a copy of ours; never under an orchestrator that runs."""
     (one,) = await accepted(ledger, new(tool=UNSAFE))
@@ -206,6 +207,11 @@ async def test_a_ledger_that_a_snapshot_put_back_begins_anew_where_it_is(
     here = Here(ledger_url, is_waiting_run=False, now=NOW, by="ann", new_chain="ab" * 32)
     with pytest.raises(FleetRuns):
         begin_here(here)
+    with monkeypatch.context() as late:  # it begins to lead right after it was looked whether one does
+        late.setattr("orchestrator.restore.copies.standing", lambda _: Standing({}, is_led=False, is_half=False))
+        with pytest.raises(FleetRuns):
+            begin_here(here)
+    assert [attempt.node for attempt in await ledger.outstanding()] == ["n1"]
     await ledger.renew_epoch(HOLDER, 1, 0.0)
     life = begin_here(here)
     assert (life.epoch, life.doubtful) == (1 + JUMP, 1)

@@ -83,7 +83,7 @@ def test_state_directory_follows_the_conventions(environ: dict[str, str], folder
 
 
 def test_a_user_without_a_home_may_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """systemd's DynamicUser: no HOME, and no entry that names one. `mcpfleet flower` is run so."""
+    """A passing one of systemd's (DynamicUser): no HOME, and no entry that names one. `mcpfleet flower` is run so."""
 
     def nobody(_path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.compose.bases import STANDS_IN
-from tests.compose.stack import NOT_MADE
+from tests.compose.stack import BY_HAND, NOT_MADE
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (make setup)")
 OURS = {"orchestrator", "worker", "flower", "backup"}
@@ -141,6 +141,11 @@ def test_what_is_tested_is_what_is_written(compose: dict[str, Any]) -> None:
     """`make compose-test` has a stand-in under the name of every image that is not ours, or says that it has none."""
     theirs = {service["image"] for name, service in compose["services"].items() if name not in OURS | NOT_MADE.keys()}
     assert theirs == {image for image in STANDS_IN if not image.startswith("python:")}
+
+
+def test_what_up_does_not_start_is_what_has_a_profile(compose: dict[str, Any]) -> None:
+    """The test that starts the file runs these by hand."""
+    assert {name for name, service in compose["services"].items() if "profiles" in service} == BY_HAND
 
 
 def test_secrets_are_made_once(checkout: Path, compose: dict[str, Any]) -> None:

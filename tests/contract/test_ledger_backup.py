@@ -22,7 +22,7 @@ from orchestrator.ledger.new_life import JUMP, RESTORED
 from orchestrator.ledger.postgres_dump import PostgresToolsMissing, Programs
 from orchestrator.ledger.testing import HOLDER, accepted, again, new, release_of, released, success
 from orchestrator.ledger.values import NodeRow, Started
-from orchestrator.restore import FleetRuns, Here, LedgerNotEmpty, OtherDatabase, begin_here, put_back
+from orchestrator.restore import FleetRuns, HalfRestored, Here, LedgerNotEmpty, OtherDatabase, begin_here, put_back
 from orchestrator.restore import Wanted as Put
 from tasks.errors import SettingsError
 from tasks.invocation import State
@@ -192,6 +192,8 @@ async def test_a_restore_that_was_broken_off_is_done_again(  # noqa: PLR0917 - f
         with pytest.raises(Exception, match=r"."):
             await half.take_epoch(HOLDER, 1.0)
         await half.close()
+        with pytest.raises(HalfRestored, match="the same backup"):
+            begin_here(put_of(target, tmp_path).here)
     put_back(put_of(target, tmp_path))
     found = await Ledger.open(target, clock=clock)
     assert [attempt.invocation_id for attempt in await found.outstanding()] == [one]

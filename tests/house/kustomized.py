@@ -13,7 +13,7 @@ import yaml
 
 SECRETS = (
     "database_url", "redis_url", "token", "join_token", "pool_secret", "key_file", "flower_login",
-    "postgres_password", "redis_password",
+    "postgres_password", "redis_password", "flower_redis_url", "flower_redis_password",
 )  # fmt: skip
 OVERLAYS = {
     "small": ("small", ()),

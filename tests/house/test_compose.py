@@ -129,12 +129,22 @@ def test_a_node_has_time_to_drain(compose: dict[str, Any]) -> None:
     assert float(worker["stop_grace_period"].removesuffix("s")) > drain_s + STOP_S + SETTLE_S + SETTLE_S
 
 
-def test_redis_knows_the_orchestrator_as_the_code_does(compose: dict[str, Any]) -> None:
-    """The rules of its user are those that `mcpfleet redis acl` would print."""
-    from orchestrator.redis_users import MANAGES, ORCHESTRATOR
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/kubernetes/overlays/small/redis.yaml"])
+def test_redis_knows_its_users_as_the_code_does(root: Path, file: str) -> None:
+    """The rules of both are those that `mcpfleet redis acl` would print."""
+    from orchestrator.redis_users import FLOWER, MANAGES, ORCHESTRATOR
 
-    line = next(line for line in compose["services"]["redis"]["command"][0].splitlines() if "user mcpfleet" in line)
-    assert line.endswith(" ".join((*ORCHESTRATOR, *MANAGES)))
+    lines = [
+        line.strip() for line in (root / file).read_text().splitlines() if line.strip().startswith("user mcpfleet")
+    ]
+    rules = {line.split()[1]: line.partition(") ")[2] for line in lines}
+    assert rules == {"mcpfleet": " ".join((*ORCHESTRATOR, *MANAGES)), "mcpfleet.flower": " ".join(FLOWER)}
+
+
+def test_flower_has_no_credential_of_the_orchestrators(compose: dict[str, Any]) -> None:
+    """What opens every queue is not where a web application runs."""
+    services = compose["services"]
+    assert not set(services["flower"]["secrets"]) & set(services["orchestrator"]["secrets"])
 
 
 def test_what_is_tested_is_what_is_written(compose: dict[str, Any]) -> None:

@@ -56,6 +56,15 @@ class FleetRuns(Permanent):
         )
 
 
+class HalfRestored(Permanent):
+    """A restore into it did not come to its end."""
+
+    code = "half_restored"
+
+    def __init__(self, shown: str) -> None:
+        super().__init__(f"a restore into {shown} was broken off; run `{COMMAND}` with the same backup again")
+
+
 class OtherDatabase(Permanent):
     """The backup is of the other kind."""
 
@@ -140,16 +149,19 @@ def begin_here(here: Here) -> NewLife:
     """Begin a new life on a ledger that something else put back: a machine's or a volume's snapshot, PostgreSQL's own.
 
     Raises:
-        FleetRuns: nothing was touched.
+        FleetRuns, HalfRestored: nothing was touched.
         LedgerDown: there is no ledger, or it does not answer.
         SchemaTooNew: a newer mcpfleet wrote it.
     """
     with copies.at_one_moment(here.url) as connection:
         epoch = copies.look(connection).epoch
-    if copies.standing(here.url).is_led:
+    standing = copies.standing(here.url)
+    if standing.is_led:
         raise FleetRuns(_shown(here.url))
+    if standing.is_half:  # whose epoch is in the backup only: another one might be older than who forgot to die
+        raise HalfRestored(_shown(here.url))
     reason = "put back by other means than this command; what happened meanwhile is not in this log"
-    return _anew(here, AuditEntry("ledger.restore", Decision.NOTED, here.by, reason=reason), epoch)
+    return _anew(here, AuditEntry("ledger.restore", Decision.NOTED, here.by, reason=reason), epoch, is_live=True)
 
 
 def _sqlite(wanted: Wanted, manifest: Manifest) -> NewLife:
@@ -174,13 +186,16 @@ def _postgresql(wanted: Wanted, manifest: Manifest, *, replaces: bool) -> NewLif
     return _anew(wanted.here, _said(manifest, wanted.here.by), manifest.epoch)
 
 
-def _anew(here: Here, entry: AuditEntry, epoch: int) -> NewLife:
+def _anew(here: Here, entry: AuditEntry, epoch: int, *, is_live: bool = False) -> NewLife:
+    """`is_live`: an orchestrator may reach it, and may have begun to lead since it was looked at."""
     opened = database.connect(here.url, busy_timeout_s=copies.BUSY_S)
     try:
         schema.migrate(opened)
         with opened.engine.connect() as connection, connection.begin():
             if opened.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if is_live and copies.is_led(connection, holds=True):
+                raise FleetRuns(_shown(here.url))
             return _changed(connection, here, entry, epoch)
     finally:
         opened.engine.dispose()

@@ -111,6 +111,19 @@ class Late(Permanent):
         super().__init__(f"a later {what} of the same process of node {node!r} was here before this one; ignored")
 
 
+class NameHeld(Permanent):
+    """A process that was superseded wants its name back, and another one lives under it."""
+
+    code = "name_held"
+    http_status = 409
+
+    def __init__(self, node: str) -> None:
+        super().__init__(
+            f"another process is node {node!r}, and this one was superseded by it; it may join once that one is gone. "
+            "Stop one of the two, or give it another name"
+        )
+
+
 class InvalidCall(Permanent):
     """The call itself is wrong."""
 

@@ -174,6 +174,8 @@ class JoinRequest(_Wire):
     start anything. Where the orchestrator last knew one of them, the lists above are complete all the same."""
     seals: bool = False
     """It opens sealed deliveries; a node of before ADR 0020 does not."""
+    yields: bool = False
+    """It was superseded: where a process that is alive has the name, this one is refused."""
 
 
 class SealTerms(_Wire):

@@ -48,6 +48,7 @@ from worker.heard import Heard
 from worker.journal import Journal, Kept
 from worker.machine import boot_id, our_version
 from worker.membership import Membership, join
+from worker.namesake import Namesake
 from worker.reporter import Reporter
 from worker.seals import Seals
 from worker.secrets import NodeSecrets
@@ -128,6 +129,7 @@ class Node:
         self.seals: Seals
         self._clock = clock
         self._redis_of = redis_of or partial(async_client, is_single=True)  # its own waits would keep us from Redis
+        self._namesake = Namesake(settings.state_dir, settings.name)
         self._heard = Heard(settings.state_dir / "heard", is_kept=settings.machine_ttl_s > 0)
         is_tls = "https://" in settings.orchestrator_url
         self._certificate = Certificate(settings.state_dir, settings.name, settings.ca) if is_tls else None
@@ -171,10 +173,12 @@ class Node:
             finished=_refs(left.finished),
             unstarted=left.unstarted,
             seals=True,
+            yields=self._namesake.is_feared,
         )
         self._journal.joining(self.incarnation)
         attempt = partial(join, self.door, request, self._clock, random.random)
         self.reply, lease = await self._credentials.enter(self.door, attempt)
+        self._namesake.gone()
         self._journal.adopt(self.incarnation, boot_id())
         self._assemble(self._journal)
         self.executor.lease = lease

@@ -50,8 +50,8 @@ class Superseded(Permanent):
     def __init__(self, node: str) -> None:
         super().__init__(
             f"the orchestrator no longer knows this incarnation of node {node!r}: another process joined under "
-            "its name, the fleet forgot it, or its enrolment was revoked; this process stops, start it again to join "
-            "anew"
+            "its name, the fleet forgot it, or its enrolment was revoked; this process stops. Started again it joins, "
+            "unless another one has the name by then"
         )
 
 

@@ -21,7 +21,7 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from tasks.errors import FleetError
+from tasks.errors import FleetError, NotAllowed
 from tasks.tracing import Spans
 from worker.bootstrap import Node, Servers, pool_queues
 from worker.bridge import CelerySide, Inbox, preload
@@ -29,6 +29,7 @@ from worker.ear import Ear
 from worker.exporter import routes
 from worker.fleet_clock import FleetClock
 from worker.membership import Superseded
+from worker.namesake import Namesake
 from worker.secrets import NodeSecrets
 from worker.serve import HttpServer
 from worker.settings import NodeSettings
@@ -53,6 +54,10 @@ class Exit(IntEnum):
     LEFT_WORK = 3
     """Something stayed in the journal: start this node again."""
     SUPERSEDED = 4
+    """Another process has its name, or the fleet forgot it. Start it again: it joins where nobody has the name."""
+    SHUT_OUT = 5
+    """It was superseded, and what it has to join with is not accepted any more: its enrolment is gone. Starting it
+    again does not help."""
 
 
 McpSide = tuple[Sequence[BaseRoute], AbstractAsyncContextManager[None]]
@@ -78,6 +83,7 @@ class NodeProcess:
         self._mcp = mcp
         self._clock, self._secrets, self._spans = clock, secrets, spans
         self._service = service or Supervisor()
+        self._namesake = Namesake(settings.state_dir, settings.name)
         self._joined = threading.Event()
         self._ended = threading.Event()
         self._celery: CelerySide | None = None
@@ -126,7 +132,8 @@ class NodeProcess:
                 self._exit = runner.run(self._live())
         except FleetError as error:
             _log.error("node_cannot_start", code=error.code, detail=error.message)
-            self._exit = Exit.BAD_START
+            is_out = isinstance(error, NotAllowed) and self._namesake.is_feared
+            self._exit = Exit.SHUT_OUT if is_out else Exit.BAD_START
         except Exception:  # noqa: BLE001 - the top of the thread
             _log.exception("node_failed")
         finally:
@@ -173,6 +180,7 @@ class NodeProcess:
                 return Exit.FAILED
         except Superseded as error:
             _log.error("superseded", detail=error.message)
+            self._namesake.met()
             return Exit.SUPERSEDED
         self._drain.set()
         return await self._leave(node, self._celery)

@@ -132,8 +132,8 @@ def _say(desk: Desk, life: NewLife) -> None:
     )
     note(f"  {life.waiting} calls go on waiting")
     note(
-        f"  {life.nodes} nodes are lost until they renew. One that joined after that moment ends with status 4: a "
-        "container is started again by itself, for a systemd unit do it by hand"
+        f"  {life.nodes} nodes are lost until they renew. One that joined after that moment ends with status 4 and is "
+        "back when it is started again, as Compose, Kubernetes and systemd do; one enrolled since needs another token"
     )
     note(
         "[yellow]  not in it: calls accepted since then, and their idempotency keys. What was revoked since then is "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.local.statefile import FleetFile, read_fleet_file
-from tasks.client.settings import token_in
+from tasks.client.settings import home_of, token_in
 from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 
 DEFAULT_URL = "http://127.0.0.1:8700"
@@ -59,8 +59,7 @@ def state_dir(environ: Mapping[str, str]) -> Path:
     named = environ.get("MCPFLEET_STATE_DIR")
     if named:
         return Path(named).expanduser().absolute()
-    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".local" / "state")
-    return Path(base) / "mcpfleet"
+    return Path(environ.get("XDG_STATE_HOME") or home_of(environ) / ".local" / "state") / "mcpfleet"
 
 
 def find_target(settings: CliSettings) -> Target:

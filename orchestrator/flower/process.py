@@ -11,13 +11,15 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import httpx
 import structlog
 
-from orchestrator.flower.settings import FlowerSettings
+from orchestrator.flower.settings import PREFIX, FlowerSettings
 from tasks.app import make_app
 from tasks.settings import changed
 from tasks.telemetry import configure, log_uncaught
@@ -32,10 +34,10 @@ def serve(settings: FlowerSettings) -> None:
     """Serve until SIGTERM.
 
     Raises:
-        SettingsError: no broker or no login, or not in their form.
+        SettingsError: no broker, no login, or half of what TLS needs; or not in their form.
         OSError: the address is taken.
     """
-    broker, login = settings.broker_url(), settings.credentials()
+    broker, login, context = settings.broker_url(), settings.credentials(), settings.server_context()
     listening = listen(settings)
     _options(settings, login)
 
@@ -45,7 +47,7 @@ def serve(settings: FlowerSettings) -> None:
     log_uncaught()
     log.info("started", version=version("mcpfleet"), flower=version("flower"), settings=changed(settings))
     flower = _application(settings, broker, login)
-    server = HTTPServer(flower)
+    server = HTTPServer(flower, ssl_options=context)
     server.add_socket(listening)
     log.info("listening", address="{}:{}".format(*listening.getsockname()[:2]))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,13 +114,31 @@ def fault(settings: FlowerSettings, transport: httpx.BaseTransport | None = None
     """
     host = LOOPBACKS.get(settings.host, settings.host)
     host = f"[{host}]" if ":" in host else host
-    return fault_at(f"http://{host}:{settings.port}{prefix_of(settings)}", settings.credentials(), transport)
+    try:
+        scheme, context = ("http", None) if settings.tls_cert is None else ("https", pinned(settings.tls_cert))
+    except OSError as error:
+        return f"{PREFIX}TLS_CERT {settings.tls_cert} cannot be read: {error}"
+    base = f"{scheme}://{host}:{settings.port}{prefix_of(settings)}"
+    return fault_at(base, settings.credentials(), transport, context)
 
 
-def fault_at(base: str, login: tuple[str, str], transport: httpx.BaseTransport | None = None) -> str:
+def pinned(cert: Path) -> ssl.SSLContext:
+    """Believes this very certificate while its time is not over, whatever name it is asked under."""
+    context = ssl.create_default_context(cafile=str(cert))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def fault_at(
+    base: str,
+    login: tuple[str, str],
+    transport: httpx.BaseTransport | None = None,
+    context: ssl.SSLContext | None = None,
+) -> str:
     """The same of one at an address."""
     try:
-        with httpx.Client(timeout=ANSWER_S, trust_env=False, transport=transport) as http:
+        with httpx.Client(timeout=ANSWER_S, trust_env=False, transport=transport, verify=context or True) as http:
             well = http.get(f"{base}/healthcheck", auth=login)
             open_status = http.get(f"{base}/metrics").status_code
     except httpx.HTTPError as error:

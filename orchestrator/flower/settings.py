@@ -5,6 +5,7 @@ Two variables under the same prefix are the orchestrator's own, which feeds Flow
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +38,11 @@ class FlowerSettings(BaseModel):
     """Loopback: what it shows of calls is not exposed by accident."""
     port: int = Field(default=5555, ge=0, le=65_535)
     """0 takes a free one, which the log names."""
+    tls_cert: Path | None = None
+    """PEM: the certificate that people's browsers are shown, with its chain. Without one, plain HTTP: for loopback, or
+    behind a proxy. Read at the start; Flower is whole again seconds after it was started anew."""
+    tls_key: Path | None = None
+    """PEM: its key."""
     listen_fd: int | None = None
     """A listening socket inherited from the parent, instead of host and port."""
     url_prefix: str = Field(default="", pattern=r"^$|^/?[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")
@@ -54,6 +60,25 @@ class FlowerSettings(BaseModel):
         """
         url = _set("redis_url", self.redis_url)
         return with_tls(url, RedisTls(self.redis_ca, self.redis_cert, self.redis_key))
+
+    def server_context(self) -> ssl.SSLContext | None:
+        """What its door speaks, TLS 1.3; None: plain HTTP.
+
+        Raises:
+            SettingsError: one of two files is missing, or cannot be used.
+        """
+        cert, key = self.tls_cert, self.tls_key
+        if (cert is None) is not (key is None):
+            raise SettingsError(f"{PREFIX}TLS_CERT and {PREFIX}TLS_KEY belong together; set both, or neither")
+        if cert is None or key is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_cert_chain(cert, key)
+        except OSError as error:
+            raise SettingsError(f"{PREFIX}TLS_CERT {cert} cannot be used with {PREFIX}TLS_KEY {key}: {error}") from None
+        return context
 
     def credentials(self) -> tuple[str, str]:
         """User and password.

@@ -190,13 +190,23 @@ def standing(url: str) -> Standing:
             tables = _tables(connection)
             if EPOCH.name not in tables:
                 return Standing(tables, is_led=False, is_half=bool(tables))
-            query = select(EPOCH.c.holder.is_not(None) & (EPOCH.c.expires_at > database_time()))
-            leads = connection.scalar(query)
+            leads = is_led(connection)
             return Standing(tables, is_led=bool(leads), is_half=leads is None and any(tables.values()))
     except SQLAlchemyError as error:
         raise LedgerDown(str(getattr(error, "orig", None) or error).splitlines()[0]) from error
     finally:
         opened.engine.dispose()
+
+
+def is_led(connection: Connection, *, holds: bool = False) -> bool | None:
+    """Whether an orchestrator leads; None where the row is not there that leaders take.
+
+    Args:
+        connection: of the ledger.
+        holds: nobody begins to lead until the transaction ends. On SQLite whoever writes holds that already.
+    """
+    query = select(EPOCH.c.holder.is_not(None) & (EPOCH.c.expires_at > database_time()))
+    return connection.scalar(query.with_for_update() if holds else query)
 
 
 def _tables(connection: Connection) -> dict[str, int]:

@@ -22,7 +22,7 @@ from orchestrator.registry.member import Lease, Member, Ref
 from orchestrator.registry.roster import Roster
 from orchestrator.registry.rows import member_of, row_of
 from orchestrator.registry.terms import Broker, Seals, Terms
-from orchestrator.registry.turns import Turns
+from orchestrator.registry.turns import Turns, may_follow
 from tasks.clock import Clock
 from tasks.errors import Late, WrongState
 from tasks.grant import GrantNews
@@ -114,7 +114,7 @@ class NodeDesk:
 
         Raises:
             WrongState: it speaks another wire version.
-            Late: a later try of the same process was admitted already.
+            Late, NameHeld: a later try of the same process was admitted already; another process has the name.
         """
         offer = request.offer
         if request.wire_version != WIRE_VERSION:
@@ -128,9 +128,7 @@ class NodeDesk:
 
     async def _admit(self, request: JoinRequest, certificate: str | None) -> JoinReply:
         offer, before = request.offer, self._roster.find(request.offer.name)
-        is_again = before is not None and before.incarnation == request.incarnation
-        if before and is_again and 0 < request.number <= before.join_number:
-            raise Late("join", offer.name)
+        may_follow(request, before)
         wish = NodeState.CORDONED if before and before.wish is NodeState.CORDONED else NodeState.ACTIVE
         token, key = new_token("node"), secrets.token_bytes(32)
         member = Member(

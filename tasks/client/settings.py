@@ -18,6 +18,7 @@ from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 DEFAULT_URL = "http://127.0.0.1:8700"
 """Named in errors where nothing is set and no local fleet runs."""
 STATE_FILE = "fleet.json"
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
 MOUNTED = ("/run/secrets/", "/run/credentials/", "/var/run/secrets/")
 """Docker, systemd and Kubernetes put secrets here for one container or service, often readable to all inside it."""
 
@@ -83,7 +84,7 @@ def token_in(environ: Mapping[str, str]) -> str | None:
         raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} is empty; put an API key into it")
     if not text.isprintable():
         raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} has more in it than one token; put one API key into it")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) and not str(path.absolute()).startswith(MOUNTED):
+    if mode & OTHERS and not _is_shut_in(path) and not str(path.absolute()).startswith(MOUNTED):
         raise SettingsError(
             f"MCPFLEET_TOKEN_FILE: {named} can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it, and "
             "revoke the key if they may have"
@@ -91,13 +92,25 @@ def token_in(environ: Mapping[str, str]) -> str | None:
     return text
 
 
+def _is_shut_in(path: Path) -> bool:
+    """Its folder lets nobody else in, so its own mode lets nobody read it: Compose needs 0444 there."""
+    return not path.resolve().parent.stat().st_mode & OTHERS
+
+
 def state_file(environ: Mapping[str, str]) -> Path:
     """Where `mcpfleet up` says what it started. Source: XDG Base Directory Specification 0.8."""
     named = environ.get("MCPFLEET_STATE_DIR")
     if named:
         return Path(named).expanduser() / STATE_FILE
-    home = Path(environ.get("HOME") or "~").expanduser()
-    return Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "mcpfleet" / STATE_FILE
+    return Path(environ.get("XDG_STATE_HOME") or home_of(environ) / ".local" / "state") / "mcpfleet" / STATE_FILE
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """The user's folder; the root for a user that has none, as a service's own that exists while it runs."""
+    try:
+        return Path(environ.get("HOME") or "~").expanduser()
+    except RuntimeError:  # pathlib's, where no entry of the password file names one
+        return Path("/")
 
 
 def _local(path: Path) -> dict[str, str]:

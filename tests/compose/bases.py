@@ -23,7 +23,7 @@ MAKING_S = 1800.0
 PYTHON = "3.11-slim-bookworm"
 """Debian 12 has no other; deploy/Dockerfile takes it as an argument."""
 PACKAGES = {
-    "python": "python3 python3-pip python3-venv ca-certificates passwd git",
+    "python": "python3 python3-pip python3-venv ca-certificates passwd git postgresql-client",
     "servers": "passwd ca-certificates curl wget postgresql-15 redis-tools nginx-light prometheus "
     "prometheus-alertmanager prometheus-node-exporter",
 }

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.compose.client import Caller, NotSeen, Traffic, until
+from tests.compose.engine import EngineFailed
 from tests.compose.stack import Container, Stack
 
 URL = "https://localhost:8443"
@@ -31,10 +32,12 @@ class Play:
     def __init__(self, stack: Stack, say: Say) -> None:
         self._stack, self._say = stack, say
         self._ca = stack.secrets / "ca.pem"
+        self._once = self._copy = ""
 
     def all(self) -> None:
         """In order; each builds on the one before."""
-        for act in (self._up, self._confined, self._called, self._scaled, self._killed, self._made_anew, self._kept):
+        acts = (self._up, self._confined, self._called, self._backed_up, self._scaled, self._killed, self._made_anew)
+        for act in (*acts, self._restored, self._kept):
             began = time.monotonic()
             act()
             self._say(f"    {time.monotonic() - began:.0f} s")
@@ -78,16 +81,38 @@ class Play:
         seen = {
             "/health": caller.status("/health"),
             "/metrics": caller.status("/metrics"),
+            "/%6Detrics": caller.status("/%6Detrics"),
+            "/v1/targets": caller.status("/v1/targets"),
             "/flower/": caller.status("/flower/", headers={"Authorization": ""}),
             "/flower/workers": caller.status("/flower/workers", auth=login),
         }
-        if seen != {"/health": 200, "/metrics": 404, "/flower/": 401, "/flower/workers": 200}:
+        hidden = {"/metrics": 404, "/%6Detrics": 404, "/v1/targets": 404}
+        if seen != hidden | {"/health": 200, "/flower/": 401, "/flower/workers": 200}:
             raise NotSeen(f"the proxy answers {seen}")
         until(self._is_scraped, "Prometheus finds every target up")
 
     def _is_scraped(self) -> bool:
         ask = "wget -qO- 'http://127.0.0.1:9090/api/v1/query?query=count(up)+-+sum(up)'"
         return '"0"]' in self._stack.inside(self._stack.containers("prometheus")[0], ask)
+
+    def _backed_up(self) -> None:
+        self._say("backed up: ledger and blobs, under traffic, each read again")
+        self._once = self._echoed("before")
+        with Traffic(self._caller()) as traffic:
+            for _ in range(2):
+                self._backup("backup")
+        self._say(f"    {traffic.check()}")
+        self._copy = self._backup("ls", "/backups").split()[-1]
+
+    def _backup(self, *words: str) -> str:
+        return self._stack.compose("run", "-T", "--rm", "--no-deps", "backup", *words)
+
+    def _echoed(self, key: str) -> str:
+        caller = self._caller()
+        view = caller.ended(caller.accepted(key, "probe.echo", {"word": key}))
+        if view["state"] != "succeeded":
+            raise NotSeen(f"{key}: a call ended as {view['state']}")
+        return str(view["id"])
 
     def _scaled(self) -> None:
         self._say(f"scaled: {NODES} workers")
@@ -161,6 +186,34 @@ class Play:
         until(lambda: all(one.is_well for one in self._stack.containers("worker")), "the new workers are healthy")
         if (after := self._joined()) != before:
             raise NotSeen(f"nodes were {before}, and are {after}")
+
+    def _restored(self) -> None:
+        self._say("restored: the database is lost, the backup put back; nodes that joined since are back by themselves")
+        before, since, put_back = (
+            self._joined(),
+            self._echoed("since"),
+            ("mcpfleet", "ledger", "restore", f"/backups/{self._copy}"),
+        )
+        try:
+            self._backup(*put_back)
+        except EngineFailed as error:
+            if "an orchestrator runs" not in str(error):
+                raise
+        else:
+            raise NotSeen("a ledger was restored under a running orchestrator")
+        self._stack.compose("stop", "orchestrator")
+        log_in = "export PGPASSWORD=$(cat /run/secrets/postgres_password) PGHOST=127.0.0.1 PGUSER=mcpfleet"
+        self._stack.inside(self._stack.containers("postgres")[0], f"{log_in}; dropdb mcpfleet && createdb mcpfleet")
+        self._backup(*put_back)
+        self._stack.compose("start", "orchestrator")
+        until(lambda: all(one.is_well for one in self._stack.containers()), "every container is healthy")
+        if (after := self._joined()) != before:
+            raise NotSeen(f"nodes were {before}, and are {after}")
+        caller = self._caller()
+        seen = (caller.get(f"/v1/invocations/{self._once}")["state"], caller.status(f"/v1/invocations/{since}"))
+        if seen != ("succeeded", 404):
+            raise NotSeen(f"the call before the backup and the one since are {seen}")
+        self._echoed("anew")
 
     def _kept(self) -> None:
         self._say("kept: no secret in what Docker shows of containers, nor in their logs")

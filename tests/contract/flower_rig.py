@@ -1,4 +1,4 @@
-"""A real Flower process on a Redis with users, and the real feed beside it."""
+"""A real Flower process on a Redis, with users where it is ours, and the real feed beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from redis import Redis
 
 from orchestrator.observability.flower_feed import FlowerFeed
 from orchestrator.redis_users import FLOWER_USER
@@ -23,22 +23,27 @@ from tasks.app import make_app
 from tasks.clock import SystemClock
 from tasks.invocation import Attempt, Call, Invocation, Lane, Principal, State
 from tasks.node import NodeState, Visibility
+from tasks.redis_clients import sync_client
 from tasks.redis_tls import with_user
 from tasks.wire import NodeView
-from tests.security.redis_rig import Server, redis_server
+from tests.security.redis_rig import redis_server
 
 WITHIN_S = 90.0
 LATE_POOL = "swarm"
+DOOR = (("CERT", "pem"), ("KEY", "key"))
 
 
 @dataclass
 class Rig:
     """Both, and what the feed is told."""
 
-    server: Server
+    url: str
+    """Of Redis, as the feed has it."""
     environ: dict[str, str]
     port: int
     login: tuple[str, str]
+    ca: Path | None
+    """Who signed the certificate of Flower's door; None: it speaks plain HTTP."""
     past: list[Invocation] = field(default_factory=list)
     nodes: list[NodeView] = field(default_factory=list)
     process: asyncio.subprocess.Process | None = None
@@ -46,7 +51,12 @@ class Rig:
     @property
     def base(self) -> str:
         """Where Flower is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.ca else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        """What its door's certificate is believed by."""
+        return ssl.create_default_context(cafile=str(self.ca)) if self.ca else True
 
     async def start(self) -> None:
         """Start Flower and wait until it answers."""
@@ -62,7 +72,7 @@ class Rig:
 
     async def get(self, path: str, *, is_known: bool = True) -> httpx.Response:
         """One answer."""
-        async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=WITHIN_S, trust_env=False, verify=self.trust) as http:
             return await http.get(f"{self.base}{path}", auth=self.login if is_known else None)
 
     async def until(self, path: str, is_so: Callable[[httpx.Response], Any]) -> httpx.Response:
@@ -80,36 +90,45 @@ class Rig:
 @contextlib.asynccontextmanager
 async def flower_rig(folder: Path, *, is_tls: bool) -> AsyncIterator[Rig]:
     """Redis with its users, the feed and Flower, which logs in as the user made for it."""
-    word, login = secrets.token_urlsafe(16), ("fleet", secrets.token_urlsafe(16))
+    word = secrets.token_urlsafe(16)
     async with redis_server(folder, [], is_tls=is_tls, flower_password=word) as server:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("MCPFLEET_")}
-        environ |= {
-            "MCPFLEET_FLOWER_REDIS_URL": with_user(server.bare_url, FLOWER_USER, word),
-            "MCPFLEET_FLOWER_LOGIN": ":".join(login),
-            "MCPFLEET_FLOWER_PORT": str(port),
-        }
         files = {"CA": server.tls.ca, "CERT": server.tls.cert, "KEY": server.tls.key}
-        environ |= {f"MCPFLEET_FLOWER_REDIS_{name}": str(path) for name, path in files.items() if path}
-        rig = Rig(server, environ, port, login)
-        feed = FlowerFeed(
-            make_app(server.url),
-            Redis.from_url(server.url),
-            nodes=lambda: list(rig.nodes),
-            is_late=lambda pool: pool == LATE_POOL,
-            past=lambda: list(rig.past),
-            leads=lambda: True,
-            clock=SystemClock(),
-        )
-        feed.start()
-        try:
-            await rig.start()
+        more = {f"REDIS_{name}": str(path) for name, path in files.items() if path}
+        if is_tls:  # its own door, too
+            more |= {f"TLS_{name}": str(folder / f"server.{end}") for name, end in DOOR}
+        own = with_user(server.bare_url, FLOWER_USER, word)
+        async with flower_on(server.url, own, ca=server.tls.ca, **more) as rig:
             yield rig
-        finally:
-            await rig.kill()
-            await asyncio.to_thread(feed.stop)
+
+
+@contextlib.asynccontextmanager
+async def flower_on(url: str, own_url: str, *, ca: Path | None = None, **settings: str) -> AsyncIterator[Rig]:
+    """The feed at one address of a Redis, Flower at another; `settings` are its own, without their prefix."""
+    login = ("fleet", secrets.token_urlsafe(16))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {"REDIS_URL": own_url, "LOGIN": ":".join(login), "PORT": str(port)} | settings
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MCPFLEET_")}
+    rig = Rig(url, environ | {f"MCPFLEET_FLOWER_{name}": value for name, value in own.items()}, port, login, ca)
+    redis = sync_client(url, answer_s=WITHIN_S)
+    feed = FlowerFeed(
+        make_app(url),
+        redis,
+        nodes=lambda: list(rig.nodes),
+        is_late=lambda pool: pool == LATE_POOL,
+        past=lambda: list(rig.past),
+        leads=lambda: True,
+        clock=SystemClock(),
+    )
+    feed.start()
+    try:
+        await rig.start()
+        yield rig
+    finally:
+        await rig.kill()
+        await asyncio.to_thread(feed.stop)
+        redis.close()
 
 
 def call(name: str, *, node: str, ago_s: float, state: State = State.SUCCEEDED) -> Invocation:

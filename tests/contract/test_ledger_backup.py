@@ -15,13 +15,14 @@ from orchestrator.backup import FolderTaken, take
 from orchestrator.backup import Wanted as Take
 from orchestrator.backup_folder import BackupBroken, NotABackup, check, read
 from orchestrator.blobs.disk import DiskBlobs
+from orchestrator.ledger.copies import Standing
 from orchestrator.ledger.errors import EpochLost, NoLedger, SchemaTooNew
 from orchestrator.ledger.ledger import Ledger
 from orchestrator.ledger.new_life import JUMP, RESTORED
 from orchestrator.ledger.postgres_dump import PostgresToolsMissing, Programs
 from orchestrator.ledger.testing import HOLDER, accepted, again, new, release_of, released, success
 from orchestrator.ledger.values import NodeRow, Started
-from orchestrator.restore import FleetRuns, Here, LedgerNotEmpty, OtherDatabase, begin_here, put_back
+from orchestrator.restore import FleetRuns, HalfRestored, Here, LedgerNotEmpty, OtherDatabase, begin_here, put_back
 from orchestrator.restore import Wanted as Put
 from tasks.errors import SettingsError
 from tasks.invocation import State
@@ -191,6 +192,8 @@ async def test_a_restore_that_was_broken_off_is_done_again(  # noqa: PLR0917 - f
         with pytest.raises(Exception, match=r"."):
             await half.take_epoch(HOLDER, 1.0)
         await half.close()
+        with pytest.raises(HalfRestored, match="the same backup"):
+            begin_here(put_of(target, tmp_path).here)
     put_back(put_of(target, tmp_path))
     found = await Ledger.open(target, clock=clock)
     assert [attempt.invocation_id for attempt in await found.outstanding()] == [one]
@@ -198,7 +201,7 @@ async def test_a_restore_that_was_broken_off_is_done_again(  # noqa: PLR0917 - f
 
 
 async def test_a_ledger_that_a_snapshot_put_back_begins_anew_where_it_is(
-    ledger: Ledger, ledger_url: str, clock: FakeClock
+    ledger: Ledger, ledger_url: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same new life, without a copy of ours; never under an orchestrator that runs."""
     (one,) = await accepted(ledger, new(tool=UNSAFE))
@@ -206,6 +209,11 @@ async def test_a_ledger_that_a_snapshot_put_back_begins_anew_where_it_is(
     here = Here(ledger_url, is_waiting_run=False, now=NOW, by="ann", new_chain="ab" * 32)
     with pytest.raises(FleetRuns):
         begin_here(here)
+    with monkeypatch.context() as late:  # it begins to lead right after it was looked whether one does
+        late.setattr("orchestrator.restore.copies.standing", lambda _: Standing({}, is_led=False, is_half=False))
+        with pytest.raises(FleetRuns):
+            begin_here(here)
+    assert [attempt.node for attempt in await ledger.outstanding()] == ["n1"]
     await ledger.renew_epoch(HOLDER, 1, 0.0)
     life = begin_here(here)
     assert (life.epoch, life.doubtful) == (1 + JUMP, 1)

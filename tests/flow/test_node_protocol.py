@@ -228,12 +228,18 @@ async def test_what_outlasts_the_drain_is_stopped_and_told(fake: FakeOrchestrato
 
 
 async def test_superseded_node_stops(fake: FakeOrchestrator, tmp_path: Path) -> None:
-    """An incarnation the orchestrator no longer knows runs nothing on: it ends with a code of its own."""
+    """An incarnation the orchestrator no longer knows runs nothing on: it ends, and next asks for its name."""
     async with node_process(fake, tmp_path, os.environ) as node:
         running = await fake.call("probe.sleep", LONG)
         await _started(fake, running)
         fake.is_known = False
         assert await node.exit_code() == 4
+    fake.is_known = True
+    for yields in (True, False):  # superseded once, and a member again
+        async with node_process(fake, tmp_path, os.environ) as node:
+            assert fake.joins[-1].yields is yields
+            node.signal()
+            assert await node.exit_code() == 0
 
 
 async def test_two_processes_cannot_share_a_journal(fake: FakeOrchestrator, tmp_path: Path) -> None:

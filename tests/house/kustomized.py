@@ -13,12 +13,15 @@ import yaml
 
 SECRETS = (
     "database_url", "redis_url", "token", "join_token", "pool_secret", "key_file", "flower_login",
-    "postgres_password", "redis_password",
+    "postgres_password", "redis_password", "flower_redis_url", "flower_redis_password",
 )  # fmt: skip
 OVERLAYS = {
     "small": ("small", ()),
-    "production": ("production", ("prometheus-operator", "hpa")),
-    "production with KEDA": ("production", ("prometheus-operator", "keda")),
+    "production": ("production", ("prometheus-operator", "hpa", "backup")),
+    "production with KEDA": (
+        "production",
+        ("prometheus-operator", "keda", "otlp", "node-exporter", "node-exporter/operator"),
+    ),
 }
 MADE_BY_HAND = {
     "orchestrator-secrets": frozenset(SECRETS[:6]),
@@ -50,12 +53,19 @@ class Rendered:
     def pods(self) -> Iterator[tuple[str, Manifest, Manifest]]:
         """Name, labels and pod of each workload."""
         for one in self.workloads():
-            template = one["spec"]["template"]
+            template = template_of(one)
             yield one["metadata"]["name"], template["metadata"]["labels"], template["spec"]
 
     def keys(self, kind: str) -> dict[str, frozenset[str]]:
         """Of each ConfigMap or Secret."""
         return {one["metadata"]["name"]: frozenset(one.get("data", {})) for one in self.of(kind)}
+
+
+def template_of(workload: Manifest) -> Manifest:
+    """What its pods are made of."""
+    spec: Manifest = workload["spec"]["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else workload["spec"]
+    template: Manifest = spec["template"]
+    return template
 
 
 def render(root: Path, folder: Path, name: str) -> Rendered:

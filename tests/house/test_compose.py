@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.compose.bases import STANDS_IN
-from tests.compose.stack import NOT_MADE
+from tests.compose.stack import BY_HAND, NOT_MADE
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (make setup)")
-OURS = {"orchestrator", "worker", "flower"}
+OURS = {"orchestrator", "worker", "flower", "backup"}
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^}]*))?\}")
 ANSWERS_WITHIN_S = 120
 
@@ -59,7 +59,7 @@ def test_every_variable_has_a_default_and_is_explained(text: str, root: Path) ->
     asked = dict(VARIABLE.findall(text))
     example = (root / "deploy/compose.env.example").read_text()
     offered = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    images = {"MCPFLEET_IMAGE", "MCPFLEET_NODE_IMAGE"}  # of who builds elsewhere
+    images = {"MCPFLEET_IMAGE", "MCPFLEET_NODE_IMAGE", "MCPFLEET_BACKUP_IMAGE"}  # of who builds elsewhere
     assert "" not in asked.values()
     assert {name: value for name, value in asked.items() if name not in images} == {
         name: value for name, value in offered.items() if name != "COMPOSE_PROJECT_NAME"
@@ -103,6 +103,7 @@ def test_settings_it_sets_exist(compose: dict[str, Any]) -> None:
         "worker": {f"MCPFLEET_NODE_{field.upper()}" for field in NodeSettings.model_fields},
         "flower": set(VARIABLES),
     }
+    known["backup"] = known["orchestrator"] | {"BACKUPS_KEPT"}
     for name, fields in known.items():
         asked = compose["services"][name]["environment"]
         assert not [variable for variable in asked if not {variable, variable.removesuffix("_FILE")} & fields]
@@ -119,18 +120,42 @@ def test_no_secret_stands_in_an_environment(compose: dict[str, Any]) -> None:
                 assert not re.search(r"PASSWORD|TOKEN|SECRET|LOGIN|DATABASE_URL$", variable), f"{name}: {variable}"
 
 
-def test_redis_knows_the_orchestrator_as_the_code_does(compose: dict[str, Any]) -> None:
-    """The rules of its user are those that `mcpfleet redis acl` would print."""
-    from orchestrator.redis_users import MANAGES, ORCHESTRATOR
+def test_a_node_has_time_to_drain(compose: dict[str, Any]) -> None:
+    """Docker's grace is longer than everything the process does after SIGTERM; then it kills, and outcomes are lost."""
+    from worker.drain import SETTLE_S, STOP_S
 
-    line = next(line for line in compose["services"]["redis"]["command"][0].splitlines() if "user mcpfleet" in line)
-    assert line.endswith(" ".join((*ORCHESTRATOR, *MANAGES)))
+    worker = compose["services"]["worker"]
+    drain_s = float(worker["environment"]["MCPFLEET_NODE_DRAIN_S"])
+    assert float(worker["stop_grace_period"].removesuffix("s")) > drain_s + STOP_S + SETTLE_S + SETTLE_S
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/kubernetes/overlays/small/redis.yaml"])
+def test_redis_knows_its_users_as_the_code_does(root: Path, file: str) -> None:
+    """The rules of both are those that `mcpfleet redis acl` would print."""
+    from orchestrator.redis_users import FLOWER, MANAGES, ORCHESTRATOR
+
+    lines = [
+        line.strip() for line in (root / file).read_text().splitlines() if line.strip().startswith("user mcpfleet")
+    ]
+    rules = {line.split()[1]: line.partition(") ")[2] for line in lines}
+    assert rules == {"mcpfleet": " ".join((*ORCHESTRATOR, *MANAGES)), "mcpfleet.flower": " ".join(FLOWER)}
+
+
+def test_flower_has_no_credential_of_the_orchestrators(compose: dict[str, Any]) -> None:
+    """What opens every queue is not where a web application runs."""
+    services = compose["services"]
+    assert not set(services["flower"]["secrets"]) & set(services["orchestrator"]["secrets"])
 
 
 def test_what_is_tested_is_what_is_written(compose: dict[str, Any]) -> None:
     """`make compose-test` has a stand-in under the name of every image that is not ours, or says that it has none."""
     theirs = {service["image"] for name, service in compose["services"].items() if name not in OURS | NOT_MADE.keys()}
     assert theirs == {image for image in STANDS_IN if not image.startswith("python:")}
+
+
+def test_what_up_does_not_start_is_what_has_a_profile(compose: dict[str, Any]) -> None:
+    """The test that starts the file runs these by hand."""
+    assert {name for name, service in compose["services"].items() if "profiles" in service} == BY_HAND
 
 
 def test_secrets_are_made_once(checkout: Path, compose: dict[str, Any]) -> None:
@@ -172,7 +197,7 @@ def test_a_build_gets_what_it_copies_and_no_more(root: Path) -> None:
     lines = (root / ".dockerignore").read_text().splitlines()
     let_in = {line.removeprefix("!").rstrip("/") for line in lines if line.startswith("!")}
     copies = re.findall(r"^COPY (?!--from)(.*) \S+$", (root / "deploy/Dockerfile").read_text(), re.MULTILINE)
-    sources = {source.removesuffix("/answers") for words in copies for source in words.split()}
+    sources = {re.sub("^(deploy/docker)/.*", r"\1", source) for words in copies for source in words.split()}
     assert "*" in lines
     assert sources == let_in
 

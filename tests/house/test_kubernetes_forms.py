@@ -27,6 +27,12 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
 _META = {"type": "object", "required": ["name"]}
 _LABELS = {"type": "object", "additionalProperties": TEXT}
 _BEHAVIOR = {"type": "object"}  # autoscaling/v2's own, which the HorizontalPodAutoscaler's test sees
+_RELABELINGS = {
+    "type": "array",
+    "items": _object(
+        ["targetLabel"], targetLabel=TEXT, replacement=TEXT, sourceLabels={"type": "array", "items": TEXT}
+    ),
+}
 OWN_KINDS = {
     "ScaledObject": _object(
         ["scaleTargetRef", "triggers"],
@@ -57,7 +63,10 @@ OWN_KINDS = {
     "PodMonitor": _object(
         ["selector", "podMetricsEndpoints"],
         selector=_object(["matchLabels"], matchLabels=_LABELS),
-        podMetricsEndpoints={"type": "array", "items": _object(["port"], port=TEXT, path=TEXT, interval=TEXT)},
+        podMetricsEndpoints={
+            "type": "array",
+            "items": _object(["port"], port=TEXT, path=TEXT, interval=TEXT, relabelings=_RELABELINGS),
+        },
     ),
     "ScrapeConfig": _object(
         ["staticConfigs"],
@@ -112,9 +121,15 @@ def test_every_overlay_has_what_it_is_for(rendered: Rendered) -> None:
     kinds = {(one["kind"], one["metadata"]["name"]) for one in rendered.manifests}
     always = {("Deployment", "orchestrator"), ("StatefulSet", "worker"), ("Deployment", "flower"), ("Ingress", "fleet")}
     own = {
-        "small": {("StatefulSet", "postgres"), ("StatefulSet", "redis")},
-        "production": {("HorizontalPodAutoscaler", "worker"), ("PodMonitor", "worker")},
-        "production with KEDA": {("ScaledObject", "worker"), ("ScrapeConfig", "orchestrator")},
+        "small": {("StatefulSet", "postgres"), ("StatefulSet", "redis"), ("CronJob", "backup")},
+        "production": {("HorizontalPodAutoscaler", "worker"), ("PodMonitor", "worker"), ("CronJob", "backup")},
+        "production with KEDA": {
+            ("ScaledObject", "worker"),
+            ("ScrapeConfig", "orchestrator"),
+            ("DaemonSet", "node-exporter"),
+            ("PodMonitor", "node-exporter"),
+            ("NetworkPolicy", "to-collector"),
+        },
     }
     assert always | own[rendered.name] <= kinds
     assert len([kind for kind in kinds if kind[0] in {"HorizontalPodAutoscaler", "ScaledObject"}]) <= 1

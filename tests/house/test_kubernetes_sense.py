@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.kustomized import MADE_BY_HAND, OVERLAYS, Manifest, Rendered, render, selects
+from tests.house.kustomized import MADE_BY_HAND, OVERLAYS, Manifest, Rendered, render, selects, template_of
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (make setup)")
 pytestmark = pytest.mark.live("kustomize")
 SECRETS_AT = "/run/secrets/mcpfleet"
+USERS = {"postgres": 999, "redis": 999, "node-exporter": 65534}
+"""Of images that are not ours."""
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -39,7 +41,9 @@ def test_every_selector_selects_a_pod(rendered: Rendered) -> None:
 
 def test_every_port_that_is_named_is_there(rendered: Rendered) -> None:
     """Of probes, Services, the Ingress and the policies."""
-    ports = {name: {p["name"] for c in pod["containers"] for p in c["ports"]} for name, _, pod in rendered.pods()}
+    ports = {
+        name: {p["name"] for c in pod["containers"] for p in c.get("ports", [])} for name, _, pod in rendered.pods()
+    }
     for name, _, pod in rendered.pods():
         for container in pod["containers"]:
             assert set(_probe_ports(container)) <= ports[name], name
@@ -68,18 +72,21 @@ def test_every_secret_and_config_that_is_used_is_made_or_asked_for(rendered: Ren
             for mount in container["volumeMounts"]:
                 volume = volumes[mount["name"]]
                 if "secret" in volume:
-                    files[mount["mountPath"]] = secrets[volume["secret"]["secretName"]]
+                    there = secrets[volume["secret"]["secretName"]]
+                    items = volume["secret"].get("items", [{"key": key, "path": key} for key in there])
+                    assert {item["key"] for item in items} <= there, name
+                    files[mount["mountPath"]] = frozenset(item["path"] for item in items)
                 if "configMap" in volume:
                     files[mount["mountPath"]] = configs[volume["configMap"]["name"]]
             wanted = {value for value in _environment(rendered, container).values() if _is_in(value, files)}
             wanted |= set(re.findall(r"/run/secrets/\w+/\w+", str(container.get("args", ""))))
             missing = [path for path in wanted if Path(path).name not in files[str(Path(path).parent)]]
-            assert wanted or name == "none", name
+            assert wanted or name == "node-exporter", name
             assert not missing, name
     claims = {one["metadata"]["name"] for one in rendered.of("PersistentVolumeClaim")}
     used = [v["persistentVolumeClaim"]["claimName"] for _, _, pod in rendered.pods() for v in pod["volumes"] if
             "persistentVolumeClaim" in v]  # fmt: skip
-    assert set(used) == claims
+    assert set(used) == claims, "and no volume is asked for that nobody mounts"
 
 
 def test_every_setting_is_one(rendered: Rendered, tmp_path: Path) -> None:
@@ -109,6 +116,12 @@ def test_every_setting_is_one(rendered: Rendered, tmp_path: Path) -> None:
     assert node.join_token.get_secret_value() == "user:join_token"
     flower = read_flower_settings(given["flower"])
     assert (flower.credentials(), flower.broker_url()) == (("user", "login"), "user:redis_url")
+    if "backup" in given:
+        asked = {name: value for name, value in given["backup"].items() if name != "BACKUPS_KEPT"}
+        backup = read(OrchestratorSettings, "MCPFLEET_", asked, given={"token": "-", "join_token": "-"})
+        assert (backup.database_url, backup.blob_dir) == ("user:database_url", orchestrator.blob_dir)
+    if rendered.name == "production with KEDA":
+        assert orchestrator.otlp_endpoint == node.otlp_endpoint == "http://collector.monitoring.svc:4318"
     for name in ("orchestrator", "worker", "flower"):
         assert {one for one in given[name] if not one.startswith("MCPFLEET_")} <= {"POD_IP"}
 
@@ -120,7 +133,7 @@ def test_every_pod_is_restricted(rendered: Rendered) -> None:
     for name, _, pod in rendered.pods():
         context = pod["securityContext"]
         assert context["runAsNonRoot"] is True, name
-        assert context["runAsUser"] == (10001 if name in {"orchestrator", "worker", "flower"} else 999), name
+        assert context["runAsUser"] == USERS.get(name, 10001), name
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["enableServiceLinks"] is False, name
@@ -137,12 +150,12 @@ def test_every_pod_is_restricted(rendered: Rendered) -> None:
             }, name
             assert {"requests", "limits"} <= set(container["resources"]), name
             assert "memory" in container["resources"]["limits"], name
-            assert not [port for port in container["ports"] if "hostPort" in port]
+            assert not [port for port in container.get("ports", []) if "hostPort" in port]
 
 
 def test_budgets_let_one_pod_go_and_no_more(rendered: Rendered) -> None:
     """One that allows none would stop every upgrade of the cluster; one that allows all would be none."""
-    replicas = {one["metadata"]["name"]: one["spec"]["replicas"] for one in rendered.workloads()}
+    replicas = {one["metadata"]["name"]: one["spec"].get("replicas") for one in rendered.workloads()}
     budgets = {one["metadata"]["name"]: one["spec"] for one in rendered.of("PodDisruptionBudget")}
     assert set(budgets) == {"orchestrator", "worker"}
     for name, budget in budgets.items():
@@ -168,7 +181,7 @@ def test_a_node_has_time_to_drain(rendered: Rendered) -> None:
 
 def test_no_probe_ends_what_only_waits(rendered: Rendered) -> None:
     """Liveness never asks for what is another's: the leader, the database, the orchestrator."""
-    pods = {name: pod["containers"][0] for name, _, pod in rendered.pods()}
+    pods = {name: pod["containers"][0] for name, _, pod in rendered.pods() if name != "backup"}
     for name, container in pods.items():
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container), name
         liveness = container["livenessProbe"]
@@ -185,7 +198,8 @@ def test_no_probe_ends_what_only_waits(rendered: Rendered) -> None:
 def test_replicas_share_a_volume_that_replicas_can_share(rendered: Rendered) -> None:
     """Two on a volume of one machine would never start beside each other; one alone needs no more."""
     (orchestrator,) = (one for one in rendered.of("Deployment") if one["metadata"]["name"] == "orchestrator")
-    (claim,) = rendered.of("PersistentVolumeClaim")
+    claims = {one["metadata"]["name"]: one for one in rendered.of("PersistentVolumeClaim")}
+    claim = claims["orchestrator-state"]
     is_shared = claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert is_shared is (orchestrator["spec"]["replicas"] > 1)
     assert is_shared is (orchestrator["spec"]["strategy"].get("type", "RollingUpdate") == "RollingUpdate")
@@ -196,7 +210,8 @@ def test_only_who_has_to_reaches_the_database(rendered: Rendered) -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in rendered.of("NetworkPolicy")}
     assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     pods = {name: labels for name, labels, _ in rendered.pods()}
-    for port, may in (("postgres", {"orchestrator"}), ("redis", {"orchestrator", "worker", "flower"})):
+    backup = {"backup"} & set(pods)
+    for port, may in (("postgres", {"orchestrator"} | backup), ("redis", {"orchestrator", "worker", "flower"})):
         number = {"postgres": 5432, "redis": 6379}[port]
         askers = set()
         for policy in policies.values():
@@ -221,7 +236,7 @@ def test_images_are_pinned_and_ours_are_of_this_version(rendered: Rendered) -> N
     for _, _, pod in rendered.pods():
         for container in pod["containers"]:
             tag = container["image"].rpartition(":")[2]
-            assert re.match(r"\d", tag), container["image"]
+            assert re.match(r"v?\d", tag), container["image"]
 
 
 def test_there_is_a_page_for_every_secret_made_by_hand(root: Path) -> None:
@@ -230,6 +245,20 @@ def test_there_is_a_page_for_every_secret_made_by_hand(root: Path) -> None:
     for name, keys in MADE_BY_HAND.items():
         assert f"`{name}`" in page
         assert not [key for key in keys if f"`{key}`" not in page]
+
+
+def test_jobs_have_the_names_that_rules_and_dashboards_know(rendered: Rendered, root: Path) -> None:
+    """The operator would name them after the monitor, and a panel that asks by `job` would stay empty."""
+    known = {one["job_name"] for one in yaml.safe_load((root / "deploy/prometheus/prometheus.yml").read_text())[
+        "scrape_configs"
+    ]}  # fmt: skip
+    endpoints = [end for one in rendered.of("PodMonitor") for end in one["spec"]["podMetricsEndpoints"]]
+    named = [rule["replacement"] for end in endpoints for rule in end["relabelings"] if rule["targetLabel"] == "job"]
+    static = [each["labels"]["job"] for one in rendered.of("ScrapeConfig") for each in one["spec"]["staticConfigs"]]
+    assert len(named) == len(endpoints)
+    assert {*named, *static} <= known
+    if "KEDA" in rendered.name:
+        assert {*named, *static} == known
 
 
 def test_the_namespace_is_the_same_everywhere(rendered: Rendered) -> None:
@@ -270,12 +299,12 @@ def _policy_ports(policy: Manifest) -> list[Manifest]:
 
 
 def _spreads(workload: Manifest) -> list[Manifest]:
-    spreads: list[Manifest] = workload["spec"]["template"]["spec"].get("topologySpreadConstraints", [])
+    spreads: list[Manifest] = template_of(workload)["spec"].get("topologySpreadConstraints", [])
     return spreads
 
 
 def _probe_ports(container: Manifest) -> list[str]:
-    probes = [container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
+    probes = [container.get(name, {}) for name in ("startupProbe", "readinessProbe", "livenessProbe")]
     return [probe[how]["port"] for probe in probes for how in ("httpGet", "tcpSocket") if how in probe]
 
 

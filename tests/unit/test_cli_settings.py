@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.cli.settings import find_target, is_private, read_settings
 from orchestrator.local.statefile import FLEET_FILE, FleetFile, read_fleet_file, write_private
+from tasks.client.settings import state_file
 from tasks.errors import NotAllowed, OrchestratorDown, SettingsError
 
 LOCAL = FleetFile(url="http://127.0.0.1:1", token="t-local", join_token="j")
@@ -79,3 +80,14 @@ def test_damaged_state_file_is_an_error_with_its_path(tmp_path: Path) -> None:
 def test_state_directory_follows_the_conventions(environ: dict[str, str], folder: str) -> None:
     """Ours first, then XDG's, then the default."""
     assert str(read_settings(environ).state_dir) == folder
+
+
+def test_a_user_without_a_home_may_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A passing one of systemd's (DynamicUser): no HOME, and no entry that names one. `mcpfleet flower` is run so."""
+
+    def nobody(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    assert read_settings({}).state_dir == Path("/.local/state/mcpfleet")
+    assert state_file({}).parent == Path("/.local/state/mcpfleet")

@@ -77,10 +77,23 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> N
     path = tmp_path / "key"
     path.write_text("t\n")
     path.chmod(mode)
+    tmp_path.chmod(0o711)
     with pytest.raises(SettingsError, match="chmod 600"):
         find("http://h", environ={"MCPFLEET_TOKEN_FILE": str(path)})
     path.chmod(0o600)
     assert find("http://h", environ={"MCPFLEET_TOKEN_FILE": str(path)}).token == "t"
+
+
+def test_a_folder_that_is_shut_guards_what_is_in_it(tmp_path: Path) -> None:
+    """As deploy/compose-secrets leaves it: the containers' users are not the operator, so 0600 would be no use."""
+    path, elsewhere = tmp_path / "key", tmp_path / "open" / "link"
+    path.write_text("t\n")
+    path.chmod(0o444)
+    tmp_path.chmod(0o700)
+    elsewhere.parent.mkdir()
+    elsewhere.symlink_to(path)
+    for name in (path, elsewhere):
+        assert find("http://h", environ={"MCPFLEET_TOKEN_FILE": str(name)}).token == "t"
 
 
 def test_what_is_mounted_for_one_container_may_be_readable_inside(
@@ -90,5 +103,6 @@ def test_what_is_mounted_for_one_container_may_be_readable_inside(
     path = tmp_path / "key"
     path.write_text("t\n")
     path.chmod(0o444)
+    tmp_path.chmod(0o755)
     monkeypatch.setattr(settings, "MOUNTED", (f"{tmp_path}/",))
     assert find("http://h", environ={"MCPFLEET_TOKEN_FILE": str(path)}).token == "t"

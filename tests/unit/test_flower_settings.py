@@ -26,9 +26,9 @@ def _read(**more: str) -> FlowerSettings:
     return read_flower_settings({f"MCPFLEET_FLOWER_{name}": value for name, value in given.items() if value})
 
 
-def _used(**more: str) -> tuple[object, str]:
+def _used(**more: str) -> tuple[object, ...]:
     settings = _read(**more)
-    return settings.credentials(), settings.broker_url()
+    return settings.credentials(), settings.broker_url(), settings.server_context()
 
 
 def test_a_given_address_is_bound() -> None:
@@ -61,6 +61,8 @@ def test_secrets_may_be_files(tmp_path: Path) -> None:
         ({"LOGIN_FILE": "/there"}, "are both set"),
         ({"LOGIN": "", "LOGIN_FILE": "/is/not/there"}, "No such file"),
         ({"REDIS_CA": "/ca.pem"}, "rediss://"),
+        ({"TLS_CERT": "/cert.pem"}, "belong together"),
+        ({"TLS_CERT": "/is/not/there", "TLS_KEY": "/is/not/there"}, "cannot be used"),
     ],
 )
 def test_what_cannot_be_is_refused_without_its_value(set_so: dict[str, str], says: str) -> None:

@@ -34,7 +34,7 @@ from worker.testing.upstreams_kit import served
 WITHIN_S = 150.0
 GATED = Path(__file__).with_name("gated_server.py")
 CLUSTER, PROVIDER, POOL, NODE = "hurt", "local-process", "elastic", "hurt-1"
-MARK = "_MCPFLEET_MACHINE"
+MARK, LEAKED = "_MCPFLEET_MACHINE", "nobodys-1"
 PRICE_EUR_H, BUDGET_EUR_H = 0.10, 0.105
 """One machine is nearly all that may be had."""
 POOLS = f"""
@@ -266,11 +266,32 @@ class Machines:
     async def _order(self, config: ProviderConfig) -> None:
         provider = open_local_process(config)
         try:
-            await provider.create(Order("nobodys", "nobodys-1", CLUSTER, POOL, expires_at=4e9))
+            await provider.create(Order("nobodys", LEAKED, CLUSTER, POOL, expires_at=4e9))
         finally:
             await provider.close()
 
+    def joined(self, scene: Scene) -> list[str]:
+        """Their nodes that take calls."""
+        items = scene.http.get("/v1/nodes").json()["items"]
+        return [node["name"] for node in items if node["pool"] == POOL and node["state"] == "active"]
+
+    def processes(self) -> list[psutil.Process]:
+        """Of all that were ordered; not the one that was not."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                home = process.environ().get(MARK, "")
+                if home.startswith(str(self.folder)) and not home.endswith(LEAKED):
+                    found.append(process)
+        return found
+
     def kill(self) -> None:
+        """As a host that loses its power."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    def clear(self) -> None:
         """Whatever is left."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,6 @@ from orchestrator.testing.local import UP_WITHIN_S, until, upped
 from orchestrator.testing.postgres import Cluster, postgres_bin
 from tests.chaos import disks
 from tests.flow.faults_rig import (
-    NODE,
     POOL,
     Machines,
     Model,
@@ -44,7 +42,6 @@ MANY = 24
 LATE_S = 1.2
 LONG_S = 30.0
 """Of the failover objective."""
-RESTS = {"Order to ready, p90", "Came to nothing"}
 pytestmark = [
     pytest.mark.live("prometheus", "node-exporter", "servers", "postgres", "loop-disks"),
     pytest.mark.timeout(1200),
@@ -61,6 +58,7 @@ class Hurt(Scene):
     node: SickNode
     model: Model
     disk: Path
+    machines: Machines
 
     def on_node(self, tool: str, wait_s: float = 0.0, **arguments: object) -> dict[str, object]:
         """A call of something that only the sick node has."""
@@ -95,14 +93,14 @@ def hurt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hurt]:
         disk = stack.enter_context(disks.on_loop(folder / "small"))
         exporter = stack.enter_context(exporter_of(disk, folder))
         settings = machines.settings() | {"MCPFLEET_DATABASE_URL": cluster.url}
-        stack.callback(machines.kill)
+        stack.callback(machines.clear)
         fleet = stack.enter_context(upped(folder, "--verbose", environ=os.environ, settings=settings))
         node = SickNode(fleet, folder / "node", model.url)
         node.start()
         stack.callback(node.stop)
         scene = Hurt(fleet, stack.enter_context(scraping(fleet, folder / "prometheus", exporter)))
         stack.callback(scene.http.close)
-        scene.cluster, scene.node, scene.model, scene.disk = cluster, node, model, disk
+        scene.cluster, scene.node, scene.model, scene.disk, scene.machines = cluster, node, model, disk, machines
         until(lambda: scene.call(SAFE).status_code < 300, UP_WITHIN_S, "a node offers the tool")
         until(lambda: scene.offers("gated.put") and scene.offers("glm.chat"), UP_WITHIN_S, "the sick node is well")
         machines.leak()
@@ -110,10 +108,10 @@ def hurt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hurt]:
 
 
 def test_nothing_fires_on_a_fleet_at_rest(hurt: Hurt) -> None:
-    """Just started, hardly used, one pool of nothing: no alert is even near."""
+    """Just started, hardly used: no alert but the two that are meant, of a pool whose first machine is its budget."""
     until(lambda: all(rule["health"] == "ok" for rule in hurt.prometheus.rules()), 60, "all were evaluated")
     until(lambda: bool(hurt.prometheus.asked('up{job="node"} == 1')), 60, "the exporter is scraped")
-    assert hurt.prometheus.firing() == {}
+    assert set(hurt.prometheus.firing()) <= {"BudgetNearlySpent", "AutoscalerAlerts"}
 
 
 def test_a_pool_that_wants_more_than_its_budget(hurt: Hurt) -> None:
@@ -123,10 +121,12 @@ def test_a_pool_that_wants_more_than_its_budget(hurt: Hurt) -> None:
         hurt.http.post("/v1/invocations", json=body).raise_for_status()
     hurt.fires("BudgetNearlySpent")
     hurt.fires("AutoscalerAlerts")
+    until(lambda: bool(hurt.machines.joined(hurt)), 100, "the machine has joined")
+    hurt.machines.kill()  # its place is taken by another one
 
 
 def test_a_server_that_dies_under_its_calls(hurt: Hurt) -> None:
-    """CircuitOpen, after five calls that it took with it. A probe closes it, in a minute: looked at later."""
+    """CircuitOpen, after five calls that it took with it. What ends it is below: it takes a minute."""
 
     def crash() -> None:
         before = hurt.node.marks()
@@ -200,9 +200,11 @@ def test_a_database_that_is_gone(hurt: Hurt) -> None:
     """DoorErrorRate, by the calls that cannot be accepted; ObjectiveBurn of availability by the same."""
     hurt.cluster.stop("immediate")
     try:
-        for _ in range(MANY):
-            assert hurt.call(SAFE).status_code == 503
-        hurt.fires("DoorErrorRate")
+
+        def refused() -> bool:
+            return hurt.call(SAFE).status_code == 503 and "DoorErrorRate" in hurt.prometheus.firing()
+
+        until(refused, 150, "DoorErrorRate fires")
         until(lambda: hurt.burning("availability") == {"14.4", "6", "3", "1"}, 100, "availability burns")
     finally:
         hurt.cluster.start()
@@ -219,19 +221,21 @@ def test_a_process_that_hangs(hurt: Hurt, alert: str) -> None:
 
 
 def test_nodes_that_hang_with_all_that_they_hold(hurt: Hurt) -> None:
-    """NodeLost and NoNodes; and ObjectiveBurn of failover, for it lasts longer than what was promised."""
+    """NodeLost and NoNodes; ObjectiveBurn of failover, for it lasts longer than what was promised.
+
+    Before that the circuit's time is over: a probe closes it.
+    """
     until(lambda: hurt.call(SAFE).status_code < 300, 100, "calls are placed again")
-    until(lambda: hurt.offers("gated.put"), 100, "the sick node is back")
+    assert hurt.on_node("gated.put", 100, key="probe")["state"] == "succeeded"
+    hurt.resolves("CircuitOpen")
     before = hurt.node.marks()
     held = [hurt.on_node("gated.put", key=f"held-{number}", gate="open") for number in range(MANY)]
     until(lambda: hurt.node.marks() >= before + MANY, 100, "it has begun all of them")
     assert hurt.node.process is not None
-    everyone = [hurt.fleet.node(name) for name in hurt.nodes() if name.startswith(POOLS)]
-    machines = [one for one in hurt.nodes() if not one.startswith((*POOLS, NODE))]
+    everyone = [hurt.fleet.node(name) for name in hurt.nodes() if name.startswith(POOLS)] + hurt.machines.processes()
     with frozen(psutil.Process(hurt.node.process.pid), *everyone):
         hurt.fires("NodeLost")
-        if not machines:
-            hurt.fires("NoNodes")
+        hurt.fires("NoNodes")
         Event().wait(LONG_S)  # the promise itself is broken by nothing else than its time
     hurt.node.open("open")
     until(lambda: all(map(hurt.ended, held)), 150, "all of them end")
@@ -244,14 +248,14 @@ def test_a_queue_that_does_not_move(hurt: Hurt) -> None:
     """QueueStuck and CallWaitsLong while pools are paused; QueueWaitP95 and both latencies once they go on."""
     until(lambda: hurt.call(SAFE).status_code < 300, 100, "calls are placed again")
     hurt.pause(*POOLS, is_paused=True)
-    with ThreadPoolExecutor(MANY) as doing:
-        waiting = [doing.submit(hurt.call, SAFE, 50.0) for _ in range(MANY)]
-        try:
-            hurt.fires("QueueStuck")
-            hurt.fires("CallWaitsLong")
-        finally:
-            hurt.pause(*POOLS, is_paused=False)
-        assert all(one.result().status_code < 300 for one in waiting)
+    try:
+        body = {"tool": "probe.echo", "arguments": {}, "pool": "general"}
+        waiting = [hurt.http.post("/v1/invocations", json=body).raise_for_status().json() for _ in range(3 * MANY)]
+        hurt.fires("QueueStuck")
+        hurt.fires("CallWaitsLong")
+    finally:
+        hurt.pause(*POOLS, is_paused=False)
+    until(lambda: all(map(hurt.ended, waiting)), 100, "all of them go on")
     hurt.fires("QueueWaitP95")
     until(lambda: hurt.burning("short_calls_p99") == {"14.4", "6", "3", "1"}, 100, "p99 burns")
     until(lambda: hurt.burning("short_calls_p50") == {"1"}, 100, "p50 burns")
@@ -282,9 +286,7 @@ def test_a_key_that_ends(hurt: Hurt) -> None:
 
 
 def test_what_takes_its_time(hurt: Hurt) -> None:
-    """A probe closes the circuit; the machine of nobody was found, and ended; the idle one went, and its cost."""
-    assert hurt.on_node("gated.put", 100, key="probe")["state"] == "succeeded"
-    hurt.resolves("CircuitOpen")
+    """The machine of nobody was found, and ended; the idle one went, and its cost."""
     until(lambda: hurt.prometheus.had('ALERTS{alertname="LeakedMachine",alertstate="firing"}'), 200, "the leak is told")
     for alert in ("LeakedMachine", "BudgetNearlySpent", "AutoscalerAlerts"):
         hurt.resolves(alert, 300)
@@ -304,14 +306,15 @@ def test_a_server_that_does_not_start(hurt: Hurt) -> None:
 
 def test_every_panel_had_data(hurt: Hurt) -> None:
     """At some time of the story, each expression of each."""
-    empty = [f"{panel}: {expr}" for _, panel, expr in expressions() if not hurt.prometheus.had(expr)]
-    assert [one for one in empty if one.partition(":")[0] not in RESTS] == []
-    assert {one.partition(":")[0] for one in empty} == RESTS
+    assert [f"{panel}: {expr}" for _, panel, expr in expressions() if not hurt.prometheus.had(expr)] == []
 
 
 def test_every_alert_fired_and_none_is_left(hurt: Hurt) -> None:
     """All of both files of rules, every objective at every rate."""
-    until(lambda: hurt.prometheus.firing() == {}, 150, "the last one resolves")
+    try:
+        until(lambda: hurt.prometheus.firing() == {}, 150, "the last one resolves")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; fires: {hurt.prometheus.firing()}") from None
     found = hurt.prometheus.asked(
         'count by (alertname, objective, factor) (last_over_time(ALERTS{alertstate="firing"}[1h]))'
     )

@@ -122,6 +122,7 @@ def test_a_pool_that_wants_more_than_its_budget(hurt: Hurt) -> None:
         hurt.http.post("/v1/invocations", json=body).raise_for_status()
     hurt.fires("BudgetNearlySpent")
     hurt.fires("AutoscalerAlerts")
+    until(lambda: "allowed: budget_eur_h is" in hurt.http.get("/v1/scale").text, 60, "its words are of the budget")
     until(lambda: bool(hurt.machines.joined(hurt)), 100, "the machine has joined")
     hurt.machines.kill()  # its place is taken by another one
 

@@ -38,7 +38,7 @@ EXEMPT = {
     "Agents, USD an hour": NO_AGENTS,
     "Tokens": NO_AGENTS,
 }
-"""Panels that have nothing to show here, and why. Each has data in test_alerts_demo.py, from real machines and agents."""
+"""Panels that have nothing to show here, and why. Each has data in test_alerts_demo.py, by machines and agents."""
 pytestmark = [pytest.mark.live("prometheus", "servers"), pytest.mark.timeout(600)]
 
 

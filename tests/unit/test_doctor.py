@@ -71,16 +71,21 @@ def test_certificates_that_end_soon_are_found(tmp_path: Path, ends_in_s: float, 
     assert _all(check_files({"MCPFLEET_TLS_CERT": file}, NOW)) == found
 
 
-def test_files_that_are_wrong_missing_or_open_to_others_are_found(tmp_path: Path) -> None:
-    """A certificate that is none, a key that everybody can read, one that is not there."""
+def test_files_that_are_wrong_missing_or_open_to_others_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is none, a key that everybody can read, one that is not there. Modes of mounts are theirs."""
     text = tmp_path / "text"
     text.write_text("no certificate")
     text.chmod(0o644)
     assert _all(check_files({"MCPFLEET_REDIS_CA": str(text)}, NOW)) == {"certificate": FAIL}
     assert _all(check_files({"MCPFLEET_KEY_FILE": str(text)}, NOW)) == {"key": WARN}
     assert _all(check_files({"MCPFLEET_TLS_KEY": str(tmp_path / "gone")}, NOW)) == {"key": FAIL}
+    with monkeypatch.context() as docker:
+        docker.setattr("orchestrator.cli.checkup_files.MOUNTED", (str(tmp_path),))
+        assert _all(check_files({"MCPFLEET_KEY_FILE": str(text)}, NOW)) == {"files": OK}
     text.chmod(0o600)
-    assert _all(check_files({"MCPFLEET_KEY_FILE": str(text)}, NOW)) == {"files": OK}
+    assert _all(check_files({"MCPFLEET_REDIS_URL_FILE": str(text)}, NOW)) == {"files": OK}
 
 
 def test_disks_that_fill_are_found(tmp_path: Path) -> None:
@@ -141,7 +146,8 @@ def test_a_collector_that_is_not_there_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         assert _all(check_otlp({"OTEL_EXPORTER_OTLP_ENDPOINT": url})) == {"otlp": OK}
-    assert _all(check_otlp({"OTEL_EXPORTER_OTLP_ENDPOINT": url})) == {"otlp": WARN}
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "MCPFLEET_OTLP_ENDPOINT", "MCPFLEET_NODE_OTLP_ENDPOINT"):
+        assert _all(check_otlp({name: url})) == {"otlp": WARN}
     assert not list(check_otlp({}))
 
 

@@ -158,11 +158,12 @@ define apt
 endef
 
 # For the tests of rules and dashboards, in which a real one scrapes a fleet; nothing of it is started here.
-prometheus: .cache/.prometheus ## Prometheus, promtool and amtool for the tests, where we are root and apt is there
+prometheus: .cache/.prometheus ## Prometheus, its tools and a node exporter for the tests, where we are root and apt is there
 
 .cache/.prometheus: | machines
 	@mkdir -p .cache
-	@if command -v prometheus >/dev/null && command -v promtool >/dev/null && command -v amtool >/dev/null; then :; \
+	@if command -v prometheus >/dev/null && command -v promtool >/dev/null && command -v amtool >/dev/null \
+		&& command -v prometheus-node-exporter >/dev/null; then :; \
 	else $(MAKE) --no-print-directory .install-prometheus; fi
 	@! command -v promtool >/dev/null || touch $@
 
@@ -171,7 +172,7 @@ prometheus: .cache/.prometheus ## Prometheus, promtool and amtool for the tests,
 .install-prometheus:
 	@if [ "$$(id -u)" = 0 ] && [ ! -e /usr/sbin/policy-rc.d ]; then \
 		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; touch .cache/.policy-is-ours; fi
-	$(call apt,prometheus,prometheus prometheus-alertmanager,tests of rules and dashboards will be skipped)
+	$(call apt,prometheus,prometheus prometheus-alertmanager prometheus-node-exporter,tests of rules and dashboards will be skipped)
 	@if [ -e .cache/.policy-is-ours ]; then rm -f /usr/sbin/policy-rc.d .cache/.policy-is-ours; fi
 
 # After the other ones that ask apt.
@@ -234,8 +235,8 @@ test-live: .what-tests-need ## only what needs more than a plain machine; missin
 test-model: setup model-server ## our chat sidecar against a real small model behind a real server; missing things fail
 	@$(WITH_SERVERS) $(BIN)/python -m pytest -m model --live-required $(ARGS)
 
-alerts-demo: setup servers prometheus ## alerts fire for real faults of a fleet that a real Prometheus scrapes, and resolve; minutes
-	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_prometheus.py --live-required $(ARGS)
+alerts-demo: setup servers prometheus postgres ## alerts fire for real faults of a fleet that a real Prometheus scrapes, and resolve; minutes
+	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_prometheus.py tests/flow/test_alerts_demo.py --live-required $(ARGS)
 
 check: .what-tests-need lint types imports ## what CI does and more: ruff, mypy, import contracts, tests, coverage
 	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)

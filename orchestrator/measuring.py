@@ -31,6 +31,8 @@ from orchestrator.views import Views
 
 LONG_LIVED_S = 14 * 86_400.0
 """What is good for less is replaced by whoever holds it, as a matter of course: its end is no news."""
+ENDED_IS_NEWS_S = 86_400.0
+"""A key that ended is listed for weeks; told of for as long, it would hide the next one that ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,9 @@ def expiries_of(
 
     def ends() -> Iterator[tuple[str, float]]:
         yield from fixed
+        told_from = core.stores.clock.wall_s() - ENDED_IS_NEWS_S
         for made_at, at in core.keys.ends():
-            if at - made_at >= LONG_LIVED_S:
+            if at - made_at >= LONG_LIVED_S and at > told_from:
                 yield "api_key", at
 
     return ends

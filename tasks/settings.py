@@ -66,6 +66,17 @@ def read(
         raise SettingsError(_complaint(model, prefix, error, filed)) from None
 
 
+def value_of(env: Mapping[str, str], variable: str) -> str | None:
+    """One setting alone, as `read` takes it: by its variable, or by a file; None: neither is set.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    if (text := env.get(variable)) or not (path := env.get(variable + BY_FILE)):
+        return text or None
+    return _content(variable + BY_FILE, path)
+
+
 def variable_of(name: str, prefix: str) -> str:
     """The environment variable of a field."""
     return f"{prefix}{name.upper()}"

@@ -103,6 +103,11 @@ NEEDS = {
         lambda: all(map(shutil.which, ("prometheus", "promtool", "amtool"))),
         "no Prometheus with promtool and amtool (make prometheus, as root)",
     ),
+    "node-exporter": (
+        lambda: shutil.which("prometheus-node-exporter") is not None,
+        "no node exporter (make prometheus, as root)",
+    ),
+    "loop-disks": (lambda: disks.why_no_loop() is None, "no disks on loop devices (root, mount, mkfs.ext4)"),
     "chromium": (lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "no Chromium"),
 }
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import email.utils
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.cli.api import Api
 from orchestrator.cli.checkup_pools import check_pools
-from orchestrator.cli.checkup_redis import check_redis
+from orchestrator.cli.checkup_redis import ANSWER_S, check_redis
 from orchestrator.cli.checkup_servers import check_servers
 from orchestrator.cli.desk import Desk
 from orchestrator.cli.findings import Finding, Health
@@ -21,6 +22,8 @@ from orchestrator.cli.settings import is_private
 from orchestrator.local.statefile import FLEET_FILE, IDENTITY_FILE, read_fleet_file
 from tasks.errors import FleetError, SettingsError
 from tasks.node import LEASE_TTL_S, RENEW_EVERY_S, NodeState
+from tasks.redis_tls import RedisTls, with_tls
+from tasks.settings import read, value_of
 from tasks.wire import NodeView
 
 PYTHON_MIN = (3, 11)
@@ -40,12 +43,13 @@ def examine(desk: Desk, servers: Path | None) -> list[Finding]:
         ("state", lambda: _state(desk)),
         ("machine", lambda: _machine(desk)),
         ("files", lambda: _files(desk)),
-        ("redis", lambda: check_redis(_redis_url(desk), desk.settings.environ.get("MCPFLEET_REDIS_ACL", "off"))),
+        ("redis", lambda: _redis(desk)),
         ("ledger", lambda: _ledger(desk)),
         ("pools", lambda: check_pools(desk.settings.environ, desk.settings.state_dir)),
         ("exposure", lambda: _exposure(desk)),
         ("orchestrator", lambda: _orchestrator(desk)),
         ("fleet", lambda: _fleet(desk)),
+        ("door certificate", lambda: _door_certificate(desk)),
     ]
     if servers is not None:
         checks.append(("servers", lambda: check_servers(servers, desk.settings.environ)))
@@ -79,7 +83,6 @@ def _packages() -> Iterator[Finding]:
 def _settings(desk: Desk) -> Iterator[Finding]:
     from orchestrator.cli.fleet import NOT_OURS
     from orchestrator.settings import OrchestratorSettings
-    from tasks.settings import read
 
     set_here = sorted(key for key in desk.settings.environ if key.startswith("MCPFLEET_"))
     # A token is required of a server only; a client without one is told so by the orchestrator's check.
@@ -109,28 +112,54 @@ def _state(desk: Desk) -> Iterator[Finding]:
 
 
 def _redis_url(desk: Desk) -> str | None:
-    local = read_fleet_file(desk.settings.state_dir)
-    return desk.settings.environ.get("MCPFLEET_REDIS_URL") or (local.redis_url if local else None)
+    """As the orchestrator would reach it: by its variable or file, with its files for TLS.
+
+    Raises:
+        SettingsError: they cannot be read, or do not fit together.
+    """
+    environ = desk.settings.environ
+    url = value_of(environ, "MCPFLEET_REDIS_URL")
+    if url is None:
+        local = read_fleet_file(desk.settings.state_dir)
+        return local.redis_url if local else None
+    named = [environ.get(f"MCPFLEET_REDIS_{name}") for name in ("CA", "CERT", "KEY")]
+    return with_tls(url, RedisTls(*(Path(path) if path else None for path in named)))
+
+
+def _redis(desk: Desk) -> Iterator[Finding]:
+    try:
+        url = _redis_url(desk)
+    except SettingsError as error:
+        yield Finding(check="redis", health=FAIL, detail=error.message, mend="correct MCPFLEET_REDIS_*")
+        return
+    yield from check_redis(url, desk.settings.environ.get("MCPFLEET_REDIS_ACL", "off"), desk.now)
 
 
 def _ledger_url(desk: Desk) -> str | None:
     path = desk.settings.state_dir / "ledger.db"
-    return desk.settings.environ.get("MCPFLEET_DATABASE_URL") or (f"sqlite:///{path}" if path.exists() else None)
+    named = value_of(desk.settings.environ, "MCPFLEET_DATABASE_URL")
+    return named or (f"sqlite:///{path}" if path.exists() else None)
 
 
 def _ledger(desk: Desk) -> Iterator[Finding]:
     from orchestrator.cli.checkup_ledger import check_ledger
 
-    return check_ledger(_ledger_url(desk))
+    try:
+        url = _ledger_url(desk)
+    except SettingsError as error:
+        yield Finding(check="ledger", health=FAIL, detail=error.message, mend="correct MCPFLEET_DATABASE_URL_FILE")
+        return
+    yield from check_ledger(url, desk.now)
 
 
 def _files(desk: Desk) -> Iterator[Finding]:
     from orchestrator.cli.checkup_files import check_blobs, check_disks, check_files
     from orchestrator.cli.checkup_ledger import sqlite_path
 
-    environ, state = desk.settings.environ, desk.settings.state_dir
-    url = _ledger_url(desk)
-    path = None if url is None else sqlite_path(url)
+    environ, state, path = desk.settings.environ, desk.settings.state_dir, None
+    with suppress(SettingsError):  # the ledger's own check says so
+        url = _ledger_url(desk)
+        path = None if url is None else sqlite_path(url)
     blobs = Path(environ.get("MCPFLEET_BLOB_DIR") or state / "blobs")
     folders = {"ledger": path.parent if path else None, "blobs": blobs}
     node = environ.get("MCPFLEET_NODE_STATE_DIR")
@@ -141,12 +170,20 @@ def _files(desk: Desk) -> Iterator[Finding]:
 
 
 def _machine(desk: Desk) -> Iterator[Finding]:
-    from orchestrator.cli.checkup_machine import check_dependencies, check_limits, check_node_tools, check_otlp
+    from orchestrator.cli.checkup_machine import (
+        check_dependencies,
+        check_limits,
+        check_node_tools,
+        check_otlp,
+        check_time,
+        is_unsynchronised,
+    )
 
     yield from check_dependencies(look().root / "requirements" / "dev.txt")
     yield from check_limits()
     yield from check_node_tools(desk.settings.environ)
     yield from check_otlp(desk.settings.environ)
+    yield from check_time(desk.settings.environ, is_unsynchronised)
 
 
 def _exposure(desk: Desk) -> Iterator[Finding]:
@@ -178,7 +215,8 @@ def _fleet(desk: Desk) -> Iterator[Finding]:
     """What the orchestrator shows; that it does not answer was found by the check before."""
     import httpx
 
-    from orchestrator.cli.checkup_fleet import ANSWER_S, check_fleet
+    from orchestrator.cli.checkup_fleet import ANSWER_S as DOOR_S
+    from orchestrator.cli.checkup_fleet import check_fleet
 
     try:
         target = desk.target()
@@ -186,8 +224,33 @@ def _fleet(desk: Desk) -> Iterator[Finding]:
         api.date_header()
     except FleetError:
         return
-    with api, httpx.Client(timeout=ANSWER_S, trust_env=False, transport=desk.transport) as http:
+    with api, httpx.Client(timeout=DOOR_S, trust_env=False, transport=desk.transport) as http:
         yield from check_fleet(api, desk.now(), http.get)
+        yield from _queues(desk, api)
+
+
+def _queues(desk: Desk, api: Api) -> Iterator[Finding]:
+    """Both are asked: what is wrong with one of them was found before."""
+    import redis
+
+    from orchestrator.cli.checkup_broker import strangers
+    from tasks.redis_clients import sync_client
+
+    with suppress(SettingsError, redis.RedisError, OSError):
+        if (url := _redis_url(desk)) is None:
+            return
+        with sync_client(url, answer_s=ANSWER_S) as client:
+            yield strangers(client, [node.name for node in api.pages("/v1/nodes", NodeView)])
+
+
+def _door_certificate(desk: Desk) -> Iterator[Finding]:
+    from orchestrator.cli.checkup_door import check_door_certificate
+
+    try:
+        target = desk.target()
+    except FleetError:
+        return
+    yield from check_door_certificate(target.url, desk.now())
 
 
 def _clock(date: str | None, asked_at: float) -> Finding:

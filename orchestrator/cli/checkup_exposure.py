@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.cli.findings import Finding, Health, is_loopback
 from tasks.errors import FleetError
+from tasks.settings import value_of
 
 OK, WARN, FAIL, SKIP = Health.OK, Health.WARN, Health.FAIL, Health.SKIP
 OFF = frozenset({"false", "0", "no", "off"})
@@ -52,5 +53,9 @@ def check_flower(environ: Mapping[str, str], local_url: str) -> Iterator[Finding
 def is_shared(environ: Mapping[str, str]) -> bool:
     """Whether the orchestrator's settings are here, and others reach it or its Redis."""
     host = environ.get("MCPFLEET_HOST", "127.0.0.1")
-    redis = urlsplit(environ.get("MCPFLEET_REDIS_URL", "redis://127.0.0.1")).hostname or "127.0.0.1"
+    try:
+        url = value_of(environ, "MCPFLEET_REDIS_URL")
+    except FleetError:
+        url = None  # found by the check of the broker
+    redis = urlsplit(url or "redis://127.0.0.1").hostname or "127.0.0.1"
     return not (is_loopback(host) and is_loopback(redis))

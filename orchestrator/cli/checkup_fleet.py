@@ -78,9 +78,12 @@ def servers(nodes: Sequence[NodeView]) -> Iterator[Finding]:
 
 
 def clocks(nodes: Sequence[NodeView], now: float, ask: Ask) -> Iterator[Finding]:
-    """Clocks of nodes against this machine's, by the Date of their own /health."""
-    asked, wrong = 0, []
-    for node in [one for one in nodes if one.state is NodeState.ACTIVE and one.url][:NODES_ASKED]:
+    """Clocks of nodes: what they said when they renewed; of older ones, the Date of their own /health."""
+    active = [one for one in nodes if one.state is NodeState.ACTIVE]
+    said = {one.name: one.clock_ahead_s for one in active if one.clock_ahead_s is not None}
+    wrong = [_off(name, ahead_s) for name, ahead_s in said.items() if abs(ahead_s) > SKEW_MAX_S]
+    asked = len(said)
+    for node in [one for one in active if one.name not in said and one.url][:NODES_ASKED]:
         try:
             date = ask(f"{node.url}/health").headers.get("date")
         except httpx.HTTPError:
@@ -90,14 +93,20 @@ def clocks(nodes: Sequence[NodeView], now: float, ask: Ask) -> Iterator[Finding]
         asked += 1
         skew_s = email.utils.parsedate_to_datetime(str(date)).timestamp() - now
         if abs(skew_s) > SKEW_MAX_S:
-            wrong.append(f"{node.name} is {took(abs(skew_s))} {'ahead' if skew_s > 0 else 'behind'}")
+            wrong.append(_off(node.name, skew_s))
     if wrong:
         mend = "set them by NTP (timedatectl set-ntp true): logs and certificates go by them"
         yield Finding(check="node clocks", health=WARN, detail=", ".join(wrong), mend=mend)
     elif asked:
-        yield Finding(check="node clocks", health=OK, detail=f"{asked} agree with this machine's")
+        yield Finding(check="node clocks", health=OK, detail=f"{asked} agree with the fleet's")
     elif nodes:
-        yield Finding(check="node clocks", health=SKIP, detail="no node's /health is reached from here")
+        yield Finding(
+            check="node clocks", health=SKIP, detail="no node says its time, and no /health is reached from here"
+        )
+
+
+def _off(name: str, ahead_s: float) -> str:
+    return f"{name} is {took(abs(ahead_s))} {'ahead' if ahead_s > 0 else 'behind'}"
 
 
 def metrics_door(url: str, ask: Ask) -> Finding:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
+import psutil
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.cli.checkup_postgres import check_postgres
 from orchestrator.cli.findings import Finding, Health
 from orchestrator.ledger.schema import VERSION_TABLE
 from orchestrator.ledger.tables import SCHEMA
@@ -18,6 +22,17 @@ WAL_MAX = 512 << 20
 """Bytes; the orchestrator keeps it far below, unless a reader holds it up."""
 LEDGER_MAX = 20 << 30
 """Bytes; SQLite goes on past it, its backups and migrations take long."""
+NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs",
+                     "fuse.s3fs", "fuse.rclone", "lustre", "afs"})  # fmt: skip
+
+
+class Mounted(Protocol):
+    """A file system, as psutil shows it."""
+
+    @property
+    def mountpoint(self) -> str: ...
+    @property
+    def fstype(self) -> str: ...
 
 
 def schema_of(url: str) -> tuple[str | None, str]:
@@ -41,7 +56,7 @@ def schema_of(url: str) -> tuple[str | None, str]:
         raise LedgerDown(detail) from error
 
 
-def check_ledger(url: str | None) -> Iterator[Finding]:
+def check_ledger(url: str | None, now: Callable[[], float] = time.time) -> Iterator[Finding]:
     """Findings about the database at `url`; None: none is here."""
     if url is None:
         yield Finding(
@@ -60,9 +75,28 @@ def check_ledger(url: str | None) -> Iterator[Finding]:
         return
     yield Finding(check="ledger", health=Health.OK, detail=f"schema {head}")
     path = sqlite_path(url)
-    if path is not None:
+    if path is None:
+        yield from check_postgres(url, now)
+    else:
+        yield place(path, kind_of(path, psutil.disk_partitions(all=True)))
         wal = path.with_name(f"{path.name}-wal")
         yield size(path.stat().st_size, wal.stat().st_size if wal.exists() else 0)
+
+
+def place(path: Path, kind: str) -> Finding:
+    """SQLite's locks and its shared memory are not true over a network. Source: sqlite.org/wal.html."""
+    if kind not in NETWORK:
+        return Finding(check="ledger place", health=Health.OK, detail=f"{path} is on {kind or 'a disk here'}")
+    mend = "a disk of this machine, or PostgreSQL: docs/ledger.md"
+    detail = f"{path} is on {kind}: two machines, or a cut, damage it"
+    return Finding(check="ledger place", health=Health.FAIL, detail=detail, mend=mend)
+
+
+def kind_of(path: Path, mounted: Iterable[Mounted]) -> str:
+    """The file system that a path is on; empty: unknown."""
+    where = str(path.absolute())
+    over = [one for one in mounted if where.startswith(one.mountpoint.rstrip("/") + "/")]
+    return max(over, key=lambda one: len(one.mountpoint)).fstype if over else ""
 
 
 def size(ledger: int, wal: int) -> Finding:

@@ -5,6 +5,7 @@ What a node needs is looked at only where a node's settings or a local fleet are
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import shutil
 import socket
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from orchestrator.cli.checkup_exposure import is_shared
 from orchestrator.cli.findings import Finding, Health
 from orchestrator.cli.ownership import DISTRIBUTION
 
@@ -25,9 +27,17 @@ TOOLS = {
     "bwrap": "apt-get install bubblewrap: Claude Code and other agents run in its sandbox",
     "claude": "npm install -g @anthropic-ai/claude-code, unless no agent is to run here",
 }
+TIMEX_BYTES, TIME_ERROR = 512, 5
+"""More than `struct timex` has on any platform; Linux, sys/timex.h."""
 CGROUPS = Path("/sys/fs/cgroup")
 CONNECT_S = 2.0
-OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
+OTLP = (
+    "MCPFLEET_OTLP_ENDPOINT",
+    "MCPFLEET_NODE_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+)
 OTLP_PORTS = {"http": 4318, "https": 4318, "grpc": 4317}
 
 
@@ -99,6 +109,33 @@ def open_files(soft: int) -> Finding:
     mend = "" if health is OK else "ulimit -n 65536, or LimitNOFILE=65536 in the unit"
     shown = "no limit" if soft == resource.RLIM_INFINITY else str(soft)
     return Finding(check="open files", health=health, detail=f"{shown} at once", mend=mend)
+
+
+def check_time(environ: Mapping[str, str], unsynchronised: Callable[[], bool | None]) -> Iterator[Finding]:
+    """Whether something keeps this machine's clock, where others go by it: one machine agrees with itself."""
+    if not (is_shared(environ) or any(name.startswith("MCPFLEET_NODE_") for name in environ)):
+        return
+    found = unsynchronised()
+    if found is None:
+        yield Finding(check="time", health=SKIP, detail="the kernel does not say whether its clock is kept")
+    elif found:
+        mend = "timedatectl set-ntp true, or chrony: it is right until it drifts"
+        yield Finding(check="time", health=WARN, detail="nothing keeps this machine's clock", mend=mend)
+    else:
+        yield Finding(check="time", health=OK, detail="the clock is kept by NTP or the like")
+
+
+def is_unsynchronised() -> bool | None:
+    """As the kernel has it; None: it does not say.
+
+    Source: adjtimex(2): TIME_ERROR is what it returns while nothing has set the clock for long.
+    """
+    try:
+        room = ctypes.create_string_buffer(TIMEX_BYTES)  # modes of 0: only read
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(room)
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state == TIME_ERROR
 
 
 def check_node_tools(environ: Mapping[str, str], cgroups: Path = CGROUPS) -> Iterator[Finding]:

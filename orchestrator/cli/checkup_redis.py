@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.findings import Finding, Health
@@ -17,7 +18,7 @@ VERSION_MIN = (6, 2)
 """Streams trimmed by MINID (XTRIM MINID) and XAUTOCLAIM came with Redis 6.2."""
 
 
-def check_redis(url: str | None, acl: str = "off") -> Iterator[Finding]:
+def check_redis(url: str | None, acl: str = "off", now: Callable[[], float] = time.time) -> Iterator[Finding]:
     """Findings about the Redis at `url`; None: none is configured here."""
     if url is None:
         yield Finding(
@@ -26,7 +27,7 @@ def check_redis(url: str | None, acl: str = "off") -> Iterator[Finding]:
         return
     import redis
 
-    from orchestrator.cli.checkup_broker import settings_of
+    from orchestrator.cli.checkup_broker import settings_of, times_of
     from tasks.redis_clients import sync_client
     from tasks.redis_url import parse
 
@@ -43,6 +44,7 @@ def check_redis(url: str | None, acl: str = "off") -> Iterator[Finding]:
         assert isinstance(facts, dict)
         yield _version(facts, masked(url))
         yield from settings_of(client, url, acl)
+        yield from times_of(client, now)
     except (redis.RedisError, OSError, ValueError) as error:
         detail = f"{masked(url)} does not answer: {error}"
         yield Finding(check="redis", health=Health.FAIL, detail=detail, mend="start it, or correct MCPFLEET_REDIS_URL")

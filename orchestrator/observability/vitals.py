@@ -6,6 +6,7 @@ Owns two small tasks that run beside the doors. Refuses to decide anything: aler
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -47,6 +48,8 @@ class Vitals:
         self._ledger = Gauge("mcpfleet_ledger_up", "1: the ledger answered the last look", registry=registry)
         self._broker = Gauge("mcpfleet_broker_up", "1: Redis answered the last look", registry=registry)
         self._dead = Gauge("mcpfleet_dead_letters", "Dead letters that nobody replayed or discarded", registry=registry)
+        for unknown in (self._ledger, self._broker, self._dead):
+            unknown.set(math.nan)  # a scrape before the first look: no store is away for it, and no letter came since
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -85,6 +85,37 @@ def why_not() -> str | None:
         return f"small disks: not allowed here ({error})"
 
 
+@contextmanager
+def on_loop(folder: Path) -> Iterator[Path]:
+    """A file system that is not in memory, of the same size, on a loop device; where it is mounted.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: not root, or not allowed here.
+    """
+    image, mountpoint = folder / "image", folder / "disk"
+    mountpoint.mkdir(parents=True)
+    with image.open("wb") as file:
+        file.truncate(SIZE_BYTES)
+    _run("mkfs.ext4", "-q", "-m", "0", str(image))
+    _run("mount", "-o", "loop", str(image), str(mountpoint))
+    try:
+        yield mountpoint
+    finally:
+        _unmount(mountpoint)
+
+
+@cache
+def why_no_loop() -> str | None:
+    """What this machine lacks for `on_loop`."""
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        return "disks on loop devices: not root, or no mkfs.ext4"
+    try:
+        with tempfile.TemporaryDirectory(prefix="mcpfleet-loop-") as folder, on_loop(Path(folder)):
+            return None
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"disks on loop devices: not allowed here ({error})"
+
+
 def _unmount(folder: Path) -> None:
     """Lazily: a process that is just being killed may still be in there."""
     _run("umount", "--lazy", str(folder))

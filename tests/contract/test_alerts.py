@@ -102,6 +102,13 @@ def burn(objective: str, factor: float, budget: float, *, lasts: Lasts, severity
     return Case("ObjectiveBurn", events, lasts, labels)
 
 
+def disk(**series: Gauge) -> dict[str, Gauge]:
+    """Of one, as a node exporter shows it."""
+    labels = 'instance="a:1",device="d",fstype="ext4",mountpoint="/"'
+    return {f"node_filesystem_{name}{{{labels}}}": gauge for name, gauge in series.items()}
+
+
+FULL = Gauge(100, 100, 100)
 HOURS = Lasts(70, 10, 80)
 """For what looks an hour back."""
 BURN_LASTS = {
@@ -145,19 +152,26 @@ CASES = [
     Case("ClockSkew", {'mcpfleet_node_clock_ahead_seconds{node="a"}': Gauge(0.1, -2.1, -2)}),
     Case("CircuitOpen", {'mcpfleet_circuits_open{node="a",server="git"}': Gauge(MISSING, 1, MISSING)}),
     Case(
+        "ServerUnhealthy",
+        {
+            'mcpfleet_servers_unhealthy{node="a",server="git"}': Gauge(MISSING, 1, MISSING),
+            'mcpfleet_servers_unhealthy{node="a",server="claude"}': Gauge(MISSING, 1, 1),
+            'mcpfleet_sidecar_credential{node="a",server="claude",state="refused"}': Gauge(MISSING, 1, 1),
+        },
+    ),
+    Case(
         "SidecarCredential",
         {
             'mcpfleet_sidecar_credential{node="a",server="claude",state="refused"}': Gauge(MISSING, 1, MISSING),
             'mcpfleet_sidecar_credential{node="a",server="glm",state="spent"}': Gauge(MISSING, 1, 1),
         },
     ),
-    Case(
-        "HostDiskFilling",
-        {
-            'node_filesystem_avail_bytes{instance="a:1",device="d",fstype="ext4",mountpoint="/"}': Gauge(50, 9, 10),
-            'node_filesystem_size_bytes{instance="a:1",device="d",fstype="ext4",mountpoint="/"}': Gauge(100, 100, 100),
-        },
+    Case("HostDiskFilling", disk(avail_bytes=Gauge(50, 9, 10), size_bytes=FULL)),
+    Case("HostDiskFilling", disk(files_free=Gauge(50, 4, 5), files=FULL)),
+    Case(  # what cannot be written is full by design
+        "HostDiskFilling", disk(avail_bytes=Gauge(50, 9, 0), size_bytes=FULL, readonly=Gauge(0, 0, 1))
     ),
+    Case("CallWaitsLong", {'mcp_oldest_wait_seconds{instance="o:1"}': Gauge(1, 1801, 1800)}),
     Case(
         "QueueStuck",
         {
@@ -200,6 +214,13 @@ CASES = [
             nearly=0.019,
             is_bad=0.021,
         ),
+    ),
+    Case(
+        "DoorErrorRate",  # of few requests one is no rate
+        {
+            'mcpfleet_door_requests_total{door="mcp",operation="call",status="5xx"}': counter(0, 2, 1),
+            'mcpfleet_door_requests_total{door="mcp",operation="call",status="2xx"}': counter(0, 2, 1),
+        },
     ),
     Case("DeadLetters", {'mcpfleet_dead_letters{instance="o:1"}': Gauge(5, 17, 15)}, Lasts(40, 20, 60)),
     Case(
@@ -318,6 +339,19 @@ def test_the_files_are_taken_by_their_programs(tmp_path: Path) -> None:
     ):
         said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
         assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_a_circuit_that_is_half_open_for_moments_is_told_all_the_same(tmp_path: Path) -> None:
+    """Each minute a probe may go: what is open but for that is open."""
+    asked = 'ALERTS{alertname="CircuitOpen",alertstate="firing"}'
+    flaps = " ".join(["1 1 stale stale"] * 10)
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": 'mcpfleet_circuits_open{node="a",server="git"}', "values": flaps}],
+        "promql_expr_test": [_asked(asked, 30, is_there=True)],
+    }
+    said = _promtool(tmp_path, FILES[0], "1m", [test])
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 def test_what_alertmanager_inhibits_are_alerts() -> None:

@@ -19,17 +19,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from orchestrator.cli.api import Api
-from orchestrator.cli.checkup import _clock, _nodes, _packages, _python, _state
+from orchestrator.cli.checkup import _clock, _ledger, _nodes, _packages, _python, _redis, _redis_url, _state
 from orchestrator.cli.checkup_broker import _access
+from orchestrator.cli.checkup_door import check_door_certificate, judged
 from orchestrator.cli.checkup_exposure import check_flower, check_sealing
 from orchestrator.cli.checkup_files import FREE_FAIL, FREE_WARN, check_blobs, check_disks, check_files, disk
 from orchestrator.cli.checkup_fleet import check_fleet, metrics_door
-from orchestrator.cli.checkup_ledger import LEDGER_MAX, WAL_MAX, check_ledger, size
+from orchestrator.cli.checkup_ledger import LEDGER_MAX, WAL_MAX, check_ledger, kind_of, place, size
 from orchestrator.cli.checkup_machine import (
     apart_of,
     check_dependencies,
     check_node_tools,
     check_otlp,
+    check_time,
     open_files,
     unmet_of,
 )
@@ -48,11 +50,11 @@ def _all(findings: Any) -> dict[str, Health]:
     return {one.id: one.health for one in found}
 
 
-def _certificate(path: Path, *, ends_in_s: float) -> str:
+def _certificate(path: Path, *, ends_in_s: float, good_for_s: float = 400 * DAY_S) -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleet")])
     ends = dt.datetime.fromtimestamp(NOW + ends_in_s, dt.UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, ends - dt.timedelta(days=400), ends).sign(
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, ends - dt.timedelta(seconds=good_for_s), ends).sign(
         key, hashes.SHA256()
     )
     path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
@@ -69,16 +71,21 @@ def test_certificates_that_end_soon_are_found(tmp_path: Path, ends_in_s: float, 
     assert _all(check_files({"MCPFLEET_TLS_CERT": file}, NOW)) == found
 
 
-def test_files_that_are_wrong_missing_or_open_to_others_are_found(tmp_path: Path) -> None:
-    """A certificate that is none, a key that everybody can read, one that is not there."""
+def test_files_that_are_wrong_missing_or_open_to_others_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is none, a key that everybody can read, one that is not there. Modes of mounts are theirs."""
     text = tmp_path / "text"
     text.write_text("no certificate")
     text.chmod(0o644)
     assert _all(check_files({"MCPFLEET_REDIS_CA": str(text)}, NOW)) == {"certificate": FAIL}
     assert _all(check_files({"MCPFLEET_KEY_FILE": str(text)}, NOW)) == {"key": WARN}
     assert _all(check_files({"MCPFLEET_TLS_KEY": str(tmp_path / "gone")}, NOW)) == {"key": FAIL}
+    with monkeypatch.context() as docker:
+        docker.setattr("orchestrator.cli.checkup_files.MOUNTED", (str(tmp_path),))
+        assert _all(check_files({"MCPFLEET_KEY_FILE": str(text)}, NOW)) == {"files": OK}
     text.chmod(0o600)
-    assert _all(check_files({"MCPFLEET_KEY_FILE": str(text)}, NOW)) == {"files": OK}
+    assert _all(check_files({"MCPFLEET_REDIS_URL_FILE": str(text)}, NOW)) == {"files": OK}
 
 
 def test_disks_that_fill_are_found(tmp_path: Path) -> None:
@@ -139,7 +146,8 @@ def test_a_collector_that_is_not_there_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         assert _all(check_otlp({"OTEL_EXPORTER_OTLP_ENDPOINT": url})) == {"otlp": OK}
-    assert _all(check_otlp({"OTEL_EXPORTER_OTLP_ENDPOINT": url})) == {"otlp": WARN}
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "MCPFLEET_OTLP_ENDPOINT", "MCPFLEET_NODE_OTLP_ENDPOINT"):
+        assert _all(check_otlp({name: url})) == {"otlp": WARN}
     assert not list(check_otlp({}))
 
 
@@ -224,6 +232,7 @@ def test_a_well_fleet_is_well() -> None:
         ("circuits", {"nodes": [_node(circuits={"git": "5 of 5 failed"})]}),
         ("circuits", {"nodes": [_node(unhealthy={"": "no answer"})]}),
         ("node-clocks", {"nodes": [_node()], "ahead_s": 60.0}),
+        ("node-clocks", {"nodes": [_node(clock_ahead_s=-60.0)]}),
         ("metrics", {"nodes": [_node()], "is_open": True}),
     ],
 )
@@ -294,6 +303,87 @@ def test_state_that_others_can_read_is_found(tmp_path: Path) -> None:
     (tmp_path / "fleet.json").chmod(0o644)
     desk: Any = SimpleNamespace(settings=SimpleNamespace(state_dir=tmp_path))
     assert _all(_state(desk)) == {"state": FAIL}
+
+
+@pytest.mark.parametrize(
+    ("environ", "unsynchronised", "found"),
+    [
+        ({}, True, {}),
+        ({"MCPFLEET_NODE_NAME": "a1"}, True, {"time": WARN}),
+        ({"MCPFLEET_HOST": "0.0.0.0"}, True, {"time": WARN}),
+        ({"MCPFLEET_NODE_NAME": "a1"}, False, {"time": OK}),
+        ({"MCPFLEET_NODE_NAME": "a1"}, None, {"time": SKIP}),
+    ],
+)
+def test_a_clock_that_nothing_keeps_is_found_where_others_go_by_it(
+    environ: dict[str, str], unsynchronised: bool | None, found: dict[str, Health]
+) -> None:
+    """One machine alone agrees with itself."""
+    assert _all(check_time(environ, lambda: unsynchronised)) == found
+
+
+def test_what_a_setting_names_by_a_file_is_looked_at(tmp_path: Path) -> None:
+    """As Docker and Kubernetes hand secrets out: Redis, the ledger, and both where the file is wrong."""
+    redis, ledger = tmp_path / "redis", tmp_path / "ledger"
+    redis.write_text("redis://127.0.0.1:1/0\n")
+    ledger.write_text(f"sqlite:///{tmp_path}/gone.db\n")
+    environ = {"MCPFLEET_REDIS_URL_FILE": str(redis), "MCPFLEET_DATABASE_URL_FILE": str(ledger)}
+    desk: Any = SimpleNamespace(settings=SimpleNamespace(state_dir=tmp_path, environ=environ), now=lambda: NOW)
+    assert _all(_redis(desk)) == {"redis": FAIL}
+    assert "127.0.0.1:1" in next(iter(_redis(desk))).detail
+    assert "unable to open" in next(iter(_ledger(desk))).detail
+    redis.unlink()
+    ledger.unlink()
+    for check in (_redis, _ledger):
+        (said,) = check(desk)
+        assert (said.health, "_FILE names" in said.detail) == (FAIL, True)
+
+
+def test_files_for_redis_over_tls_are_used(tmp_path: Path) -> None:
+    """An authority of one's own is no fault; and files without TLS are."""
+    environ = {"MCPFLEET_REDIS_URL": "rediss://r:6379/0", "MCPFLEET_REDIS_CA": "/ca.pem"}
+    desk: Any = SimpleNamespace(settings=SimpleNamespace(state_dir=tmp_path, environ=environ), now=lambda: NOW)
+    assert "ssl_ca_certs=%2Fca.pem" in (_redis_url(desk) or "")
+    environ["MCPFLEET_REDIS_URL"] = "redis://r:6379/0"
+    assert _all(_redis(desk)) == {"redis": FAIL}
+
+
+def test_a_ledger_on_a_network_disk_is_found() -> None:
+    """By the innermost file system that its path is on."""
+    mounted: list[Any] = [
+        SimpleNamespace(mountpoint="/", fstype="ext4"),
+        SimpleNamespace(mountpoint="/srv", fstype="nfs4"),
+        SimpleNamespace(mountpoint="/srv/fast", fstype="xfs"),
+    ]
+    assert kind_of(Path("/srv/ledger.db"), mounted) == "nfs4"
+    assert kind_of(Path("/srv/fast/ledger.db"), mounted) == "xfs"
+    assert kind_of(Path("/srvx/ledger.db"), mounted) == "ext4"
+    assert place(Path("/srv/ledger.db"), "nfs4").health is FAIL
+    assert place(Path("/srv/ledger.db"), "xfs").health is OK
+
+
+def test_a_disk_without_inodes_is_found(tmp_path: Path) -> None:
+    """With room, and no file can be made."""
+    assert disk("node", tmp_path, FREE_WARN, 0.04).health is WARN
+    assert disk("node", tmp_path, FREE_WARN, 0.05).health is OK
+    assert disk("node", tmp_path, FREE_FAIL - 1, 0.04).health is FAIL
+
+
+def test_a_door_whose_certificate_ends_is_found(tmp_path: Path) -> None:
+    """As it is shown, by a proxy too. One that is good for a day is renewed by itself until its last hours."""
+
+    def shown(ends_in_s: float, good_for_s: float = 400 * DAY_S) -> Health:
+        return judged(
+            x509.load_pem_x509_certificate(
+                Path(_certificate(tmp_path / "c.pem", ends_in_s=ends_in_s, good_for_s=good_for_s)).read_bytes()
+            ),
+            NOW,
+        ).health
+
+    assert [shown(90 * DAY_S), shown(5 * DAY_S), shown(-1.0)] == [OK, WARN, FAIL]
+    assert [shown(0.5 * DAY_S, DAY_S), shown(0.2 * DAY_S, DAY_S)] == [OK, WARN]
+    assert list(check_door_certificate("http://fleet", NOW)) == []
+    assert _all(check_door_certificate("https://127.0.0.1:1", NOW)) == {"door-certificate": SKIP}
 
 
 def test_every_check_is_explained_by_its_id() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from orchestrator.leader import Every, every
+from orchestrator.measuring import expiries_of
 from orchestrator.observability.fleet_gauges import FleetCollector
 from orchestrator.observability.vitals import LAG_EVERY_S, Round, StandingCollector, Vitals
 from orchestrator.testing.fleet import FakeFleet
@@ -55,6 +59,13 @@ async def test_a_store_that_is_away_is_seen_and_the_other_still_is() -> None:
     stores.is_ledger_up, stores.is_redis_up = True, False
     await vitals.look()
     assert [registry.get_sample_value(name) for name in names] == [1, 0, 3]
+
+
+def test_what_was_not_looked_at_is_no_number() -> None:
+    """A 0 would be stores that are away, and half an hour later a rise of dead letters that were there before."""
+    _, registry = vitals_of(Stores())
+    names = ("mcpfleet_ledger_up", "mcpfleet_broker_up", "mcpfleet_dead_letters")
+    assert all(math.isnan(registry.get_sample_value(name) or 0.0) for name in names)
 
 
 async def test_a_loop_that_is_held_up_is_late() -> None:
@@ -113,6 +124,17 @@ def test_the_first_to_end_of_each_kind_is_shown() -> None:
     assert get("mcpfleet_expiry_timestamp_seconds", {"kind": "certificate"}) == 700
     assert get("mcpfleet_loop_age_seconds", {"loop": "sweep"}) == 9
     assert get("mcpfleet_leading") == 1
+
+
+def test_a_key_is_told_of_until_a_day_after_its_end() -> None:
+    """Listed it is for weeks: told of for as long it would hide the next one. Short-lived ones are no news."""
+    day_s, clock = 86_400.0, FakeClock()
+    now = clock.wall_s()
+    ends = [(now - 90 * day_s, now + left * day_s) for left in (-2.0, -0.5, 5.0)] + [(now - day_s, now + day_s)]
+    core: Any = SimpleNamespace(stores=SimpleNamespace(clock=clock), keys=SimpleNamespace(ends=lambda: ends))
+    settings: Any = SimpleNamespace(tls=False, tls_cert=None)
+    found = list(expiries_of(settings, core, None)())
+    assert found == [("api_key", now - 0.5 * day_s), ("api_key", now + 5.0 * day_s)]
 
 
 def node(**changed: object) -> NodeView:

@@ -20,7 +20,7 @@ import psutil
 from orchestrator.autoscaler.cloud import minder, processes
 from orchestrator.autoscaler.cloud.blocking import BlockingProvider
 from orchestrator.autoscaler.cloud.errors import OrderRefused, OutOfCapacity, QuotaReached
-from orchestrator.autoscaler.cloud.options import Count, Span, read_options
+from orchestrator.autoscaler.cloud.options import Count, Price, Span, read_options
 from orchestrator.autoscaler.cloud.provider import CloudProvider, Machine, Order, Power, Product, ProviderConfig
 from orchestrator.autoscaler.cloud.records import Kept, RecordFolder, kept_of
 from tasks.clock import Clock, SystemClock
@@ -52,6 +52,7 @@ class LocalProcessOptions:
         inherit: names of variables of the orchestrator that machines get, beside paths, locale and proxies.
         max_machines: as an account's limit; None: none.
         stop_s: between SIGTERM and SIGKILL; longer than the nodes' `MCPFLEET_NODE_DRAIN_S`.
+        price_eur_h: what a machine is reckoned at: this host is paid for anyway, but budgets can be tried here.
     """
 
     command: tuple[str, ...] = WORKER
@@ -59,6 +60,7 @@ class LocalProcessOptions:
     inherit: tuple[str, ...] = ()
     max_machines: Count | None = None
     stop_s: Span = 60.0
+    price_eur_h: Price = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,10 @@ class LocalProcessProvider(BlockingProvider):
         return started
 
     def _products(self) -> list[Product]:
-        """This host; it is paid for anyway."""
+        """This host."""
         cpus, memory_bytes = psutil.cpu_count() or 0, psutil.virtual_memory().total
-        return [Product("", "", is_spot=False, price_eur_h=0.0, billing_s=1.0, cpus=cpus, memory_bytes=memory_bytes)]
+        price = self._options.price_eur_h
+        return [Product("", "", is_spot=False, price_eur_h=price, billing_s=1.0, cpus=cpus, memory_bytes=memory_bytes)]
 
     def _listed(self, cluster: str) -> list[Machine]:
         """Who asks for them keeps them from ending themselves."""

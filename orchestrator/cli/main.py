@@ -160,6 +160,11 @@ def run(
         # The reader went away (`| head`): no error of ours, and nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
+    except OSError as error:
+        if error.filename is None:
+            raise  # nothing that whoever typed it named: a traceback says more
+        screen.error(f"cannot use {error.filename}: {error.strerror}; is it there, is there room, may you write there?")
+        return Exit.FAILED
 
 
 def main() -> None:

@@ -98,7 +98,6 @@ def build() -> typer.Typer:
         for command in commands:
             app.command(rich_help_panel=panel)(command)
     app.add_typer(approvals.approvals, name="approvals", rich_help_panel=_CALLS)
-    app.add_typer(audit.audit, name="audit", rich_help_panel=_MACHINES)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)
@@ -106,6 +105,7 @@ def build() -> typer.Typer:
     app.add_typer(secrets.secrets, name="secrets", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
+    app.add_typer(audit.audit, name="audit", rich_help_panel=_DOORS)
     app.add_typer(guard.guard, name="guard", rich_help_panel=_DOORS)
     app.add_typer(policy.policy, name="policy", rich_help_panel=_DOORS)
     app.add_typer(oauth.oauth, name="oauth", rich_help_panel=_DOORS)

@@ -32,7 +32,7 @@ def _wrong(form: object) -> str | None:
         return '"method" must be text'
     if form.get("id") is not None and not _is_id(form["id"]):
         return '"id" must be text or a whole number'
-    if not isinstance(form.get("params") or {}, dict):
+    if form.get("params") is not None and not isinstance(form["params"], dict):
         return '"params" must be an object'
     return None
 

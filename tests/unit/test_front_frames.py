@@ -21,6 +21,7 @@ NO_MESSAGES = [
     ({"jsonrpc": "2.0", "id": {"a": 1}, "method": "tools/list"}, '"id"'),
     ({"jsonrpc": "2.0", "id": True, "method": "tools/list"}, '"id"'),
     ({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": [1]}, '"params"'),
+    ({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": []}, '"params"'),
 ]
 
 

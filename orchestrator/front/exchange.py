@@ -86,8 +86,8 @@ class Exchange:
         except (ValueError, FleetError) as error:
             await _malformed(error, send)
             return
-        if (refusal := refusal_of(form)) is not None:
-            await write_json(send, 400, orjson.dumps(refusal))
+        if (no_message := refusal_of(form)) is not None:
+            await write_json(send, 400, orjson.dumps(no_message))
             return
         headers = dict(scope["headers"])
         scope[METHOD_KEY] = form.get("method")

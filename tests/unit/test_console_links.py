@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 import pytest
 
@@ -18,7 +19,7 @@ LINK = re.compile(r"""["']/console(/[\w-]+)[^"']*["'] if""")
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one.name)
-def test_a_link_is_to_a_page_that_is_there(template) -> None:  # noqa: ANN001
+def test_a_link_is_to_a_page_that_is_there(template: Traversable) -> None:
     """A misspelt path is no error: the link is silently never drawn."""
     text = template.read_text("utf-8")
     known = {page.path for page in PAGES}

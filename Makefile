@@ -19,6 +19,8 @@ ARGS ?=
 UV := .cache/uv/bin/uv
 # What the demo, the local fleet and the tests start is found on the PATH.
 WITH_SERVERS := PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$(CURDIR)/.cache/node/node_modules/.bin:$$PATH"
+# Make knows where it put `mcpfleet`; the shell that a person types in does not.
+SHELL_FIRST := 'Once per shell, so that it finds mcpfleet: export PATH=$(CURDIR)/$(BIN):$(CURDIR)/.cache/servers/bin:$$PATH'
 PIP := .cache/uv/bin/python -m pip
 PIP_INSTALL := install --quiet --disable-pip-version-check --no-input --no-deps
 
@@ -327,8 +329,10 @@ ansible-check: wheelhouse ansible-tools agents ## the roles: lint, syntax, and e
 
 demo: setup servers node ## the whole fleet on this machine and a story on real MCP servers (ARGS=--keep leaves it up)
 	@$(WITH_SERVERS) $(BIN)/mcpfleet demo $(ARGS)
+	@echo $(SHELL_FIRST)
 
 up: setup servers node ## the local fleet in the foreground; Ctrl-C stops all of it
+	@echo $(SHELL_FIRST)
 	@$(WITH_SERVERS) $(BIN)/mcpfleet up $(ARGS)
 
 vps-demo: vps-image ## the fleet sizes itself with machines that really boot on this host (root; ARGS='--only golden')

@@ -13,6 +13,7 @@ Problem = Mapping[str, Any]
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
+    "finite_number": "a finite number",
     "bool": "true or false",
     "string": "text",
     "list": "a list",
@@ -24,6 +25,7 @@ _KINDS = {
     "dataclass": "a table",
     "model": "a table",
 }
+_FIELDS = {"missing": "must be given", "extra_forbidden": "is not known here; leave it out"}
 _BOUNDS = {
     "greater_than": ("gt", "more than {}"),
     "greater_than_equal": ("ge", "{} or more"),
@@ -48,8 +50,15 @@ def wanted(problem: Problem) -> str:
         return f"write {str(bounds.get('expected', '')).replace(chr(39), '')}"
     if kind in _OWN:
         return str(bounds.get("error", problem["msg"]))
+    if kind == "string_pattern_mismatch":
+        return f"write what fits {bounds.get('pattern', '')}"
     family = kind.removesuffix("_type").removesuffix("_parsing").removesuffix("_from_float").removesuffix("_exact")
     return f"write {_KINDS[family]}" if family in _KINDS else _other(problem)
+
+
+def wanted_of_field(problem: Problem) -> str:
+    """The same of a request's field, which may also be missing, or one too many."""
+    return _FIELDS.get(str(problem["type"])) or wanted(problem)
 
 
 def _other(problem: Problem) -> str:

@@ -137,7 +137,8 @@ class InvalidArguments(InvalidCall):
     code = "invalid_arguments"
 
     def __init__(self, tool: str, path: str, detail: str) -> None:
-        super().__init__(f"{tool}: argument {path}: {detail}; `mcpfleet tools {tool}` shows the schema")
+        where = "" if path == "/" else f"argument {path}: "
+        super().__init__(f"{tool}: {where}{detail}; `mcpfleet tools {tool}` shows the schema")
         self.tool, self.path, self.detail = tool, path, detail
 
 
@@ -225,14 +226,31 @@ class IdempotencyConflict(InvalidCall):
         )
 
 
+_LISTED_BY = {
+    "approval": "approvals",
+    "dead letter": "dead list",
+    "invocation": "ps --all",
+    "key": "keys list",
+    "node": "nodes",
+    "enrolled node": "nodes",
+    "OAuth client": "oauth client list",
+    "pool": "pools",
+    "secret": "secrets list",
+    "tool": "tools",
+}
+"""Which command lists things of that kind."""
+
+
 class NotFound(Permanent):
-    """No such thing."""
+    """No such thing, and the command that lists what there is, where there is one."""
 
     code = "not_found"
     http_status = 404
 
     def __init__(self, kind: str, name: str, known: Sequence[str] = ()) -> None:
-        super().__init__(f"no {kind} {name!r}{near(name, known)}")
+        listing = _LISTED_BY.get(kind.removesuffix(" ending with"))
+        told = f"; `mcpfleet {listing}` lists them" if listing else ""
+        super().__init__(f"no {kind} {name!r}{near(name, known)}{told}")
 
 
 class NotAllowed(Permanent):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 OTHER = "other"
 TOOLS_MAX = 200
-"""A histogram has 19 series for each. Which tools count under `other` beyond it, `mcpfleet history` still tells."""
+"""A histogram has 19 series for each. Which tools count under `other` beyond it, `mcpfleet ps --all` still tells."""
 WORDS_MAX = 100
 """Of codes, reasons and the like: constant words, unless a peer is of another version, or lies."""
 

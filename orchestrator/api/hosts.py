@@ -24,7 +24,8 @@ class HostGuard:
             host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
             if _name(host) not in self._allowed:
                 names = ", ".join(sorted(self._allowed))
-                error = WrongHost(f"the Host {host[:80]!r} is not one of {names}")
+                mend = "if it is this fleet's, name it in MCPFLEET_ALLOWED_HOSTS"
+                error = WrongHost(f"the Host {host[:80]!r} is not one of {names}; {mend}")
                 await problem(error, trace_of(dict(scope["headers"]))).send(receive, send)
                 return
         await self._app(scope, receive, send)

@@ -13,6 +13,7 @@ import orjson
 from pydantic import ValidationError
 
 from orchestrator.api.reply import Reply
+from orchestrator.wanted import wanted_of_field
 from tasks.errors import FleetError, InvalidCall, NotAllowed, Permanent, Retryable
 
 MEDIA_TYPE = b"application/problem+json"
@@ -83,9 +84,9 @@ class WrongMediaType(Permanent):
 
 
 def invalid(error: ValidationError) -> InvalidBody:
-    """Pydantic's findings, each with the path of the value it is about."""
+    """Pydantic's findings in our words, each with the path of the value it is about."""
     return InvalidBody(
-        [(".".join(str(part) for part in found["loc"]) or "body", found["msg"]) for found in error.errors()]
+        [(".".join(str(part) for part in found["loc"]) or "body", wanted_of_field(found)) for found in error.errors()]
     )
 
 

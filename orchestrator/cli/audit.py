@@ -15,7 +15,7 @@ from rich.text import Text
 
 from orchestrator.audit.checkpoint import Keys, line_of, public_keys
 from orchestrator.audit.formats import Form, writer
-from orchestrator.audit.verify import Report
+from orchestrator.audit.verify import Finding, Report
 from orchestrator.audit.verify import verify as look
 from orchestrator.cli import audit_sources
 from orchestrator.cli.api import Params, listed
@@ -23,7 +23,7 @@ from orchestrator.cli.audit_sources import API_PAGE, Source
 from orchestrator.cli.desk import Desk, JsonFlag, LimitOption, desk_of
 from orchestrator.cli.durations import parse_at, when
 from orchestrator.cli.exits import BadInput, Exit
-from orchestrator.cli.screen import Cell, Column
+from orchestrator.cli.screen import Cell, Column, clean
 from orchestrator.ledger.audit_values import CheckpointRow, Decision
 from tasks.wire_audit import AuditKeyView, AuditRowView, CheckpointView
 
@@ -69,9 +69,14 @@ def list_audit(
     if as_json:
         desk.screen.json(found)
         return
-    titles = ("ROW", "TIME", "ACTOR", "ACTION", "TARGET", "DECISION", "PEER")
-    columns = [*(Column(title) for title in titles), Column("REASON", is_wide=True)]
-    desk.screen.table(columns, [_cells(row) for row in found], empty="no such rows in the audit log")
+    columns = [Column(title) for title in ("ROW", "TIME", "ACTOR", "ACTION", "TARGET")]
+    if desk.screen.is_person and not desk.screen.is_roomy:  # why somebody was refused says more than from where
+        columns += [Column("DECISION", is_wide=True, is_wrapped=True)]
+        rows = [_narrow_cells(row) for row in found]
+    else:
+        columns += [Column("DECISION"), Column("PEER"), Column("REASON", is_wide=True, is_wrapped=True)]
+        rows = [_cells(row) for row in found]
+    desk.screen.table(columns, rows, empty="no such rows in the audit log")
 
 
 @audit.command()
@@ -116,7 +121,7 @@ def verify(
     if as_json:
         desk.screen.json(asdict(report) | {"is_sound": report.is_sound})
     else:
-        _say(desk, report, kept)
+        _say(desk, report, kept, keys)
     if not report.is_sound:
         raise typer.Exit(Exit.FAILED)
 
@@ -160,18 +165,21 @@ def _params(  # noqa: PLR0917 - the filters of a listing
 
 
 def _cells(row: AuditRowView) -> list[Cell]:
-    is_bad = row.decision in {Decision.REFUSED, Decision.FAILED}
-    decision = Text(row.decision, "red" if is_bad else "")
-    return [
-        str(row.seq),
-        when(row.at_us / 1e6),
-        row.actor,
-        row.action,
-        row.target,
-        decision,
-        row.peer,
-        row.reason or ("" if row.details_json == "{}" else row.details_json),
-    ]
+    reason = row.reason or ("" if row.details_json == "{}" else row.details_json)
+    return [*_first_cells(row), Text(row.decision, _colour(row)), row.peer, reason]
+
+
+def _narrow_cells(row: AuditRowView) -> list[Cell]:
+    why = f": {row.reason}" if row.reason else ""
+    return [*_first_cells(row), Text(clean(f"{row.decision}{why}"), _colour(row))]
+
+
+def _first_cells(row: AuditRowView) -> list[Cell]:
+    return [str(row.seq), when(row.at_us / 1e6), row.actor, row.action, row.target]
+
+
+def _colour(row: AuditRowView) -> str:
+    return "red" if row.decision in {Decision.REFUSED, Decision.FAILED} else ""
 
 
 def _keys(desk: Desk, source: Source, paths: list[Path] | None) -> Keys:
@@ -179,7 +187,8 @@ def _keys(desk: Desk, source: Source, paths: list[Path] | None) -> Keys:
         return {name: key for path in paths for name, key in public_keys(audit_sources.text_of(path)).items()}
     if source.key_pem is None:
         desk.screen.note(
-            "[yellow]no --key: checkpoints count for nothing, so a log whose whole chain was recomputed would pass[/]"
+            "[yellow]no --key: no signature can be checked, so each checkpoint is named. "
+            "Give what `mcpfleet audit key` printed[/]"
         )
         return {}
     desk.screen.note(
@@ -189,7 +198,12 @@ def _keys(desk: Desk, source: Source, paths: list[Path] | None) -> Keys:
     return public_keys(source.key_pem)
 
 
-def _say(desk: Desk, report: Report, kept: list[CheckpointRow]) -> None:
+def _is_of_signature(finding: Finding) -> bool:
+    """Whether it says no more than that no key was given which made a signature."""
+    return finding.text.endswith("which is none of those given")
+
+
+def _say(desk: Desk, report: Report, kept: list[CheckpointRow], keys: Keys) -> None:
     screen = desk.screen
     for finding in report.findings:
         screen.line(f"row {finding.seq}: {finding.text}")
@@ -198,7 +212,8 @@ def _say(desk: Desk, report: Report, kept: list[CheckpointRow]) -> None:
         screen.line(f"and {report.unnamed} more")
     signed = f"signed up to row {report.signed_up_to}" if report.signed_up_to else "no row is signed"
     span = f"rows {report.first} to {report.last}" if report.rows else "no rows"
-    verdict = "sound" if report.is_sound else "ALTERED"
+    is_unproved = not keys and not report.unnamed and all(_is_of_signature(one) for one in report.findings)
+    verdict = "sound" if report.is_sound else "NOT PROVED, for want of a key" if is_unproved else "ALTERED"
     screen.line(f"{verdict}: {span} ({report.rows}), {signed}, {report.checkpoints} good checkpoints")
     if not kept:
         screen.note(

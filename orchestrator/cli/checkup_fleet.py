@@ -133,7 +133,9 @@ def machines(api: Api) -> Iterator[Finding]:
     if standing["left"]:
         said.append(f"{standing['left']} machines run and are not joined")
     for one in said:
-        yield Finding(check="machines", health=WARN, detail=one, mend="mcpfleet scale machines; mcpfleet scale log")
+        yield Finding(
+            check="machines", health=WARN, detail=one, mend="mcpfleet scale machines; mcpfleet scale explain POOL"
+        )
     if not said:
         yield Finding(check="machines", health=OK, detail=f"{sum(standing.values())} known, none left over")
 

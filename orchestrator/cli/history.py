@@ -65,7 +65,7 @@ def show_explanation(desk: Desk, view: ExplainView) -> None:
 
 def _say_reasons(desk: Desk, reasons: list[str]) -> None:
     for reason in reasons:
-        desk.screen.show(Text(f"  · {clean(reason)}"))
+        desk.screen.hung("  · ", reason)
 
 
 def show_attempts(desk: Desk, attempts: list[AttemptView]) -> None:

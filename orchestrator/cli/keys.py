@@ -24,6 +24,8 @@ from tasks.wire import Page
 
 NEVER = "never"
 NOT_DUE = "key_not_due"
+CREDENTIALS = {"static": "the fleet's own token (MCPFLEET_TOKEN)"}
+"""What the audit log calls them, in words."""
 
 keys = typer.Typer(no_args_is_help=True, help="API keys: who may come in, as what, from where, until when.")
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="As `mcpfleet keys list` shows it.")]
@@ -38,8 +40,9 @@ def whoami(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         desk.screen.json(view)
         return
     desk.screen.line(f"{view.id} of tenant {view.tenant}, as {' and '.join(view.roles)}")
-    desk.screen.line(f"shown: {view.credential}")
-    desk.screen.line(f"may:   {' '.join(view.scopes) or 'nothing'}")
+    if view.credential:
+        desk.screen.hung("by   ", CREDENTIALS.get(view.credential, view.credential), "dim")
+    desk.screen.hung("may  ", " ".join(view.scopes) or "nothing", "dim")
 
 
 @keys.command("list")

@@ -127,10 +127,10 @@ def _say(desk: Desk, life: NewLife) -> None:
     note = desk.screen.note
     note(f"  epoch {life.epoch}: whatever is still said of the time that was lost is refused")
     note(
-        f"  {life.doubtful} calls may have run since then: once an orchestrator leads and their grace is over, what is "
-        "safe to repeat runs again, the rest is a dead letter ([bold]mcpfleet dead list[/]): look, then replay it"
+        f"  {_calls(life.doubtful)} may have run since then: once an orchestrator leads and their grace is over, what "
+        "is safe to repeat runs again, the rest is a dead letter ([bold]mcpfleet dead list[/]): look, then replay it"
     )
-    note(f"  {life.waiting} calls go on waiting")
+    note(f"  still waiting as before: {_calls(life.waiting)}")
     note(
         f"  {life.nodes} nodes are lost until they renew. One that joined after that moment ends with status 4 and is "
         "back when it is started again, as Compose, Kubernetes and systemd do; one enrolled since needs another token"
@@ -139,6 +139,10 @@ def _say(desk: Desk, life: NewLife) -> None:
         "[yellow]  not in it: calls accepted since then, and their idempotency keys. What was revoked since then is "
         "good again: keys, clients, grants, enrolments; revoke it once more[/]"
     )
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
 
 
 def _what(manifest: Manifest) -> str:

@@ -98,7 +98,6 @@ def build() -> typer.Typer:
         for command in commands:
             app.command(rich_help_panel=panel)(command)
     app.add_typer(approvals.approvals, name="approvals", rich_help_panel=_CALLS)
-    app.add_typer(audit.audit, name="audit", rich_help_panel=_MACHINES)
     app.add_typer(dead.dead, name="dead", rich_help_panel=_CALLS)
     app.add_typer(nodes.node, name="node", rich_help_panel=_MACHINES)
     app.add_typer(projects.project, name="project", rich_help_panel=_CALLS)
@@ -106,6 +105,7 @@ def build() -> typer.Typer:
     app.add_typer(secrets.secrets, name="secrets", rich_help_panel=_MACHINES)
     app.add_typer(scale.scale, name="scale", rich_help_panel=_MACHINES)
     app.add_typer(keys.keys, name="keys", rich_help_panel=_DOORS)
+    app.add_typer(audit.audit, name="audit", rich_help_panel=_DOORS)
     app.add_typer(guard.guard, name="guard", rich_help_panel=_DOORS)
     app.add_typer(policy.policy, name="policy", rich_help_panel=_DOORS)
     app.add_typer(oauth.oauth, name="oauth", rich_help_panel=_DOORS)
@@ -160,6 +160,11 @@ def run(
         # The reader went away (`| head`): no error of ours, and nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
+    except OSError as error:
+        if error.filename is None:
+            raise  # nothing that whoever typed it named: a traceback says more
+        screen.error(f"cannot use {error.filename}: {error.strerror}; is it there, is there room, may you write there?")
+        return Exit.FAILED
 
 
 def main() -> None:

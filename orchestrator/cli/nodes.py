@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from orchestrator.cli import paint
+from orchestrator.cli.api import Api
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
 from orchestrator.cli.durations import parse_s, took
 from orchestrator.cli.exits import Exit, Refused, of_error
@@ -201,12 +202,26 @@ def _pause(ctx: typer.Context, kind: Kind, name: str, *, is_paused: bool, as_jso
     body = {"kind": kind, "name": name, "is_paused": is_paused}
     with desk.api() as api:
         api.send("POST", "/v1/pauses", body)
+        is_known = not is_paused or as_json or _is_here(api, kind, name)
     if as_json:
         desk.screen.json(body)
     elif is_paused:
         desk.screen.note(f"[yellow]‖[/] {kind} {escape(name)} is paused; undo: mcpfleet resume {kind} {escape(name)}")
+        if not is_known:
+            desk.screen.note(f"[yellow]  no {kind} of that name is here now: `mcpfleet {kind}s` lists them[/]")
     else:
         desk.screen.note(f"[green]▶[/] {kind} {escape(name)} runs again")
+
+
+def _is_here(api: Api, kind: Kind, name: str) -> bool:
+    """Whether there is such a queue or pool now. One that comes later is paused all the same; projects have no list."""
+    match kind:
+        case Kind.POOL:
+            return any(view.name == name for view in api.pages("/v1/pools", PoolView))
+        case Kind.QUEUE:
+            return any(view.name == name for view in api.pages("/v1/queues", QueueView))
+        case _:
+            return True
 
 
 def _set_state(ctx: typer.Context, name: str, state: NodeState, words: str, *, as_json: bool) -> None:

@@ -72,6 +72,17 @@ class Screen:
         """One line of data, unstyled and never wrapped."""
         self.out.print(Text(clean(text)), soft_wrap=True)
 
+    def hung(self, head: str, text: str, style: str = "") -> None:
+        """`text` beside `head`: what does not fit goes on below itself, in a pipe on the same line."""
+        if not self.is_person:
+            self.line(f"{head}{text}")
+            return
+        table = Table.grid()
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        table.add_row(Text(head, style), Text(clean(text)))
+        self.out.print(table)
+
     def raw(self, text: str) -> None:
         """Text exactly as it is where a program reads it; without control characters on a terminal."""
         text = clean(text) if self.is_person else text

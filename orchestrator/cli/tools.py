@@ -44,9 +44,10 @@ def _matches(view: ToolView, search: str | None, server: str | None) -> bool:
 
 
 def _list(desk: Desk, found: list[ToolView], *, is_filtered: bool) -> None:
+    is_narrow = desk.screen.is_person and not desk.screen.is_roomy  # then what it does says more than where
     columns = [
         Column("TOOL"),
-        Column("POOLS"),
+        *([] if is_narrow else [Column("POOLS")]),
         Column("NODES", is_right=True),
         Column("SAFE"),
         Column("WHAT IT DOES", is_wide=True),
@@ -54,7 +55,7 @@ def _list(desk: Desk, found: list[ToolView], *, is_filtered: bool) -> None:
     rows: list[list[Cell]] = [
         [
             paint.tool(view.name),
-            ",".join(view.pools),
+            *([] if is_narrow else [",".join(view.pools)]),
             str(view.nodes),
             Text("yes", "green") if view.is_safe else Text("no", "dim"),
             _first_line(view),
@@ -90,7 +91,7 @@ def _show(desk: Desk, view: ToolView, *, as_json: bool) -> None:
     show("")
     show(Text(_facts(view), "dim"))
     schema = view.definition.get("inputSchema") or {}
-    columns = [Column("ARGUMENT"), Column("TYPE"), Column("DEFAULT"), Column("WHAT", is_wide=True)]
+    columns = [Column("ARGUMENT"), Column("TYPE"), Column("DEFAULT"), Column("WHAT", is_wide=True, is_wrapped=True)]
     rows: list[list[Cell]] = [
         [
             Text(f"{field.name}{'*' if field.is_required else ''}", "bold" if field.is_required else ""),
@@ -102,6 +103,8 @@ def _show(desk: Desk, view: ToolView, *, as_json: bool) -> None:
     ]
     show("")
     desk.screen.table(columns, rows, empty="takes no arguments")
+    if desk.screen.is_person and any(field.is_required for field in fields_of(schema)):
+        desk.screen.note("[dim]* must be given[/]")
     show("")
     desk.screen.line(example(view.name, schema))
 

@@ -154,7 +154,7 @@ def _money(frame: Frame) -> str:
         said.append("autoscaler off")
     if frame.costs is not None:
         cost = frame.costs.total.cost_usd
-        said.append(f"models {'0' if cost is None else f'{cost:.2f}'} $ in 24 h")
+        said.append(f"models ${0.0 if cost is None else cost:.2f} in 24 h")
     if frame.dead_letters is not None:
         said.append(f"{frame.dead_letters}{'+' if frame.dead_letters >= DEAD_MAX else ''} dead letters")
     return " · ".join(said)

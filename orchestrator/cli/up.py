@@ -124,6 +124,8 @@ async def _stop(fleet: LocalFleet, checklist: Checklist, screen: Screen, signals
 async def show_addresses(screen: Screen, fleet: LocalFleet, file: FleetFile, *, is_staying: bool = True) -> None:
     """Where everything is, and what to type next."""
     line = screen.line
+    if not is_staying:
+        line("What a fleet has; this one until now:")
     line(f"MCP endpoint  {file.mcp_url}")
     line(f"HTTP API      {file.url}/v1   (described at /openapi.json)")
     line(f"Console       {file.url}/console")

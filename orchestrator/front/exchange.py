@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.front.ask import is_input_required, missing_capabilities, refuse_missing
 from orchestrator.front.calls import Asked, Refused, RequestKey
 from orchestrator.front.faults import tool_error
+from orchestrator.front.frames import refusal_of
 from orchestrator.front.mcptasks import requires_task
 from orchestrator.front.meta import PROJECT_HEADER
 from orchestrator.front.ordinary import Ordinary, Recognizer
@@ -85,15 +86,18 @@ class Exchange:
         except (ValueError, FleetError) as error:
             await _malformed(error, send)
             return
+        if (no_message := refusal_of(form)) is not None:
+            await write_json(send, 400, orjson.dumps(no_message))
+            return
         headers = dict(scope["headers"])
-        scope[METHOD_KEY] = form.get("method") if isinstance(form, dict) else None
+        scope[METHOD_KEY] = form.get("method")
         ordinary = None
         if len(headers) == len(scope["headers"]) and self._recognizer.may_be(headers):
             ordinary = self._recognizer.read(headers, form)
         if ordinary is not None and await self._is_served_here(scope, headers, ordinary):
             await self._serve(scope[SCOPE_KEY], headers, ordinary, receive, send)
             return
-        if not self._settings.legacy_sessions and isinstance(form, dict):
+        if not self._settings.legacy_sessions:
             send = await self._sessionless(scope, headers, form, send)
         await self._app(scope, _replaying(body, receive), send)
 

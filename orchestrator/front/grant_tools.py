@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from orchestrator.front.exact_json import write
 from orchestrator.front.faults import tool_error
 from orchestrator.ledger.grant_values import Answer, Asked, GrantRow, GrantState, Validity, terms_digest
+from orchestrator.wanted import wanted_of_field
 from tasks.errors import FleetError
 from tasks.grant import LIFETIME_MAX_S, TOKEN_CHARS_MAX
 from tasks.invocation import Principal
@@ -161,7 +162,9 @@ class GrantTools:
             answer = await self._tools[name].body(arguments, by, trust)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            return tool_error(f"{name}: argument {'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+            return tool_error(
+                f"{name}: argument {'.'.join(str(part) for part in first['loc'])}: {wanted_of_field(first)}"
+            )
         except FleetError as error:
             await self.on_refused(name, by, error)
             return tool_error(error.message, code=error.code)

@@ -38,7 +38,7 @@ class Guard:
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """ASGI."""
         shown = presented(scope)
-        principal, detail, code = None, "a bearer token is needed", "not_allowed"
+        principal, detail, code = None, "a bearer token is needed: send `Authorization: Bearer …`", "not_allowed"
         if shown.token:
             try:
                 principal, detail = await self._verifier.verify(shown), "this token is not known"

@@ -15,6 +15,7 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, INVALID_PARAMS
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.front.exact_json import write
+from orchestrator.wanted import wanted_of_field
 from tasks.invocation import PRIORITY_DEFAULT, PRIORITY_MAX, PRIORITY_MIN, Call, Lane
 from tasks.retry import RetryPolicy
 from tasks.tool import RetryForm
@@ -68,7 +69,7 @@ def parse_meta(said: Mapping[str, Any]) -> CallMeta:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise MCPError(
-            INVALID_PARAMS, f"{PREFIX}{key}: {first['msg']}", {"code": "invalid_call", "key": key}
+            INVALID_PARAMS, f"{PREFIX}{key}: {wanted_of_field(first)}", {"code": "invalid_call", "key": key}
         ) from error
 
 

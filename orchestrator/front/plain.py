@@ -15,6 +15,7 @@ from orchestrator.front.exact_json import read, write
 from orchestrator.front.faults import tool_error
 from orchestrator.front.meta import CallMeta, make_call
 from orchestrator.front.ports import Fleet
+from orchestrator.wanted import wanted_of_field
 from tasks.clock import Clock
 from tasks.errors import FleetError
 from tasks.invocation import Invocation, Principal
@@ -88,7 +89,7 @@ class PlainTools:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             path = ".".join(str(part) for part in first["loc"])
-            return tool_error(f"{name}: argument {path}: {first['msg']}")
+            return tool_error(f"{name}: argument {path}: {wanted_of_field(first)}")
         except FleetError as error:
             return tool_error(error.message)
         except Refused as error:

@@ -21,6 +21,8 @@ import structlog
 from mcp.shared.inbound import encode_header_value, find_invalid_x_mcp_header, mcp_param_headers, x_mcp_header_map
 from mcp_types import INTERNAL_ERROR, PARSE_ERROR, PROTOCOL_VERSION_META_KEY
 
+from orchestrator.front.frames import refusal_of
+
 log = structlog.get_logger()
 
 SESSION_HEADER = "Mcp-Session-Id"
@@ -71,8 +73,8 @@ class Bridge:
         except orjson.JSONDecodeError as error:
             await self._say(_error(None, PARSE_ERROR, f"Parse error: {error}"))
             return
-        if not isinstance(frame, dict):
-            await self._say(_error(None, PARSE_ERROR, "Parse error: one JSON object per line"))
+        if (refusal := refusal_of(frame)) is not None:
+            await self._say(refusal)
             return
         if frame.get("method") == "notifications/cancelled":
             cancelled = (frame.get("params") or {}).get("requestId")

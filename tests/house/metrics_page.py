@@ -30,7 +30,8 @@ HEAD = """# Metrics
 What `/metrics` of an orchestrator and of a node tell a Prometheus. `make docs` writes this page from the code.
 """
 ABOUT = (
-    "Counters end in `_total`; a histogram has `_bucket`, `_sum` and `_count`. Labels are bounded: the first "
+    "Counters end in `_total`; a histogram has `_bucket`, `_sum` and `_count`; both have `_created`, since when they "
+    "count. Labels are bounded: the first "
     f"{TOOLS_MAX} tools and the first {WORDS_MAX} codes, endings, pools and the like have series of their own, what "
     "comes later counts under `other`. Projects, callers, arguments and paths are never labels. Waits and durations of "
     "the orchestrator carry the trace they are of as an exemplar, for whoever asks for `application/openmetrics-text`. "

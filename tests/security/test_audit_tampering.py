@@ -181,6 +181,14 @@ def test_every_alteration_is_found_at_its_row(scene: Scene, thief: Thief, named:
     assert "keep this database as evidence" in said
 
 
+def test_without_a_key_a_whole_log_is_not_called_altered(scene: Scene) -> None:
+    """Nothing signed can be checked then; what is edited is named all the same."""
+    status, said = scene.verify(key="", kept=False)
+    assert (status, "NOT PROVED" in said, "ALTERED" in said) == (1, True, False)
+    scene.hurt(lambda db: db.execute("UPDATE mcpfleet_audit SET actor = 'nobody' WHERE seq = 3"))
+    assert "ALTERED" in scene.verify(key="", kept=False)[1]
+
+
 def test_a_rewritten_stretch_is_told_from_what_is_still_signed(scene: Scene) -> None:
     """Between the last checkpoint that agrees and the first that does not."""
     scene.hurt(lambda db: _rechain(db, actor="nobody"))

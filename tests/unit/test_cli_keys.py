@@ -95,3 +95,9 @@ def test_an_unknown_authority_is_told_apart_from_nobody() -> None:
     assert status == 69
     assert "SSL_CERT_FILE" in said
     assert "mcpfleet up" not in said
+
+
+def test_the_fleets_own_token_is_called_so() -> None:
+    """`static` is the audit log's word."""
+    me = {"id": "ann", "tenant": "a", "roles": ["admin"], "scopes": ["blobs"], "groups": [], "credential": "static"}
+    assert "by the fleet's own token" in ran("whoami", answer=httpx.Response(200, json=me))[1]

@@ -41,7 +41,7 @@ from tasks.scale_wire import (
 )
 
 log = structlog.get_logger("mcpfleet.scale")
-NO_LADDER = "no pool has a ladder; see docs/autoscaling.md"
+NO_LADDER = "no pool is sized: none has a [pools.NAME.scale]; docs/autoscaling.md says how to write one"
 RECENT_S = 3600.0
 """Machines that are gone are listed for so long."""
 LOOK_BACK_S = 3600.0

@@ -100,7 +100,5 @@ def _note(found: Overhead, cost: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def _percent(ratios: Sequence[float]) -> str:
-    low, middle, high = (
-        statistics.quantiles(ratios, n=QUARTERS, method="inclusive") if len(ratios) > 1 else ratios * 3
-    )
+    low, middle, high = statistics.quantiles(ratios, n=QUARTERS, method="inclusive")
     return f"{100 * (middle - 1):+.1f} % [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]"

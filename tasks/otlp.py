@@ -1,7 +1,7 @@
 """Sends finished spans, and log lines where that is wanted, to an OpenTelemetry collector by OTLP over HTTP.
 
 Owns the thread that does it. A collector that is away, slow or refuses costs spans, never a call: what does not fit or
-is not taken is dropped, counted, and said once a minute. Nothing of OpenTelemetry is imported: see `tasks/otlp_wire.py`.
+is not taken is dropped, counted, and said once a minute. Nothing of OpenTelemetry is imported (`tasks/otlp_wire.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import structlog
 
 from tasks.clock import Clock, SystemClock
 from tasks.errors import SettingsError
-from tasks.otlp_http import Answer, Sender
-from tasks.otlp_queue import UNMADE, Bounded, Send
+from tasks.otlp_http import PARTLY, REDIRECTED, REFUSED, UNREACHABLE, Answer, Sender
+from tasks.otlp_queue import ENDING, FULL, UNMADE, Bounded, Send
 from tasks.otlp_wire import Envelope, line_entry, span_entry
 from tasks.tracing import Span
 
@@ -33,6 +33,7 @@ LINE_BYTES = 1024
 FLUSH_EVERY_S = 2.0
 """Or as soon as a queue is half full: a request costs as much as a hundred spans."""
 SAY_EVERY_S = 60.0
+CAUSES = (ENDING, FULL, PARTLY, REDIRECTED, REFUSED, UNMADE, UNREACHABLE)
 _HEADER_NAME = frozenset(ascii_letters + digits + "!#$%&'*+-.^_`|~")
 """Source: RFC 9110, 5.6.2, token."""
 
@@ -68,15 +69,24 @@ class Loss(NamedTuple):
     signal: str
     """`spans` or `lines`."""
     why: str
-    count: int
+    number: int
 
 
 class Otlp:
     """Satisfies `Spans`, and is a sink of log lines."""
 
-    def __init__(self, spans: Send, lines: Send, *, ratio: float, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        spans: Send,
+        lines: Send,
+        *,
+        ratio: float,
+        clock: Clock | None = None,
+        ending: threading.Event | None = None,
+    ) -> None:
+        """`ending` is set by `close`: nobody waits for another try of a batch then."""
         self.ratio = ratio
-        self._wake, self._ending = threading.Event(), threading.Event()
+        self._wake, self._ending = threading.Event(), ending or threading.Event()
         self.spans = Bounded(spans, most=SPANS_MAX, wake=self._wake.set)
         self.lines = Bounded(lines, most=LINES_MAX_BYTES, wake=self._wake.set)
         self.close_senders: Callable[[], None] = lambda: None
@@ -90,9 +100,9 @@ class Otlp:
         return self.spans.dropped + self.lines.dropped
 
     def losses(self) -> Iterator[Loss]:
-        """The same, by what and why."""
+        """The same, by what and why; causes of which there was none too, so that their first loss is an increase."""
         for signal, queue in (("spans", self.spans), ("lines", self.lines)):
-            for why, count in sorted(queue.lost.items()):
+            for why, count in sorted((dict.fromkeys(CAUSES, 0) | dict(queue.lost)).items()):
                 yield Loss(signal, why, count)
 
     def sent(self) -> dict[str, int]:
@@ -131,10 +141,6 @@ class Otlp:
         if not self._thread.is_alive():
             self.close_senders()
 
-    def wait(self, timeout: float) -> bool:
-        """Between two tries of a batch; True once this is closed."""
-        return self._ending.wait(timeout)
-
     def _run(self) -> None:
         while not self._ending.is_set():
             self._wake.wait(FLUSH_EVERY_S)
@@ -154,7 +160,7 @@ class Otlp:
         new, now_s = self.dropped - self._said, self._clock.mono_s()
         if new and (is_last or now_s - self._said_s >= SAY_EVERY_S):
             self._said, self._said_s = self.dropped, now_s
-            why = sorted({loss.why for loss in self.losses()})
+            why = sorted({loss.why for loss in self.losses() if loss.number})
             detail = self.spans.detail or self.lines.detail
             log.warning(
                 "telemetry_dropped",
@@ -186,7 +192,7 @@ def open_otlp(target: OtlpTarget) -> Otlp:
         SettingsError: the endpoint, the file of headers or the certificates cannot be used.
     """
     base, headers = base_url(target.endpoint), read_headers(target.headers)
-    envelope, senders = Envelope(target), list[Sender]()
+    envelope, senders, ending = Envelope(target), list[Sender](), threading.Event()
 
     def sender(path: str) -> Send:
         def send(entries: Sequence[bytes], count: int) -> Answer:
@@ -197,12 +203,12 @@ def open_otlp(target: OtlpTarget) -> Otlp:
             headers,
             ca_file=target.ca_file,
             is_gzipped=target.is_gzipped,
-            wait=lambda timeout: otlp.wait(timeout),
+            wait=ending.wait,
         )
         senders.append(made)
         return send
 
-    otlp = Otlp(sender("/v1/traces"), sender("/v1/logs"), ratio=target.ratio)
+    otlp = Otlp(sender("/v1/traces"), sender("/v1/logs"), ratio=target.ratio, ending=ending)
 
     def close() -> None:
         for one in senders:

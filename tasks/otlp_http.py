@@ -61,7 +61,8 @@ class Sender:
         clock: Clock | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """
+        """`wait` is a pause between two tries, and answers whether the process ends.
+
         Raises:
             SettingsError: the certificates cannot be read.
         """

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 REDACTED = "[redacted]"
+TEXT_MAX = 32_768
+"""Characters of a value that are written: to look through more would hold up the event loop that logs it."""
+_SECRET_MAX = 4096
+"""Characters of a secret that is still recognised where a text is cut."""
 DEPTH_MAX = 8
 """Deeper values are written as text, and looked through as text."""
 
@@ -63,7 +67,15 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """The text without what has the form of a secret."""
+    """The text without what has the form of a secret, and cut where it is too long."""
+    size = len(text)
+    if size <= TEXT_MAX:
+        return _redacted(text)
+    # A secret that the cut goes through is no form any more: it goes with what is left out.
+    return f"{_redacted(text[: TEXT_MAX + _SECRET_MAX])[:-_SECRET_MAX]}… ({size} characters)"
+
+
+def _redacted(text: str) -> str:
     for marks, form, instead in _FORMS:
         if any(mark in text for mark in marks):
             text = form.sub(instead, text)

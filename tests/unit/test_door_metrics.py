@@ -121,7 +121,7 @@ async def test_mcp_is_counted_by_method(
     async def nothing(_message: object = None) -> None:
         pass
 
-    await MeasuredMcp(app, doors.metrics, "the.method")({"type": "http"}, nothing, nothing)  # type: ignore[arg-type]
+    await MeasuredMcp(app, doors.metrics, "the.method", "the.trace")({"type": "http"}, nothing, nothing)  # type: ignore[arg-type]
     assert doors.count(operation, word, "mcp") == 1
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 
 REDACTED = "[redacted]"
 TEXT_MAX = 32_768
 """Characters of a value that are written: to look through more would hold up the event loop that logs it."""
 _SECRET_MAX = 4096
 """Characters of a secret that is still recognised where a text is cut."""
+ITEMS_MAX = 256
+"""Of a container; the rest is a number."""
 DEPTH_MAX = 8
 """Deeper values are written as text, and looked through as text."""
 
@@ -96,9 +99,12 @@ def redact(value: object, depth: int = 0) -> object:
     if depth >= DEPTH_MAX:
         return redact_text(str(value))
     if isinstance(value, Mapping):
-        return {str(key): redact_field(str(key), one, depth + 1) for key, one in value.items()}
+        return {str(key): redact_field(str(key), one, depth + 1) for key, one in islice(value.items(), ITEMS_MAX)} | (
+            {"left_out": len(value) - ITEMS_MAX} if len(value) > ITEMS_MAX else {}
+        )
     if isinstance(value, list | tuple | set | frozenset):
-        return [redact(one, depth + 1) for one in value]
+        kept = [redact(one, depth + 1) for one in islice(value, ITEMS_MAX)]
+        return [*kept, f"… ({len(value)} items)"] if len(value) > ITEMS_MAX else kept
     return redact_text(str(value))
 
 

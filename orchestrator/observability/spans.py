@@ -55,7 +55,7 @@ class _Known:
 
     invocation: Invocation
     queues: dict[int, str] = field(default_factory=dict)
-    attempts: list[Attempt] = field(default_factory=list)
+    ended: list[AttemptEnded] = field(default_factory=list)
 
 
 class _Told(NamedTuple):
@@ -87,7 +87,7 @@ class SpanFeed:
                     known.queues[happening.fence] = happening.queue
             case AttemptEnded():
                 if (known := self._known.get(happening.invocation_id)) is not None:
-                    known.attempts.append(_attempt_of(happening, known.queues.get(happening.fence, "")))
+                    known.ended.append(happening)
                     now_s = self._clock.wall_s()
                     if now_s - happening.at >= SLOW_S:
                         self._spans.put(settle_span(known.invocation, happening, now_s))
@@ -116,8 +116,8 @@ class SpanFeed:
             known = self._known.pop(ended.invocation_id)
             if known is None:
                 return
-            if ended.last is not None and len(known.attempts) == ended.last.fence:
-                self._spans.put_later(_count_of(len(known.attempts)), partial(_of_memory, known, ended))
+            if ended.last is not None and len(known.ended) == ended.last.fence:
+                self._spans.put_later(_count_of(len(known.ended)), partial(_of_memory, known, ended))
                 return
         if len(self._lookups) >= LOOKUPS_MAX:
             self._spans.lost(1)
@@ -149,7 +149,8 @@ def _count_of(attempts: int) -> int:
 
 
 def _of_memory(known: _Known, ended: Ended) -> Iterator[Span]:
-    return _spans(_Told(known.invocation, ended.state, ended.at, ended.outcome, known.attempts))
+    attempts = [_attempt_of(one, known.queues.get(one.fence, "")) for one in known.ended]
+    return _spans(_Told(known.invocation, ended.state, ended.at, ended.outcome, attempts))
 
 
 def _light(invocation: Invocation) -> Invocation:

@@ -1,4 +1,4 @@
-"""A collector may redirect, ask for patience, hang, answer garbage or take half: calls do not notice, counts are right."""
+"""A collector may redirect, ask for patience, answer garbage or take half: each loss is counted, and no key is told."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_a_request_is_bounded_by_count_and_by_size() -> None:
     for _ in range(5):
         queue.put(lambda: one(b"y" * (BATCH_BYTES // 2)))
     queue.flush()
-    assert [len(batch) for batch in taken.batches][0] == BATCH_MAX
+    assert len(taken.batches[0]) == BATCH_MAX
     assert max(sum(map(len, batch)) for batch in taken.batches) <= 1.5 * BATCH_BYTES
     assert queue.sent == BATCH_MAX + 6
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
-from structlog.testing import capture_logs
 
 from orchestrator.happenings import Accepted, AttemptEnded, AttemptReleased, Ended, Happening
 from orchestrator.observability import spans as feeds

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     words.add_argument("--no-scaling", action="store_true", help="leave out the deep backlog and the many nodes")
     words.add_argument("--only", metavar="WORD", default="", help="only sides whose name holds this word")
     words.add_argument("--overhead", metavar="SIDE", help="only what this side costs more than `mcpfleet, HTTP`")
-    words.add_argument("--rounds", type=int, default=8, help="of --overhead, about 15 s each")
+    words.add_argument("--rounds", type=int, default=40, help="of --overhead, about 4 s each")
     given = words.parse_args(argv)
     plan = FULL if given.full else Plan()
     logs = Path(mkdtemp(prefix="mcpfleet-bench-logs-"))

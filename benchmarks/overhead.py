@@ -2,15 +2,16 @@
 
 Two rows of the table are minutes apart, in which a machine's speed changes by more than what is looked for. Here each
 round runs both within seconds, the one that begins changes with each, and a round gives one ratio. CPU is what a
-side's processes used over the whole round, with what they did after their run (batches that were still to be sent).
+side's processes used over the whole round, so that what they put off (batches to be sent) is counted too. One round
+says little; the median of many says how much, and resampling them how well it is known.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -19,9 +20,9 @@ from pathlib import Path
 from benchmarks.processes import valkey
 from benchmarks.sides import Running, Side
 
-WARM_S, RUN_S, AFTER_S = 2.0, 4.0, 3.0
-"""A run, and how long its side may finish what it put off: more than an exporter waits for a batch."""
-QUARTERS = 4
+WARM_S, RUN_S = 3.0, 2.0
+RESAMPLED = 2000
+"""Source: B. Efron, the bootstrap, percentile intervals."""
 
 
 @dataclass(slots=True)
@@ -43,9 +44,9 @@ class Overhead:
         parts = ", ".join(f"{part} {_percent(ratios)}" for part, ratios in sorted(self.parts.items()))
         base, dear = (statistics.median(self.cpu_ms[name]) for name in (self.over, self.of))
         return (
-            f"{self.of} costs {_percent(self.ratios)} more CPU a call than {self.over} ({base:.2f} and {dear:.2f} ms; "
-            f"median of {len(self.ratios)} rounds, quartiles in brackets); with client {_percent(self.with_client)}; "
-            f"{parts}"
+            f"{self.of} costs {_percent(self.ratios)} more CPU a call than {self.over} ({base:.2f} and {dear:.2f} ms, "
+            f"median of {len(self.ratios)} rounds, 95 % interval in brackets); "
+            f"with client {_percent(self.with_client)}; {parts}"
         )
 
 
@@ -81,7 +82,6 @@ def _round(sides: Mapping[str, Running], order: Sequence[str], callers: int) -> 
         if run["failed"]:
             raise RuntimeError(f"{name}: {run['failed']:.0f} calls failed, {run['why']}")
         calls[name] = run["calls"]
-        threading.Event().wait(AFTER_S)
     return {
         name: {part: 1000 * (now - before[name][part]) / calls[name] for part, now in side.crew.cpu_s().items()}
         for name, side in sides.items()
@@ -100,5 +100,7 @@ def _note(found: Overhead, cost: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def _percent(ratios: Sequence[float]) -> str:
-    low, middle, high = statistics.quantiles(ratios, n=QUARTERS, method="inclusive")
-    return f"{100 * (middle - 1):+.1f} % [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]"
+    draw = random.Random(1)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLED))
+    low, high = medians[RESAMPLED // 40], medians[-RESAMPLED // 40]
+    return f"{100 * (statistics.median(ratios) - 1):+.1f} % [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]"

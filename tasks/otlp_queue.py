@@ -10,8 +10,11 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import structlog
+
 from tasks.otlp_http import Answer
 
+log = structlog.get_logger("mcpfleet.telemetry")
 BATCH_MAX = 512
 """Entries of one request, about: one that makes several is not split."""
 BATCH_BYTES = 1_000_000
@@ -34,6 +37,7 @@ class Bounded:
         self._weight = self._sending = 0
         self._lock = threading.RLock()  # a finalizer that logs may put while this thread is in here
         self._lost: Counter[str] = Counter()
+        self._known = set[type[Exception]]()
         self.sent = 0
         self.detail = ""
         """Of the newest loss, for people."""
@@ -102,8 +106,11 @@ class Bounded:
                 self._weight -= weight
             try:
                 entries = list(make())
-            except Exception as error:  # noqa: BLE001 - counted, and said with the count; the others are sent
-                self.drop(count, UNMADE, f"{type(error).__name__}: {error}")
+            except Exception as error:  # what others gave to make: the rest of them are sent
+                if type(error) not in self._known:  # else a line of each call
+                    self._known.add(type(error))
+                    log.exception("telemetry_unmade")
+                self.drop(count, UNMADE, type(error).__name__)
                 continue
             made += entries
             size += sum(map(len, entries))

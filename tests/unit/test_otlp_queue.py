@@ -104,9 +104,15 @@ def test_one_that_cannot_be_made_costs_itself_alone() -> None:
 
     sender.put_later(3, broken)
     sender.put(SPAN)
-    sender._flush()
-    assert (sender.spans.sent, sender.spans.lost) == (2, {"unmade": 4})
+    sender.put_later(3, broken)
+    with capture_logs() as lines:
+        sender._flush()
+    assert (sender.spans.sent, sender.spans.lost) == (2, {"unmade": 7})
     assert len(taken.batches) == 1
+    assert [line["event"] for line in lines] == ["telemetry_unmade", "telemetry_unmade", "telemetry_dropped"], (
+        "each kind once, with its traceback"
+    )
+    assert "abcdefghijkl" not in lines[-1]["detail"]
 
 
 def test_losses_are_said_once_a_minute() -> None:

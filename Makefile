@@ -364,10 +364,10 @@ LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --
 	--custom-compile-command "make lock" --quiet $(ARGS)
 
 lock: $(UV) ## make requirements/*.txt and the npm locks again (ARGS=--upgrade takes the newest)
-	@$(LOCK) pyproject.toml --extra postgres --extra otlp -o requirements/runtime.txt
-	@$(LOCK) pyproject.toml --extra postgres --extra otlp --extra agents -c requirements/runtime.txt \
+	@$(LOCK) pyproject.toml --extra postgres -o requirements/runtime.txt
+	@$(LOCK) pyproject.toml --extra postgres --extra agents -c requirements/runtime.txt \
 		--no-binary claude-agent-sdk --emit-build-options -o requirements/machines.txt
-	@$(LOCK) pyproject.toml --extra postgres --extra otlp --extra hetzner --extra ec2 --extra libcloud --extra agents --group dev \
+	@$(LOCK) pyproject.toml --extra postgres --extra hetzner --extra ec2 --extra libcloud --extra agents --group dev \
 		--no-binary claude-agent-sdk --emit-build-options -o requirements/dev.txt
 	@for group in uv build demo-servers bench conformance ansible model-server; do $(LOCK) --group $$group -o requirements/$$group.txt; done
 	@if command -v npm >/dev/null; then for folder in deploy/demo deploy/agents tests/conformance tests/oidc; do ( cd $$folder \

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
 
-from benchmarks import report
+from benchmarks import overhead, report
 from benchmarks.fleet_side import OURS
 from benchmarks.measure import Plan, Row, measure
 from benchmarks.processes import Broker, python, valkey
@@ -16,6 +16,7 @@ from benchmarks.scaling import Scaled, measure_scaling
 from benchmarks.sides import PEERS, Side
 
 DEEP = 100_000
+BASE = "mcpfleet, HTTP"
 FULL = Plan(warm_s=2.0, closed_s=15.0, light_s=30.0, loaded_s=20.0)
 
 
@@ -25,10 +26,16 @@ def main(argv: list[str]) -> int:
     words.add_argument("--full", action="store_true", help="about five times as long, for figures worth quoting")
     words.add_argument("--no-scaling", action="store_true", help="leave out the deep backlog and the many nodes")
     words.add_argument("--only", metavar="WORD", default="", help="only sides whose name holds this word")
+    words.add_argument("--overhead", metavar="SIDE", help="only what this side costs more than `mcpfleet, HTTP`")
+    words.add_argument("--rounds", type=int, default=40, help="of --overhead, about 4 s each")
     given = words.parse_args(argv)
     plan = FULL if given.full else Plan()
     logs = Path(mkdtemp(prefix="mcpfleet-bench-logs-"))
     print(f"logs in {logs}", file=sys.stderr)
+    if given.overhead:
+        named = {side.name: side for side in OURS}
+        overhead.show(overhead.measure_overhead(named[given.overhead], named[BASE], logs, given.rounds))
+        return 0
     with valkey(logs / "valkey.log") as broker:
         rows = [_row(side, broker, logs, plan) for side in (*PEERS, *OURS) if given.only.lower() in side.name.lower()]
         scaled: list[Scaled] = []

@@ -164,9 +164,9 @@ def guarded(broker: Broker, logs: Path) -> Iterator[Running]:
 
 @contextmanager
 def observed(broker: Broker, logs: Path) -> Iterator[Running]:
-    """Every call traced, logs and spans sent to a collector, /metrics scraped. The client makes no spans."""
+    """Every call traced, logs at info and spans sent to a collector, /metrics scraped. The client makes no spans."""
     port = free_port()
-    told = {"OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "TRACE_RATIO": "1", "LOG_OTLP": "true"}
+    told = {"OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "TRACE_RATIO": "1", "LOG_OTLP": "true", "LOG_LEVEL": "info"}
     ours, nodes = (
         {f"{prefix}{name}": text for name, text in told.items()} for prefix in ("MCPFLEET_", "MCPFLEET_NODE_")
     )
@@ -232,7 +232,7 @@ OURS = (
     ),
     Side(
         "mcpfleet, HTTP, observed",
-        "over HTTP, every call traced, spans and logs sent by OTLP, /metrics scraped every 5 s",
+        "over HTTP, every call traced, spans and logs (at info) sent by OTLP, /metrics scraped every 5 s",
         observed,
     ),
     Side(

@@ -24,6 +24,7 @@ from orchestrator.telemetry import begin_telemetry
 from orchestrator.tls import CertifiedHttp, keep_current
 from orchestrator.tls_doors import context_for, names_of
 from orchestrator.whole import Orchestrator, build
+from tasks.otlp import Otlp
 
 log = structlog.get_logger("mcpfleet.bootstrap")
 LEAVES_WITHIN_S = 5
@@ -61,7 +62,7 @@ async def serve(settings: OrchestratorSettings) -> None:
         lifespan="on",
         **_tls(settings, orchestrator, beside),
     )
-    server = _Announcing(config, settings, listening, relay, orchestrator)
+    server = _Announcing(config, settings, listening, relay, orchestrator, otlp=otlp)
     ending = asyncio.create_task(_end_with_leadership(orchestrator, server))
     await server.serve(sockets=[listening])
     for task in (ending, *beside):
@@ -97,9 +98,11 @@ class _Announcing(uvicorn.Server):
         listening: socket.socket,
         relay: Relay,
         orchestrator: Orchestrator,
+        *,
+        otlp: Otlp | None,
     ) -> None:
         super().__init__(config)
-        self._settings, self._listening = settings, listening
+        self._settings, self._listening, self._otlp = settings, listening, otlp
         self._relay, self._orchestrator = relay, orchestrator
         self._doors: Doors | None = None
         self._loop = asyncio.get_running_loop()
@@ -118,6 +121,8 @@ class _Announcing(uvicorn.Server):
         self._orchestrator.leadership.step_down()
         self._relay.close_door()
         await self._relay.drained(LEAVES_WITHIN_S)
+        if self._otlp is not None:
+            await asyncio.to_thread(self._otlp.close)
         os._exit(0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's own

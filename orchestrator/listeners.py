@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
 
 from orchestrator.console.frame import Console
@@ -20,16 +21,18 @@ from orchestrator.observability.spans import SpanFeed
 from orchestrator.redis_client import ANSWER_S
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.views import Views
+from tasks.otlp import Otlp
+from tasks.otlp_metrics import OtlpCollector
 from tasks.pool import Strategy
 from tasks.pulse_wire import PulseView
 from tasks.redis_clients import sync_client
-from tasks.tracing import Spans
 
 
-def trace(core: Core, spans: Spans | None) -> None:
-    """Make spans of every call, where they are wanted."""
-    if spans is not None:
-        core.happenings.listen(SpanFeed(spans, get=core.stores.ledger.get, clock=core.stores.clock).hear)
+def trace(core: Core, otlp: Otlp | None, registry: CollectorRegistry) -> None:
+    """Make spans of every call, where they are wanted; what becomes of them is a metric."""
+    if otlp is not None:
+        core.happenings.listen(SpanFeed(otlp, get=core.stores.ledger.get, clock=core.stores.clock).hear)
+        registry.register(OtlpCollector(otlp))
 
 
 def pulse_of(core: Core) -> Callable[[], PulseView]:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from orchestrator.autoscaler.book.scale_log import ROUND_S
 from orchestrator.core import Core
-from orchestrator.front.who import METHOD_KEY
+from orchestrator.front.who import METHOD_KEY, TRACE_KEY
 from orchestrator.happenings import Happening
 from orchestrator.identity.ca import Authority
 from orchestrator.leader import Every, Leadership
@@ -50,7 +50,7 @@ class Measured:
 
     def mcp(self, app: ASGIApp) -> ASGIApp:
         """The MCP door, measured."""
-        return MeasuredMcp(app, self.doors, METHOD_KEY)
+        return MeasuredMcp(app, self.doors, METHOD_KEY, TRACE_KEY)
 
 
 def measured_of(core: Core, views: Views, settings: OrchestratorSettings) -> Measured:

@@ -8,7 +8,7 @@ flood of them is a few rows a minute. Owns what of a refused call a row says: ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -21,6 +21,8 @@ from tasks.invocation import Call, Invocation, Principal
 CALL, CANCEL = "call", "cancel"
 REFUSALS = frozenset({401, 403, 429})
 """Statuses of what is permitted to somebody else, or at another time."""
+SERVER_ERRORS = 500
+"""The fleet's own fault, and not the caller's. Source: RFC 9110, 15.6."""
 TOOLS_SHOWN = 3
 log = structlog.get_logger("mcpfleet.audit")
 
@@ -72,8 +74,9 @@ class Refusing:
 class RefusedCalls:
     """The fleet as the MCP door uses it; what it refuses has a row. Everything else passes through."""
 
-    def __init__(self, fleet: Fleet, log: Log) -> None:
-        self._fleet, self._refusing = fleet, Refusing(log, "mcp")
+    def __init__(self, fleet: Fleet, log: Log, failed: Callable[[], None] = lambda: None) -> None:
+        """`failed` is told of each call that the fleet could not take, which MCP says inside a 200."""
+        self._fleet, self._refusing, self._failed = fleet, Refusing(log, "mcp"), failed
         self.get, self.wait, self.result_json = fleet.get, fleet.wait, fleet.result_json
         self.explain, self.events, self.tools, self.tool = fleet.explain, fleet.events, fleet.tools, fleet.tool
 
@@ -87,6 +90,8 @@ class RefusedCalls:
         try:
             return await self._fleet.accept(calls, principal)
         except FleetError as error:
+            if error.http_status >= SERVER_ERRORS:
+                self._failed()
             tools = " ".join(one.tool for one in calls[:TOOLS_SHOWN])
             await self._refusing.note(CALL, principal, error, tools)
             raise

@@ -201,10 +201,14 @@ class OrchestratorSettings(BaseModel):
     log_otlp: bool = False
     """Lines go to `otlp_endpoint` too."""
     otlp_endpoint: str = Field(default="", pattern=r"^$|^https?://\S+$")
-    """An OpenTelemetry collector's base URL for OTLP over HTTP, e.g. `http://127.0.0.1:4318`; empty: no spans are made,
-    and nothing of OpenTelemetry is loaded. See docs/traces.md."""
+    """An OpenTelemetry collector's base URL for OTLP over HTTP, e.g. `http://127.0.0.1:4318`; empty: no spans are made.
+    See docs/traces.md."""
     otlp_headers_file: Path | None = None
     """Holds headers for it, one `Name: value` a line: a collector's key, for example."""
+    otlp_ca_file: Path | None = None
+    """Certificates (PEM) that the collector's is checked against; none: the public ones."""
+    otlp_gzip: bool = False
+    """Compress what is sent to it: for a collector far away, as it costs CPU here."""
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
     """Share of traces that are kept. A caller that says in `traceparent` whether its own is sampled decides for it."""
     trace_url: str = Field(default="", pattern=r"^$|^https?://\S*\{trace_id\}\S*$")

@@ -31,6 +31,8 @@ def begin_telemetry(settings: OrchestratorSettings) -> Otlp | None:
         version("mcpfleet"),
         settings.trace_ratio,
         settings.otlp_headers_file,
+        settings.otlp_ca_file,
+        settings.otlp_gzip,
     )
     otlp = begin_otlp(target)
     file = LogFile(settings.log_file, settings.log_file_bytes, settings.log_files_kept) if settings.log_file else None

@@ -42,7 +42,7 @@ from orchestrator.tls_doors import authority_for
 from orchestrator.views import Views
 from tasks.app import make_app
 from tasks.clock import Clock, SteadyClock, SystemClock
-from tasks.tracing import Spans
+from tasks.otlp import Otlp
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def build(
     follows: Callable[[str | None], None],
     clock: Clock | None = None,
     environ: Mapping[str, str] | None = None,
-    spans: Spans | None = None,
+    spans: Otlp | None = None,
 ) -> Orchestrator:
     """Make every part.
 
@@ -85,7 +85,7 @@ async def build(
     stores = await _stores(settings, clock or SteadyClock(SystemClock()))
     core, sender, views, fleet, measured = _core(settings, stores, environ)
     near, every_s = url_for_nodes(settings, address), settings.renew_every_s
-    trace(core, spans)
+    trace(core, spans, measured.registry)
     scaling = scaling_of(core, near, every_s, environ or {}, measured.registry)
     oauth = _oauth(settings, core, address)
     leadership = leadership_of(settings, core, scaling, oauth, address, follows)
@@ -155,8 +155,8 @@ def _fronts(  # noqa: PLR0917 - two doors, and everything they need
     wanted, clock = replace(front_settings(settings), resource_metadata=oauth.mcp.metadata_url), core.stores.clock
     answers = AuditedAnswers(core.approvals, core.audit)
     front = McpFront(
-        RefusedCalls(fleet, core.audit), gates.mcp, wanted, clock, parse=strict_json.parse, approvals=answers,
-        measured=measured.mcp,
+        RefusedCalls(fleet, core.audit, measured.objectives.refused), gates.mcp, wanted, clock,
+        parse=strict_json.parse, approvals=answers, measured=measured.mcp,
     )  # fmt: skip
     return front, guard_of(wanted, core, gates.mcp)
 

@@ -9,8 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import islice
 
 REDACTED = "[redacted]"
+TEXT_MAX = 32_768
+"""Characters of a value that are written: to look through more would hold up the event loop that logs it."""
+_SECRET_MAX = 4096
+"""Characters of a secret that is still recognised where a text is cut."""
+ITEMS_MAX = 256
+"""Of a container; the rest is a number."""
 DEPTH_MAX = 8
 """Deeper values are written as text, and looked through as text."""
 
@@ -63,7 +70,15 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """The text without what has the form of a secret."""
+    """The text without what has the form of a secret, and cut where it is too long."""
+    size = len(text)
+    if size <= TEXT_MAX:
+        return _redacted(text)
+    # A secret that the cut goes through is no form any more: it goes with what is left out.
+    return f"{_redacted(text[: TEXT_MAX + _SECRET_MAX])[:-_SECRET_MAX]}… ({size} characters)"
+
+
+def _redacted(text: str) -> str:
     for marks, form, instead in _FORMS:
         if any(mark in text for mark in marks):
             text = form.sub(instead, text)
@@ -84,9 +99,12 @@ def redact(value: object, depth: int = 0) -> object:
     if depth >= DEPTH_MAX:
         return redact_text(str(value))
     if isinstance(value, Mapping):
-        return {str(key): redact_field(str(key), one, depth + 1) for key, one in value.items()}
+        return {str(key): redact_field(str(key), one, depth + 1) for key, one in islice(value.items(), ITEMS_MAX)} | (
+            {"left_out": len(value) - ITEMS_MAX} if len(value) > ITEMS_MAX else {}
+        )
     if isinstance(value, list | tuple | set | frozenset):
-        return [redact(one, depth + 1) for one in value]
+        kept = [redact(one, depth + 1) for one in islice(value, ITEMS_MAX)]
+        return [*kept, f"… ({len(value)} items)"] if len(value) > ITEMS_MAX else kept
     return redact_text(str(value))
 
 

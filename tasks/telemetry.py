@@ -28,12 +28,11 @@ QUIET_LIBRARIES = (
     "urllib3", "requests", "flower",
 )  # fmt: skip
 """Loggers that speak at INFO about each message or request: only their warnings are shown."""
-SILENT_LIBRARIES = ("opentelemetry",)
-"""Says each failure of each batch; `tasks/otlp.py` counts them, and says so once a minute."""
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 OURS = "mcpfleet."
 
-Sink = Callable[[EventDict], None]
+Sink = Callable[[EventDict, int], None]
+"""Told a finished event, and how many characters its line has."""
 
 
 def configure(
@@ -84,8 +83,6 @@ def configure(
     root.setLevel(number)
     for name in QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
-    for name in SILENT_LIBRARIES:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def log_uncaught() -> None:
@@ -191,11 +188,12 @@ def _finished(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 
 def _render(sink: Sink | None) -> Callable[[WrappedLogger, str, EventDict], str]:
     def render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-        if sink is not None:
-            sink(event)
         try:
-            return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+            line = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
         except TypeError:  # no field may cost the program more than its own legibility
-            return orjson.dumps({str(key): str(value) for key, value in event.items()}).decode()
+            line = orjson.dumps({str(key): str(value) for key, value in event.items()}).decode()
+        if sink is not None:
+            sink(event, len(line))
+        return line
 
     return render

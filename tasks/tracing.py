@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -70,6 +70,10 @@ class Spans(Protocol):
 
     def put(self, span: Span) -> None:
         """Take it; never blocks, never raises."""
+        ...
+
+    def put_later(self, count: int, make: Callable[[], Iterable[Span]]) -> None:
+        """As `put`, of so many, which are made when nobody waits; of facts that do not change any more."""
         ...
 
     def lost(self, count: int) -> None:

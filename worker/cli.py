@@ -25,8 +25,8 @@ from tasks.clock import Clock, SystemClock
 from tasks.errors import FleetError
 from tasks.ids import new_id
 from tasks.node import Visibility
+from tasks.otlp import Otlp
 from tasks.settings import read, variable_of
-from tasks.tracing import Spans
 from worker.fleet_clock import FleetClock
 from worker.machine import our_version
 from worker.mcpserver import LOOPBACK_HOSTS, NodeMcp
@@ -123,7 +123,7 @@ def main() -> None:
     app()
 
 
-def _assemble(settings: NodeSettings, service: Supervisor, spans: Spans | None) -> NodeProcess:
+def _assemble(settings: NodeSettings, service: Supervisor, otlp: Otlp | None) -> NodeProcess:
     """Everything that is chosen before the loop runs."""
     token = settings.http_token.get_secret_value()
     hosts = (*LOOPBACK_HOSTS, f"{settings.http_host}:*", urlsplit(settings.url).netloc)
@@ -135,8 +135,8 @@ def _assemble(settings: NodeSettings, service: Supervisor, spans: Spans | None) 
 
     clock = FleetClock(SystemClock())
     upstreams, secrets = _upstreams(settings.servers, clock, settings.state_dir / settings.name)
-    upstreams.tracer = None if spans is None else CallTracer(spans, clock)
-    return NodeProcess(settings, upstreams, mcp_side, clock, service, secrets=secrets, spans=spans)
+    upstreams.tracer = None if otlp is None else CallTracer(otlp, clock)
+    return NodeProcess(settings, upstreams, mcp_side, clock, service, secrets=secrets, otlp=otlp)
 
 
 def _upstreams(servers: Path | None, clock: Clock, state: Path) -> tuple[Upstreams, NodeSecrets]:

@@ -48,7 +48,7 @@ class Claims(Protocol):
 class Meter(Protocol):
     """What is counted."""
 
-    def ended(self, tool: str, outcome: Outcome, took_s: float | None) -> None:
+    def ended(self, tool: str, outcome: Outcome, took_s: float | None, trace_id: str | None) -> None:
         """One attempt ended; `took_s` is None where the tool never started."""
         ...
 
@@ -362,7 +362,7 @@ class Executor:
     def _end(self, work: Work, outcome: Outcome) -> None:
         """Keep and report the outcome; or forget it all, where it is superseded."""
         took_s = None if work.started_at is None else self._clock.mono_s() - work.started_s
-        self._meter.ended(work.delivery.tool, outcome, took_s)
+        self._meter.ended(work.delivery.tool, outcome, took_s, work.trace.trace_id if work.trace else None)
         _log.debug("attempt_ended", tool=work.delivery.tool, ending=outcome.ending, took_s=took_s)
         work.phase = Phase.FINISHED
         if self._spans is not None and work.trace is not None and work.trace.is_sampled:

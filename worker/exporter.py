@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 from starlette.requests import Request
@@ -42,7 +42,7 @@ class Metrics:
         self._ended: dict[tuple[str, str], Counter] = {}
         self._took: dict[str, Histogram] = {}
 
-    def ended(self, tool: str, outcome: Outcome, took_s: float | None) -> None:
+    def ended(self, tool: str, outcome: Outcome, took_s: float | None, trace_id: str | None) -> None:
         """One attempt ended."""
         tool = self._tools.of(tool)
         key = (tool, outcome.ending)
@@ -53,7 +53,7 @@ class Metrics:
         if outcome.error is not None:
             self._errors.labels(self._codes.of(outcome.error.code)).inc()
         if took_s is not None:
-            self._observe(tool, took_s)
+            self._observe(tool, took_s, trace_id)
 
     def refused(self, why: str) -> None:
         """One delivery was refused."""
@@ -74,11 +74,11 @@ class Metrics:
             waiting.labels(lane.value).set_function(_of(read.waiting, lane))
         self.registry.register(_Leaks(read.leaks))
 
-    def _observe(self, tool: str, took_s: float) -> None:
+    def _observe(self, tool: str, took_s: float, trace_id: str | None) -> None:
         histogram = self._took.get(tool)
         if histogram is None:
             histogram = self._took[tool] = self._seconds.labels(tool)
-        histogram.observe(took_s)
+        histogram.observe(took_s, {"trace_id": trace_id} if trace_id else None)
 
 
 class Gauges:
@@ -122,8 +122,9 @@ def routes(metrics: Metrics, health: Callable[[], dict[str, object]]) -> Sequenc
         view = health()
         return JSONResponse(view, status_code=200 if view["ok"] else 503)
 
-    async def show_metrics(_request: Request) -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    async def show_metrics(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(metrics.registry), headers={"content-type": media_type})
 
     return [Route("/health", show_health), Route("/metrics", show_metrics)]
 

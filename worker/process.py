@@ -22,7 +22,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from tasks.errors import FleetError, NotAllowed
-from tasks.tracing import Spans
+from tasks.otlp import Otlp
+from tasks.otlp_metrics import OtlpCollector
 from worker.bootstrap import Node, Servers, pool_queues
 from worker.bridge import CelerySide, Inbox, preload
 from worker.ear import Ear
@@ -76,12 +77,12 @@ class NodeProcess:
         service: Supervisor | None = None,
         *,
         secrets: NodeSecrets | None = None,
-        spans: Spans | None = None,
+        otlp: Otlp | None = None,
     ) -> None:
         self._settings = settings
         self._servers = servers
         self._mcp = mcp
-        self._clock, self._secrets, self._spans = clock, secrets, spans
+        self._clock, self._secrets, self._otlp = clock, secrets, otlp
         self._service = service or Supervisor()
         self._namesake = Namesake(settings.state_dir, settings.name)
         self._joined = threading.Event()
@@ -146,11 +147,15 @@ class NodeProcess:
         self._celery.stop()
         if not self._celery_ended.wait(CELERY_END_S):
             # Celery may sit in a connect for as long as the kernel likes; all our state is on disk by now.
+            if self._otlp is not None:
+                self._otlp.close()
             os._exit(self._exit)
 
     async def _live(self) -> Exit:
         http = HttpServer(self._settings.http_host, self._settings.http_port)
-        node = Node(self._settings, self._servers, clock=self._clock, secrets=self._secrets, spans=self._spans)
+        node = Node(self._settings, self._servers, clock=self._clock, secrets=self._secrets, spans=self._otlp)
+        if self._otlp is not None:
+            node.metrics.registry.register(OtlpCollector(self._otlp))
         node.url = self._settings.url or http.url
         node.open_journal()
         mcp_routes, mcp_life = self._mcp()

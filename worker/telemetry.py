@@ -21,8 +21,18 @@ def begin_telemetry(settings: NodeSettings) -> Otlp | None:
     Raises:
         SettingsError: a file of the log or of headers cannot be used.
     """
-    name, ratio, headers = settings.name, settings.trace_ratio, settings.otlp_headers_file
-    otlp = begin_otlp(OtlpTarget(settings.otlp_endpoint, SERVICE, name, our_version(), ratio, headers))
+    name = settings.name
+    target = OtlpTarget(
+        settings.otlp_endpoint,
+        SERVICE,
+        name,
+        our_version(),
+        settings.trace_ratio,
+        settings.otlp_headers_file,
+        settings.otlp_ca_file,
+        settings.otlp_gzip,
+    )
+    otlp = begin_otlp(target)
     file = LogFile(settings.log_file, settings.log_file_bytes, settings.log_files_kept) if settings.log_file else None
     sink = otlp.line if otlp is not None and settings.log_otlp else None
     configure(f"node {name}", service=SERVICE, level=settings.log_level, file=file, node=name, sink=sink)

@@ -31,13 +31,7 @@ TIMEX_BYTES, TIME_ERROR = 512, 5
 """More than `struct timex` has on any platform; Linux, sys/timex.h."""
 CGROUPS = Path("/sys/fs/cgroup")
 CONNECT_S = 2.0
-OTLP = (
-    "MCPFLEET_OTLP_ENDPOINT",
-    "MCPFLEET_NODE_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-)
+OTLP = ("MCPFLEET_OTLP_ENDPOINT", "MCPFLEET_NODE_OTLP_ENDPOINT")
 OTLP_PORTS = {"http": 4318, "https": 4318, "grpc": 4317}
 
 

@@ -19,6 +19,7 @@ SERVICE = "mcpfleet"
 SEND_S = 2.0
 """A command is not kept longer by a collector that does not answer."""
 ENDPOINT, HEADERS = "MCPFLEET_OTLP_ENDPOINT", "MCPFLEET_OTLP_HEADERS_FILE"
+CA = "MCPFLEET_OTLP_CA_FILE"
 
 
 @contextmanager
@@ -58,8 +59,9 @@ def traced(desk: Desk, api: Api, tool: str) -> Iterator[None]:
 
 
 def _target(environ: Mapping[str, str]) -> OtlpTarget | None:
-    endpoint, headers = environ.get(ENDPOINT), environ.get(HEADERS)
+    endpoint = environ.get(ENDPOINT)
+    headers, ca_file = (Path(named) if named else None for named in (environ.get(HEADERS), environ.get(CA)))
     if not endpoint:
         return None
     own = f"{socket.gethostname()}:{os.getpid()}"
-    return OtlpTarget(endpoint, SERVICE, own, version("mcpfleet"), headers=Path(headers) if headers else None)
+    return OtlpTarget(endpoint, SERVICE, own, version("mcpfleet"), headers=headers, ca_file=ca_file)

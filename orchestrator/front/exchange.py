@@ -33,7 +33,7 @@ from orchestrator.front.ordinary import Ordinary, Recognizer
 from orchestrator.front.reply import LongReply, write_json
 from orchestrator.front.server import Built
 from orchestrator.front.settings import FrontSettings
-from orchestrator.front.who import AGAIN_KEY, METHOD_KEY, SCOPE_KEY, SESSION_HEADER, request_key
+from orchestrator.front.who import AGAIN_KEY, METHOD_KEY, SCOPE_KEY, SESSION_HEADER, TRACE_KEY, request_key
 from tasks.errors import FleetError
 from tasks.invocation import TERMINAL, Invocation, Lane, Principal
 from tasks.tool import ToolSpec
@@ -95,7 +95,7 @@ class Exchange:
         if len(headers) == len(scope["headers"]) and self._recognizer.may_be(headers):
             ordinary = self._recognizer.read(headers, form)
         if ordinary is not None and await self._is_served_here(scope, headers, ordinary):
-            await self._serve(scope[SCOPE_KEY], headers, ordinary, receive, send)
+            await self._serve(scope, headers, ordinary, receive, send)
             return
         if not self._settings.legacy_sessions:
             send = await self._sessionless(scope, headers, form, send)
@@ -158,8 +158,9 @@ class Exchange:
         return is_plain
 
     async def _serve(
-        self, principal: Principal, headers: Mapping[bytes, bytes], ordinary: Ordinary, receive: Receive, send: Send
+        self, scope: Scope, headers: Mapping[bytes, bytes], ordinary: Ordinary, receive: Receive, send: Send
     ) -> None:
+        principal: Principal = scope[SCOPE_KEY]
         asked = Asked(
             tool=self._built.catalogue.fleet_name(ordinary.name, principal),
             params=ordinary.params,
@@ -169,7 +170,7 @@ class Exchange:
         )
         reply = LongReply(send)
         try:
-            result = await self._result(ordinary, asked, reply, receive)
+            result = await self._result(scope, ordinary, asked, reply, receive)
         except MCPError as error:
             status = ERROR_CODE_HTTP_STATUS.get(error.code, 200)
             await reply.end({"id": ordinary.id, "error": error.error.model_dump(exclude_none=True)}, status)
@@ -178,7 +179,7 @@ class Exchange:
             await reply.end({"id": ordinary.id, "result": result}, 200)
 
     async def _result(
-        self, ordinary: Ordinary, asked: Asked, reply: LongReply, receive: Receive
+        self, scope: Scope, ordinary: Ordinary, asked: Asked, reply: LongReply, receive: Receive
     ) -> dict[str, Any] | None:
         """What answers the call; None when nobody is there any more."""
         calls = self._built.calls
@@ -186,6 +187,7 @@ class Exchange:
             invocation = await calls.accept(asked)
         except Refused as refused:
             return self._stamped(ordinary, refused.result)
+        scope[TRACE_KEY] = invocation.call.trace_id
         invocation = await calls.finish(invocation, asked, window_s=self._settings.inline_window_s)
         if invocation.state not in TERMINAL:
             if ordinary.client is not None and ordinary.client.declares_tasks:

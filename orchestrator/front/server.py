@@ -24,6 +24,7 @@ from mcp_types import (
     PaginatedRequestParams,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.requests import Request
 
 from orchestrator.front.ask import ROUNDS, ask, is_input_required, missing_capabilities, refuse_missing
 from orchestrator.front.calls import Asked, Refused, ToolCalls
@@ -36,7 +37,7 @@ from orchestrator.front.plain import PlainTools
 from orchestrator.front.ports import Fleet
 from orchestrator.front.questions import Answers, Approvals, Questions, State, can_be_asked, state_of
 from orchestrator.front.settings import FrontSettings
-from orchestrator.front.who import SESSION_HEADER, headers_of, principal_of, request_key
+from orchestrator.front.who import SESSION_HEADER, TRACE_KEY, headers_of, principal_of, request_key
 from tasks.clock import Clock
 from tasks.errors import FleetError
 from tasks.invocation import TERMINAL, Invocation
@@ -139,6 +140,8 @@ class Handlers:
     async def _place(self, ctx: Ctx, asked: Asked) -> HandlerResult:
         wants_task = needs_task(ctx, self._fleet.tool(asked.tool), None)
         invocation = await self._calls.accept(asked)
+        if isinstance(ctx.request, Request):
+            ctx.request.scope[TRACE_KEY] = invocation.call.trace_id
         if wants_task:
             return self._tasks.created(invocation)
         window_s = self._settings.inline_window_s if is_declared(ctx) else None

@@ -17,6 +17,8 @@ AGAIN_KEY = "mcpfleet.verify"
 """In a scope: whether its credential is still good; to be asked when a body was waited for."""
 METHOD_KEY = "mcpfleet.method"
 """In a scope: the method of a request, as its body says; whoever counts requests looks for it."""
+TRACE_KEY = "mcpfleet.trace"
+"""In a scope: the trace id of the call that a request became; for the same."""
 SESSION_HEADER = "mcp-session-id"
 
 

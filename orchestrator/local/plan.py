@@ -20,7 +20,7 @@ CLIENT_ONLY = frozenset(
 )
 """Of whoever typed the command; the children get their own."""
 NODE_PREFIX, POOLS_FILE, TLS = "MCPFLEET_NODE_", "MCPFLEET_POOLS_FILE", "MCPFLEET_TLS"
-OF_ALL = ("OTLP_ENDPOINT", "OTLP_HEADERS_FILE", "TRACE_RATIO", "LOG_OTLP")
+OF_ALL = ("OTLP_ENDPOINT", "OTLP_HEADERS_FILE", "OTLP_CA_FILE", "OTLP_GZIP", "TRACE_RATIO", "LOG_OTLP")
 """What is set for the orchestrator of these holds for nodes too, unless they have their own."""
 NODES_MAX = 32
 GENERAL, GENERAL_MOST = 2, 4

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.happenings import Accepted, Ended, Happening
 from tasks.clock import Clock
+from tasks.tracing import is_trace_id
 
 CALLS_MAX = 200_000
 """Past it new calls are not measured; more than the largest backlog that is accepted by default."""
@@ -40,7 +41,8 @@ class LiveCalls:
         if isinstance(happening, Accepted) and len(self._live) < CALLS_MAX:
             call = happening.invocation.call
             is_delayed = call.not_before is not None
-            self._live[happening.invocation.id] = Live(call.trace_id, self._clock.mono_s(), is_delayed)
+            trace_id = call.trace_id if call.trace_id is not None and is_trace_id(call.trace_id) else None
+            self._live[happening.invocation.id] = Live(trace_id, self._clock.mono_s(), is_delayed)
 
     def end(self, happening: Happening) -> None:
         """Hear of it after the others did."""

@@ -1,7 +1,8 @@
 """RED for doors: requests, errors, duration, by operation. Each metric is incremented here and nowhere else.
 
 An operation is a name of the API's table, or a method of MCP; never a path, which callers choose. An error that MCP
-says inside a 200 is none here: tools and calls have metrics of their own.
+says inside a 200 is none here: tools and calls have metrics of their own, and the objective of availability is told of
+calls that could not be taken (`orchestrator/refused_calls.py`).
 Source: T. Wilkie, the RED method; MCP 2025-11-25, schema, for the methods.
 """
 
@@ -89,9 +90,9 @@ class ApiMeter:
 class MeasuredMcp:
     """Wraps the MCP door."""
 
-    def __init__(self, app: ASGIApp, metrics: DoorMetrics, method_key: str) -> None:
-        """`method_key`: in a scope, the method of MCP that a request is of, where that was read."""
-        self._app, self._metrics, self._method_key = app, metrics, method_key
+    def __init__(self, app: ASGIApp, metrics: DoorMetrics, method_key: str, trace_key: str) -> None:
+        """In a scope, where that is known: the method of MCP that a request is of, the trace id of what it called."""
+        self._app, self._metrics, self._method_key, self._trace_key = app, metrics, method_key, trace_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -110,4 +111,5 @@ class MeasuredMcp:
             raise
         finally:
             method = scope.get(self._method_key)
-            self._metrics.count(MCP, method if method in METHODS else OTHER, status, began_s, None)
+            operation, trace_id = method if method in METHODS else OTHER, scope.get(self._trace_key)
+            self._metrics.count(MCP, operation, status, began_s, trace_id)

@@ -7,6 +7,7 @@ unhealthy. Labels are nodes, pools and lanes that are there now. Source: B. Greg
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from heapq import nsmallest
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -15,6 +16,8 @@ from tasks.node import NodeState
 from tasks.wire import BacklogView, NodeView, PoolView
 
 Gauge = GaugeMetricFamily
+SERVERS_MAX = 50
+"""Of one node that have series; `mcpfleet nodes` shows all."""
 KEYS = ("spent until", "refused")
 """What a node says of a sidecar's credential (worker/sidecars/credential.py): words of the wire, for people."""
 
@@ -98,14 +101,19 @@ def _troubled(nodes: Iterable[NodeView]) -> Iterator[Gauge]:
         "mcpfleet_sidecar_credential", "1: spent or refused, as the node says", labels=["node", "server", "state"]
     )
     for node in nodes:
-        for server in node.circuits:
+        for server in _first(node.circuits):
             circuits.add_metric([node.name, server or "all"], 1.0)
-        for server, why in node.unhealthy.items():
+        for server in _first(node.unhealthy):
             unhealthy.add_metric([node.name, server or "all"], 1.0)
-            _credential(keys, node.name, server, why)
-        for server, note in node.notes.items():
-            _credential(keys, node.name, server, note)
+            _credential(keys, node.name, server, node.unhealthy[server])
+        for server in _first(node.notes):
+            _credential(keys, node.name, server, node.notes[server])
     yield from (circuits, unhealthy, keys)
+
+
+def _first(servers: Iterable[str]) -> Iterable[str]:
+    """A node says which servers it has, and may say anything."""
+    return nsmallest(SERVERS_MAX, servers)
 
 
 def _credential(keys: Gauge, node: str, server: str, said: str) -> None:

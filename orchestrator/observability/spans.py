@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 
 from orchestrator.happenings import Accepted, AttemptEnded, AttemptReleased, Ended, Happening
 from tasks.clock import Clock
 from tasks.errors import FleetError
-from tasks.invocation import Attempt, Invocation
+from tasks.invocation import Attempt, Invocation, State
+from tasks.outcome import Outcome
 from tasks.tracing import (
     ACCEPT,
     ATTEMPT,
@@ -27,6 +30,7 @@ from tasks.tracing import (
     SERVER,
     SETTLE,
     WAIT,
+    Attribute,
     Span,
     Spans,
     is_sampled,
@@ -51,7 +55,17 @@ class _Known:
 
     invocation: Invocation
     queues: dict[int, str] = field(default_factory=dict)
-    attempts: list[Attempt] = field(default_factory=list)
+    ended: list[AttemptEnded] = field(default_factory=list)
+
+
+class _Told(NamedTuple):
+    """An Invocation that has ended, and how: from memory or from the ledger."""
+
+    invocation: Invocation
+    state: State
+    ended_at: float
+    outcome: Outcome | None
+    attempts: Sequence[Attempt]
 
 
 class SpanFeed:
@@ -73,8 +87,10 @@ class SpanFeed:
                     known.queues[happening.fence] = happening.queue
             case AttemptEnded():
                 if (known := self._known.get(happening.invocation_id)) is not None:
-                    known.attempts.append(_attempt_of(happening, known.queues.get(happening.fence, "")))
-                    self._put_slow(settle_span(known.invocation, happening, self._clock.wall_s()))
+                    known.ended.append(happening)
+                    now_s = self._clock.wall_s()
+                    if now_s - happening.at >= SLOW_S:
+                        self._spans.put(settle_span(known.invocation, happening, now_s))
             case Ended():
                 self._ended(happening)
             case _:
@@ -91,16 +107,17 @@ class SpanFeed:
         if len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
         if known is not None:
-            self._put_slow(accept_span(invocation, self._clock.wall_s()))
+            now_s = self._clock.wall_s()
+            if now_s - invocation.accepted_at >= SLOW_S:
+                self._spans.put(accept_span(known.invocation, now_s))
 
     def _ended(self, ended: Ended) -> None:
         if ended.invocation_id in self._known:
             known = self._known.pop(ended.invocation_id)
             if known is None:
                 return
-            if ended.last is not None and len(known.attempts) == ended.last.fence:
-                tried, so = tuple(known.attempts), ended.outcome
-                self._put(replace(known.invocation, state=ended.state, ended_at=ended.at, outcome=so, attempts=tried))
+            if ended.last is not None and len(known.ended) == ended.last.fence:
+                self._spans.put_later(_count_of(len(known.ended)), partial(_of_memory, known, ended))
                 return
         if len(self._lookups) >= LOOKUPS_MAX:
             self._spans.lost(1)
@@ -117,21 +134,23 @@ class SpanFeed:
             log.info("spans_not_made", invocation_id=invocation_id, error=error.message)
             return
         if self._is_kept(invocation):
-            self._put(invocation)
-
-    def _put(self, invocation: Invocation) -> None:
-        for span in spans_of(invocation):
-            self._spans.put(span)
-
-    def _put_slow(self, span: Span) -> None:
-        if span.end_s - span.start_s >= SLOW_S:
-            self._spans.put(span)
+            self._spans.put_later(_count_of(len(invocation.attempts)), partial(spans_of, _light(invocation)))
 
     def _is_kept(self, invocation: Invocation) -> bool:
         call = invocation.call
         if call.trace_id is None or not is_trace_id(call.trace_id):
             return False
         return is_sampled(call.trace_id, call.trace_parent, self._spans.ratio)
+
+
+def _count_of(attempts: int) -> int:
+    """Spans of a call, for what their loss is counted as: it, its attempts, a wait before each."""
+    return 1 + 2 * attempts
+
+
+def _of_memory(known: _Known, ended: Ended) -> Iterator[Span]:
+    attempts = [_attempt_of(one, known.queues.get(one.fence, "")) for one in known.ended]
+    return _spans(_Told(known.invocation, ended.state, ended.at, ended.outcome, attempts))
 
 
 def _light(invocation: Invocation) -> Invocation:
@@ -144,30 +163,38 @@ def _light(invocation: Invocation) -> Invocation:
 
 def spans_of(invocation: Invocation) -> Iterator[Span]:
     """All that the ledger's rows tell of an Invocation that has ended: it, each attempt, each wait before one."""
-    ended_at = invocation.accepted_at if invocation.ended_at is None else invocation.ended_at
-    yield invocation_span(invocation, ended_at)
+    at = invocation.accepted_at if invocation.ended_at is None else invocation.ended_at
+    return _spans(_Told(invocation, invocation.state, at, invocation.outcome, invocation.attempts))
+
+
+def _spans(told: _Told) -> Iterator[Span]:
+    invocation, ended_at = told.invocation, told.ended_at
+    whole = span_id(invocation.id, INVOCATION)
+    yield _invocation_span(told, whole)
     due_at = max(invocation.accepted_at, invocation.call.not_before or 0.0)
-    for attempt in invocation.attempts:
-        yield _below(invocation, WAIT, attempt.fence, "wait", (min(due_at, attempt.released_at), attempt.released_at))
-        yield attempt_span(invocation, attempt, ended_at)
-        due_at = ended_at if attempt.ended_at is None else attempt.ended_at
+    for attempt in told.attempts:
+        until = ended_at if attempt.ended_at is None else attempt.ended_at
+        released_at = attempt.released_at
+        yield _below(invocation, WAIT, attempt.fence, whole, (min(due_at, released_at), released_at))
+        yield _attempt_span(invocation, attempt, whole, until)
+        due_at = until
     if due_at < ended_at:  # it ended while it waited: cancelled, or its deadline came
-        yield _below(invocation, WAIT, invocation.fence + 1, "wait", (due_at, ended_at))
+        yield _below(invocation, WAIT, invocation.fence + 1, whole, (due_at, ended_at))
 
 
-def invocation_span(invocation: Invocation, ended_at: float) -> Span:
+def _invocation_span(told: _Told, own: str) -> Span:
     """The whole of it, from accepted to its end. Its parent is the caller's span."""
-    call, outcome = invocation.call, invocation.outcome
-    error = None if outcome is None or outcome.ending == "succeeded" else outcome.ending
+    invocation, outcome = told.invocation, told.outcome
+    call, error = invocation.call, None if outcome is None or outcome.ending == "succeeded" else outcome.ending
     if outcome is not None and outcome.error is not None:
         error = outcome.error.code
     return Span(
         name=f"invoke {call.tool}",
         trace_id=call.trace_id or "",
-        span_id=span_id(invocation.id, INVOCATION),
+        span_id=own,
         parent_id=parent_of(call.trace_parent)[0],
         start_s=invocation.accepted_at,
-        end_s=ended_at,
+        end_s=told.ended_at,
         kind=SERVER,
         attributes={
             "gen_ai.operation.name": "execute_tool",
@@ -177,8 +204,8 @@ def invocation_span(invocation: Invocation, ended_at: float) -> Span:
             "mcpfleet.tenant": invocation.principal.tenant,
             "mcpfleet.principal": invocation.principal.id,
             "mcpfleet.lane": invocation.lane.value,
-            "mcpfleet.state": invocation.state.value,
-            "mcpfleet.attempts": len(invocation.attempts),
+            "mcpfleet.state": told.state.value,
+            "mcpfleet.attempts": len(told.attempts),
             "mcpfleet.replay_of": invocation.replay_of,
             "mcpfleet.parent": call.parent,
         },
@@ -186,17 +213,10 @@ def invocation_span(invocation: Invocation, ended_at: float) -> Span:
     )
 
 
-def attempt_span(invocation: Invocation, attempt: Attempt, ended_at: float) -> Span:
+def _attempt_span(invocation: Invocation, attempt: Attempt, whole: str, until: float) -> Span:
     """One attempt, from its release to its end. The node's own span is below it."""
-    span = _below(
-        invocation,
-        ATTEMPT,
-        attempt.fence,
-        f"attempt {invocation.call.tool}",
-        (attempt.released_at, ended_at if attempt.ended_at is None else attempt.ended_at),
-    )
     started_at = attempt.started_at
-    attributes = {
+    attributes: dict[str, Attribute | None] = {
         "mcpfleet.invocation_id": invocation.id,
         "messaging.system": "celery",
         "messaging.operation.type": "send",
@@ -208,30 +228,33 @@ def attempt_span(invocation: Invocation, attempt: Attempt, ended_at: float) -> S
         "mcpfleet.ending": attempt.ending,
         "mcpfleet.started_s": None if started_at is None else round(started_at - attempt.released_at, 6),
     }
-    failed = attempt.error_code or (None if attempt.ending == "succeeded" else attempt.ending)
-    return replace(span, kind=PRODUCER, attributes=attributes, error=failed)
+    return Span(
+        name=f"attempt {invocation.call.tool}",
+        trace_id=invocation.call.trace_id or "",
+        span_id=span_id(invocation.id, attempt.fence, ATTEMPT),
+        parent_id=whole,
+        start_s=attempt.released_at,
+        end_s=until,
+        kind=PRODUCER,
+        attributes=attributes,
+        error=attempt.error_code or (None if attempt.ending == "succeeded" else attempt.ending),
+    )
 
 
 def accept_span(invocation: Invocation, now_s: float) -> Span:
     """From the check of a call until it was durable."""
-    return _below(invocation, ACCEPT, 0, "accept", (invocation.accepted_at, now_s))
+    return _below(invocation, ACCEPT, 0, span_id(invocation.id, INVOCATION), (invocation.accepted_at, now_s))
 
 
 def settle_span(invocation: Invocation, ended: AttemptEnded, now_s: float) -> Span:
     """From the node's word that an attempt ended until the ledger had it."""
-    return _below(invocation, SETTLE, ended.fence, "settle", (ended.at, now_s))
+    return _below(invocation, SETTLE, ended.fence, span_id(invocation.id, ended.fence, ATTEMPT), (ended.at, now_s))
 
 
-def _below(invocation: Invocation, part: str, fence: int, name: str, times: tuple[float, float]) -> Span:
-    above = span_id(invocation.id, fence, ATTEMPT) if part == SETTLE else span_id(invocation.id, INVOCATION)
-    return Span(
-        name=name,
-        trace_id=invocation.call.trace_id or "",
-        span_id=span_id(invocation.id, fence, part),
-        parent_id=above,
-        start_s=times[0],
-        end_s=times[1],
-    )
+def _below(invocation: Invocation, part: str, fence: int, above: str, times: tuple[float, float]) -> Span:
+    """A part that is named as it is."""
+    own = span_id(invocation.id, fence, part)
+    return Span(part, invocation.call.trace_id or "", own, above, *times)
 
 
 def _attempt_of(ended: AttemptEnded, queue: str) -> Attempt:

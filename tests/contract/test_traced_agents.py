@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ class Kept:
 
     def put(self, span: Span) -> None:
         self.spans.append(span)
+
+    def put_later(self, count: int, make: Callable[[], Iterable[Span]]) -> None:
+        raise AssertionError(count)
 
     def lost(self, count: int) -> None:
         raise AssertionError(count)

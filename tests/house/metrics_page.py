@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ from orchestrator.observability.vitals import StandingCollector, Vitals
 from orchestrator.testing.fleet import FakeFleet
 from tasks.invocation import Lane
 from tasks.labels import TOOLS_MAX, WORDS_MAX
+from tasks.otlp import Otlp
+from tasks.otlp_http import Answer
+from tasks.otlp_metrics import OtlpCollector
 from tasks.testing.clock import FakeClock
 from worker.exporter import Gauges
 from worker.exporter import Metrics as NodeMetrics
@@ -35,8 +38,12 @@ ABOUT = (
     f"{TOOLS_MAX} tools and the first {WORDS_MAX} codes, endings, pools and the like have series of their own, what "
     "comes later counts under `other`. Projects, callers, arguments and paths are never labels. Waits and durations of "
     "the orchestrator carry the trace they are of as an exemplar, for whoever asks for `application/openmetrics-text`. "
-    "Orchestrator and node share some names: rules tell them apart by `job`. Besides, an orchestrator has `process_*` "
-    "of its process.\n\n"
+    "So do the durations of nodes. Orchestrator and node share some names: rules tell them apart by `job`. Besides, an "
+    "orchestrator has `process_*` of its process. `mcpfleet_telemetry_*` is there where a collector is named.\n\n"
+    "The orchestrator's needs a key with the scope `metrics:read`, unless it listens on loopback only or "
+    "`MCPFLEET_OPEN_METRICS` says otherwise. A replica that stands by passes a scraper on to the leader: scrape one "
+    "address, else everything counts twice. A node's needs no key and names its tools: it listens on loopback unless "
+    "`MCPFLEET_NODE_HTTP_HOST` says otherwise.\n\n"
     "What is made of them: [alerts and dashboards](alerts.md), [objectives](slo.md). What they cost: "
     "[decision 25](adr/0025-metrics.md)."
 )
@@ -94,6 +101,7 @@ def _orchestrator() -> CollectorRegistry:
     DoorMetrics(registry, clock, lambda: None)
     Vitals(registry, dead_count=_nothing, redis=None, clock=clock)  # type: ignore[arg-type]
     ScaleMetrics(registry)
+    registry.register(OtlpCollector(_otlp()))
     for collector in (
         FleetCollector(nodes=fleet.nodes, pools=fleet.pools, backlog=fleet.backlog),
         StandingCollector(leads=lambda: True, rounds=list, expiries=list),
@@ -104,8 +112,16 @@ def _orchestrator() -> CollectorRegistry:
     return registry
 
 
+def _otlp() -> Otlp:
+    def send(_entries: Sequence[bytes], _count: int) -> Answer:
+        return Answer(0)
+
+    return Otlp(send, send, ratio=1.0)
+
+
 def _node() -> CollectorRegistry:
     metrics = NodeMetrics()
+    metrics.registry.register(OtlpCollector(_otlp()))
 
     def none(_lane: Lane | None = None) -> float:
         return 0.0

@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 
 PACKAGES = ("tasks", "orchestrator", "worker")
-OPTIONAL = frozenset({"pytest", "jsonschema"})
+OPTIONAL = frozenset({"pytest", "jsonschema", "opentelemetry"})
 """Imported by shipped testing packages only, which tests use."""
 USED_BY_OTHERS = {
     "hiredis": "redis parses replies with it where it is there",

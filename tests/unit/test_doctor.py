@@ -145,8 +145,8 @@ def test_a_collector_that_is_not_there_is_found() -> None:
     """Asked by a connection; nothing is sent."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert _all(check_otlp({"OTEL_EXPORTER_OTLP_ENDPOINT": url})) == {"otlp": OK}
-    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "MCPFLEET_OTLP_ENDPOINT", "MCPFLEET_NODE_OTLP_ENDPOINT"):
+        assert _all(check_otlp({"MCPFLEET_OTLP_ENDPOINT": url})) == {"otlp": OK}
+    for name in ("MCPFLEET_OTLP_ENDPOINT", "MCPFLEET_NODE_OTLP_ENDPOINT"):
         assert _all(check_otlp({name: url})) == {"otlp": WARN}
     assert not list(check_otlp({}))
 

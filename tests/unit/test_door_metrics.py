@@ -11,14 +11,14 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.api.app import create_app
 from orchestrator.api.settings import ApiSettings
-from orchestrator.happenings import Ended
+from orchestrator.happenings import Accepted, AttemptReleased, Ended, Happening
 from orchestrator.observability.calls import LiveCalls
 from orchestrator.observability.doors import ApiMeter, DoorMetrics, MeasuredMcp
 from orchestrator.observability.metrics import Metrics
 from orchestrator.testing import http
 from orchestrator.testing.doors import OPERATOR_TOKEN
 from orchestrator.testing.fleet import FakeFleet
-from tasks.invocation import State
+from tasks.invocation import Call, Invocation, Lane, Principal, State
 from tasks.labels import OTHER, TOOLS_MAX, Bounded
 from tasks.outcome import Outcome
 from tasks.testing.clock import FakeClock
@@ -121,7 +121,7 @@ async def test_mcp_is_counted_by_method(
     async def nothing(_message: object = None) -> None:
         pass
 
-    await MeasuredMcp(app, doors.metrics, "the.method")({"type": "http"}, nothing, nothing)  # type: ignore[arg-type]
+    await MeasuredMcp(app, doors.metrics, "the.method", "the.trace")({"type": "http"}, nothing, nothing)  # type: ignore[arg-type]
     assert doors.count(operation, word, "mcp") == 1
 
 
@@ -136,6 +136,25 @@ def test_a_fleet_of_a_thousand_tools_has_a_bounded_scrape() -> None:
     assert len(values) == TOOLS_MAX + 1
     assert values[OTHER] == 800
     assert sum(values.values()) == TOOLS_MAX + 800
+
+
+@pytest.mark.parametrize("trace_id", ["x" * 500, "", "0" * 32, TRACEPARENT.split("-")[1].upper()])
+def test_what_is_no_trace_id_is_no_exemplar(trace_id: str) -> None:
+    """What is in the ledger may have been written by anybody; a long one would have the observation refused."""
+    registry, calls = CollectorRegistry(), LiveCalls(FakeClock())
+    metrics = Metrics(registry, calls)
+    for happening in life(trace_id):
+        calls.begin(happening)
+        metrics.hear(happening)
+        assert calls.exemplar("i") is None
+    assert registry.get_sample_value("mcp_queue_wait_seconds_count", {"lane": "tools"}) == 1
+
+
+def life(trace_id: str) -> tuple[Happening, ...]:
+    """Of a call that is accepted and released."""
+    invocation = Invocation("i", Call("a.b", trace_id=trace_id), Principal("p"), Lane.TOOLS, State.WAITING, 0.9)
+    released = AttemptReleased("i", 1, "a.b", None, "main", "n", Lane.TOOLS, "q", 1.0, 0.01, ("only: n",))
+    return Accepted(invocation), released
 
 
 def test_a_known_label_stays_its_own() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.identity.key_text import new_id, new_key
-from tasks.redaction import REDACTED, redact, redact_field, redact_text
+from tasks.redaction import ITEMS_MAX, REDACTED, TEXT_MAX, redact, redact_field, redact_text
 from tests.unit.log_lines import Lines
 
 TOKEN_CHARS = string.ascii_uppercase + string.digits + "-_"
@@ -131,3 +131,29 @@ def test_no_line_shows_it(secret: str, form: str) -> None:
     assert len(seen.read()) == 4
     assert not shows(seen.text(), secret)
     assert "ValueError" in seen.read()[2]["exception"]
+
+
+@pytest.mark.parametrize("place", [0, TEXT_MAX - 30, TEXT_MAX - 1, TEXT_MAX, TEXT_MAX + 10, 50_000])
+@pytest.mark.parametrize("form", ["url", "bearer", "pem", "github", "json"])
+def test_a_huge_text_is_cut_and_the_cut_tells_no_half_of_a_secret(form: str, place: int) -> None:
+    """What a tool or an exception says may be megabytes, and the event loop waits for the line."""
+    secret = "Zq" + "ABCDEFGH0123456789" * 3
+    text = redact_text("." * place + " " + FORMS[form](secret) + " " + "." * 100_000)
+    assert not any(secret[at : at + 8] in text for at in range(len(secret) - 8))
+    assert len(text) < TEXT_MAX + 100
+    assert text.endswith("characters)")
+
+
+def test_many_secrets_do_not_move_the_cut_into_one() -> None:
+    """Each replacement is shorter than what it replaces: what stood behind the limit comes nearer."""
+    secrets = [f"Zq{number:030}" for number in range(2500)]
+    text = redact_text(" ".join(f"postgresql://u:{secret}@db" for secret in secrets))
+    assert "Zq0" not in text
+
+
+def test_a_huge_container_is_cut() -> None:
+    """By number; what is left out is said."""
+    found = redact({"many": list(range(100_000)), "names": {f"n{number}": number for number in range(1000)}})
+    assert isinstance(found, dict)
+    assert found["many"][-2:] == [ITEMS_MAX - 1, "… (100000 items)"]
+    assert found["names"]["left_out"] == 1000 - ITEMS_MAX

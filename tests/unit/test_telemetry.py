@@ -142,7 +142,13 @@ def test_a_file_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_a_sink_hears_the_finished_line() -> None:
     """Redacted, with every field: OTLP sends what the file has."""
     told: list[dict[str, object]] = []
-    with Lines(stream=io.StringIO(), sink=told.append, service="mcpfleet-worker", node="a1") as seen:
+    out = io.StringIO()
+
+    def sink(event: dict[str, object], size: int) -> None:
+        told.append(event)
+        assert size == len(json.dumps(event, separators=(",", ":")))
+
+    with Lines(stream=out, sink=sink, service="mcpfleet-worker", node="a1") as seen:
         seen.log.info("said", token="x" * 20)
     assert (told[0]["event"], told[0]["token"], told[0]["node"]) == ("said", "[redacted]", "a1")
     SCHEMA.validate(told[0])

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator.leader import Every, every
 from orchestrator.measuring import expiries_of
-from orchestrator.observability.fleet_gauges import FleetCollector
+from orchestrator.observability.fleet_gauges import SERVERS_MAX, FleetCollector
 from orchestrator.observability.vitals import LAG_EVERY_S, Round, StandingCollector, Vitals
 from orchestrator.testing.fleet import FakeFleet
 from tasks.clock import SystemClock
@@ -141,6 +141,18 @@ def node(**changed: object) -> NodeView:
     """The fake fleet's, changed."""
     [seen] = FakeFleet(clock=FakeClock()).nodes()
     return seen.model_copy(update=changed)
+
+
+def test_a_node_that_lies_about_its_servers_has_a_bounded_scrape() -> None:
+    """What a node says it has is not believed without end; the same ones stay from scrape to scrape."""
+    many = {f"server-{number:04}": "down" for number in range(5000)}
+    told = node(unhealthy=many, notes=dict(many), circuits=dict(many))
+    fleet, registry = FakeFleet(clock=FakeClock()), CollectorRegistry()
+    registry.register(FleetCollector(nodes=lambda: [told], pools=fleet.pools, backlog=fleet.backlog))
+    for name in ("mcpfleet_servers_unhealthy", "mcpfleet_circuits_open"):
+        [family] = [one for one in registry.collect() if one.name == name]
+        assert len(family.samples) == SERVERS_MAX
+    assert registry.get_sample_value("mcpfleet_circuits_open", {"node": "a", "server": "server-0049"}) == 1
 
 
 @pytest.mark.parametrize(

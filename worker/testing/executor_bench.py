@@ -111,7 +111,7 @@ class FakeMeter:
 
     refusals: list[str] = field(default_factory=list)
 
-    def ended(self, tool: str, outcome: Outcome, took_s: float | None) -> None:
+    def ended(self, tool: str, outcome: Outcome, took_s: float | None, trace_id: str | None) -> None:
         """Not asked about here."""
 
     def refused(self, why: str) -> None:

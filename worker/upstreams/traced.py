@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from tasks.clock import Clock
 from tasks.spend import Spend
@@ -41,8 +40,7 @@ class CallTracer:
             error = "cancelled"
             raise
         finally:
-            span = _call_span(tool, here, (start_s, self._clock.wall_s()))
-            self._spans.put(replace(span, parent_id=above.span_id, error=error))
+            self._spans.put(_call_span(tool, here, above.span_id, (start_s, self._clock.wall_s()), error))
         return said
 
     def _model_requests(self, above: Trace) -> OnRequest:
@@ -63,12 +61,12 @@ class CallTracer:
         return tell
 
 
-def _call_span(tool: str, here: Trace, times: tuple[float, float]) -> Span:
+def _call_span(tool: str, here: Trace, parent_id: str, times: tuple[float, float], error: str | None) -> Span:
     server, _, name = tool.partition(".")
-    attributes = {
+    attributes: dict[str, Attribute | None] = {
         "mcp.method.name": "tools/call",
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": name,
         "mcpfleet.server": server,
     }
-    return Span(f"tools/call {name}", here.trace_id, here.span_id, None, *times, CLIENT, attributes)
+    return Span(f"tools/call {name}", here.trace_id, here.span_id, parent_id, *times, CLIENT, attributes, error)

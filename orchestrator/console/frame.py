@@ -170,6 +170,9 @@ class Console:
             await Inside(request.app.router, request.scope, credential).get("/v1/whoami", WhoAmIView)
         except Refused as refused:
             return self._login_page(request, target, refused.status, _why_not_in(refused))
+        before = self._session(request)
+        if before is not None:  # whoever logs in anew has no use for the old cookie, and a copy of it has none either
+            self._sessions.end(before)
         answer = RedirectResponse(target, 303, HEADERS)
         self._give(request, answer, self._sessions.begin(credential))
         return answer

@@ -25,8 +25,9 @@ CREDENTIAL_CHARS_MAX = 2_700
 """Of which so many are left when sealed and in base64."""
 RENEW_EVERY_S = 60.0
 """A cookie is not written anew with every page."""
-ENDED_MAX = 10_000
-"""Sessions that were logged out and whose cookie somebody may have kept: about 2 MB."""
+ENDED_MAX = 100_000
+"""Sessions that were logged out and whose cookie somebody may have kept: 20 MB, if anybody logs in and out all day.
+Past it the oldest is forgotten."""
 LASTS_S = 7 * 86_400.0
 """A login ends after so long, however busy: a stolen cookie must not be kept awake for ever.
 Source: OWASP Session Management Cheat Sheet, absolute timeout."""

@@ -185,6 +185,17 @@ async def test_who_logged_out_is_out_with_every_copy_of_the_cookie(it: Field) ->
     assert (await browser.get("/fleet")).status_code == 303
 
 
+async def test_who_logs_in_anew_ends_the_login_before(it: Field) -> None:
+    """The browser has one cookie; a copy of the old one must not outlive it."""
+    browser = await it.person("operator")
+    kept = dict(browser.http.cookies)
+    assert (await browser.log_in(OPERATOR)).status_code == 303
+    thief = it.browser()
+    thief.http.cookies.update(kept)
+    assert (await thief.get("/fleet")).status_code == 303
+    assert (await browser.get("/fleet")).status_code == 200
+
+
 async def test_a_changed_cookie_opens_nothing(it: Field) -> None:
     """It is authenticated, and another fleet's is no good here."""
     browser = await it.person("operator")

@@ -64,6 +64,14 @@ async def test_pages_of_our_own_names_may_ask(origin: str) -> None:
         assert (await client.get("/health", headers={"Origin": EVIL})).status_code == 403
 
 
+@pytest.mark.parametrize("origin", ["https://127.0.0.1:8700", "https://fleet.example:8700"])
+async def test_pages_of_a_fleet_that_speaks_tls_itself_may_ask_it(origin: str) -> None:
+    """The console's own forms, of this machine and under the fleet's name with its port; without TLS nobody's."""
+    for tls, status in ((True, 200), (False, 403)):
+        async with door(settings=_api(allowed_hosts="fleet.example", tls=tls)) as client:
+            assert (await client.get("/health", headers={"Origin": origin})).status_code == status
+
+
 async def test_the_mcp_path_refuses_a_page_of_another_site() -> None:
     """With a good token, before anything is read: also for ordinary calls that take the short way."""
     tools = Toolbox()

@@ -9,6 +9,7 @@
   const word = document.getElementById("pulse-word");
   let source = null;
   let paused = false;
+  let wait = 3000;
 
   // what the reader has opened or written stays as it is
   window.Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
@@ -38,6 +39,7 @@
     source = new EventSource(live.dataset.live);
     source.addEventListener("tick", () => {
       say("Live", "on");
+      wait = 3000;
       if (!isBusy()) window.htmx.trigger(live, "refresh");
     });
     source.addEventListener("progress", (event) => {
@@ -50,7 +52,9 @@
     source.addEventListener("out", () => window.location.reload());
     source.onerror = () => {
       say("Reconnecting", "off");
-      if (source && source.readyState === EventSource.CLOSED) window.setTimeout(follow, 3000);
+      if (!source || source.readyState !== EventSource.CLOSED) return; // it comes back by itself
+      window.setTimeout(follow, wait);
+      wait = Math.min(wait * 1.5, 10000);
     };
   };
 

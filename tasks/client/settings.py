@@ -79,7 +79,10 @@ def token_in(environ: Mapping[str, str]) -> str | None:
     try:
         text, mode = path.read_text(encoding="ascii").strip(), path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} cannot be read ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"MCPFLEET_TOKEN_FILE: {named} cannot be read: {why}; name a file with the token"
+        ) from error
     if not text:
         raise SettingsError(f"MCPFLEET_TOKEN_FILE: {named} is empty; put an API key into it")
     if not text.isprintable():

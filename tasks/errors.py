@@ -95,10 +95,10 @@ class OrchestratorDown(Retryable):
 
     code = "orchestrator_down"
 
-    def __init__(self, url: str, detail: str) -> None:
-        super().__init__(
-            f"no orchestrator answers at {url} ({detail}); start one with `mcpfleet up` or set MCPFLEET_URL"
-        )
+    def __init__(
+        self, url: str, detail: str, to_do: str = "start one with `mcpfleet up` or set MCPFLEET_URL"
+    ) -> None:
+        super().__init__(f"no orchestrator answers at {url} ({detail}); {to_do}")
 
 
 class Late(Permanent):

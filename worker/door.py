@@ -35,6 +35,7 @@ from tasks.secret_wire import SecretsReply, SecretsRequest
 R = TypeVar("R", bound=BaseModel)
 SERVER_ERROR = 500
 DETAIL_CHARS = 300
+ASKED_AGAIN = "it is asked again; MCPFLEET_NODE_ORCHESTRATOR_URL says where it is"
 JOIN_ANSWER_S = 10.0
 """An orchestrator that is starting takes the connection and answers later. Who gave up sooner would leave a join behind
 that is taken all the same, and the next one makes a term of its own. Short enough to try the next replica after it."""
@@ -143,11 +144,11 @@ class Door:
             response = await self._http.request(method, url + path, content=body, headers=headers, timeout=within)
         except httpx.HTTPError as error:
             self._turn_from(url)
-            raise OrchestratorDown(url, str(error) or type(error).__name__) from error
+            raise OrchestratorDown(url, str(error) or type(error).__name__, ASKED_AGAIN) from error
         status = response.status_code
         if status >= SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
             self._turn_from(url)
-            raise OrchestratorDown(url, f"HTTP {status}")
+            raise OrchestratorDown(url, f"HTTP {status}", ASKED_AGAIN)
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise NotAllowed(
                 f"the orchestrator at {url} does not accept this node's token for {path}: {_detail(response)}"

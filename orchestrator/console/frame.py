@@ -62,6 +62,7 @@ class Console:
             routes.append(Route(PATH + page.path, self._guarded(partial(self._page, page)), methods=["GET"]))
         return [
             *routes,
+            Route("/", self._home, methods=["GET"]),
             Route(PATH + "/", self._home, methods=["GET"]),
             Route(PATH + "/{rest:path}", self._guarded(self._nowhere), methods=["GET", "POST"]),
         ]

@@ -302,6 +302,24 @@ async def test_a_page_is_whole_or_its_live_part_alone(it: Field) -> None:
     assert 'id="node-a1"' in part
 
 
+async def test_a_dead_letter_wants_a_look_until_it_is_replayed(it: Field) -> None:
+    """The first page does not say that nothing needs anybody while one waits."""
+    operator = await it.person("operator")
+    assert "All is well" in (await operator.get("")).text
+    call = await failed(it)
+    home = (await operator.get("")).text
+    assert "1 dead letter waits for a decision." in html.unescape(home)
+    assert "All is well" not in home
+    await operator.submit(f"/dead-letters/{call}/replay")
+    assert "for a decision" not in (await operator.get("")).text
+
+
+async def test_the_fleets_own_address_leads_to_the_console(it: Field) -> None:
+    """Somebody types the host and nothing else."""
+    answer = await it.browser().http.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console")
+
+
 async def test_what_the_first_page_leads_to_is_there(it: Field) -> None:
     """Its numbers and sentences are links, each to a page that answers."""
     call = await failed(it)

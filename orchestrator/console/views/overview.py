@@ -106,6 +106,12 @@ def _matters(seen: Seen, now_s: float) -> Iterator[Matter]:
         soonest_s = min(one.expires_at for one in seen.approvals.items) - now_s
         asks = plural(len(seen.approvals.items), "run asks a person", "runs ask a person")
         yield Matter(WARN, f"{asks}; the first answer is due within {took(soonest_s)}.", "/approvals")
+    if seen.dead is not None and (count := _unanswered(seen.dead)) != "0":
+        yield Matter(
+            WARN,
+            f"{count} {'dead letter waits' if count == '1' else 'dead letters wait'} for a decision.",
+            "/dead-letters",
+        )
     if seen.scale is not None:
         for alert in seen.scale.alerts:
             yield Matter(BAD, f"Autoscaler: {alert}", "/autoscaler")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from orchestrator.core import Stores
 from orchestrator.happenings import Ended, Happening
 from orchestrator.ledger.ledger import Ledger
+from orchestrator.ledger.reseal import shelves
 from orchestrator.ledger.sealed import SealedLedger
 from orchestrator.ledger.secret_rows import SecretRows
 from orchestrator.secrets.desk import Secrets
@@ -56,7 +57,7 @@ def secrets_of(settings: OrchestratorSettings, stores: Stores, pool_of: Callable
         pool_of=pool_of,
         clock=stores.clock,
         blobs=stores.blobs,
-        rows=None if stores.keys is None else Resealing(stores.ledger, stores.keys),
+        rows=None if stores.keys is None else Resealing(shelves(stores.ledger), stores.keys),
     )
 
 

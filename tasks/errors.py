@@ -95,9 +95,7 @@ class OrchestratorDown(Retryable):
 
     code = "orchestrator_down"
 
-    def __init__(
-        self, url: str, detail: str, to_do: str = "start one with `mcpfleet up` or set MCPFLEET_URL"
-    ) -> None:
+    def __init__(self, url: str, detail: str, to_do: str = "start one with `mcpfleet up` or set MCPFLEET_URL") -> None:
         super().__init__(f"no orchestrator answers at {url} ({detail}); {to_do}")
 
 

@@ -100,7 +100,7 @@ class GrantNews(BaseModel):
     version: str
     keys: tuple[GrantKey, ...] = ()
     revoked: tuple[str, ...] = ()
-    """Ids, until they would have expired, and an hour at least."""
+    """Ids, until they would have expired, and ten minutes at least."""
 
 
 class Signer:

@@ -11,9 +11,9 @@ from typing import Protocol
 from orchestrator.ledger.approval_values import ApprovalRow
 from orchestrator.ledger.dead_values import DeadCount, DeadFilter, DeadLetter
 from orchestrator.ledger.key_values import IssuedKey, KeyRow, WantedKey
+from orchestrator.ledger.secret_values import Resealed
 from orchestrator.ledger.values import Cost, CostsQuery, Filter, SpendRow
 from orchestrator.presented import Presented
-from orchestrator.secrets.resealing import Resealed
 from tasks.approval import ApprovalState, Verdict
 from tasks.erasure_wire import ErasureView
 from tasks.invocation import Call, Invocation, Principal

@@ -8,7 +8,7 @@ from __future__ import annotations
 from orchestrator.api.operation import Answer, Ask, Operation
 from orchestrator.api.ports import Secrets
 from orchestrator.api.reply import Reply, listing, model
-from orchestrator.secrets.resealing import Resealed
+from orchestrator.ledger.secret_values import Resealed
 from tasks.scopes import Scope
 from tasks.secret_wire import RewrapView, SecretRequest, SecretsReply, SecretsRequest, SecretView
 from tasks.wire import Page

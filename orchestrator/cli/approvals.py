@@ -15,7 +15,7 @@ from rich.text import Text
 
 from orchestrator.cli import paint
 from orchestrator.cli.api import Api, listed
-from orchestrator.cli.desk import Desk, IdArgument, JsonFlag, LimitOption, desk_of
+from orchestrator.cli.desk import Desk, IdArgument, JsonFlag, LimitOption, ReasonOption, YesFlag, desk_of
 from orchestrator.cli.durations import ago, took
 from orchestrator.cli.exits import BadInput, Exit
 from orchestrator.cli.screen import Cell, Column
@@ -37,8 +37,6 @@ _STYLES = {
 
 approvals = typer.Typer(help="What runs ask of people.", invoke_without_command=True)
 AllFlag = Annotated[bool, typer.Option("--all", "-a", help="Answered ones too.")]
-YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for who has looked at it before.")]
-ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="The agent is told.")]
 
 
 @approvals.callback()

@@ -20,7 +20,7 @@ from orchestrator.audit.verify import verify as look
 from orchestrator.cli import audit_sources
 from orchestrator.cli.api import Params, listed
 from orchestrator.cli.audit_sources import API_PAGE, Source
-from orchestrator.cli.desk import Desk, JsonFlag, LimitOption, desk_of
+from orchestrator.cli.desk import SINCE, Desk, JsonFlag, LimitOption, desk_of
 from orchestrator.cli.durations import parse_at, when
 from orchestrator.cli.exits import BadInput, Exit
 from orchestrator.cli.screen import Cell, Column, clean
@@ -32,7 +32,7 @@ ActorOption = Annotated[str | None, typer.Option("--actor", help="Only what this
 ActionOption = Annotated[str | None, typer.Option("--action", help="Only this action, or what begins so: node.")]
 TargetOption = Annotated[str | None, typer.Option("--target", help="Only what was done to this.")]
 DecisionOption = Annotated[Decision | None, typer.Option("--decision", help="Only what was decided so.")]
-SinceOption = Annotated[str | None, typer.Option("--since", metavar="TIME", help="7d, 12h; 2026-11-01 is local time.")]
+SinceOption = Annotated[str | None, SINCE]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then.")]
 DatabaseOption = Annotated[
     str | None, typer.Option("--database", metavar="URL", help="This database, or a copy; no fleet is asked.")

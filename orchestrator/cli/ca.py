@@ -6,7 +6,7 @@ import typer
 
 from orchestrator.cli.desk import JsonFlag, desk_of
 from orchestrator.cli.exits import BadInput
-from orchestrator.cli.fleet import NOT_OURS
+from orchestrator.cli.fleet import orchestrator_settings
 
 
 def ca(ctx: typer.Context, as_json: JsonFlag = False) -> None:
@@ -14,14 +14,11 @@ def ca(ctx: typer.Context, as_json: JsonFlag = False) -> None:
 
     While MCPFLEET_POOL_SECRET_EARLIER is set there are two: the fleet's own first, then the one before.
     """
-    from orchestrator.settings import OrchestratorSettings
     from orchestrator.tls_doors import authority_for
     from tasks.clock import SystemClock
-    from tasks.settings import read
 
     desk = desk_of(ctx)
-    settings = read(OrchestratorSettings, "MCPFLEET_", desk.settings.environ, excluding=NOT_OURS)
-    authority = authority_for(settings, SystemClock())
+    authority = authority_for(orchestrator_settings(desk), SystemClock())
     if authority is None:
         raise BadInput("MCPFLEET_TLS is off: this fleet has no authority; set it, and MCPFLEET_POOL_SECRET")
     if as_json:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.api import Params
-from orchestrator.cli.desk import JsonFlag, desk_of
+from orchestrator.cli.desk import SINCE, JsonFlag, desk_of
 from orchestrator.cli.durations import parse_at, when
 from orchestrator.cli.exits import BadInput
 from orchestrator.cli.screen import Cell, Column
@@ -35,7 +35,7 @@ class Grouping(StrEnum):
 
 
 ByOption = Annotated[Grouping, typer.Option("--by", "-b", help="What is summed up; days are UTC.")]
-SinceOption = Annotated[str, typer.Option("--since", metavar="TIME", help="7d, 12h; 2026-11-01 is local time.")]
+SinceOption = Annotated[str, SINCE]
 UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then; now, without it.")]
 ProjectOption = Annotated[str | None, typer.Option("--project", "-p", help="Of this project alone.")]
 

@@ -23,6 +23,9 @@ LOOK_BACK = 2000
 """Newest Invocations among which a short id is looked for."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
+SINCE = typer.Option("--since", metavar="TIME", help="7d, 12h; 2026-11-01 is local time.")
+YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for who has looked at it before.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="The agent is told.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="An id, or its last characters.")]
 IdsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or their last characters.")]

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.desk import JsonFlag, desk_of
+from orchestrator.cli.desk import Desk, JsonFlag, desk_of
 from orchestrator.cli.exits import Exit
 from orchestrator.flower.settings import VARIABLES
+
+if TYPE_CHECKING:
+    from orchestrator.settings import OrchestratorSettings
 
 DISTRIBUTION = "mcpfleet"
 UNINSTALLED = "0+source"
@@ -103,13 +107,9 @@ def serve(ctx: typer.Context) -> int:
     """Run the orchestrator process; settings come from MCPFLEET_* variables."""
     from orchestrator.bootstrap import run
     from orchestrator.cli.ownership import require
-    from orchestrator.settings import OrchestratorSettings
-    from tasks.settings import read
 
     require()
-    environ = desk_of(ctx).settings.environ
-    settings = read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS)
-    run(settings)
+    run(orchestrator_settings(desk_of(ctx)))
     return Exit.OK
 
 
@@ -129,6 +129,24 @@ def version(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         desk.screen.json({"mcpfleet": our_version(), "python": platform.python_version()})
     else:
         desk.screen.line(f"mcpfleet {our_version()} (Python {platform.python_version()})")
+
+
+def orchestrator_settings(desk: Desk, *, without: Sequence[str] = ()) -> OrchestratorSettings:
+    """The orchestrator's own, for commands that run where it runs.
+
+    Args:
+        desk: with the environment.
+        without: required ones that this command does not need.
+
+    Raises:
+        SettingsError: one is wrong or absent.
+    """
+    from orchestrator.settings import OrchestratorSettings
+    from tasks.settings import read
+
+    environ = desk.settings.environ
+    unset = {name: "-" for name in without if f"MCPFLEET_{name.upper()}" not in environ}
+    return read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS, given=unset)
 
 
 def our_version() -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from orchestrator.cli.desk import Desk, JsonFlag, desk_of
+from orchestrator.cli.desk import Desk, JsonFlag, ReasonOption, YesFlag, desk_of
 from orchestrator.cli.durations import parse_s, took
 from orchestrator.cli.exits import BadInput, Exit
 from orchestrator.cli.guard_client import Kept, address, call, keep, read, server_of, token_of
@@ -26,8 +26,6 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="As `mcpfleet guar
 TokenArgument = Annotated[str, typer.Argument(metavar="TOKEN|-", help="The token; - reads it from standard input.")]
 Agent = Annotated[str, typer.Option("--agent", help="Whose: your own id, or that of an agent you may ask for.")]
 Resource = Annotated[str, typer.Option("--resource", help="As `mcpfleet guard resources` lists it.")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="The agent is told.")]
-YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for who has looked at it before.")]
 
 
 @guard.command()
@@ -145,7 +143,7 @@ def pending(ctx: typer.Context, as_json: JsonFlag = False) -> None:
 
 
 @guard.command()
-def allow(ctx: typer.Context, request: IdArgument, reason: Reason = "", yes: YesFlag = False) -> int:
+def allow(ctx: typer.Context, request: IdArgument, reason: ReasonOption = "", yes: YesFlag = False) -> int:
     """Allow a request: exactly the terms that are shown."""
     desk = desk_of(ctx)
     target = server_of(desk)
@@ -161,7 +159,7 @@ def allow(ctx: typer.Context, request: IdArgument, reason: Reason = "", yes: Yes
 
 
 @guard.command()
-def deny(ctx: typer.Context, request: IdArgument, reason: Reason = "") -> int:
+def deny(ctx: typer.Context, request: IdArgument, reason: ReasonOption = "") -> int:
     """Deny a request."""
     desk = desk_of(ctx)
     target = server_of(desk)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import secrets
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.markup import escape
 
 from orchestrator.cli.desk import Desk, JsonFlag, desk_of
 from orchestrator.cli.exits import BadInput, Exit
-from orchestrator.cli.fleet import NOT_OURS, our_version
+from orchestrator.cli.fleet import orchestrator_settings, our_version
 
 if TYPE_CHECKING:
     from orchestrator.backup_folder import Manifest
@@ -172,9 +171,4 @@ def _remarks(desk: Desk, manifest: Manifest) -> None:
 
 def _settings(desk: Desk) -> OrchestratorSettings:
     """The orchestrator's own; what opens its doors is not needed here."""
-    from orchestrator.settings import OrchestratorSettings
-    from tasks.settings import read
-
-    environ: Mapping[str, str] = desk.settings.environ
-    unset = {name: "-" for name in ("token", "join_token") if f"MCPFLEET_{name.upper()}" not in environ}
-    return read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS, given=unset)
+    return orchestrator_settings(desk, without=("token", "join_token"))

@@ -11,7 +11,7 @@ import typer
 
 from orchestrator.cli.desk import Desk, desk_of
 from orchestrator.cli.exits import BadInput
-from orchestrator.cli.fleet import NOT_OURS
+from orchestrator.cli.fleet import orchestrator_settings
 from tasks.node import NAME_PATTERN
 from tasks.queues import PREFIX
 from tasks.wire import NodeView
@@ -43,14 +43,11 @@ def acl(ctx: typer.Context, nodes: NodesArgument = None, flower: FlowerOption = 
     from orchestrator.limits import seal_secret
     from orchestrator.pools import read_pools
     from orchestrator.redis_users import Guest, acl_file, lasting_password
-    from orchestrator.settings import OrchestratorSettings
     from tasks.pool import Strategy
-    from tasks.settings import read
 
     desk = desk_of(ctx)
-    environ = desk.settings.environ
-    settings = read(OrchestratorSettings, "MCPFLEET_", environ, excluding=NOT_OURS)
-    policies = read_pools(settings.pools_file, cloud_dir=settings.cloud_dir, environ=environ)
+    settings = orchestrator_settings(desk)
+    policies = read_pools(settings.pools_file, cloud_dir=settings.cloud_dir, environ=desk.settings.environ)
     secret = seal_secret(settings)
     guests = [
         Guest(name, lasting_password(secret, name), (pool,) if policies.of(pool).strategy is Strategy.LATE else ())

@@ -18,7 +18,7 @@ ROWS_MAX = 20_000
 """In all: about 20 MB. What is over goes first, then nothing more is taken."""
 OPEN_MAX = 50
 """Pending or active, of one agent."""
-TOLD_S = 3600.0
+TOLD_S = 600.0
 """Nodes hear of a revocation for this long at least, though the grant has expired: a call may still run under it."""
 KEEP_S = 30 * 86_400.0
 """What is over is shown so long; the audit keeps it longer."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 from sqlalchemy import ColumnElement, Table, and_, bindparam, func, not_, or_, select, update
@@ -19,6 +19,7 @@ from orchestrator.ledger.oauth_tables import OAUTH_KEYS
 from orchestrator.ledger.oauth_values import aad_of_signing_key
 from orchestrator.ledger.readers import Reader
 from orchestrator.ledger.sealed import FORM, aad_of_text
+from orchestrator.ledger.secret_values import Change, Found, Text
 from orchestrator.ledger.tables import APPROVALS, INVOCATIONS
 from orchestrator.ledger.transaction import Hot, Tx
 
@@ -31,13 +32,6 @@ SPAN_ROWS = 2000
 """Rows that are looked at for one slice, at most."""
 
 
-class Text(NamedTuple):
-    """One sealed text of a row."""
-
-    sealed: str
-    aad: bytes
-
-
 class Books(Protocol):
     """The ledger."""
 
@@ -45,29 +39,11 @@ class Books(Protocol):
     async def read(self, question: Callable[[Reader], T]) -> T: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One column of one row, as it was read and as it is to be."""
-
-    column: str
-    id: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Rows of one slice that have a text under another key than the newest."""
-
-    rows: tuple[dict[str, Any], ...]
-    after: int | None
-    """Where the next slice begins; None at the end."""
-
-
 @dataclass(frozen=True)
 class Shelf:
     """One table with sealed texts."""
 
+    books: Books
     table: Table
     key: str
     """Column by which a row is changed."""
@@ -75,18 +51,17 @@ class Shelf:
     texts: Callable[[dict[str, Any], str], Iterator[Text]]
     """The sealed texts in a column of a row, with what they are bound to."""
 
-    async def find(self, books: Books, newest: str, after: int) -> Found:
+    async def find(self, newest: str, after: int) -> Found:
         """The next slice.
 
         Args:
-            books: the ledger.
             newest: kid of the key under which everything shall be.
             after: where the last one ended; 0 at first.
 
         Raises:
             LedgerDown
         """
-        return await books.read(lambda reader: self._find(reader, newest, after))
+        return await self.books.read(lambda reader: self._find(reader, newest, after))
 
     def _find(self, reader: Reader, newest: str, after: int) -> Found:
         order = self.table.c.get("seq")
@@ -102,7 +77,7 @@ class Shelf:
             return Found(rows, int(rows[-1]["seq"]))
         return Found(rows, until if until < end else None)
 
-    async def put(self, books: Books, changes: Sequence[Change]) -> int:
+    async def put(self, changes: Sequence[Change]) -> int:
         """Write them, in one transaction; how many were still as they were read.
 
         Raises:
@@ -116,7 +91,7 @@ class Shelf:
                 done += sum(tx.counts(self._statement(name), rows)) if rows else 0
             return done
 
-        return await books.write(write)
+        return await self.books.write(write)
 
     def _statement(self, name: str) -> Hot:
         column = self.table.c[name]
@@ -158,8 +133,10 @@ def _of_signing_key(row: dict[str, Any], column: str) -> Iterator[Text]:
     yield Text(row[column], aad_of_signing_key(row["kid"]))
 
 
-SHELVES = (
-    Shelf(INVOCATIONS, "id", ("arguments_json", "meta_json", "result_json", REST), _of_call),
-    Shelf(APPROVALS, "id", ("arguments_json",), _of_question),
-    Shelf(OAUTH_KEYS, "kid", ("sealed",), _of_signing_key),
-)
+def shelves(books: Books) -> tuple[Shelf, ...]:
+    """Every table with sealed texts, but that of secrets: these are few, and done at once."""
+    return (
+        Shelf(books, INVOCATIONS, "id", ("arguments_json", "meta_json", "result_json", REST), _of_call),
+        Shelf(books, APPROVALS, "id", ("arguments_json",), _of_question),
+        Shelf(books, OAUTH_KEYS, "kid", ("sealed",), _of_signing_key),
+    )

@@ -16,9 +16,9 @@ from typing import Protocol, get_args
 
 import structlog
 
-from orchestrator.ledger.secret_values import SecretRow
+from orchestrator.ledger.secret_values import Resealed, SecretRow
 from orchestrator.secrets.keyring import KeyRing, NoKeys, aad_of, kid_of
-from orchestrator.secrets.resealing import Resealed, Resealing
+from orchestrator.secrets.resealing import Resealing
 from orchestrator.secrets.sources import SecretMisplaced, SecretUnavailable, ValueSource, usable
 from tasks.clock import Clock
 from tasks.errors import FleetError, InvalidCall, NotFound, Permanent

@@ -8,13 +8,13 @@ when: whoever has put a new key into the file says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 import structlog
 
-from orchestrator.ledger.reseal import SHELVES, Books, Change, Shelf
+from orchestrator.ledger.secret_values import Change, Found, Resealed, Text
 from orchestrator.secrets.keyring import KeyRing, kid_of
 from tasks.errors import FleetError, LedgerDown, Unopened
 
@@ -25,25 +25,34 @@ LOGGED_MAX = 20
 """Lines about rows that do not open, of one pass: with a lost key they are all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resealed:
-    """How far it is."""
+class Shelf(Protocol):
+    """One table of the ledger with sealed texts."""
 
-    texts: int = 0
-    """Under the newest key now, and were not."""
-    unopened: int = 0
-    """Left as they are: their key is not in the file, or they were changed."""
-    is_running: bool = False
-    stopped: str | None = None
-    """Why it ended before its end."""
+    @property
+    def key(self) -> str:
+        """Column by which a row is found."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """In which texts are."""
+        ...
+
+    @property
+    def texts(self) -> Callable[[dict[str, Any], str], Iterator[Text]]:
+        """The sealed ones in a column of a row."""
+        ...
+
+    async def find(self, newest: str, after: int) -> Found: ...
+    async def put(self, changes: Sequence[Change]) -> int: ...
 
 
 class Resealing:
     """One pass at a time, while this orchestrator leads."""
 
-    def __init__(self, books: Books, keys: KeyRing, *, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, shelves: Sequence[Shelf], keys: KeyRing, *, pause_s: float = PAUSE_S) -> None:
         self.so_far = Resealed()
-        self._books, self._keys, self._pause_s = books, keys, pause_s
+        self._shelves, self._keys, self._pause_s = shelves, keys, pause_s
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -61,7 +70,7 @@ class Resealing:
     async def _run(self) -> None:
         stopped = None
         try:
-            for shelf in SHELVES:
+            for shelf in self._shelves:
                 await self._pass(shelf)
         except FleetError as error:
             stopped = error.message
@@ -76,9 +85,9 @@ class Resealing:
         after: int | None = 0
         while after is not None:
             try:
-                found = await shelf.find(self._books, self._keys.newest, after)
+                found = await shelf.find(self._keys.newest, after)
                 changes, texts, unopened = await asyncio.to_thread(self._wrapped, shelf, found.rows)
-                await shelf.put(self._books, changes)
+                await shelf.put(changes)
             except LedgerDown as error:
                 log.warning("reseal_waits", error=error.message, again_in_s=RETRY_S)
                 await asyncio.sleep(RETRY_S)

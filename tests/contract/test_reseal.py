@@ -14,8 +14,9 @@ from orchestrator.ledger import reseal
 from orchestrator.ledger.approval_values import NewApproval
 from orchestrator.ledger.errors import EpochLost
 from orchestrator.ledger.oauth_values import SigningKeyRow, aad_of_signing_key
-from orchestrator.ledger.reseal import SHELVES, Change
+from orchestrator.ledger.reseal import Books, shelves
 from orchestrator.ledger.sealed import SealedLedger
+from orchestrator.ledger.secret_values import Change
 from orchestrator.ledger.tables import INVOCATIONS
 from orchestrator.ledger.testing import AT, HOLDER, new, release_of, success
 from orchestrator.secrets import resealing
@@ -103,7 +104,7 @@ async def field(ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 async def test_everything_is_under_the_newest_key_and_the_old_one_can_go(field: Field) -> None:
     """Arguments, `_meta`, the calls that follow and theirs, results, questions, signing keys; then there is no more."""
     assert not await field.whole(AFTER)
-    rows = Resealing(field.ledger, BOTH, pause_s=0.0)
+    rows = pass_of(field.ledger, BOTH)
     rows.begin()
     assert rows.so_far.is_running
     done = await rows.ended()
@@ -111,6 +112,11 @@ async def test_everything_is_under_the_newest_key_and_the_old_one_can_go(field: 
     assert await field.whole(AFTER)
     rows.begin()
     assert (await rows.ended()).texts == 0
+
+
+def pass_of(books: Books, keys: KeyRing) -> Resealing:
+    """Over all tables, without a rest."""
+    return Resealing(shelves(books), keys, pause_s=0.0)
 
 
 @dataclass
@@ -135,7 +141,7 @@ class Failing:
 
 async def test_cut_off_it_is_begun_again_and_both_keys_open_in_between(field: Field) -> None:
     """By a leader that lost its place; the next pass finds what is left, and no text is done twice."""
-    first = Resealing(Failing(field.ledger, EpochLost(1, 2)), BOTH, pause_s=0.0)
+    first = pass_of(Failing(field.ledger, EpochLost(1, 2)), BOTH)
     first.begin()
     done = await first.ended()
     assert done.stopped is not None
@@ -143,7 +149,7 @@ async def test_cut_off_it_is_begun_again_and_both_keys_open_in_between(field: Fi
     assert await field.whole(BOTH)
     assert not await field.whole(BEFORE)
     assert not await field.whole(AFTER)
-    again = Resealing(field.ledger, BOTH, pause_s=0.0)
+    again = pass_of(field.ledger, BOTH)
     again.begin()
     assert (await again.ended()).texts == TEXTS - done.texts
     assert await field.whole(AFTER)
@@ -151,7 +157,7 @@ async def test_cut_off_it_is_begun_again_and_both_keys_open_in_between(field: Fi
 
 async def test_a_database_that_is_away_for_a_while_ends_nothing(field: Field) -> None:
     """The same slice is tried again."""
-    rows = Resealing(Failing(field.ledger, LedgerDown("away")), BOTH, pause_s=0.0)
+    rows = pass_of(Failing(field.ledger, LedgerDown("away")), BOTH)
     rows.begin()
     done = await rows.ended()
     assert (done.texts, done.stopped) == (TEXTS, None)
@@ -160,7 +166,7 @@ async def test_a_database_that_is_away_for_a_while_ends_nothing(field: Field) ->
 
 async def test_what_does_not_open_is_left_and_counted(field: Field) -> None:
     """A key that is not in the file: the old one may not go, and nothing is lost that its line would bring back."""
-    rows = Resealing(field.ledger, AFTER, pause_s=0.0)
+    rows = pass_of(field.ledger, AFTER)
     rows.begin()
     done = await rows.ended()
     assert (done.texts, done.unopened) == (0, TEXTS)
@@ -169,17 +175,17 @@ async def test_what_does_not_open_is_left_and_counted(field: Field) -> None:
 
 async def test_a_text_that_changed_since_it_was_read_is_not_written_over(field: Field) -> None:
     """A result that came meanwhile, a row that was erased."""
-    shelf = SHELVES[0]
-    found = await shelf.find(field.ledger, "k2", 0)
+    shelf = shelves(field.ledger)[0]
+    found = await shelf.find("k2", 0)
     first = found.rows[0]
     stale = Change("arguments_json", first["id"], "what was read", "what is written")
-    assert await shelf.put(field.ledger, [stale, replace(stale, id="gone")]) == 0
+    assert await shelf.put([stale, replace(stale, id="gone")]) == 0
     assert await field.whole(BEFORE)
 
 
 async def test_each_text_stays_bound_to_its_place(field: Field) -> None:
     """A text that somebody moved to another row is not wrapped anew for that one."""
-    rows = Resealing(field.ledger, BOTH, pause_s=0.0)
+    rows = pass_of(field.ledger, BOTH)
     moved = await _moved(field, "c1", "c2")
     rows.begin()
     done = await rows.ended()
@@ -191,7 +197,7 @@ async def _moved(field: Field, to: str, of: str) -> str:
     """Arguments of one call put into another's row, by who may write to the database."""
     found = {row["id"]: row["arguments_json"] for row in await _raw(field)}
     change = Change("arguments_json", to, found[to], found[of])
-    assert await SHELVES[0].put(field.ledger, [change]) == 1
+    assert await shelves(field.ledger)[0].put([change]) == 1
     return str(found[of])
 
 

@@ -158,5 +158,7 @@ def test_a_span_that_would_spoil_its_batch_is_refused(broken: Callable[[], Span]
 def test_what_is_kept_of_one_span_is_not_mistaken_for_another() -> None:
     """1, True, 1.0 and "1" are equal or alike in Python, and four things to a collector."""
     values: list[str | int | float | bool] = [1, True, 1.0, "1", 0, False, 0.0, -1]
-    found = [sent_span(Span("x", TRACE, OWN, None, 1.0, 2.0, attributes={"a": value})).attributes[0] for value in values]
+    found = [
+        sent_span(Span("x", TRACE, OWN, None, 1.0, 2.0, attributes={"a": value})).attributes[0] for value in values
+    ]
     assert [(type(plain(one.value)), plain(one.value)) for one in found] == [(type(one), one) for one in values]

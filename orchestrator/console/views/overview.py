@@ -102,6 +102,17 @@ def _matters(seen: Seen, now_s: float) -> Iterator[Matter]:
             )
     if seen.backlog is not None:
         yield from _of_backlog(seen.backlog)
+    yield from _of_people(seen, now_s)
+    if seen.scale is not None:
+        for alert in seen.scale.alerts:
+            yield Matter(BAD, f"Autoscaler: {alert}", "/autoscaler")
+        for sized in seen.scale.pools:
+            for alert in sized.decision.alerts if sized.decision else ():
+                yield Matter(WARN, f"Autoscaler, pool {sized.pool}: {alert}", "/autoscaler")
+
+
+def _of_people(seen: Seen, now_s: float) -> Iterator[Matter]:
+    """What goes on when somebody has decided."""
     if seen.approvals is not None and seen.approvals.items:
         soonest_s = min(one.expires_at for one in seen.approvals.items) - now_s
         asks = plural(len(seen.approvals.items), "run asks a person", "runs ask a person")
@@ -112,12 +123,6 @@ def _matters(seen: Seen, now_s: float) -> Iterator[Matter]:
             f"{count} {'dead letter waits' if count == '1' else 'dead letters wait'} for a decision.",
             "/dead-letters",
         )
-    if seen.scale is not None:
-        for alert in seen.scale.alerts:
-            yield Matter(BAD, f"Autoscaler: {alert}", "/autoscaler")
-        for sized in seen.scale.pools:
-            for alert in sized.decision.alerts if sized.decision else ():
-                yield Matter(WARN, f"Autoscaler, pool {sized.pool}: {alert}", "/autoscaler")
 
 
 def _of_nodes(nodes: Sequence[NodeView]) -> Iterator[Matter]:

@@ -373,6 +373,7 @@ docs: setup ## write what is made from code: settings, metrics, rules of objecti
 	@$(BIN)/python tests/house/settings_page.py
 	@$(BIN)/python -m tests.house.metrics_page
 	@$(BIN)/python deploy/prometheus/slo.py
+	@$(BIN)/python deploy/prometheus/operator_rules.py
 	@$(BIN)/python deploy/grafana/dashboards.py
 
 clean: ## remove what the other targets made

@@ -236,7 +236,7 @@ test-model: setup model-server ## our chat sidecar against a real small model be
 	@$(WITH_SERVERS) $(BIN)/python -m pytest -m model --live-required $(ARGS)
 
 alerts-demo: setup servers prometheus postgres ## alerts fire for real faults of a fleet that a real Prometheus scrapes, and resolve; minutes
-	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_prometheus.py tests/flow/test_alerts_demo.py --live-required $(ARGS)
+	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_alerts_demo.py --live-required $(ARGS)
 
 check: .what-tests-need lint types imports ## what CI does and more: ruff, mypy, import contracts, tests, coverage
 	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)

@@ -238,7 +238,7 @@ test-model: setup model-server ## our chat sidecar against a real small model be
 	@$(WITH_SERVERS) $(BIN)/python -m pytest -m model --live-required $(ARGS)
 
 alerts-demo: setup servers prometheus postgres ## alerts fire for real faults of a fleet that a real Prometheus scrapes, and resolve; minutes
-	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_prometheus.py tests/flow/test_alerts_demo.py --live-required $(ARGS)
+	@MCPFLEET_ALERTS_DEMO=1 $(WITH_SERVERS) $(BIN)/python -m pytest -p no:xdist -v tests/flow/test_alerts_demo.py --live-required $(ARGS)
 
 check: .what-tests-need lint types imports ## what CI does and more: ruff, mypy, import contracts, tests, coverage
 	@$(WITH_SERVERS) $(BIN)/coverage run -m pytest $(ARGS)
@@ -377,6 +377,7 @@ docs: setup ## write what is made from code: settings, metrics, rules of objecti
 	@$(BIN)/python tests/house/settings_page.py
 	@$(BIN)/python -m tests.house.metrics_page
 	@$(BIN)/python deploy/prometheus/slo.py
+	@$(BIN)/python deploy/prometheus/operator_rules.py
 	@$(BIN)/python deploy/grafana/dashboards.py
 
 clean: ## remove what the other targets made

@@ -191,3 +191,12 @@ async def test_a_command_that_is_not_there_is_an_order_refused(opened: Open) -> 
     """At once, and by its name."""
     with pytest.raises(OrderRefused, match="its command no-such-program is not there"):
         await opened(command=["no-such-program"]).create(ORDER)
+
+
+@pytest.mark.parametrize(("given", "price_eur_h"), [({}, 0.0), ({"price_eur_h": 0.25}, 0.25)])
+async def test_a_machine_costs_what_it_is_reckoned_at(
+    opened: Open, given: dict[str, float], price_eur_h: float
+) -> None:
+    """Nothing, for its host is paid for, unless somebody tries a budget here."""
+    (product,) = await opened(**given).catalog()
+    assert product.price_eur_h == price_eur_h

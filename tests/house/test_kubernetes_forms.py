@@ -33,6 +33,11 @@ _RELABELINGS = {
         ["targetLabel"], targetLabel=TEXT, replacement=TEXT, sourceLabels={"type": "array", "items": TEXT}
     ),
 }
+_RULE = {
+    **_object(["expr"], alert=TEXT, record=TEXT, expr=TEXT, labels=_LABELS, annotations=_LABELS),
+    "oneOf": [{"required": ["alert"]}, {"required": ["record"]}],
+}
+_RULE["properties"]["for"] = TEXT
 OWN_KINDS = {
     "ScaledObject": _object(
         ["scaleTargetRef", "triggers"],
@@ -68,6 +73,15 @@ OWN_KINDS = {
             "items": _object(["port"], port=TEXT, path=TEXT, interval=TEXT, relabelings=_RELABELINGS),
         },
     ),
+    "PrometheusRule": _object(
+        ["groups"],
+        groups={
+            "type": "array",
+            "items": _object(
+                ["name", "rules"], name=TEXT, interval=TEXT, rules={"type": "array", "minItems": 1, "items": _RULE}
+            ),
+        },
+    ),
     "ScrapeConfig": _object(
         ["staticConfigs"],
         scrapeInterval=TEXT,
@@ -81,7 +95,8 @@ OWN_KINDS = {
 }
 """The part of these custom resources that is used here. Source: the operators' own API references."""
 GROUPS = {"ScaledObject": "keda.sh/v1alpha1", "PodMonitor": "monitoring.coreos.com/v1"} | {
-    "ScrapeConfig": "monitoring.coreos.com/v1alpha1"
+    "PrometheusRule": "monitoring.coreos.com/v1",
+    "ScrapeConfig": "monitoring.coreos.com/v1alpha1",
 }
 
 

@@ -36,6 +36,12 @@ def test_the_rules_of_objectives_are_those_that_are_counted(root: Path) -> None:
     assert (root / "deploy/prometheus/slo.rules.yml").read_text() == script["text"](), "make docs writes it again"
 
 
+def test_a_cluster_gets_the_same_rules(root: Path) -> None:
+    """What wakes people on Kubernetes is what wakes them elsewhere."""
+    script = runpy.run_path(str(root / "deploy/prometheus/operator_rules.py"))
+    assert script["FILE"].read_text() == script["text"](), "make docs writes it again"
+
+
 def test_dashboards_are_what_the_code_makes(root: Path, dashboards: dict[str, object]) -> None:
     """An edit in Grafana's own editor belongs into the code."""
     for name in dashboards["DASHBOARDS"]:  # type: ignore[attr-defined]

@@ -30,8 +30,9 @@ SPANS_MAX = 8192
 LINES_MAX_BYTES = 8_388_608
 LINE_BYTES = 1024
 """What a short line is counted as, so that no more of them wait than spans."""
-FLUSH_EVERY_S = 2.0
-"""Or as soon as a queue is half full: a request costs as much as a hundred spans."""
+FLUSH_EVERY_S = 5.0
+"""Or as soon as a queue is half full: a request costs as much as a hundred spans. Source: OpenTelemetry,
+OTEL_BSP_SCHEDULE_DELAY."""
 SAY_EVERY_S = 60.0
 CAUSES = (ENDING, FULL, PARTLY, REDIRECTED, REFUSED, UNMADE, UNREACHABLE)
 _HEADER_NAME = frozenset(ascii_letters + digits + "!#$%&'*+-.^_`|~")
@@ -142,10 +143,15 @@ class Otlp:
             self.close_senders()
 
     def _run(self) -> None:
+        due_s = self._clock.mono_s() + FLUSH_EVERY_S
         while not self._ending.is_set():
-            self._wake.wait(FLUSH_EVERY_S)
+            self._wake.wait(max(0.0, due_s - self._clock.mono_s()))
             self._wake.clear()
-            self._flush()
+            self.spans.make()
+            self.lines.make()
+            if self._clock.mono_s() >= due_s or self.spans.is_half_full or self.lines.is_half_full:
+                self._flush()
+                due_s = self._clock.mono_s() + FLUSH_EVERY_S
         self._flush()
 
     def _flush(self) -> None:

@@ -23,6 +23,8 @@ from tasks.errors import SettingsError
 EXPORT_S = 5.0
 """One batch, its tries included."""
 FIRST_WAIT_S = 0.5
+IDLE_S = 60.0
+"""A connection is kept so long: httpx's 5 s would mean a TLS handshake for each batch."""
 RETRIED = frozenset({429, 502, 503, 504})
 OK = range(200, 300)
 REDIRECTS = range(300, 400)
@@ -70,7 +72,8 @@ class Sender:
         self._url, self._is_gzipped, self._draw = url, is_gzipped, draw
         self._headers = about | dict(headers) | ({"Content-Encoding": "gzip"} if is_gzipped else {})
         self._clock, self._wait = clock or SystemClock(), wait or threading.Event().wait
-        self._client = httpx.Client(verify=_verify(ca_file), timeout=EXPORT_S, follow_redirects=False)
+        limits = httpx.Limits(max_connections=1, keepalive_expiry=IDLE_S)
+        self._client = httpx.Client(verify=_verify(ca_file), timeout=EXPORT_S, follow_redirects=False, limits=limits)
 
     def send(self, body: bytes, count: int) -> Answer:
         """One batch of `count`, tried again while its time lasts where the collector asks for that, or is away."""

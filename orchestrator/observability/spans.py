@@ -42,8 +42,8 @@ from tasks.tracing import (
 log = structlog.get_logger("mcpfleet.spans")
 KNOWN_MAX = 20_000
 """Invocations that have not ended and are remembered; about 0.5 KB each."""
-SLOW_S = 0.01
-"""Below it `accept` and `settle` are no spans: they would be two of seven, and say nothing."""
+SLOW_S = 0.05
+"""Below it `accept` and `settle` are no spans: two of seven would say nothing. Half of what a short call may take."""
 SMALL_CHARS = 512
 LOOKUPS_MAX = 64
 """Reads of the ledger at once; what ends beyond them has no spans."""

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tasks.otlp import LINES_MAX_BYTES, SPANS_MAX, Otlp, OtlpTarget, open_otlp
 from tasks.otlp_http import Answer
 from tasks.otlp_metrics import OtlpCollector
-from tasks.otlp_queue import BATCH_BYTES, BATCH_MAX, Bounded
+from tasks.otlp_queue import BATCH_BYTES, BATCH_MAX, MAKE_AT, Bounded
 from tasks.testing.clock import FakeClock
 from tasks.testing.otlp_double import collector
 from tasks.tracing import Span
@@ -46,13 +46,13 @@ def otlp(spans: Taken, lines: Taken | None = None, clock: FakeClock | None = Non
 
 def test_a_full_queue_drops_and_counts() -> None:
     """It never blocks whoever puts; what a collector refuses is counted too, and not tried for ever."""
-    queue = Bounded(Taken(lost=100), most=1000)
-    for _ in range(1005):
+    queue = Bounded(Taken(lost=100), most=BATCH_MAX + 200)
+    for _ in range(BATCH_MAX + 205):
         queue.put(one)
     assert queue.lost == {"full": 5}
     queue.flush()
     assert queue.lost == {"full": 5, "refused": 200}
-    assert (queue.dropped, queue.sent) == (205, 800)
+    assert (queue.dropped, queue.sent) == (205, BATCH_MAX)
 
 
 def test_what_is_made_later_is_bounded_by_what_it_makes() -> None:
@@ -149,8 +149,8 @@ def test_a_batch_on_its_way_at_the_end_is_counted() -> None:
         answered.wait(WAIT_S)
         return Answer(0)
 
-    sender = Otlp(hangs, Taken(), ratio=1.0, clock=FakeClock())
-    sender.put(SPAN)
+    sender = Otlp(hangs, Taken(), ratio=1.0)
+    sender.put_later(SPANS_MAX // 2 + 1, lambda: [SPAN])  # so many that it does not wait for its time
     sender.start()
     sender._wake.set()
     assert going.wait(WAIT_S)
@@ -160,17 +160,36 @@ def test_a_batch_on_its_way_at_the_end_is_counted() -> None:
     sender._thread.join(WAIT_S)
 
 
-def test_a_queue_half_full_does_not_wait_for_its_time() -> None:
-    """A burst is sent before it is dropped; woken once, not for each."""
+def test_whoever_sends_is_woken_to_make_and_a_half_full_queue_is_sent_early() -> None:
+    """A burst is sent before it is dropped; nobody is woken for each of it."""
     woken = list[int]()
-    queue = Bounded(Taken(), most=100, wake=lambda: woken.append(1))
-    for _ in range(100):
+    queue = Bounded(Taken(), most=4 * MAKE_AT, wake=lambda: woken.append(1))
+    for _ in range(2 * MAKE_AT):
         queue.put(one)
-    assert len(woken) == 1
+    assert (len(woken), queue.is_half_full) == (2, False)
+    queue.make()
+    for _ in range(MAKE_AT):
+        queue.put(one)
+    assert (len(woken), queue.is_half_full) == (3, True)
     queue.flush()
-    for _ in range(60):
-        queue.put(one)
-    assert len(woken) == 2
+    assert (queue.sent, queue.is_half_full) == (3 * MAKE_AT, False)
+
+
+def test_what_is_made_waits_under_the_same_bound() -> None:
+    """Bytes are memory too; and what could not be made leaves its room."""
+    queue = Bounded(Taken(), most=100)
+    for _ in range(10):
+        queue.put(lambda: [b"x"] * 3, 10, 10)  # fewer than were announced
+    queue.make()
+    queue.put(one)
+    assert queue.lost == {"full": 1}
+    queue.flush()
+    for _ in range(10):
+        queue.put(list, 10, 10)
+    queue.make()
+    queue.put(one)
+    queue.flush()
+    assert (queue.lost, queue.sent) == ({"full": 1}, 31)
 
 
 def test_all_threads_together_lose_no_count() -> None:

@@ -15,7 +15,7 @@ import structlog
 from tasks.otlp_http import Answer
 
 log = structlog.get_logger("mcpfleet.telemetry")
-MAKE_AT = 32
+MAKE_AT = 128
 """So many are made at once, hundreds of ms before they are sent. As bytes they cost no more than memory; what they are
 made of are dozens of objects each, which the garbage collector looks through again and again."""
 BATCH_MAX = 2048

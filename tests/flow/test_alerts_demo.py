@@ -113,7 +113,8 @@ def test_nothing_fires_on_a_fleet_at_rest(hurt: Hurt) -> None:
     """Just started, hardly used: no alert but the two that are meant, of a pool whose first machine is its budget."""
     until(lambda: all(rule["health"] == "ok" for rule in hurt.prometheus.rules()), 60, "all were evaluated")
     until(lambda: bool(hurt.prometheus.asked('up{job="node"} == 1')), 60, "the exporter is scraped")
-    assert set(hurt.prometheus.firing()) <= {"BudgetNearlySpent", "AutoscalerAlerts"}
+    meant = {"BudgetNearlySpent", "AutoscalerAlerts"}
+    until(lambda: set(hurt.prometheus.firing()) <= meant, 150, "what a slow start set off is over")
 
 
 def test_a_pool_that_wants_more_than_its_budget(hurt: Hurt) -> None:

@@ -6,9 +6,13 @@ protocol: ids are text or whole numbers, params an object; there are no batches.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mcp_types import INVALID_REQUEST
+
+ID_MAX = 2**63
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def refusal_of(form: object) -> dict[str, Any] | None:
@@ -31,11 +35,14 @@ def _wrong(form: object) -> str | None:
     if not isinstance(form.get("method", ""), str):
         return '"method" must be text'
     if form.get("id") is not None and not _is_id(form["id"]):
-        return '"id" must be text or a whole number'
+        return '"id" must be text or a whole number of 64 bits'
     if form.get("params") is not None and not isinstance(form["params"], dict):
         return '"params" must be an object'
     return None
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
+    """One that can be sent back: 64 bits, as most parsers have them, and characters that UTF-8 has."""
+    if isinstance(value, str):
+        return value.isascii() or SURROGATE.search(value) is None
+    return isinstance(value, int) and not isinstance(value, bool) and -ID_MAX <= value < ID_MAX

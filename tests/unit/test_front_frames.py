@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 
 import httpx
+import orjson
 import pytest
 
 from orchestrator.front.frames import refusal_of
@@ -20,6 +21,9 @@ NO_MESSAGES = [
     ({"jsonrpc": "2.0", "id": 1, "method": []}, '"method" must be text'),
     ({"jsonrpc": "2.0", "id": {"a": 1}, "method": "tools/list"}, '"id"'),
     ({"jsonrpc": "2.0", "id": True, "method": "tools/list"}, '"id"'),
+    ({"jsonrpc": "2.0", "id": 2**63, "method": "tools/list"}, '"id"'),
+    ({"jsonrpc": "2.0", "id": "\ud800", "method": "tools/list"}, '"id"'),
+    ({"id": -(2**63) - 1}, '"jsonrpc"'),
     ({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": [1]}, '"params"'),
     ({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": []}, '"params"'),
 ]
@@ -34,6 +38,7 @@ def test_what_is_no_message_is_refused_in_one_sentence(form: object, said: str) 
     assert said in refusal["error"]["message"]
     assert "\n" not in refusal["error"]["message"]
     assert refusal["id"] in (None, 1)
+    assert orjson.dumps(refusal)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ def _configure(fleet: Local, folder: Path, exporter: Exporter | None) -> None:
     config["scrape_configs"] = [jobs["mcpfleet"], jobs["mcpfleet-node"]]
     if exporter is not None:
         only = {"source_labels": ["mountpoint"], "regex": exporter.mountpoint, "action": "keep"}
+        del jobs["node"]["http_sd_configs"]
         jobs["node"] |= {"static_configs": [{"targets": [exporter.address]}], "metric_relabel_configs": [only]}
         config["scrape_configs"].append(jobs["node"])
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
